@@ -1,0 +1,65 @@
+"""The tree of errors; every message says where, what was found, what was expected, what to do.
+
+    OnnxPruneError
+    ├── InvalidModel           not a readable ONNX model, or one that has nothing to prune
+    ├── UnsupportedOp          the torch mirror has no forward for this operator
+    │   └── UnsupportedAttribute   ... or not for this attribute or value of it
+    ├── InvalidOp              an operator description contradicts itself (its author's mistake)
+    ├── InvalidPlan            a plan that does not belong to the model, or empties a layer
+    ├── UnreachableTarget      no plan meets the target
+    ├── SurgeryError           the pruned graph is not the predicted one (our mistake: report it)
+    ├── DataError              samples or labels that cannot be read or do not fit the model
+    ├── RunDirectoryError      a run directory that cannot be written, read or resumed
+    ├── MissingPackage         an optional package that the request needs
+    └── ConversionError        a source that a converter cannot turn into ONNX
+
+A filter that cannot go is not an error but data: see `ChannelGroups.reasons`.
+"""
+
+
+class OnnxPruneError(Exception):
+    """Root of everything this package raises on purpose; its text is one readable line."""
+
+
+class InvalidModel(OnnxPruneError):
+    """A model that cannot be read, checked or pruned at all."""
+
+
+class UnsupportedOp(OnnxPruneError):
+    """An operator the torch mirror cannot run."""
+
+
+class UnsupportedAttribute(UnsupportedOp):
+    """An attribute, or a value of it, that an operator's forward does not implement."""
+
+
+class InvalidOp(OnnxPruneError):
+    """An operator description that contradicts itself or another one."""
+
+
+class InvalidPlan(OnnxPruneError):
+    """A plan that does not belong to the model, or that would empty a layer."""
+
+
+class UnreachableTarget(OnnxPruneError):
+    """A target that no plan within the limits can meet."""
+
+
+class SurgeryError(OnnxPruneError):
+    """The graph after surgery is not the one its cuts predict."""
+
+
+class DataError(OnnxPruneError):
+    """Samples or labels that cannot be read, or that do not fit the model."""
+
+
+class RunDirectoryError(OnnxPruneError):
+    """A run directory that cannot be written, read or resumed."""
+
+
+class MissingPackage(OnnxPruneError):
+    """An optional package that is not installed; the message says how to install it."""
+
+
+class ConversionError(OnnxPruneError):
+    """A source that a converter cannot turn into ONNX."""
