@@ -9,7 +9,8 @@
     ├── UnreachableTarget      no plan meets the target
     ├── SurgeryError           the pruned graph is not the predicted one (our mistake: report it)
     ├── DataError              samples or labels that cannot be read or do not fit the model
-    ├── RunDirectoryError      a run directory that cannot be written, read or resumed
+    ├── OutputError            a file or folder that cannot be written
+    ├── RunDirectoryError      a run directory that cannot be read or resumed
     ├── MissingPackage         an optional package that the request needs
     └── ConversionError        a source that a converter cannot turn into ONNX
 
@@ -53,8 +54,12 @@ class DataError(OnnxPruneError):
     """Samples or labels that cannot be read, or that do not fit the model."""
 
 
+class OutputError(OnnxPruneError):
+    """A file or folder that cannot be written."""
+
+
 class RunDirectoryError(OnnxPruneError):
-    """A run directory that cannot be written, read or resumed."""
+    """A run directory that cannot be read or resumed."""
 
 
 class MissingPackage(OnnxPruneError):

@@ -1,0 +1,406 @@
+"""What a model gets right, measured by running the file that will be shipped on onnxruntime.
+
+A search evaluates hundreds of candidates on the same samples, so the samples are decoded, cast and
+bound once (`Evaluator`), and a candidate costs one session and its forward passes, nothing else.
+Results are counts per class (`Accuracy`): shards of the samples add up, and the harmonic mean of
+the class accuracies, 0 as soon as one class is never right, shows what the mean hides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from onnxprune.errors import DataError, InvalidModel, MissingPackage
+
+if TYPE_CHECKING:
+    from onnxprune.data import Data, IntArray
+
+logger = logging.getLogger(__name__)
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+Model: TypeAlias = onnx.ModelProto | str | Path
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+EXACT = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+"""CUDA as CPU computes: no TF32, whose 10-bit products move a logit by 1e-3; and no search for the
+fastest convolution, which would cost more than it saves on the few samples of a candidate."""
+
+RESIDENT_BYTES = 4 << 30
+"""Samples up to this size stay on the GPU; more are sent batch by batch, to leave room to run."""
+
+PROBABILITY_TOLERANCE = 1e-3
+"""Rows that sum to 1 this closely are probabilities already: float16 rounds 1,000 of them so."""
+
+DTYPES = {
+    "tensor(float)": np.dtype("float32"),
+    "tensor(double)": np.dtype("float64"),
+    **{f"tensor({name})": np.dtype(name) for name in ("float16", "uint8", "int8", "int32")},
+}
+"""What an image may come as, under onnxruntime's names."""
+
+
+@dataclass(frozen=True, eq=False)
+class Accuracy:
+    """How often each class is right; classes without samples count in no mean.
+
+    Shapes: all `[classes]`.
+    Units: `correct` and `total` are counts; `probability` sums that of the true class.
+    """
+
+    correct: FloatArray
+    total: FloatArray
+    probability: FloatArray
+
+    @classmethod
+    def from_logits(cls, logits: npt.NDArray[Any], labels: IntArray) -> Accuracy:
+        """Count per class; rows that are probabilities already are taken as they are.
+
+        Shapes: logits `[n, classes]`, labels `[n]`.
+        Raises: DataError, when a label is none of the model's classes.
+        """
+        classes = logits.shape[1]
+        outside = labels[(labels < 0) | (labels >= classes)]
+        if outside.size:
+            raise DataError(
+                f"samples: label {outside[0]}, expected 0 to {classes - 1} as the model has "
+                f"{classes} classes; name class folders by the model's class numbers"
+            )
+        true = _probabilities(logits)[np.arange(len(labels)), labels]
+        right = logits.argmax(axis=1) == labels
+
+        def count(weights: npt.NDArray[Any] | None = None) -> FloatArray:
+            return np.asarray(np.bincount(labels, weights, classes), np.float64)
+
+        return cls(correct=count(right), total=count(), probability=count(true))
+
+    def __add__(self, other: Accuracy) -> Accuracy:
+        if self.total.shape != other.total.shape:
+            raise DataError(
+                f"accuracies of {len(self.total)} and {len(other.total)} classes do not add up; "
+                "evaluate shards of the same samples with the same model"
+            )
+        return Accuracy(
+            self.correct + other.correct,
+            self.total + other.total,
+            self.probability + other.probability,
+        )
+
+    @property
+    def per_class(self) -> FloatArray:
+        """Accuracy of each class, NaN without samples."""
+        return _shares(self.correct, self.total)
+
+    @property
+    def soft_per_class(self) -> FloatArray:
+        """Mean probability of the true class, NaN without samples."""
+        return _shares(self.probability, self.total)
+
+    @property
+    def mean(self) -> float:
+        """Mean of the class accuracies."""
+        return _power_mean(self.per_class, 1)
+
+    @property
+    def harmonic(self) -> float:
+        """Harmonic mean of the class accuracies, 0 when a class is never right."""
+        return _power_mean(self.per_class, -1)
+
+    @property
+    def soft_mean(self) -> float:
+        """Mean of the classes' mean probabilities."""
+        return _power_mean(self.soft_per_class, 1)
+
+    @property
+    def soft_harmonic(self) -> float:
+        """Harmonic mean of the classes' mean probabilities; it never saturates at 1."""
+        return _power_mean(self.soft_per_class, -1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a report holds, with None for a class without samples."""
+        per_class = [None if np.isnan(share) else float(share) for share in self.per_class]
+        return {"mean": self.mean, "harmonic": self.harmonic, "per_class": per_class}
+
+
+def session(model: Model, *, device: str = "auto", threads: int = 0, exact: bool = True) -> Any:
+    """Start an `onnxruntime.InferenceSession` on `auto`, `cpu` or `cuda`.
+
+    `auto` is CUDA where onnxruntime offers it and it starts, else CPU. `threads` 0 is all cores.
+    `exact` asks for deterministic kernels and for `EXACT` on CUDA; without it a session runs as a
+    user's would.
+
+    Raises: InvalidModel, when onnxruntime refuses the model; MissingPackage, without onnxruntime,
+        or when `cuda` is asked for and is not there.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device {device!r}, expected auto, cpu or cuda")
+    runtime = _onnxruntime()
+    offered = CUDA in runtime.get_available_providers()
+    if device == "cuda" and not offered:
+        raise MissingPackage(
+            "device 'cuda': this onnxruntime has no CUDA; in place of onnxruntime, "
+            'pip install "onnxprune[gpu]"'
+        )
+    if device == "cpu" or not offered:
+        return _start(runtime, model, [CPU], threads, exact)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints which libraries it cannot find
+        getattr(runtime, "preload_dlls", lambda: None)()
+    reason = "onnxruntime left it out"
+    try:
+        cuda = _start(runtime, model, [(CUDA, EXACT if exact else {}), CPU], threads, exact)
+        if CUDA in cuda.get_providers():
+            return cuda
+    except InvalidModel as error:
+        reason = str(error)
+    started = _start(runtime, model, [CPU], threads, exact)  # raises if the model is to blame
+    if device == "cuda":
+        raise MissingPackage(f"device 'cuda' does not start ({reason}); use cpu or repair CUDA")
+    logger.warning("CUDA does not start (%s): running on the CPU", reason)
+    return started
+
+
+def _onnxruntime() -> Any:
+    """Import onnxruntime, which only measuring needs."""
+    how = 'pip install "onnxprune[cpu]" or "onnxprune[gpu]"'
+    try:
+        runtime = importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise MissingPackage(f"running a model needs onnxruntime; {how}") from error
+    if not hasattr(runtime, "InferenceSession"):  # what removing one of the two builds leaves
+        raise MissingPackage(f"onnxruntime is broken, remove both of its builds, then {how}")
+    return runtime
+
+
+def _start(runtime: Any, model: Model, providers: list[Any], threads: int, exact: bool) -> Any:
+    """Start a session on these providers, no others."""
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    options.use_deterministic_compute = exact
+    source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
+    try:
+        return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    except Exception as error:  # onnxruntime's errors have no root of their own
+        raise InvalidModel(f"{_name(model)}: onnxruntime refuses it: {_reason(error)}") from error
+
+
+def _name(model: Model) -> str:
+    """Name a model in an error."""
+    return f"model {model.graph.name!r}" if isinstance(model, onnx.ModelProto) else str(model)
+
+
+def _reason(error: Exception) -> str:
+    """Shorten onnxruntime's message to the first line of what it says."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].split(" : ", 3)[-1]
+
+
+class _Classifier:
+    """A session whose one input and first output are bound."""
+
+    def __init__(self, model: Model, device: str, threads: int, *, exact: bool) -> None:
+        self.name = _name(model)
+        self.session = session(model, device=device, threads=threads, exact=exact)
+        self.binding = self.session.io_binding()
+        self.place = "cuda" if CUDA in self.session.get_providers() else "cpu"
+        inputs = self.session.get_inputs()
+        if len(inputs) != 1:
+            names = ", ".join(one.name for one in inputs) or "none"
+            raise InvalidModel(
+                f"{self.name}: {len(inputs)} inputs ({names}), expected the image only; "
+                "make the others constants"
+            )
+        self.input, self.output = inputs[0].name, self.session.get_outputs()[0].name
+        if inputs[0].type not in DTYPES:
+            raise InvalidModel(
+                f"{self.name}: input {self.input!r} is {inputs[0].type}, expected one of "
+                f"{', '.join(DTYPES)}"
+            )
+        self.dtype = DTYPES[inputs[0].type]
+        sizes = [size if isinstance(size, int) else None for size in inputs[0].shape]
+        self.batch: int | None = sizes[0] if sizes else None
+        self.shape: tuple[int | None, ...] | None = tuple(sizes[1:]) if sizes else None
+
+    def fitted(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Cast samples to what the model takes, without a copy where they are that already.
+
+        Raises: DataError, when a shape or a value does not fit.
+        """
+        found = x.shape[1:]
+        want = found if self.shape is None else self.shape
+        if [n or m for n, m in zip(want, found, strict=False)] != [*found] or len(want) > len(
+            found
+        ):
+            raise DataError(
+                f"{self.name}: takes samples of {list(want)}, these are {list(found)}; "
+                "load them in the shape of this model"
+            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast = np.ascontiguousarray(x, self.dtype)
+        exact = np.array_equal(cast, x) if self.dtype.kind in "iu" else np.isfinite(cast).all()
+        if not exact:
+            raise DataError(
+                f"{self.name}: takes {self.dtype}, which cannot hold all values of these samples "
+                f"({x.dtype}); scale, round or clean them"
+            )
+        return cast
+
+    def bind(self, batch: npt.NDArray[Any], place: str) -> Any:
+        """Put one batch where the session reads it; on the CPU it is not copied."""
+        return _onnxruntime().OrtValue.ortvalue_from_numpy(batch, place, 0)
+
+    def run(self, batch: Any) -> npt.NDArray[Any]:
+        """Run one bound batch and fetch the first output as it comes."""
+        self.binding.bind_ortvalue_input(self.input, batch)
+        self.binding.bind_output(self.output)  # anew: the last batch may have another size
+        try:
+            self.session.run_with_iobinding(self.binding)
+        except Exception as error:  # as in _start
+            raise InvalidModel(
+                f"{self.name}: fails on a batch {batch.shape()}: {_reason(error)}"
+            ) from error
+        fetched: npt.NDArray[Any] = self.binding.get_outputs()[0].numpy()
+        return fetched
+
+    def logits(self, batch: Any) -> npt.NDArray[Any]:
+        """Run one bound batch and check that the output is a classification.
+
+        Shapes: `[b, ...]` -> `[b, classes]`.
+        """
+        rows = self.run(batch)
+        found = list(rows.shape)
+        while rows.ndim > 2 and rows.shape[-1] == 1:
+            rows = rows[..., 0]
+        samples = batch.shape()[0]
+        if rows.ndim != 2 or rows.shape[0] != samples or rows.dtype.kind != "f" or not rows.size:
+            raise InvalidModel(
+                f"{self.name}: output {self.output!r} is {rows.dtype} {found}, expected "
+                f"floats [{samples}, classes]; make the class scores the first output"
+            )
+        if not np.isfinite(rows.max(axis=1)).all():  # a single -inf is a score, too
+            raise InvalidModel(f"{self.name}: output {self.output!r} holds NaN or infinity")
+        return rows
+
+
+class Evaluator:
+    """Measures models on the same samples; the batches are cast and bound once, then reused."""
+
+    def __init__(
+        self, data: Data, *, device: str = "auto", threads: int = 0, batch_size: int = 64
+    ) -> None:
+        if not len(data):
+            raise DataError("samples: none to evaluate on")
+        self.data = data
+        self._device, self._threads, self._batch_size = device, threads, batch_size
+        self._bound: dict[tuple[Any, ...], list[Any]] = {}
+
+    def __call__(self, model: Model) -> Accuracy:
+        """Count what the model gets right.
+
+        Raises: InvalidModel, when it is no classifier of images; DataError, when the samples do
+            not fit it.
+        """
+        return Accuracy.from_logits(self.logits(model), self.data.y)
+
+    def logits(self, model: Model) -> npt.NDArray[Any]:
+        """Run the model on all samples.
+
+        Shapes: `[n, classes]`.
+        """
+        net = _Classifier(model, self._device, self._threads, exact=True)
+        if self._device == "auto":
+            self._device = net.place  # a GPU that did not start is not asked again
+        rows = [net.logits(batch) for batch in self._batches(net)]
+        return np.concatenate(rows)[: len(self.data)]
+
+    def _batches(self, net: _Classifier) -> list[Any]:
+        """Bind the samples in the form this model takes, unless they are already."""
+        key = (net.shape, net.dtype, net.batch, net.place)
+        if key not in self._bound:
+            x = net.fitted(self.data.x)
+            size = net.batch or self._batch_size
+            batches = [x[start : start + size] for start in range(0, len(x), size)]
+            if net.batch:  # fill the last one by repeating it; `logits` drops the surplus
+                batches[-1] = np.resize(batches[-1], (size, *x.shape[1:]))
+            place = net.place if x.nbytes <= RESIDENT_BYTES else "cpu"
+            self._bound[key] = [net.bind(batch, place) for batch in batches]
+        return self._bound[key]
+
+
+def latency(
+    model: Model,
+    *,
+    batch_size: int = 1,
+    device: str = "auto",
+    threads: int = 0,
+    repeats: int = 50,
+    warmup: int = 5,
+    shape: Sequence[int] | None = None,
+    rng: np.random.Generator | None = None,
+) -> float:
+    """Time one batch of noise; a model whose batch is fixed is timed with that one.
+
+    Shapes: `shape` is one sample, needed only where the model leaves an axis open.
+    Units: ms, median of `repeats` after `warmup` runs.
+    Raises: InvalidModel, when an axis is open and no shape is given, or as `session` does.
+    """
+    net = _Classifier(model, device, threads, exact=False)
+    sizes = net.shape if shape is None else tuple(shape)
+    if sizes is None or None in sizes:
+        raise InvalidModel(f"{net.name}: input {net.input!r} has open axes; pass shape=")
+    sample = [size for size in sizes if size is not None]
+    noise = (rng or np.random.default_rng(0)).random((net.batch or batch_size, *sample))
+    batch = net.bind((noise * (127 if net.dtype.kind in "iu" else 1)).astype(net.dtype), net.place)
+    times = []
+    for _ in range(warmup + repeats):
+        start = time.perf_counter()
+        net.run(batch)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[warmup:])) * 1e3
+
+
+def agreement(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    """Share of samples that two models put into the same class.
+
+    Shapes: both `[n, classes]`.
+    """
+    if a.shape != b.shape or not len(a):
+        raise DataError(
+            f"agreement: {list(a.shape)} and {list(b.shape)}, expected logits of two models on "
+            "the same samples"
+        )
+    return float(np.mean(a.argmax(axis=1) == b.argmax(axis=1)))
+
+
+def _probabilities(rows: npt.NDArray[Any]) -> FloatArray:
+    """Softmax of the rows, unless all are probabilities already."""
+    x = rows.astype(np.float64)
+    if (x >= 0).all() and (np.abs(x.sum(axis=1) - 1) <= PROBABILITY_TOLERANCE).all():
+        return x
+    x = np.exp(x - x.max(axis=1, keepdims=True))
+    return np.asarray(x / x.sum(axis=1, keepdims=True))
+
+
+def _shares(part: FloatArray, total: FloatArray) -> FloatArray:
+    shares = np.full(total.shape, np.nan)
+    np.divide(part, total, out=shares, where=total > 0)
+    return shares
+
+
+def _power_mean(values: FloatArray, power: float) -> float:
+    """Mean over the classes with samples, 0 without any: 1 is arithmetic, -1 harmonic."""
+    seen = values[~np.isnan(values)]
+    with np.errstate(divide="ignore", over="ignore"):  # 1 / 0 is infinite, and 1 / that is 0
+        return float(np.mean(seen**power) ** (1 / power)) if seen.size else 0.0

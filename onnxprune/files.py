@@ -1,0 +1,60 @@
+"""Output files appear whole or not at all: written beside the target, then moved into place."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from onnxprune.errors import OutputError
+
+
+def write_whole(path: str | Path, content: bytes | str) -> Path:
+    """Write `content` to `path` in one step and return the path.
+
+    Raises: OutputError when the folder is missing or not writable.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file to write")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); choose another place"
+        ) from error
+    beside = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        beside.chmod(0o666 & ~_umask())
+        beside.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); free some space") from (
+            error
+        )
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def make_folder(path: str | Path) -> Path:
+    """Create a folder, with its parents, and return its path.
+
+    Raises: OutputError when it cannot be created or written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: the folder cannot be created ({error.strerror}); choose another place"
+        ) from error
+    if not os.access(path, os.W_OK):
+        raise OutputError(f"{path}: the folder is not writable; choose another place")
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,321 @@
+"""Graph: a read-only view of a ModelProto, with what is known of its tensors at batch 1.
+
+The model itself is never changed: surgery edits a copy of the protobuf, so that whatever the user
+did not ask to change (names, opset, IR version, metadata, functions, unknown domains) survives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+from onnxprune.errors import InvalidModel
+from onnxprune.files import write_whole
+from onnxprune.shapes import Facts, Shape
+
+DYNAMIC_SIZE = 224
+"""Pixels; what the analysis takes for a dynamic height or width. The model keeps it dynamic."""
+
+Source = str | Path | ModelProto
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node: its protobuf, a name that is unique in the graph, and its attributes decoded.
+
+    `captures` are the outer tensors that its subgraphs read; `version` is the operator's
+    since-version under the model's opset.
+    """
+
+    proto: NodeProto
+    name: str
+    domain: str
+    version: int
+    schema: onnx.defs.OpSchema | None
+    attributes: Mapping[str, Any]
+    captures: tuple[str, ...] = ()
+
+    @property
+    def op_type(self) -> str:
+        """The operator's name."""
+        return self.proto.op_type
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs; an empty name is an input left out."""
+        return tuple(self.proto.input)
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs; an empty name is an output left out."""
+        return tuple(self.proto.output)
+
+    def __str__(self) -> str:
+        return f"{self.op_type} '{self.name}'"
+
+
+class Graph:
+    """A model's main graph: nodes in topological order, constants, shapes and known values.
+
+    `shapes[t]` is at batch 1, with dynamic heights and widths taken as `DYNAMIC_SIZE` or as given;
+    `facts.values[t]` are small tensors known without running the model.
+    """
+
+    def __init__(
+        self, model: ModelProto, *, input_shapes: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
+        """View `model`, which is not changed and must not be changed while the view is used.
+
+        Raises: InvalidModel when the model is not valid ONNX.
+        """
+        self.model = model
+        self.proto: GraphProto = model.graph
+        _check(model)
+        self.opsets = {entry.domain: entry.version for entry in model.opset_import}
+        self.initializers = {tensor.name: tensor for tensor in self.proto.initializer}
+        self.nodes = tuple(_nodes(self.proto, self.opsets))
+        self.inputs = tuple(i.name for i in self.proto.input if i.name not in self.initializers)
+        self.outputs = tuple(o.name for o in self.proto.output)
+        self.input_shapes = dict(input_shapes or {})
+        self.facts = self._infer(batch=1, size=DYNAMIC_SIZE)
+
+    @classmethod
+    def load(
+        cls, source: Source, *, input_shapes: Mapping[str, Sequence[int]] | None = None
+    ) -> Graph:
+        """Read a model from a file, or view one in memory.
+
+        Raises: InvalidModel when there is no such file or it is not a valid ONNX model.
+        """
+        return cls(load_model(source), input_shapes=input_shapes)
+
+    @cached_property
+    def constant_tensors(self) -> dict[str, TensorProto]:
+        """Initializers and the values of Constant nodes, by tensor name."""
+        found = dict(self.initializers)
+        for node in self.nodes:
+            if node.op_type == "Constant" and isinstance(node.attributes.get("value"), TensorProto):
+                found[node.outputs[0]] = node.attributes["value"]
+        return found
+
+    def constant(self, name: str) -> npt.NDArray[Any]:
+        """Return a constant's array; a KeyError is a mistake of the caller."""
+        if name not in self._arrays:
+            self._arrays[name] = numpy_helper.to_array(self.constant_tensors[name])
+        return self._arrays[name]
+
+    @cached_property
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        return {}
+
+    def shape(self, name: str) -> Shape | None:
+        """Return a tensor's shape at batch 1, or None where it is not known."""
+        return self.facts.shape(name)
+
+    @cached_property
+    def consumers(self) -> dict[str, list[Node]]:
+        """The nodes that read each tensor, in order; a subgraph's reads count."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys((*node.inputs, *node.captures)):
+                found.setdefault(name, []).append(node)
+        return found
+
+    @cached_property
+    def producers(self) -> dict[str, Node]:
+        """The node that writes each tensor."""
+        return {name: node for node in self.nodes for name in node.outputs if name}
+
+    @cached_property
+    def image(self) -> str:
+        """The name of the one input that takes images.
+
+        Raises: InvalidModel when the model has none or several inputs.
+        """
+        if len(self.inputs) != 1:
+            raise InvalidModel(
+                f"graph '{self.proto.name}': has {len(self.inputs)} inputs "
+                f"({', '.join(self.inputs)}); expected one image input; only inspect, apply and "
+                f"the data-free criteria work on this model"
+            )
+        return self.inputs[0]
+
+    def dynamic(self, name: str) -> tuple[bool, ...]:
+        """Say for each axis of a tensor whether the model leaves its size open."""
+        here, there = self.facts.shape(name), self._elsewhere.shape(name)
+        if here is None or there is None or len(here) != len(there):
+            return ()
+        return tuple(a != b for a, b in zip(here, there, strict=True))
+
+    @cached_property
+    def _elsewhere(self) -> Facts:
+        return self._infer(batch=2, size=DYNAMIC_SIZE + 32)
+
+    def _infer(self, *, batch: int, size: int) -> Facts:
+        facts = start_facts(self.model, self.input_shapes, batch=batch, size=size)
+        for node in self.nodes:
+            facts.follow(node)
+        return facts
+
+
+def start_facts(
+    model: ModelProto,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    batch: int = 1,
+    size: int = DYNAMIC_SIZE,
+) -> Facts:
+    """Return what is known before the first node: inputs, initializers, declared types."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    facts = Facts(
+        opsets={entry.domain: entry.version for entry in model.opset_import},
+        ir_version=model.ir_version,
+        declared={v.name: v.type for v in (*model.graph.value_info, *model.graph.output)},
+    )
+    for tensor in model.graph.initializer:
+        facts.set_constant(tensor.name, tensor)
+    for value in model.graph.input:
+        if value.name not in constants and value.type.HasField("tensor_type"):
+            given = (input_shapes or {}).get(value.name)
+            shape = given or _analysis_shape(value, batch=batch, size=size)
+            if shape is not None:
+                facts.set_input(value.name, value.type.tensor_type.elem_type, shape)
+    return facts
+
+
+def load_model(source: Source) -> ModelProto:
+    """Read a model from a file, or return the one given.
+
+    Raises: InvalidModel when there is no such file or it is not ONNX.
+    """
+    if isinstance(source, ModelProto):
+        return source
+    path = Path(source)
+    if not path.is_file():
+        raise InvalidModel(f"{path}: no such file; give the path of an ONNX model")
+    try:
+        model = onnx.load(str(path))
+    except (DecodeError, ValueError) as error:
+        raise InvalidModel(
+            f"{path}: not an ONNX model, or cut short ({path.stat().st_size} bytes); export it again"
+        ) from error
+    except (OSError, onnx.checker.ValidationError) as error:
+        raise InvalidModel(f"{path}: cannot be read ({_first_line(error)})") from error
+    if not model.graph.node:
+        raise InvalidModel(f"{path}: not an ONNX model, or one without nodes; export it again")
+    return model
+
+
+def save_model(model: ModelProto, path: str | Path) -> Path:
+    """Write a model whole, or not at all.
+
+    Raises: OutputError when the place is not writable.
+    """
+    return write_whole(path, model.SerializeToString())
+
+
+def node_of(
+    proto: NodeProto, opsets: Mapping[str, int], *, name: str = "", schemaless: bool = False
+) -> Node:
+    """Return the decoded view of one node."""
+    domain = "" if proto.domain == "ai.onnx" else proto.domain
+    opset = opsets.get(domain, opsets.get("ai.onnx", 1) if not domain else 1)
+    schema = None
+    if not schemaless and onnx.defs.has(proto.op_type, domain):
+        try:
+            schema = onnx.defs.get_schema(proto.op_type, opset, domain)
+        except onnx.defs.SchemaError:
+            schema = None
+    return Node(
+        proto,
+        name or proto.name or next((o for o in proto.output if o), ""),
+        domain,
+        schema.since_version if schema else opset,
+        schema,
+        {a.name: _decode(a) for a in proto.attribute if a.type != AttributeProto.GRAPH},
+        tuple(_captures(proto)),
+    )
+
+
+def _nodes(graph: GraphProto, opsets: Mapping[str, int]) -> Iterator[Node]:
+    seen: set[str] = set()
+    for proto in graph.node:
+        name = proto.name
+        if not name or name in seen:
+            name = next((output for output in proto.output if output), proto.op_type)
+        seen.add(name)
+        yield node_of(proto, opsets, name=name)
+
+
+def _decode(attribute: AttributeProto) -> Any:
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if attribute.type in (AttributeProto.INTS, AttributeProto.FLOATS):
+        return tuple(value)
+    if attribute.type == AttributeProto.STRINGS:
+        return tuple(v.decode("utf-8", "replace") for v in value)
+    return value
+
+
+def _captures(proto: NodeProto) -> list[str]:
+    """Names that the subgraphs of a node read from outside of themselves."""
+    found: dict[str, None] = {}
+    for attribute in proto.attribute:
+        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            found.update(dict.fromkeys(_free_names(graph)))
+    return list(found)
+
+
+def _free_names(graph: GraphProto) -> Iterator[str]:
+    bound = {value.name for value in (*graph.input, *graph.initializer)}
+    for node in graph.node:
+        for name in (*node.input, *_captures(node)):
+            if name and name not in bound:
+                yield name
+        bound.update(node.output)
+    for value in graph.output:
+        if value.name not in bound:
+            yield value.name
+
+
+def _analysis_shape(value: onnx.ValueInfoProto, *, batch: int, size: int) -> Shape | None:
+    if not value.type.tensor_type.HasField("shape"):
+        return None
+    open_size = {0: batch}
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else open_size.get(k, size)
+        for k, dim in enumerate(value.type.tensor_type.shape.dim)
+    )
+
+
+def _check(model: ModelProto) -> None:
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise InvalidModel(
+            f"graph '{model.graph.name}': not valid ONNX: {_first_line(error)}; export it again"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+
+
+def is_float(array: npt.NDArray[Any]) -> bool:
+    """Say whether an array holds floating-point numbers, bfloat16 and float16 included."""
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16" or array.dtype.kind == "V"
+
+
+def dims(shape: Sequence[int] | npt.NDArray[np.int64] | None) -> str:
+    """Format a shape for a message."""
+    return "unknown" if shape is None else str([int(d) for d in shape])

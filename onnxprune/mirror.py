@@ -1,0 +1,179 @@
+"""Mirror: a torch interpreter of a Graph, on CPU or CUDA.
+
+One loop: each node's forward is called with its inputs and attributes. There are no modules, no
+tracing and no canonizers: a residual sum is a node like any other. `trace` keeps every tensor for
+those who walk the nodes backwards; `resume` recomputes only what follows a changed tensor.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.errors import InvalidModel
+from onnxprune.graph import Graph, Node, dims, is_float
+from onnxprune.ops import Op, require_op
+from onnxprune.ops._torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+Step = tuple[Node, Op]
+Trace = dict[str, "Tensor"]
+
+
+class Mirror:
+    """The torch twin of a graph.
+
+    `steps` are the nodes in order with their descriptions, `constants` the tensors that no input
+    changes. Floating-point constants take `dtype`; all tensors live on `device`.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        device: str = "auto",
+        dtype: torch.dtype | None = None,
+        fold: bool = False,
+    ) -> None:
+        """Prepare the graph for torch; `fold` merges BatchNormalization into what feeds it.
+
+        Raises: UnsupportedOp naming the first node that torch cannot run.
+        """
+        self.graph = graph
+        self.device = torch.device(choose_device(device))
+        self.dtype = dtype or torch.float32
+        self.steps: list[Step] = [(node, require_op(node)) for node in _needed(graph)]
+        self.constants: Trace = {
+            name: self._tensor(graph.constant(name))
+            for node, _ in self.steps
+            for name in node.inputs
+            if name in graph.constant_tensors
+        }
+        if fold:
+            self._fold()
+
+    def __call__(self, x: npt.NDArray[Any] | Tensor) -> Tensor:
+        """Return the first output for a batch of images. Shapes: x `[N, ...]` -> `[N, K]`."""
+        return self.run({self.graph.image: x})[self.graph.outputs[0]]
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any] | Tensor]) -> Trace:
+        """Return the graph outputs; intermediate tensors are freed after their last reader."""
+        env = self._start(feeds)
+        last = {name: k for k, (node, _) in enumerate(self.steps) for name in node.inputs}
+        outputs = set(self.graph.outputs)
+        for k, step in enumerate(self.steps):
+            self._execute(step, env)
+            for name in step[0].inputs:
+                if last[name] == k and name not in outputs:
+                    env.pop(name, None)
+        return {name: env[name] for name in self.graph.outputs}
+
+    def trace(self, x: npt.NDArray[Any] | Tensor) -> Trace:
+        """Return every tensor of the graph for a batch of images, by name."""
+        env = self._start({self.graph.image: x})
+        for step in self.steps:
+            self._execute(step, env)
+        return env
+
+    def resume(self, env: Mapping[str, Tensor], changed: Mapping[str, Tensor]) -> Tensor:
+        """Return the first output when some tensors of a trace are replaced by others.
+
+        Only the nodes after them run again.
+        """
+        fresh = dict(changed)
+        for node, op in self.steps:
+            if any(name in fresh for name in node.inputs) and node.outputs[0] not in changed:
+                merged = {name: fresh.get(name, env.get(name)) for name in node.inputs}
+                self._execute((node, op), merged, fresh)
+        return fresh.get(self.graph.outputs[0], env[self.graph.outputs[0]])
+
+    def arguments(self, step: Step, env: Mapping[str, Any]) -> list[Any]:
+        """Return the inputs of a node as its forward takes them."""
+        node, op = step
+        return [
+            self._ints(name, env) if op.is_parameter(k) else self._value(name, env)
+            for k, name in enumerate(node.inputs)
+        ]
+
+    def _execute(
+        self, step: Step, env: Mapping[str, Any], into: dict[str, Any] | None = None
+    ) -> None:
+        node, op = step
+        target = env if into is None else into
+        try:
+            results = op(node, self.arguments(step, env))
+        except (RuntimeError, IndexError, TypeError) as error:
+            shapes = [dims(getattr(env.get(n), "shape", None)) for n in node.inputs if n in env]
+            raise InvalidModel(
+                f"{node}: torch cannot run it on inputs of shape {', '.join(shapes)}: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+        for name, value in zip(node.outputs, results, strict=False):
+            if name:
+                target[name] = value  # type: ignore[index]
+
+    def _value(self, name: str, env: Mapping[str, Any]) -> Any:
+        if not name:
+            return None
+        return self.constants[name] if env.get(name) is None else env[name]
+
+    def _ints(self, name: str, env: Mapping[str, Any]) -> tuple[int, ...] | None:
+        if not name:
+            return None
+        if env.get(name) is None and name in self.graph.constant_tensors:
+            return tuple(int(v) for v in np.ravel(self.graph.constant(name)))
+        return tuple(int(v) for v in torch.ravel(env[name]).tolist())
+
+    def _start(self, feeds: Mapping[str, npt.NDArray[Any] | Tensor]) -> Trace:
+        env = {name: self._tensor(value) for name, value in feeds.items()}
+        missing = [name for name in self.graph.inputs if name not in env]
+        if missing:
+            raise InvalidModel(f"input '{missing[0]}': no value given; expected all inputs")
+        return env
+
+    def _tensor(self, value: npt.NDArray[Any] | Tensor) -> Tensor:
+        if isinstance(value, np.ndarray) or np.isscalar(value):
+            array = np.asarray(value)
+            if is_float(array) and array.dtype not in (np.float32, np.float64, np.float16):
+                array = array.astype(np.float32)
+            value = torch.from_numpy(np.array(array))
+        dtype = self.dtype if value.is_floating_point() else value.dtype
+        return value.to(device=self.device, dtype=dtype)
+
+    def _fold(self) -> None:
+        """Merge BatchNormalization into the convolution that alone feeds it."""
+        from onnxprune.fold import fold_batchnorm
+
+        self.steps, self.constants = fold_batchnorm(self)
+
+
+def choose_device(device: str) -> str:
+    """Return `cuda` or `cpu` for `auto`, or what was asked for.
+
+    Raises: InvalidModel when CUDA is asked for and torch has none.
+    """
+    available = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if available else "cpu"
+    if device.startswith("cuda") and not available:
+        raise InvalidModel("device 'cuda': torch finds no CUDA device; use --device cpu")
+    return device
+
+
+def _needed(graph: Graph) -> Iterator[Node]:
+    """The nodes that the outputs depend on, in order."""
+    wanted = set(graph.outputs)
+    chosen = []
+    for node in reversed(graph.nodes):
+        if wanted.intersection(node.outputs):
+            chosen.append(node)
+            wanted.update((*node.inputs, *node.captures))
+    return reversed(chosen)

@@ -1,0 +1,274 @@
+"""What an operator is: its forward in torch, and how channels cross it. Described once, here used by all.
+
+The forward's signature is the ONNX schema: positional parameters are inputs, keyword-only ones are
+attributes with ONNX's defaults. An input annotated `Ints` is a parameter (a shape, axes, bounds):
+callers pass its value as a tuple of integers; every other input is an array.
+
+How channels cross an operator is one of
+
+* `MOVES`: every output element is a copy of an input element (or padding). The forward uses only
+  the functions of `onnxprune.ops.array`, so it runs on channel labels in numpy as it runs on values.
+* `ALIGNS`: numpy broadcasting; equal positions are equal channels, axes of size 1 are not.
+* `Axes("N i *, o i *, o -> N o *")`: equal letter = equal channel. Lower case may shrink, CAPITALS
+  never; `*` is the rest and never shrinks; `(G o)` is an axis of G times o positions.
+* `SHAPES`: only the shape of the input is read.
+* `Pins(reason)`: channels that arrive here stay.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.errors import InvalidOp, UnsupportedAttribute, UnsupportedOp
+
+if TYPE_CHECKING:
+    from onnxprune.graph import Node
+
+Ints = tuple[int, ...]
+Shape = tuple[int, ...]
+Forward = TypeVar("Forward", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Copies elements."""
+
+
+@dataclass(frozen=True)
+class Aligns:
+    """Broadcasts its inputs against each other."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Reads shapes, not elements."""
+
+
+@dataclass(frozen=True)
+class Pins:
+    """Keeps every channel that arrives; `why` completes "feeds Softmax 'prob', "."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Relates named axes: `"N i *, o i *, o -> N o *"`; `why` says what a capital letter means."""
+
+    pattern: str
+    why: str = "which needs all of that axis"
+
+
+MOVES, ALIGNS, SHAPES = Moves(), Aligns(), Shapes()
+How = Moves | Aligns | Axes | Shapes | Pins
+
+
+class Relevance(Enum):
+    """How relevance crosses an operator, from its output back to its inputs.
+
+    Source: Montavon et al. 2019, section 10.2; Arras et al. 2017 for gates.
+    """
+
+    COPY = auto()
+    """Along the gradient: exact for a copy, winner-takes-all for a maximum."""
+    LINEAR = auto()
+    """A weighted sum: the rule (epsilon, gamma, z+, ...) distributes it."""
+    PASS = auto()
+    """Unchanged to the only input: activations."""
+    SHARE = auto()
+    """In proportion to each input's contribution: sums of activations."""
+    GATE = auto()
+    """All to the signal, nothing to the factor: products."""
+    NONE = auto()
+    """Not defined: LRP refuses the operator by name."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A node with what the analysis knows of its tensors; what descriptions and restatements see.
+
+    Shapes are those at batch 1. `values` holds small tensors known without running the model.
+    During surgery, shapes and values are those of the pruned graph and `before` is the site as it
+    was; `kept[i][axis]` says which positions of input i survive, a boolean array `[size]`, for
+    every axis that loses some; `predicted` are the output shapes that the cuts predict, and
+    `dynamic(tensor)` says which axes the model leaves open.
+    """
+
+    node: Node
+    shapes: Sequence[Shape | None]
+    values: Sequence[npt.NDArray[Any] | None]
+    output_shapes: Sequence[Shape | None]
+    constant: Sequence[bool] = ()
+    before: Site | None = None
+    kept: Sequence[Mapping[int, npt.NDArray[np.bool_]]] = ()
+    output_kept: Sequence[Mapping[int, npt.NDArray[np.bool_]]] = ()
+    predicted: Sequence[Shape | None] = ()
+    dynamic: Callable[[str], tuple[bool, ...]] = field(default=lambda _: ())
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """Return an attribute's value, or `default` where the node does not give it."""
+        return self.node.attributes.get(name, default)
+
+    def rank(self, index: int = 0) -> int:
+        """Return the rank of an input."""
+        shape = self.shapes[index]
+        return 0 if shape is None else len(shape)
+
+    def ints(self, index: int) -> Ints | None:
+        """Return the known integers of an input, or None."""
+        value = self.values[index] if index < len(self.values) else None
+        return None if value is None else tuple(int(v) for v in np.ravel(value))
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What a restatement changes on its node: attributes, and inputs given a constant of its own."""
+
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[int, npt.NDArray[Any]] = field(default_factory=dict)
+    op_type: str | None = None
+    drop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator, for the ONNX versions in `since` (each a version that changed its schema).
+
+    `weights` and `biases` are the input positions that LRP's rules modify and silence.
+    """
+
+    name: str
+    domain: str
+    since: Ints
+    forward: Callable[..., Any]
+    how: How | Callable[[Site], How]
+    relevance: Relevance
+    restate: Callable[[Site], Edit | None] | None
+    weights: Ints
+    biases: Ints
+    filters: bool
+
+    def channels(self, site: Site) -> How:
+        """Return how channels cross this node."""
+        return self.how(site) if callable(self.how) else self.how
+
+    def is_parameter(self, index: int) -> bool:
+        """Say whether input `index` is a parameter (annotated `Ints`), not data."""
+        names = self.inputs
+        if index >= len(names):
+            return False
+        return self._signature.parameters[names[index]].annotation.startswith("Ints")
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the positional parameters."""
+        return _names(self._signature, positional=True)
+
+    @cached_property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the keyword-only parameters."""
+        return _names(self._signature, positional=False)
+
+    @cached_property
+    def _signature(self) -> inspect.Signature:
+        return inspect.signature(self.forward)
+
+    def __call__(self, node: Node, inputs: Sequence[Any]) -> tuple[Any, ...]:
+        """Run the forward on torch tensors (or, for `MOVES`, on labels); return all outputs.
+
+        Raises: UnsupportedAttribute for an attribute that the forward does not take.
+        """
+        unknown = set(node.attributes) - set(self.attributes)
+        if unknown:
+            raise UnsupportedAttribute(
+                f"{node}: attribute {sorted(unknown)[0]!r} is not supported; "
+                f"supported are {', '.join(self.attributes) or 'none'}"
+            )
+        try:
+            result = self.forward(*inputs, **node.attributes)
+        except UnsupportedAttribute as error:
+            raise UnsupportedAttribute(f"{node}: {error}") from error
+        return result if isinstance(result, tuple) else (result,)
+
+
+OPS: dict[tuple[str, str], list[Op]] = {}
+
+
+def op(
+    name: str,
+    how: How | Callable[[Site], How],
+    *,
+    since: Ints,
+    relevance: Relevance | None = None,
+    restate: Callable[[Site], Edit | None] | None = None,
+    weights: Ints = (),
+    biases: Ints = (),
+    filters: bool = False,
+    domain: str = "",
+) -> Callable[[Forward], Forward]:
+    """Register a forward as ONNX operator `name`.
+
+    Raises: InvalidOp when another description claims the same version.
+    """
+
+    def register(forward: Forward) -> Forward:
+        family = OPS.setdefault((domain, name), [])
+        for other in family:
+            if set(other.since) & set(since):
+                raise InvalidOp(f"{name}: version {since} is described twice; keep one")
+        flow = relevance or _default_relevance(how)
+        family.append(
+            Op(name, domain, since, forward, how, flow, restate, weights, biases, filters)
+        )
+        return forward
+
+    return register
+
+
+def find_op(node: Node) -> Op | None:
+    """Return the description that covers this node's operator version, or None."""
+    for candidate in OPS.get((node.domain, node.op_type), ()):
+        if node.version in candidate.since:
+            return candidate
+    return None
+
+
+def require_op(node: Node) -> Op:
+    """Return the description that covers this node.
+
+    Raises: UnsupportedOp naming the node.
+    """
+    found = find_op(node)
+    if found is None:
+        domain = f"{node.domain}." if node.domain else ""
+        raise UnsupportedOp(
+            f"{node}: the torch mirror does not know {domain}{node.op_type} (version "
+            f"{node.version}); use a criterion that needs no mirror, such as magnitude, "
+            f"or add the operator (CONTRIBUTING.md)"
+        )
+    return found
+
+
+def _default_relevance(how: How | Callable[[Site], How]) -> Relevance:
+    if isinstance(how, Moves):
+        return Relevance.COPY
+    if isinstance(how, Aligns):
+        return Relevance.PASS
+    return Relevance.NONE
+
+
+def _names(signature: inspect.Signature, *, positional: bool) -> tuple[str, ...]:
+    kinds = (
+        (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        if positional
+        else (inspect.Parameter.KEYWORD_ONLY,)
+    )
+    return tuple(p.name for p in signature.parameters.values() if p.kind in kinds)

@@ -1,0 +1,83 @@
+"""The notation of `Axes`: which letter names which axis of which operand.
+
+>>> inputs, outputs = parse("N (G i) *, (G o) i * -> N (G o) *")
+>>> [(axis.names, size) for axis, size in inputs[0].match((1, 8, 7, 7), "x")]
+[(('N',), 1), (('G', 'i'), 8), ((), 7), ((), 7)]
+>>> outputs[0].axes[1].letter
+'o'
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from onnxprune.errors import InvalidOp
+
+TOKEN = re.compile(r"\(([\w ]+)\)|(\w+)|(\*)")
+REST = "*"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis: its letters, outermost first; no letters where `*` stands for it."""
+
+    names: tuple[str, ...]
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the axis never shrinks."""
+        return not any(name.islower() for name in self.names) and self.names != ("1",)
+
+    @property
+    def letter(self) -> str:
+        """The one lower-case letter, along which the axis may shrink."""
+        return next((name for name in self.names if name.islower()), self.names[0])
+
+
+@dataclass(frozen=True)
+class Operand:
+    """The axes of one operand; at most one of them is the rest, `*`."""
+
+    axes: tuple[Axis, ...]
+    rest: int | None
+
+    def match(self, shape: Sequence[int], where: str) -> list[tuple[Axis, int]]:
+        """Pair each axis of a shape with its letters.
+
+        Raises: InvalidOp when the ranks do not agree.
+        """
+        axes = list(self.axes)
+        if self.rest is not None:
+            extra = len(shape) - len(axes)
+            axes[self.rest : self.rest] = [Axis(())] * extra
+        if len(axes) != len(shape):
+            raise InvalidOp(f"{where} has rank {len(shape)}; its pattern names {len(axes)} axes")
+        return list(zip(axes, shape, strict=True))
+
+
+@lru_cache(maxsize=512)
+def parse(pattern: str) -> tuple[tuple[Operand, ...], tuple[Operand, ...]]:
+    """Return the operands left and right of the arrow.
+
+    Raises: InvalidOp when the pattern has no arrow, or two rests in one operand.
+    """
+    left, arrow, right = pattern.partition("->")
+    if not arrow:
+        raise InvalidOp(f"pattern {pattern!r} has no '->'")
+    return tuple(map(_operand, left.split(","))), tuple(map(_operand, right.split(",")))
+
+
+def _operand(text: str) -> Operand:
+    axes: list[Axis] = []
+    rest = None
+    for composite, single, star in TOKEN.findall(text):
+        if star:
+            if rest is not None:
+                raise InvalidOp(f"operand {text.strip()!r} has two rests")
+            rest = len(axes)
+        else:
+            axes.append(Axis(tuple(composite.split()) if composite else (single,)))
+    return Operand(tuple(axes), rest)

@@ -1,0 +1,1 @@
+"""Small runnable programs, and one small trained model with real images to try things on."""

@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""Everything there is to run in a checkout; needs Python 3.11 and nothing else.
+
+    python3 tasks.py demo            install and prune the embedded sample, end to end
+    python3 tasks.py test [ARGS]     install for development and run the tests but the slow ones
+    python3 tasks.py check [--fast]  format, lint, types, all tests, documents; --fast: no tests
+    python3 tasks.py format          rewrite the sources in the house style
+
+Everything is installed into .venv beside this file, and again only when pyproject.toml or
+constraints.txt has changed. ARGS go to pytest: `python3 tasks.py test tests/test_plan.py -x`.
+"""
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 -- so that an older one says so
+    sys.exit("onnxprune needs Python 3.11 or newer, this is {}.{}".format(*sys.version_info[:2]))
+
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+import venv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+
+CONTAINS = {"cpu": ("cpu", "test"), "test": ("test",)}
+"""The extras whose installation serves a request."""
+
+TYPED = ("onnxprune", "converters", "tasks.py")
+STYLED = (*TYPED, "samples", "tests")
+
+
+def demo(arguments: Sequence[str]) -> None:
+    install("cpu")
+    run("onnxprune", "demo", *arguments)
+
+
+def test(arguments: Sequence[str]) -> None:
+    install("test")
+    chosen = [] if any(a == "-m" or a.startswith("-m=") for a in arguments) else ["-m", "not slow"]
+    pytest(*chosen, *arguments)
+
+
+def check(arguments: Sequence[str]) -> None:
+    if unknown := set(arguments) - {"--fast"}:
+        sys.exit(f"check: unknown argument {min(unknown)!r}; expected --fast or nothing")
+    install("test")
+    run("ruff", "format", "--check", *STYLED)
+    run("ruff", "check", *STYLED)
+    run("mypy", *TYPED)
+    if not arguments:
+        pytest("--cov", "--ignore", "tests/test_docs.py")
+    run("pytest", "-q", "tests/test_docs.py")
+
+
+def format_(arguments: Sequence[str]) -> None:
+    if arguments:
+        sys.exit(f"format: takes no arguments, found {arguments[0]!r}")
+    install("test")
+    run("ruff", "check", "--fix-only", "--select", "I", *STYLED)
+    run("ruff", "format", *STYLED)
+
+
+TASKS: dict[str, Callable[[Sequence[str]], None]] = {
+    "demo": demo,
+    "test": test,
+    "check": check,
+    "format": format_,
+}
+
+
+def install(extra: str) -> None:
+    """Install the checkout with an extra into .venv, unless it is there and up to date."""
+    state = hashlib.sha256()
+    for name in ("pyproject.toml", "constraints.txt"):
+        state.update((ROOT / name).read_bytes())
+    wanted = f"{state.hexdigest()} {ROOT}"
+    for other in CONTAINS[extra]:
+        stamp = VENV / f"installed-{other}"
+        if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+            return
+    if not (BIN / "python").exists() and not (BIN / "python.exe").exists():
+        say(f"python3 -m venv {VENV.name}")
+        try:
+            venv.create(VENV, with_pip=True, clear=True)
+        except subprocess.CalledProcessError:
+            shutil.rmtree(VENV, ignore_errors=True)
+            sys.exit("cannot make a virtual environment; on Debian: apt-get install python3-venv")
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would reuse what lies there
+    run(
+        *("python", "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"),
+        *("-c", "constraints.txt", "-e", f".[{extra}]"),
+    )
+    (VENV / f"installed-{extra}").write_text(wanted, encoding="utf-8")
+
+
+def pytest(*arguments: str) -> None:
+    """Run the tests on all cores, one thread of torch in each process."""
+    workers = os.cpu_count() or 1
+    parallel = ["-n", str(min(workers, 8))] if workers > 1 else []
+    run("pytest", *parallel, *arguments, threads=1)
+
+
+def run(program: str, *arguments: str, threads: int | None = None) -> None:
+    """Run a program of .venv in the checkout, saying so; its failure is ours."""
+    say(" ".join((program, *arguments)))
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    if threads:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    start = time.monotonic()
+    code = subprocess.run(
+        [str(BIN / program), *arguments], cwd=ROOT, env=environment, check=False
+    ).returncode
+    if code:
+        sys.exit(f"{program} failed with exit status {code} after {time.monotonic() - start:.0f} s")
+
+
+def say(line: str) -> None:
+    print(f"\n$ {line}", flush=True)
+
+
+def main() -> None:
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(__doc__)
+    elif name in TASKS:
+        TASKS[name](arguments)
+    else:
+        sys.exit(f"unknown task {name!r}; expected one of {', '.join(TASKS)}")
+
+
+if __name__ == "__main__":
+    main()

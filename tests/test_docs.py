@@ -1,0 +1,170 @@
+"""What the documents say can be followed: links lead somewhere, commands are accepted."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+FENCE = re.compile(r"^ *(`{3,}|~{3,})([^\n]*)\n(.*?)^ *\1`* *$", re.MULTILINE | re.DOTALL)
+INLINE_CODE = re.compile(r"`[^`\n]+`")
+LINK = re.compile(r"\]\(<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)|\b(?:src|href)=\"([^\"]+)\"")
+REFERENCE = re.compile(r"^\[[^\]]+\]:\s*(\S+)", re.MULTILINE)
+SHELLS = {"sh", "bash", "shell", "console"}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def links(text: str) -> list[str]:
+    """The targets of links, outside of code, that are not on the network."""
+    prose = INLINE_CODE.sub("", FENCE.sub("", text))
+    found = [one or other for one, other in LINK.findall(prose)] + REFERENCE.findall(prose)
+    return [target for target in found if not re.match(r"[a-z]+:", target)]
+
+
+def anchors(text: str) -> set[str]:
+    """The names that a document's headings have as link targets."""
+    headings = re.findall(r"^#+\s+(.*?)\s*#*$", FENCE.sub("", text), re.MULTILINE)
+    explicit = set(re.findall(r"<a (?:id|name)=\"([^\"]+)\"", text))
+    return explicit | {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def broken_links(path: Path, text: str) -> list[str]:
+    broken = []
+    for target in links(text):
+        file, _, anchor = target.partition("#")
+        place = (path.parent / file).resolve() if file else path
+        if not place.exists() or not place.is_relative_to(ROOT):
+            broken.append(target)
+        elif anchor and place.suffix == ".md":
+            other = text if place == path else place.read_text(encoding="utf-8")
+            if anchor not in anchors(other):
+                broken.append(target)
+    return broken
+
+
+def shell_lines(text: str) -> Iterator[str]:
+    """The lines typed in the shell blocks, continuations joined; of a session, those after `$`."""
+    for _, language, body in FENCE.findall(text):
+        if language.strip().split(" ")[0] not in SHELLS:
+            continue
+        lines = re.sub(r"\\\n\s*", " ", body).splitlines()
+        typed = [line.strip()[2:] for line in lines if line.strip().startswith("$ ")]
+        yield from typed or (line.strip() for line in lines)
+
+
+def commands(text: str, program: str) -> list[list[str]]:
+    """The arguments of every call of `program` in the shell blocks."""
+    found = []
+    for line in shell_lines(text):
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words: list[str] = []
+        for word in [*lexer, ";"]:
+            if set(word) <= set("();<>|&"):
+                if words[: len(program.split())] == program.split():
+                    found.append(words[len(program.split()) :])
+                # What follows a redirection is a file, and ends the arguments we look at.
+                words = [">"] if set(word) & set("<>") else []
+            elif words or not re.fullmatch(r"\w+=\S*", word):
+                words.append(word)
+    return found
+
+
+@pytest.fixture
+def refusal(monkeypatch: pytest.MonkeyPatch) -> "Refusal":
+    return Refusal(monkeypatch)
+
+
+class Refusal:
+    """Says why the command line refuses arguments; nothing runs and no file needs to exist."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import click
+
+        from onnxprune.cli import main
+
+        def accept(self: click.Path, value: object, param: object, ctx: object) -> object:
+            return value
+
+        monkeypatch.setattr(click.Path, "convert", accept)
+        assert isinstance(main, click.Group)
+        for command in (main, *main.commands.values()):
+            monkeypatch.setattr(command, "callback", None)
+        self.main = main
+
+    def __call__(self, arguments: list[str]) -> str | None:
+        from click.testing import CliRunner
+
+        result = CliRunner().invoke(self.main, arguments)
+        if result.exit_code == 0:
+            return None
+        return f"onnxprune {shlex.join(arguments)}: {result.output or result.exception}"
+
+
+def test_there_are_documents() -> None:
+    assert {"README.md", "CONTRIBUTING.md"} <= {name_of(path) for path in DOCUMENTS}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_links_lead_somewhere(path: Path) -> None:
+    assert broken_links(path, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_commands_are_accepted(path: Path, refusal: Refusal) -> None:
+    found = commands(path.read_text(encoding="utf-8"), "onnxprune")
+    assert [problem for one in found if (problem := refusal(one))] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_commands_in_sentences_exist(path: Path, refusal: Refusal) -> None:
+    prose = FENCE.sub("", path.read_text(encoding="utf-8"))
+    named = set(re.findall(r"`onnxprune ([a-z]+)", prose))
+    assert named - set(refusal.main.commands) == set()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_tasks_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    named = set(re.findall(r"tasks\.py ([a-z]+)", text))
+    tasks = (ROOT / "tasks.py").read_text(encoding="utf-8")
+    known = set(re.findall(r"^    python3 tasks\.py (\w+)", tasks, re.MULTILINE))
+    assert known
+    assert named - known == set()
+
+
+def test_broken_links_are_found() -> None:
+    text = "# A b\n[x](missing.md) [y](LICENSE) [z](#a-b) [w](#c) `[v](code)` [u](https://a.b)\n"
+    assert broken_links(ROOT / "CONTRIBUTING.md", text) == ["missing.md", "#c"]
+
+
+def test_commands_are_read_as_a_shell_would() -> None:
+    text = (
+        "```sh\nX=1 onnxprune inspect m.onnx --json | jq .  # all\n"
+        "onnxprune prune m.onnx \\\n  -o 'a b.onnx' > log && cd x\n```\n"
+        "```console\n$ onnxprune demo\nonnxprune printed this\n```\n"
+        "```text\nonnxprune is a word\n```\n"
+    )
+    assert commands(text, "onnxprune") == [
+        ["inspect", "m.onnx", "--json"],
+        ["prune", "m.onnx", "-o", "a b.onnx"],
+        ["demo"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "line", ["nonsense", "inspect --nonsense m.onnx", "inspect", "prune m.onnx -o o.onnx --rate x"]
+)
+def test_wrong_commands_are_refused(line: str, refusal: Refusal) -> None:
+    assert refusal(line.split()) is not None
+
+
+def test_right_commands_are_accepted(refusal: Refusal) -> None:
+    assert refusal(["inspect", "missing.onnx", "--json"]) is None
