@@ -40,7 +40,9 @@ def export(source: str, options: Options) -> Export:
 
     if source.endswith(".pt2"):
         return _export_program(source, options)
-    network = _call(_find(source), source, options.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        network = _call(_find(source), source)
     if not isinstance(network, torch.nn.Module):
         raise ConversionError(
             f"{source}: found {type(network).__name__}, expected a torch.nn.Module "
@@ -195,21 +197,18 @@ def _public(module: ModuleType) -> list[str]:
     )
 
 
-def _call(found: object, source: str, seed: int) -> object:
+def _call(found: object, source: str) -> object:
     """The network itself, or what the function or class returns."""
     import torch
 
     if isinstance(found, torch.nn.Module) or not callable(found):
         return found
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            result: object = found()
-        except Exception as error:  # the user's code
-            raise ConversionError(
-                f"{source}: calling it without arguments failed: {type(error).__name__}: {error}"
-            ) from error
-    return result
+    try:
+        return found()
+    except Exception as error:  # the user's code
+        raise ConversionError(
+            f"{source}: calling it without arguments failed: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _export_program(source: str, options: Options) -> Export:

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import importlib
+import inspect
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -86,15 +87,18 @@ def _build(models: ModuleType, name: str, options: Options) -> "torch.nn.Module"
 
     path = options.weights if options.weights and _is_path(options.weights) else None
     published = None if path else options.weights
+    builder = models.get_model_builder(name)
+    # Detectors would download a backbone even when asked for no weights.
+    parts = {"weights_backbone"} & inspect.signature(builder).parameters.keys()
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
-            network: torch.nn.Module = models.get_model(name, weights=published)
+            network: torch.nn.Module = builder(weights=published, **dict.fromkeys(parts))
     except (KeyError, ValueError) as error:
         raise ConversionError(
             f"{name}: unknown weights {published!r}; expected one of "
-            f"{', '.join(models.get_model_weights(name).__members__)}, DEFAULT, "
-            "or the path of a state dict"
+            f"{', '.join(weights.name for weights in models.get_model_weights(name))}, "
+            "DEFAULT, or the path of a state dict"
         ) from error
     except (URLError, OSError) as error:
         raise ConversionError(

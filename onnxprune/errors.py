@@ -8,6 +8,7 @@
     ├── InvalidPlan            a plan that does not belong to the model, or empties a layer
     ├── UnreachableTarget      no plan meets the target
     ├── SurgeryError           the pruned graph is not the predicted one (our mistake: report it)
+    ├── UnknownName            a criterion, rule or other choice that does not exist
     ├── DataError              samples or labels that cannot be read or do not fit the model
     ├── OutputError            a file or folder that cannot be written
     ├── RunDirectoryError      a run directory that cannot be read or resumed
@@ -48,6 +49,10 @@ class UnreachableTarget(OnnxPruneError):
 
 class SurgeryError(OnnxPruneError):
     """The graph after surgery is not the one its cuts predict."""
+
+
+class UnknownName(OnnxPruneError):
+    """A name that is none of the choices; the message lists them."""
 
 
 class DataError(OnnxPruneError):

@@ -44,10 +44,11 @@ RESIDENT_BYTES = 4 << 30
 PROBABILITY_TOLERANCE = 1e-3
 """Rows that sum to 1 this closely are probabilities already: float16 rounds 1,000 of them so."""
 
-DTYPES = {
+DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype("float32"),
     "tensor(double)": np.dtype("float64"),
-    **{f"tensor({name})": np.dtype(name) for name in ("float16", "uint8", "int8", "int32")},
+    "tensor(float16)": np.dtype("float16"),
+    "tensor(uint8)": np.dtype("uint8"),
 }
 """What an image may come as, under onnxruntime's names."""
 
@@ -88,9 +89,9 @@ class Accuracy:
 
     def __add__(self, other: Accuracy) -> Accuracy:
         if self.total.shape != other.total.shape:
+            found = f"{len(self.total)} and {len(other.total)} classes"
             raise DataError(
-                f"accuracies of {len(self.total)} and {len(other.total)} classes do not add up; "
-                "evaluate shards of the same samples with the same model"
+                f"accuracies of {found} do not add up; evaluate one model on all shards"
             )
         return Accuracy(
             self.correct + other.correct,
@@ -101,12 +102,14 @@ class Accuracy:
     @property
     def per_class(self) -> FloatArray:
         """Accuracy of each class, NaN without samples."""
-        return _shares(self.correct, self.total)
+        with np.errstate(invalid="ignore"):
+            return self.correct / self.total
 
     @property
     def soft_per_class(self) -> FloatArray:
         """Mean probability of the true class, NaN without samples."""
-        return _shares(self.probability, self.total)
+        with np.errstate(invalid="ignore"):
+            return self.probability / self.total
 
     @property
     def mean(self) -> float:
@@ -203,8 +206,8 @@ def _name(model: Model) -> str:
 
 def _reason(error: Exception) -> str:
     """Shorten onnxruntime's message to the first line of what it says."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].split(" : ", 3)[-1]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.split(" : ", 3)[-1] if line.startswith("[ONNXRuntimeError]") else line
 
 
 class _Classifier:
@@ -240,12 +243,11 @@ class _Classifier:
         """
         found = x.shape[1:]
         want = found if self.shape is None else self.shape
-        if [n or m for n, m in zip(want, found, strict=False)] != [*found] or len(want) > len(
-            found
-        ):
+        pairs = zip(want, found, strict=False)
+        if len(want) != len(found) or any(size not in (None, has) for size, has in pairs):
             raise DataError(
                 f"{self.name}: takes samples of {list(want)}, these are {list(found)}; "
-                "load them in the shape of this model"
+                "load them in that shape"
             )
         with np.errstate(over="ignore", invalid="ignore"):
             cast = np.ascontiguousarray(x, self.dtype)
@@ -271,8 +273,7 @@ class _Classifier:
             raise InvalidModel(
                 f"{self.name}: fails on a batch {batch.shape()}: {_reason(error)}"
             ) from error
-        fetched: npt.NDArray[Any] = self.binding.get_outputs()[0].numpy()
-        return fetched
+        return np.asarray(self.binding.get_outputs()[0].numpy())
 
     def logits(self, batch: Any) -> npt.NDArray[Any]:
         """Run one bound batch and check that the output is a classification.
@@ -309,8 +310,7 @@ class Evaluator:
     def __call__(self, model: Model) -> Accuracy:
         """Count what the model gets right.
 
-        Raises: InvalidModel, when it is no classifier of images; DataError, when the samples do
-            not fit it.
+        Raises: InvalidModel, when it is no image classifier; DataError, when samples do not fit.
         """
         return Accuracy.from_logits(self.logits(model), self.data.y)
 
@@ -320,8 +320,8 @@ class Evaluator:
         Shapes: `[n, classes]`.
         """
         net = _Classifier(model, self._device, self._threads, exact=True)
-        if self._device == "auto":
-            self._device = net.place  # a GPU that did not start is not asked again
+        if net.place == "cpu":
+            self._device = "cpu"  # a GPU that did not start is not asked again
         rows = [net.logits(batch) for batch in self._batches(net)]
         return np.concatenate(rows)[: len(self.data)]
 
@@ -377,26 +377,17 @@ def agreement(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     Shapes: both `[n, classes]`.
     """
     if a.shape != b.shape or not len(a):
-        raise DataError(
-            f"agreement: {list(a.shape)} and {list(b.shape)}, expected logits of two models on "
-            "the same samples"
-        )
+        found = f"{list(a.shape)} and {list(b.shape)}"
+        raise DataError(f"agreement: logits are {found}; run both models on the same samples")
     return float(np.mean(a.argmax(axis=1) == b.argmax(axis=1)))
 
 
 def _probabilities(rows: npt.NDArray[Any]) -> FloatArray:
-    """Softmax of the rows, unless all are probabilities already."""
+    """Softmax, but of rows that are probabilities already; row by row, so that shards add up."""
     x = rows.astype(np.float64)
-    if (x >= 0).all() and (np.abs(x.sum(axis=1) - 1) <= PROBABILITY_TOLERANCE).all():
-        return x
-    x = np.exp(x - x.max(axis=1, keepdims=True))
-    return np.asarray(x / x.sum(axis=1, keepdims=True))
-
-
-def _shares(part: FloatArray, total: FloatArray) -> FloatArray:
-    shares = np.full(total.shape, np.nan)
-    np.divide(part, total, out=shares, where=total > 0)
-    return shares
+    done = (x >= 0).all(axis=1) & (np.abs(x.sum(axis=1) - 1) <= PROBABILITY_TOLERANCE)
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return np.where(done[:, None], x, e / e.sum(axis=1, keepdims=True))
 
 
 def _power_mean(values: FloatArray, power: float) -> float:

@@ -149,6 +149,14 @@ class Graph:
             )
         return self.inputs[0]
 
+    @cached_property
+    def image_form(self) -> tuple[tuple[int | None, ...], np.dtype[Any]]:
+        """The shape of one image (None where the model leaves it open) and its element type."""
+        value = next(value for value in self.proto.input if value.name == self.image)
+        kind = value.type.tensor_type
+        sizes = tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim[1:])
+        return sizes, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+
     def dynamic(self, name: str) -> tuple[bool, ...]:
         """Say for each axis of a tensor whether the model leaves its size open."""
         here, there = self.facts.shape(name), self._elsewhere.shape(name)

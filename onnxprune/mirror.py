@@ -50,13 +50,18 @@ class Mirror:
         self.graph = graph
         self.device = torch.device(choose_device(device))
         self.dtype = dtype or torch.float32
-        self.steps: list[Step] = [(node, require_op(node)) for node in _needed(graph)]
+        needed: list[Step] = [(node, require_op(node)) for node in _needed(graph)]
         self.constants: Trace = {
             name: self._tensor(graph.constant(name))
-            for node, _ in self.steps
-            for name in node.inputs
-            if name in graph.constant_tensors
+            for name in (*(n for node, _ in needed for n in node.inputs), *graph.outputs)
+            if name in graph.initializers
         }
+        self.steps: list[Step] = []
+        for step in needed:
+            if step[0].inputs:
+                self.steps.append(step)
+            else:
+                self.execute(step, self.constants)
         if fold:
             self._fold()
 
@@ -66,21 +71,26 @@ class Mirror:
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any] | Tensor]) -> Trace:
         """Return the graph outputs; intermediate tensors are freed after their last reader."""
-        env = self._start(feeds)
+        env = self.start(feeds)
+        for step, spent in self.schedule():
+            self.execute(step, env)
+            for name in spent:
+                env.pop(name, None)
+        return {name: self._value(name, env) for name in self.graph.outputs}
+
+    def schedule(self) -> Iterator[tuple[Step, tuple[str, ...]]]:
+        """Yield the steps in order, each with the tensors that nobody reads after it."""
         last = {name: k for k, (node, _) in enumerate(self.steps) for name in node.inputs}
-        outputs = set(self.graph.outputs)
+        kept = set(self.graph.outputs)
         for k, step in enumerate(self.steps):
-            self._execute(step, env)
-            for name in step[0].inputs:
-                if last[name] == k and name not in outputs:
-                    env.pop(name, None)
-        return {name: env[name] for name in self.graph.outputs}
+            spent = {n for n in step[0].inputs if last[n] == k and n not in kept}
+            yield step, tuple(spent)
 
     def trace(self, x: npt.NDArray[Any] | Tensor) -> Trace:
         """Return every tensor of the graph for a batch of images, by name."""
-        env = self._start({self.graph.image: x})
+        env = self.start({self.graph.image: x})
         for step in self.steps:
-            self._execute(step, env)
+            self.execute(step, env)
         return env
 
     def resume(self, env: Mapping[str, Tensor], changed: Mapping[str, Tensor]) -> Tensor:
@@ -92,20 +102,21 @@ class Mirror:
         for node, op in self.steps:
             if any(name in fresh for name in node.inputs) and node.outputs[0] not in changed:
                 merged = {name: fresh.get(name, env.get(name)) for name in node.inputs}
-                self._execute((node, op), merged, fresh)
+                self.execute((node, op), merged, fresh)
         return fresh.get(self.graph.outputs[0], env[self.graph.outputs[0]])
 
     def arguments(self, step: Step, env: Mapping[str, Any]) -> list[Any]:
         """Return the inputs of a node as its forward takes them."""
         node, op = step
         return [
-            self._ints(name, env) if op.is_parameter(k) else self._value(name, env)
+            self._ints(name, env) if op.takes_ints(k) else self._value(name, env)
             for k, name in enumerate(node.inputs)
         ]
 
-    def _execute(
+    def execute(
         self, step: Step, env: Mapping[str, Any], into: dict[str, Any] | None = None
     ) -> None:
+        """Run one node on tensors of `env` and put its outputs there, or in `into`."""
         node, op = step
         target = env if into is None else into
         try:
@@ -118,7 +129,7 @@ class Mirror:
             ) from error
         for name, value in zip(node.outputs, results, strict=False):
             if name:
-                target[name] = value  # type: ignore[index]
+                target[name] = self._tensor(value)  # type: ignore[index]
 
     def _value(self, name: str, env: Mapping[str, Any]) -> Any:
         if not name:
@@ -128,11 +139,12 @@ class Mirror:
     def _ints(self, name: str, env: Mapping[str, Any]) -> tuple[int, ...] | None:
         if not name:
             return None
-        if env.get(name) is None and name in self.graph.constant_tensors:
+        if name in self.graph.constant_tensors:
             return tuple(int(v) for v in np.ravel(self.graph.constant(name)))
-        return tuple(int(v) for v in torch.ravel(env[name]).tolist())
+        return tuple(int(v) for v in torch.ravel(self._value(name, env)).tolist())
 
-    def _start(self, feeds: Mapping[str, npt.NDArray[Any] | Tensor]) -> Trace:
+    def start(self, feeds: Mapping[str, npt.NDArray[Any] | Tensor]) -> Trace:
+        """Return the inputs as tensors of the mirror's device and type, by name."""
         env = {name: self._tensor(value) for name, value in feeds.items()}
         missing = [name for name in self.graph.inputs if name not in env]
         if missing:

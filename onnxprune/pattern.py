@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -81,3 +81,14 @@ def _operand(text: str) -> Operand:
         else:
             axes.append(Axis(tuple(composite.split()) if composite else (single,)))
     return Operand(tuple(axes), rest)
+
+
+def letters(rank: int, fixed: Iterable[int]) -> str:
+    """Name the axes of one operand, with capitals for those that never shrink.
+
+    >>> letters(4, [1])
+    'a B c d'
+    """
+    capital = set(fixed)
+    names = "abcdefghijklmnop"[:rank]
+    return " ".join(n.upper() if k in capital else n for k, n in enumerate(names))

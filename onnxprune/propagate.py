@@ -169,7 +169,9 @@ class Propagation:
             return
         for axis in sorted({a for k in data for a in self.cuts.get(node.inputs[k], {})}):
             arguments = [
-                self._spread(name, axis, site.shapes[k]) if k in data else site.ints(k)
+                self._spread(name, axis, site.shapes[k])
+                if k in data
+                else (site.ints(k) if op.takes_ints(k) else site.values[k])
                 for k, name in enumerate(node.inputs)
             ]
             try:

@@ -49,17 +49,27 @@ def mask(graph: Graph, groups: ChannelGroups, dead: BoolArray) -> ModelProto:
     """
     _refuse(groups, dead)
     model = _copy(graph.model)
-    edited = _Constants(model)
-    for name in _weighing(graph):
-        if name not in graph.constant_tensors or not is_float(graph.constant(name)):
-            continue
+    constants = _Constants(model)
+    for name, array in masked_constants(graph, groups, dead).items():
+        constants.set(name, array)
+    return model
+
+
+def masked_constants(
+    graph: Graph, groups: ChannelGroups, dead: BoolArray
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the constants that `mask` changes, with zeros where the `dead` channels were.
+
+    Shapes: dead `[channels]`.
+    """
+    masked = {}
+    for name in weighing_constants(graph):
         kept = kept_positions(groups, dead, name)
         if kept:
-            array = graph.constant(name).copy()
+            masked[name] = graph.constant(name).copy()
             for axis, alive in kept.items():
-                array[(slice(None),) * axis + (~alive,)] = 0
-            edited.set(name, array)
-    return model
+                masked[name][(slice(None),) * axis + (~alive,)] = 0
+    return masked
 
 
 def kept_positions(groups: ChannelGroups, dead: BoolArray, tensor: str) -> Kept:
@@ -95,8 +105,8 @@ def _copy(model: ModelProto) -> ModelProto:
     return copy
 
 
-def _weighing(graph: Graph) -> list[str]:
-    """Constants read by operators that weigh, directly or through operators that move."""
+def weighing_constants(graph: Graph) -> list[str]:
+    """Return the constants that weigh, read directly or through operators that move."""
     found: dict[str, None] = {}
     constant = set(graph.constant_tensors)
     for node in reversed(graph.nodes):
@@ -106,7 +116,8 @@ def _weighing(graph: Graph) -> list[str]:
         how = op.channels(site_of(graph, node, constant))
         if isinstance(how, Axes) or (isinstance(how, Moves) and found.keys() & set(node.outputs)):
             found.update(dict.fromkeys(node.inputs))
-    return list(found)
+    known = graph.constant_tensors
+    return [name for name in found if name in known and is_float(graph.constant(name))]
 
 
 class _Constants:

@@ -2,7 +2,8 @@
 
 The forward's signature is the ONNX schema: positional parameters are inputs, keyword-only ones are
 attributes with ONNX's defaults. An input annotated `Ints` is a parameter (a shape, axes, bounds):
-callers pass its value as a tuple of integers; every other input is an array.
+callers pass its value as a tuple of integers; one annotated `Indices` is a parameter as well, an
+array whose rank matters. Every other input is data.
 
 How channels cross an operator is one of
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from onnxprune.graph import Node
 
 Ints = tuple[int, ...]
+Indices = npt.NDArray[np.int64]
 Shape = tuple[int, ...]
 Forward = TypeVar("Forward", bound=Callable[..., Any])
 
@@ -161,11 +163,16 @@ class Op:
         return self.how(site) if callable(self.how) else self.how
 
     def is_parameter(self, index: int) -> bool:
-        """Say whether input `index` is a parameter (annotated `Ints`), not data."""
+        """Say whether input `index` is a parameter (annotated `Ints` or `Indices`), not data."""
+        return self._annotation(index).startswith(("Ints", "Indices"))
+
+    def takes_ints(self, index: int) -> bool:
+        """Say whether input `index` is passed as a tuple of integers (annotated `Ints`)."""
+        return self._annotation(index).startswith("Ints")
+
+    def _annotation(self, index: int) -> str:
         names = self.inputs
-        if index >= len(names):
-            return False
-        return self._signature.parameters[names[index]].annotation.startswith("Ints")
+        return str(self._signature.parameters[names[index]].annotation) if index < len(names) else ""
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -196,7 +203,13 @@ class Op:
             result = self.forward(*inputs, **node.attributes)
         except UnsupportedAttribute as error:
             raise UnsupportedAttribute(f"{node}: {error}") from error
-        return result if isinstance(result, tuple) else (result,)
+        results = result if isinstance(result, tuple) else (result,)
+        if any(node.outputs[len(results) :]):
+            raise UnsupportedAttribute(
+                f"{node}: output '{node.outputs[-1]}' is one that is not supported; "
+                f"only the first {len(results)} of {len(node.outputs)} outputs are"
+            )
+        return results
 
 
 OPS: dict[tuple[str, str], list[Op]] = {}

@@ -1,1 +1,258 @@
-"""To be written."""
+"""Activations: each element of the output depends on the same element of the input.
+
+Channels align; relevance passes through unchanged, because an activation owns no weight that could
+share it out. A softmax mixes the axis it normalises, so it keeps the channels of that axis.
+Source for the relevance: Bach et al. 2015, section 2.3; Montavon et al. 2019, section 10.2.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxprune.errors import UnsupportedAttribute
+from onnxprune.ops._op import ALIGNS, Axes, How, Pins, Relevance, Site, op
+from onnxprune.ops._torch import functional, torch
+from onnxprune.pattern import letters
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MIXES = "which mixes that axis"
+
+FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
+"""Floating element types by their number in ONNX's TensorProto."""
+
+WHOLE = {
+    **{2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32"},
+    **{7: "int64", 9: "bool", 12: "uint32", 13: "uint64"},
+}
+"""Integers and booleans, the same way."""
+
+
+@op("Relu", ALIGNS, since=(6, 13, 14))
+def relu(x: Tensor, /) -> Tensor:
+    """The larger of x and 0. Source: ONNX operator Relu-14."""
+    return torch.relu(x)
+
+
+@op("LeakyRelu", ALIGNS, since=(6, 16))
+def leaky_relu(x: Tensor, /, *, alpha: float = 0.01) -> Tensor:
+    """Negative values times `alpha`. Source: ONNX operator LeakyRelu-16."""
+    return functional.leaky_relu(x, alpha)
+
+
+@op("PRelu", ALIGNS, since=(7, 9, 16))
+def prelu(x: Tensor, slope: Tensor, /) -> Tensor:
+    """Negative values times a learned slope, often one for each channel.
+
+    Shapes: slope broadcasts to x.
+    Source: ONNX operator PRelu-16.
+    """
+    return torch.where(x < 0, slope * x, x)
+
+
+@op("Elu", ALIGNS, since=(6, 22))
+def elu(x: Tensor, /, *, alpha: float = 1.0) -> Tensor:
+    """Negative values become `alpha (exp x - 1)`. Source: ONNX operator Elu-22."""
+    return functional.elu(x, alpha)
+
+
+@op("Selu", ALIGNS, since=(6, 22))
+def selu(
+    x: Tensor, /, *, alpha: float = 1.6732631921768188, gamma: float = 1.0507010221481323
+) -> Tensor:
+    """Elu times `gamma`. Source: ONNX operator Selu-22."""
+    return gamma * functional.elu(x, alpha)
+
+
+@op("Celu", ALIGNS, since=(12, 28))
+def celu(x: Tensor, /, *, alpha: float = 1.0) -> Tensor:
+    """Negative values become `alpha (exp(x / alpha) - 1)`. Source: ONNX operator Celu-28."""
+    return functional.celu(x, alpha)
+
+
+@op("Sigmoid", ALIGNS, since=(6, 13))
+def sigmoid(x: Tensor, /) -> Tensor:
+    """`1 / (1 + exp -x)`. Source: ONNX operator Sigmoid-13."""
+    return torch.sigmoid(x)
+
+
+@op("HardSigmoid", ALIGNS, since=(6, 22))
+def hard_sigmoid(x: Tensor, /, *, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
+    """`alpha x + beta`, held between 0 and 1. Source: ONNX operator HardSigmoid-22."""
+    return torch.clamp(alpha * x + beta, 0, 1)
+
+
+@op("HardSwish", ALIGNS, since=(14, 22))
+def hard_swish(x: Tensor, /) -> Tensor:
+    """x times its hard sigmoid of slope 1/6. Source: ONNX operator HardSwish-22."""
+    return functional.hardswish(x)
+
+
+@op("Swish", ALIGNS, since=(24,))
+def swish(x: Tensor, /, *, alpha: float = 1.0) -> Tensor:
+    """x times `sigmoid(alpha x)`. Source: ONNX operator Swish-24."""
+    return x * torch.sigmoid(alpha * x)
+
+
+@op("Mish", ALIGNS, since=(18, 22))
+def mish(x: Tensor, /) -> Tensor:
+    """`x tanh(softplus x)`. Source: ONNX operator Mish-22."""
+    return functional.mish(x)
+
+
+@op("Gelu", ALIGNS, since=(20,))
+def gelu(x: Tensor, /, *, approximate: str = "none") -> Tensor:
+    """x times the normal distribution up to x. Source: ONNX operator Gelu-20."""
+    return functional.gelu(x, approximate=approximate)
+
+
+@op("Softplus", ALIGNS, since=(1, 22))
+def softplus(x: Tensor, /) -> Tensor:
+    """`log(1 + exp x)`, for any x without overflow. Source: ONNX operator Softplus-22."""
+    return torch.logaddexp(x, torch.zeros_like(x))
+
+
+@op("Softsign", ALIGNS, since=(1, 22))
+def softsign(x: Tensor, /) -> Tensor:
+    """`x / (1 + |x|)`. Source: ONNX operator Softsign-22."""
+    return functional.softsign(x)
+
+
+@op("Tanh", ALIGNS, since=(6, 13))
+def tanh(x: Tensor, /) -> Tensor:
+    """Hyperbolic tangent. Source: ONNX operator Tanh-13."""
+    return torch.tanh(x)
+
+
+@op("Erf", ALIGNS, since=(9, 13))
+def erf(x: Tensor, /) -> Tensor:
+    """Error function. Source: ONNX operator Erf-13."""
+    return torch.erf(x)
+
+
+@op("ThresholdedRelu", ALIGNS, since=(10, 22))
+def thresholded_relu(x: Tensor, /, *, alpha: float = 1.0) -> Tensor:
+    """x where it is above `alpha`, else 0. Source: ONNX operator ThresholdedRelu-22."""
+    return torch.where(x > alpha, x, torch.zeros_like(x))
+
+
+@op("Clip", ALIGNS, since=(11, 12, 13))
+def clip(x: Tensor, low: Tensor | None = None, high: Tensor | None = None, /) -> Tensor:
+    """x held between `low` and `high`, either of which may be left out.
+
+    Source: ONNX operator Clip-13.
+    """
+    x = x if low is None else torch.maximum(x, low)
+    return x if high is None else torch.minimum(x, high)
+
+
+@op("Clip", ALIGNS, since=(6,))
+def clip_6(
+    x: Tensor, /, *, max: float = 3.4028234663852886e38, min: float = -3.4028234663852886e38
+) -> Tensor:
+    """x held between two attributes. Source: ONNX operator Clip-6."""
+    return torch.clamp(x, min, max)
+
+
+@op("Identity", ALIGNS, since=(1, 13, 14, 16, 19, 21, 23, 24, 25))
+def identity(x: Tensor, /) -> Tensor:
+    """x itself. Source: ONNX operator Identity-25."""
+    return x
+
+
+@op("Dropout", ALIGNS, since=(12, 13, 22))
+def dropout(
+    x: Tensor,
+    ratio: Tensor | None = None,
+    training_mode: Tensor | None = None,
+    /,
+    *,
+    seed: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """x itself, and a mask that keeps all: nothing is dropped at inference.
+
+    Source: ONNX operator Dropout-22.
+    """
+    if training_mode is not None and bool(training_mode):
+        raise UnsupportedAttribute("input 'training_mode' is true; export for inference")
+    return x, torch.ones_like(x, dtype=torch.bool)
+
+
+@op("Dropout", ALIGNS, since=(7, 10))
+def dropout_10(x: Tensor, /, *, ratio: float = 0.5) -> tuple[Tensor, Tensor]:
+    """x itself, and a mask that keeps all. Source: ONNX operator Dropout-10."""
+    return dropout(x)
+
+
+@op("Dropout", ALIGNS, since=(6,))
+def dropout_6(x: Tensor, /, *, is_test: int = 0, ratio: float = 0.5) -> tuple[Tensor, Tensor]:
+    """x itself, and a mask that keeps all. Source: ONNX operator Dropout-6."""
+    return dropout(x)
+
+
+@op("Cast", ALIGNS, since=(6, 9, 13, 19, 21, 23, 24, 25, 28))
+def cast(x: Tensor, /, *, round_mode: str = "up", saturate: int = 1, to: int) -> Tensor:
+    """x as another element type.
+
+    From one floating type to another nothing happens: the mirror has a precision of its own.
+    `round_mode` and `saturate` only concern types of 8 bits and less, which are refused.
+    Source: ONNX operator Cast-28.
+    """
+    if to in FLOATS:
+        return x if x.is_floating_point() else x.to(getattr(torch, FLOATS[to]))
+    if to not in WHOLE:
+        raise UnsupportedAttribute(f"to={to}, an element type that the mirror does not have")
+    return x.to(getattr(torch, WHOLE[to]))
+
+
+def _softmax_channels(site: Site) -> How:
+    """One axis is mixed; until version 12, all axes from there on."""
+    rank = site.rank()
+    if rank == 0:
+        return Pins("whose input shape is not known")
+    since_13 = site.node.version >= 13
+    axis = site.attribute("axis", -1 if since_13 else 1) % rank
+    names = letters(rank, [axis] if since_13 else range(axis, rank))
+    return Axes(f"{names} -> {names}", why=MIXES)
+
+
+@op("Softmax", _softmax_channels, since=(13,), relevance=Relevance.NONE)
+def softmax(x: Tensor, /, *, axis: int = -1) -> Tensor:
+    """`exp x`, divided by its sum over one axis. Source: ONNX operator Softmax-13."""
+    return torch.softmax(x, axis)
+
+
+@op("Softmax", _softmax_channels, since=(1, 11), relevance=Relevance.NONE)
+def softmax_11(x: Tensor, /, *, axis: int = 1) -> Tensor:
+    """Softmax over all axes from `axis` on, taken as one. Source: ONNX operator Softmax-11."""
+    return torch.softmax(_rows(x, axis), -1).reshape(x.shape)
+
+
+@op("LogSoftmax", _softmax_channels, since=(13,), relevance=Relevance.NONE)
+def log_softmax(x: Tensor, /, *, axis: int = -1) -> Tensor:
+    """Logarithm of the softmax. Source: ONNX operator LogSoftmax-13."""
+    return torch.log_softmax(x, axis)
+
+
+@op("LogSoftmax", _softmax_channels, since=(1, 11), relevance=Relevance.NONE)
+def log_softmax_11(x: Tensor, /, *, axis: int = 1) -> Tensor:
+    """Its logarithm over all axes from `axis` on. Source: ONNX operator LogSoftmax-11."""
+    return torch.log_softmax(_rows(x, axis), -1).reshape(x.shape)
+
+
+@op("Hardmax", _softmax_channels, since=(13,), relevance=Relevance.NONE)
+def hardmax(x: Tensor, /, *, axis: int = -1) -> Tensor:
+    """1 at the first largest element of an axis, else 0. Source: ONNX operator Hardmax-13."""
+    return torch.zeros_like(x).scatter(axis, x.argmax(axis, keepdim=True), 1.0)
+
+
+@op("Hardmax", _softmax_channels, since=(1, 11), relevance=Relevance.NONE)
+def hardmax_11(x: Tensor, /, *, axis: int = 1) -> Tensor:
+    """Hardmax over all axes from `axis` on, taken as one. Source: ONNX operator Hardmax-11."""
+    return hardmax(_rows(x, axis)).reshape(x.shape)
+
+
+def _rows(x: Tensor, axis: int) -> Tensor:
+    """x as a matrix: the axes before `axis`, and the others."""
+    return torch.flatten(x, axis).reshape(*x.shape[:axis], -1)

@@ -1,1 +1,311 @@
-"""To be written."""
+"""Arithmetic, comparison and logic: operands broadcast against each other, position by position.
+
+Channels align. Relevance: a sum shares it in proportion to what each operand contributed; a product
+gives it to the signal and treats the other operand as a gate (Arras et al. 2017); a maximum gives
+it to the winner. Elementwise functions pass it on, like activations.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import TensorProto, numpy_helper
+
+from onnxprune.errors import UnsupportedAttribute
+from onnxprune.ops._op import ALIGNS, SHAPES, Edit, Ints, Pins, Relevance, Site, op
+from onnxprune.ops._torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FILLS = Pins("whose output has a size that it computes")
+
+
+@op("Add", ALIGNS, since=(7, 13, 14), relevance=Relevance.SHARE)
+def add(a: Tensor, b: Tensor, /) -> Tensor:
+    """`a + b`. Source: ONNX operator Add-14."""
+    return a + b
+
+
+@op("Sub", ALIGNS, since=(7, 13, 14), relevance=Relevance.SHARE)
+def sub(a: Tensor, b: Tensor, /) -> Tensor:
+    """`a - b`. Source: ONNX operator Sub-14."""
+    return a - b
+
+
+@op("Sum", ALIGNS, since=(6, 8, 13), relevance=Relevance.SHARE)
+def sum_(*terms: Tensor) -> Tensor:
+    """The sum of all operands. Source: ONNX operator Sum-13."""
+    return reduce(torch.add, terms)
+
+
+@op("Mean", ALIGNS, since=(6, 8, 13), relevance=Relevance.SHARE)
+def mean(*terms: Tensor) -> Tensor:
+    """The mean of all operands. Source: ONNX operator Mean-13."""
+    return reduce(torch.add, terms) / len(terms)
+
+
+@op("Mul", ALIGNS, since=(7, 13, 14), relevance=Relevance.GATE)
+def mul(a: Tensor, b: Tensor, /) -> Tensor:
+    """`a b`. Source: ONNX operator Mul-14."""
+    return a * b
+
+
+@op("Div", ALIGNS, since=(7, 13, 14), relevance=Relevance.GATE)
+def div(a: Tensor, b: Tensor, /) -> Tensor:
+    """`a / b`; integers are cut towards zero. Source: ONNX operator Div-14."""
+    return torch.div(a, b, rounding_mode=None if a.is_floating_point() else "trunc")
+
+
+@op("Max", ALIGNS, since=(6, 8, 12, 13), relevance=Relevance.COPY)
+def max_(*operands: Tensor) -> Tensor:
+    """The largest operand. Source: ONNX operator Max-13."""
+    return reduce(torch.maximum, operands)
+
+
+@op("Min", ALIGNS, since=(6, 8, 12, 13), relevance=Relevance.COPY)
+def min_(*operands: Tensor) -> Tensor:
+    """The smallest operand. Source: ONNX operator Min-13."""
+    return reduce(torch.minimum, operands)
+
+
+@op("Where", ALIGNS, since=(9, 16), relevance=Relevance.COPY)
+def where(condition: Tensor, a: Tensor, b: Tensor, /) -> Tensor:
+    """`a` where the condition holds, else `b`. Source: ONNX operator Where-16."""
+    return torch.where(condition, a, b)
+
+
+@op("Pow", ALIGNS, since=(7, 12, 13, 15))
+def pow_(x: Tensor, exponent: Tensor, /) -> Tensor:
+    """x to a power, in the type of x. Source: ONNX operator Pow-15."""
+    return torch.pow(x, exponent).to(x.dtype)
+
+
+@op("Mod", ALIGNS, since=(10, 13, 28), relevance=Relevance.NONE)
+def mod(a: Tensor, b: Tensor, /, *, fmod: int = 0) -> Tensor:
+    """Remainder, with the sign of `b`, or of `a` if `fmod`. Source: ONNX operator Mod-28."""
+    return torch.fmod(a, b) if fmod else torch.remainder(a, b)
+
+
+@op("Neg", ALIGNS, since=(6, 13))
+def neg(x: Tensor, /) -> Tensor:
+    """`-x`. Source: ONNX operator Neg-13."""
+    return -x
+
+
+@op("Abs", ALIGNS, since=(6, 13))
+def abs_(x: Tensor, /) -> Tensor:
+    """`|x|`. Source: ONNX operator Abs-13."""
+    return torch.abs(x)
+
+
+@op("Sqrt", ALIGNS, since=(6, 13))
+def sqrt(x: Tensor, /) -> Tensor:
+    """Square root. Source: ONNX operator Sqrt-13."""
+    return torch.sqrt(x)
+
+
+@op("Exp", ALIGNS, since=(6, 13))
+def exp(x: Tensor, /) -> Tensor:
+    """`e` to the power of x. Source: ONNX operator Exp-13."""
+    return torch.exp(x)
+
+
+@op("Log", ALIGNS, since=(6, 13))
+def log(x: Tensor, /) -> Tensor:
+    """Natural logarithm. Source: ONNX operator Log-13."""
+    return torch.log(x)
+
+
+@op("Reciprocal", ALIGNS, since=(6, 13))
+def reciprocal(x: Tensor, /) -> Tensor:
+    """`1 / x`. Source: ONNX operator Reciprocal-13."""
+    return torch.reciprocal(x)
+
+
+@op("Floor", ALIGNS, since=(6, 13))
+def floor(x: Tensor, /) -> Tensor:
+    """The next whole number below. Source: ONNX operator Floor-13."""
+    return torch.floor(x)
+
+
+@op("Ceil", ALIGNS, since=(6, 13))
+def ceil(x: Tensor, /) -> Tensor:
+    """The next whole number above. Source: ONNX operator Ceil-13."""
+    return torch.ceil(x)
+
+
+@op("Round", ALIGNS, since=(11, 22))
+def round_(x: Tensor, /) -> Tensor:
+    """The nearest whole number, the even one of two. Source: ONNX operator Round-22."""
+    return torch.round(x)
+
+
+@op("Sign", ALIGNS, since=(9, 13), relevance=Relevance.NONE)
+def sign(x: Tensor, /) -> Tensor:
+    """-1, 0 or 1. Source: ONNX operator Sign-13."""
+    return torch.sign(x)
+
+
+@op("Equal", ALIGNS, since=(7, 11, 13, 19), relevance=Relevance.NONE)
+def equal(a: Tensor, b: Tensor, /) -> Tensor:
+    """Whether `a = b`. Source: ONNX operator Equal-19."""
+    return a == b
+
+
+@op("Greater", ALIGNS, since=(7, 9, 13), relevance=Relevance.NONE)
+def greater(a: Tensor, b: Tensor, /) -> Tensor:
+    """Whether `a > b`. Source: ONNX operator Greater-13."""
+    return a > b
+
+
+@op("GreaterOrEqual", ALIGNS, since=(12, 16), relevance=Relevance.NONE)
+def greater_or_equal(a: Tensor, b: Tensor, /) -> Tensor:
+    """Whether `a >= b`. Source: ONNX operator GreaterOrEqual-16."""
+    return a >= b
+
+
+@op("Less", ALIGNS, since=(7, 9, 13), relevance=Relevance.NONE)
+def less(a: Tensor, b: Tensor, /) -> Tensor:
+    """Whether `a < b`. Source: ONNX operator Less-13."""
+    return a < b
+
+
+@op("LessOrEqual", ALIGNS, since=(12, 16), relevance=Relevance.NONE)
+def less_or_equal(a: Tensor, b: Tensor, /) -> Tensor:
+    """Whether `a <= b`. Source: ONNX operator LessOrEqual-16."""
+    return a <= b
+
+
+@op("And", ALIGNS, since=(7,), relevance=Relevance.NONE)
+def and_(a: Tensor, b: Tensor, /) -> Tensor:
+    """Whether both hold. Source: ONNX operator And-7."""
+    return torch.logical_and(a, b)
+
+
+@op("Or", ALIGNS, since=(7,), relevance=Relevance.NONE)
+def or_(a: Tensor, b: Tensor, /) -> Tensor:
+    """Whether one holds. Source: ONNX operator Or-7."""
+    return torch.logical_or(a, b)
+
+
+@op("Not", ALIGNS, since=(1,), relevance=Relevance.NONE)
+def not_(x: Tensor, /) -> Tensor:
+    """Whether it does not hold. Source: ONNX operator Not-1."""
+    return torch.logical_not(x)
+
+
+def _restate_expand(site: Site) -> Edit | None:
+    """A target size that is a channel count becomes the predicted one; 1, and open axes, stay."""
+    predicted, old = site.predicted[0], (site.before or site).ints(1)
+    if predicted is None or old is None or _fits(site.shapes[0], site.ints(1), predicted):
+        return None
+    lead = len(predicted) - len(old)
+    new = [1 if n == 1 else predicted[lead + k] for k, n in enumerate(old)]
+    mine = site.dynamic(site.node.inputs[0])
+    for axis, is_open in enumerate(site.dynamic(site.node.outputs[0])):
+        if is_open and axis >= lead:
+            own = axis - len(predicted) + len(mine)
+            if own < 0 or not mine[own]:
+                raise UnsupportedAttribute(
+                    f"{site.node}: its target shape names a pruned axis and leaves axis {axis} "
+                    f"open; expected one or the other; exclude the layers before it"
+                )
+            new[axis - lead] = 1
+    return Edit(inputs={1: np.array(new, np.int64)})
+
+
+def _fits(shape: Ints | None, target: Ints | None, predicted: Ints) -> bool:
+    """Say whether a shape, expanded to a target, is the predicted one."""
+    if shape is None or target is None:
+        return False
+    try:
+        return bool(np.broadcast_shapes(shape, target) == predicted)
+    except ValueError:
+        return False
+
+
+@op("Expand", ALIGNS, since=(8, 13), relevance=Relevance.COPY, restate=_restate_expand)
+def expand(x: Tensor, shape: Ints, /) -> Tensor:
+    """Repeat along axes of size 1, and in front, until x has at least `shape`.
+
+    Source: ONNX operator Expand-13.
+    """
+    return torch.broadcast_to(x, np.broadcast_shapes(tuple(x.shape), shape))
+
+
+@op("Shape", SHAPES, since=(1, 13))
+def shape_13(x: Tensor, /) -> Tensor:
+    """The sizes of all axes. Source: ONNX operator Shape-13."""
+    return shape_(x)
+
+
+@op("Shape", SHAPES, since=(15, 19, 21, 23, 24, 25))
+def shape_(x: Tensor, /, *, end: int | None = None, start: int = 0) -> Tensor:
+    """The sizes of the axes from `start` up to `end`. Source: ONNX operator Shape-25."""
+    return torch.tensor(x.shape[start:end], dtype=torch.int64, device=x.device)
+
+
+@op("Size", SHAPES, since=(1, 13, 19, 21, 23, 24, 25))
+def size_(x: Tensor, /) -> Tensor:
+    """How many elements x has. Source: ONNX operator Size-25."""
+    return torch.tensor(x.numel(), dtype=torch.int64, device=x.device)
+
+
+def _array(value: TensorProto) -> Tensor:
+    array = numpy_helper.to_array(value)
+    if array.dtype.kind not in "biuf":
+        array = array.astype(np.float32)  # bfloat16, and what torch has no type for
+    return torch.from_numpy(np.array(array))
+
+
+@op("Constant", SHAPES, since=(12, 13, 19, 21, 23, 24, 25))
+def constant(
+    *,
+    sparse_value: Any = None,
+    value: TensorProto | None = None,
+    value_float: float | None = None,
+    value_floats: tuple[float, ...] | None = None,
+    value_int: int | None = None,
+    value_ints: Ints | None = None,
+    value_string: Any = None,
+    value_strings: Any = None,
+) -> Tensor:
+    """A tensor that the node itself holds. Source: ONNX operator Constant-25."""
+    if value is not None:
+        return _array(value)
+    real = value_float if value_float is not None else value_floats
+    if real is not None:
+        return torch.tensor(real, dtype=torch.float32)
+    whole = value_int if value_int is not None else value_ints
+    if whole is not None:
+        return torch.tensor(whole, dtype=torch.int64)
+    raise UnsupportedAttribute("a value that is sparse or text; expected numbers")
+
+
+@op("Constant", SHAPES, since=(11,))
+def constant_11(*, sparse_value: Any = None, value: TensorProto | None = None) -> Tensor:
+    """A tensor that the node itself holds. Source: ONNX operator Constant-11."""
+    return constant(sparse_value=sparse_value, value=value)
+
+
+@op("Constant", SHAPES, since=(1, 9))
+def constant_9(*, value: TensorProto) -> Tensor:
+    """A tensor that the node itself holds. Source: ONNX operator Constant-9."""
+    return _array(value)
+
+
+@op("ConstantOfShape", FILLS, since=(9, 20, 21, 23, 24, 25))
+def constant_of_shape(shape: Tensor, /, *, value: TensorProto | None = None) -> Tensor:
+    """One value everywhere. Source: ONNX operator ConstantOfShape-25."""
+    fill = torch.zeros(1) if value is None else _array(value)
+    return fill.to(shape.device).reshape(()).expand(tuple(shape.tolist()))
+
+
+@op("Range", FILLS, since=(11, 27))
+def range_(start: Tensor, limit: Tensor, delta: Tensor, /, *, stash_type: int = 1) -> Tensor:
+    """Numbers from `start` up to `limit` in steps of `delta`. Source: ONNX operator Range-27."""
+    bounds = (start.item(), limit.item(), delta.item())
+    return torch.arange(*bounds, dtype=start.dtype, device=start.device)

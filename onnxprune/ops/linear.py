@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-
 from onnxprune.errors import UnsupportedAttribute
 from onnxprune.ops._op import Axes, Edit, How, Ints, Pins, Relevance, Site, op
 from onnxprune.ops._torch import functional, torch
@@ -133,8 +132,8 @@ def gemm(
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
-    transA: int = 0,  # noqa: N803 (ONNX's spelling)
-    transB: int = 0,  # noqa: N803
+    transA: int = 0,
+    transB: int = 0,
 ) -> Tensor:
     """Multiply matrices and add: `alpha a b + beta c`.
 

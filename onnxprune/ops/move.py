@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxprune.errors import UnsupportedAttribute
-from onnxprune.ops._op import MOVES, Edit, Ints, Site, op
+from onnxprune.ops._op import MOVES, Edit, Indices, Ints, Site, op
 from onnxprune.ops.array import concat, pad, permute, reshape, take
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ def _restate_gather(site: Site) -> Edit | None:
 
 
 @op("Gather", MOVES, since=(1, 11, 13), restate=_restate_gather)
-def gather(x: Tensor, indices: Any, /, *, axis: int = 0) -> Tensor:
+def gather(x: Tensor, indices: Indices, /, *, axis: int = 0) -> Tensor:
     """Take positions of one axis by index.
 
     Source: ONNX operator Gather-13.

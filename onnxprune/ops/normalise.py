@@ -1,1 +1,257 @@
-"""To be written."""
+"""Normalisations: shift and scale by statistics, of training or of the sample itself.
+
+Those that look at one channel at a time let it go; those that share statistics among channels keep
+them all, because without one of them the others would be normalised differently.
+Relevance: batch normalisation is a linear layer. The others, with their statistics taken as given
+and the shift silenced, are diagonal linear maps, `z = w x`; there the epsilon rule
+`R_in = x w R_out / z` is the identity, so relevance passes through.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxprune.errors import UnsupportedAttribute
+from onnxprune.ops._op import Axes, How, Pins, Relevance, Site, op
+from onnxprune.ops._torch import functional, torch
+from onnxprune.pattern import letters
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHARES = "whose statistics span its channels"
+
+
+def _batch_channels(site: Site) -> Axes:
+    if site.rank() == 1:  # all of one channel
+        return Axes("N, 1, 1, 1, 1 -> N")
+    return Axes("N c *, c, c, c, c -> N c *")
+
+
+@op(
+    "BatchNormalization",
+    _batch_channels,
+    since=(14, 15),
+    relevance=Relevance.LINEAR,
+    weights=(1,),
+    biases=(2, 3),
+)
+def batch_normalization(
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    /,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    training_mode: int = 0,
+) -> Tensor:
+    """`scale (x - mean) / sqrt(var + epsilon) + bias`, with the statistics of training.
+
+    `momentum` only matters in training.
+    Shapes: x `[N, C, *]`, all others `[C]`.
+    Source: ONNX operator BatchNormalization-15.
+    """
+    if training_mode:
+        raise UnsupportedAttribute("training_mode=1; export the model for inference")
+    if x.ndim == 1:
+        return (x - mean) * (scale / torch.sqrt(var + epsilon)) + bias
+    return functional.batch_norm(x, mean, var, scale, bias, eps=epsilon)
+
+
+@op(
+    "BatchNormalization",
+    _batch_channels,
+    since=(9,),
+    relevance=Relevance.LINEAR,
+    weights=(1,),
+    biases=(2, 3),
+)
+def batch_normalization_9(
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    /,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+) -> Tensor:
+    """Batch normalisation at inference. Source: ONNX operator BatchNormalization-9."""
+    return batch_normalization(x, scale, bias, mean, var, epsilon=epsilon)
+
+
+@op(
+    "BatchNormalization",
+    _batch_channels,
+    since=(7,),
+    relevance=Relevance.LINEAR,
+    weights=(1,),
+    biases=(2, 3),
+)
+def batch_normalization_7(
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    /,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    spatial: int = 1,
+) -> Tensor:
+    """Batch normalisation at inference, by channel. Source: ONNX operator BatchNormalization-7."""
+    if spatial != 1:
+        raise UnsupportedAttribute("spatial=0, statistics for every pixel; expected 1")
+    return batch_normalization(x, scale, bias, mean, var, epsilon=epsilon)
+
+
+@op(
+    "InstanceNormalization",
+    Axes("N c *, c, c -> N c *"),
+    since=(6, 22),
+    relevance=Relevance.PASS,
+)
+def instance_normalization(
+    x: Tensor, scale: Tensor, bias: Tensor, /, *, epsilon: float = 1e-5
+) -> Tensor:
+    """Normalise each channel of each sample by its own mean and variance.
+
+    Shapes: x `[N, C, *]`, scale and bias `[C]`.
+    Source: ONNX operator InstanceNormalization-22.
+    """
+    space = tuple(range(2, x.ndim))
+    return _affine(_standard(x, space, epsilon), scale, bias)
+
+
+@op(
+    "GroupNormalization",
+    Axes("N C *, C, C -> N C *", why=SHARES),
+    since=(21,),
+    relevance=Relevance.PASS,
+)
+def group_normalization(
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    /,
+    *,
+    epsilon: float = 1e-5,
+    num_groups: int,
+    stash_type: int = 1,
+) -> Tensor:
+    """Normalise each group of channels of each sample; `stash_type` is a precision.
+
+    Shapes: x `[N, C, *]`, scale and bias `[C]`.
+    Source: ONNX operator GroupNormalization-21.
+    """
+    return functional.group_norm(x, num_groups, scale, bias, epsilon)
+
+
+@op(
+    "GroupNormalization",
+    Axes("N C *, *, * -> N C *", why=SHARES),
+    since=(18,),
+    relevance=Relevance.PASS,
+)
+def group_normalization_18(
+    x: Tensor, scale: Tensor, bias: Tensor, /, *, epsilon: float = 1e-5, num_groups: int
+) -> Tensor:
+    """Normalise each group of channels, with one scale and bias for each group.
+
+    Shapes: x `[N, C, *]`, scale and bias `[num_groups]`.
+    Source: ONNX operator GroupNormalization-18.
+    """
+    scale, bias = (v.repeat_interleave(x.shape[1] // num_groups) for v in (scale, bias))
+    return functional.group_norm(x, num_groups, scale, bias, epsilon)
+
+
+def _tail_channels(site: Site) -> How:
+    rank = site.rank()
+    if rank == 0:
+        return Pins("whose input shape is not known")
+    names = letters(rank, range(site.attribute("axis", -1) % rank, rank))
+    return Axes(f"{names}, *, * -> {names}", why=SHARES)
+
+
+@op("LayerNormalization", _tail_channels, since=(17,), relevance=Relevance.PASS)
+def layer_normalization(
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor | None = None,
+    /,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalise over all axes from `axis` on; also the mean and the inverse deviation.
+
+    Shapes: scale and bias broadcast to x.
+    Source: ONNX operator LayerNormalization-17.
+    """
+    over = tuple(range(axis % x.ndim, x.ndim))
+    mean = x.mean(over, keepdim=True)
+    inverse = torch.rsqrt(x.var(over, correction=0, keepdim=True) + epsilon)
+    y = (x - mean) * inverse * scale
+    return (y if bias is None else y + bias), mean, inverse
+
+
+@op("RMSNormalization", _tail_channels, since=(23,), relevance=Relevance.PASS)
+def rms_normalization(
+    x: Tensor, scale: Tensor, /, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+) -> Tensor:
+    """Divide by the root mean square over all axes from `axis` on.
+
+    Source: ONNX operator RMSNormalization-23.
+    """
+    over = tuple(range(axis % x.ndim, x.ndim))
+    return x * torch.rsqrt((x * x).mean(over, keepdim=True) + epsilon) * scale
+
+
+@op(
+    "LRN",
+    Axes("N C * -> N C *", why="which divides channels by their neighbours"),
+    since=(1, 13),
+    relevance=Relevance.PASS,
+)
+def lrn(
+    x: Tensor, /, *, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0, size: int
+) -> Tensor:
+    """Divide by `(bias + alpha / size * sum of squares over size channels) ** beta`.
+
+    Shapes: x `[N, C, *]`.
+    Source: ONNX operator LRN-13.
+    """
+    squares = functional.pad((x * x).flatten(2), (0, 0, (size - 1) // 2, size // 2))
+    near = squares.unfold(1, size, 1).sum(-1).reshape(x.shape)
+    return x / (bias + alpha / size * near) ** beta
+
+
+def _one_channels(site: Site) -> How:
+    rank = site.rank()
+    if rank == 0:
+        return Pins("whose input shape is not known")
+    names = letters(rank, [site.attribute("axis", -1) % rank])
+    return Axes(f"{names} -> {names}", why="which divides by the norm of that axis")
+
+
+@op("LpNormalization", _one_channels, since=(1, 22), relevance=Relevance.PASS)
+def lp_normalization(x: Tensor, /, *, axis: int = -1, p: int = 2) -> Tensor:
+    """Divide by the norm of one axis, unless it is 0. Source: ONNX operator LpNormalization-22."""
+    norm = torch.linalg.vector_norm(x, ord=p, dim=axis, keepdim=True)
+    return torch.where(norm == 0, torch.zeros_like(x), x / norm)
+
+
+def _standard(x: Tensor, over: tuple[int, ...], eps: float) -> Tensor:
+    mean = x.mean(over, keepdim=True)
+    return (x - mean) * torch.rsqrt(x.var(over, correction=0, keepdim=True) + eps)
+
+
+def _affine(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    column = (-1, *(1,) * (x.ndim - 2))
+    return x * scale.reshape(column) + bias.reshape(column)

@@ -1,0 +1,137 @@
+"""Parameters and multiply-adds: of a model, of a plan, and what each channel saves. No operator is named.
+
+A node that weighs repeats its weight once per output position, so its multiply-adds are
+`positions * elements of the weight`, before and after pruning alike: positions do not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.channels import STAYS, BoolArray, ChannelGroups
+from onnxprune.graph import Graph, Node, is_float
+from onnxprune.ops import Axes, Op, find_op
+from onnxprune.pattern import parse
+from onnxprune.propagate import site_of
+from onnxprune.shapes import Shape
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs.
+
+    Units: params, elements of floating-point constants; macs, multiply-adds for one image;
+    filters, output channels of all convolutions.
+    """
+
+    params: int
+    macs: int
+    filters: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The costs of a graph as functions of which channels are gone.
+
+    `weights[t]` is how often each element of tensor t is multiplied for one image; `constants` are
+    the tensors that count as parameters.
+    """
+
+    groups: ChannelGroups
+    shapes: Mapping[str, Shape]
+    constants: frozenset[str]
+    weights: Mapping[str, int]
+    filters: int
+
+    def of(self, dead: BoolArray | None = None) -> Cost:
+        """Return the cost when the `dead` channels are gone. Shapes: dead `[channels]`."""
+        if dead is None:
+            dead = np.zeros(len(self.groups), np.bool_)
+        left = {name: self._elements(name, dead) for name in self.shapes}
+        return Cost(
+            params=sum(left[name] for name in self.constants),
+            macs=sum(left[name] * times for name, times in self.weights.items()),
+            filters=self.filters - int(self.groups.filter_count[dead].sum()),
+        )
+
+    @cached_property
+    def params_saved(self) -> FloatArray:
+        """Parameters that each channel's removal alone saves. Shapes: `[channels]`."""
+        return self._saved({name: 1 for name in self.constants})
+
+    @cached_property
+    def macs_saved(self) -> FloatArray:
+        """Multiply-adds that each channel's removal alone saves. Shapes: `[channels]`."""
+        return self._saved(self.weights)
+
+    def _elements(self, name: str, dead: BoolArray) -> int:
+        size = np.array(self.shapes[name], np.int64)
+        for axis, channels in self.groups.cuts.get(name, {}).items():
+            size[axis] = int(((channels == STAYS) | ~dead[channels]).sum())
+        return int(size.prod())
+
+    def _saved(self, times: Mapping[str, int]) -> FloatArray:
+        saved = np.zeros(len(self.groups))
+        for name, factor in times.items():
+            elements = float(np.prod(self.shapes[name]))
+            for channels in self.groups.cuts.get(name, {}).values():
+                owned = channels[channels >= 0]
+                np.add.at(saved, owned, factor * elements / channels.size)
+        return saved
+
+
+def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
+    """Return the cost functions of a graph."""
+    shapes: dict[str, Shape] = {}
+    constants = []
+    for name, tensor in graph.constant_tensors.items():
+        if is_float(np.empty(0, _dtype(tensor.data_type))):
+            constants.append(name)
+            shapes[name] = tuple(tensor.dims)
+    weights: dict[str, int] = {}
+    filters = 0
+    known = set(graph.constant_tensors)
+    for node in graph.nodes:
+        op = find_op(node)
+        if op is None:
+            continue
+        if all(name in known for name in node.inputs if name):
+            known.update(node.outputs)
+        if op.filters:
+            filters += (graph.shape(node.outputs[0]) or (0, 0))[1]
+        for name, times in _repeats(graph, node, op, known).items():
+            weights[name] = weights.get(name, 0) + times
+            shapes[name] = graph.shape(name) or ()
+    return Costs(groups, shapes, frozenset(constants), weights, filters)
+
+
+def _repeats(graph: Graph, node: Node, op: Op, known: set[str]) -> dict[str, int]:
+    """How often each weight of a node is applied for one image."""
+    how = op.channels(site_of(graph, node, known)) if op.weights else None
+    out = graph.shape(node.outputs[0])
+    if not isinstance(how, Axes) or out is None:
+        return {}
+    inputs, outputs = parse(how.pattern)
+    written = {axis.letter for axis in outputs[0].axes if axis.names and axis.letter.islower()}
+    found = {}
+    for index in op.weights:
+        shape = graph.shape(node.inputs[index])
+        if shape is None or len(shape) < 2:
+            continue
+        pairs = inputs[index].match(shape, str(node))
+        made = [n for axis, n in pairs if axis.names and axis.letter in written]
+        found[node.inputs[index]] = int(np.prod(out)) // max(int(np.prod(made)), 1)
+    return found
+
+
+def _dtype(element: int) -> np.dtype[np.generic]:
+    from onnx import helper
+
+    return helper.tensor_dtype_to_np_dtype(element)

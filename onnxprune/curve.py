@@ -1,0 +1,119 @@
+"""Accuracy over pruning rate for several methods, and the area under each curve.
+
+The reference samples serve for relevance and for the controllers' decisions; the test samples only
+draw the curve. A method is written `control/criterion` or `control/criterion/compensate`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+
+from onnxprune.data import Data, Source
+from onnxprune.errors import UnknownName
+from onnxprune.evaluate import Evaluator
+from onnxprune.plan import Floor, Target, share_removed
+from onnxprune.run import make_task, open_model
+from onnxprune.search import CONTROLLERS, STRIDE, search
+from onnxprune.settings import Settings
+
+LAST_RATE = 0.95
+"""Where the curves end: with fewer filters nothing works any more."""
+
+OnPoint = Callable[[str, float, float], None]
+
+
+@dataclass
+class Curve:
+    """What one method reaches. Shapes: rate, mean, harmonic `[points]`, from rate 0 on."""
+
+    rate: list[float] = field(default_factory=list)
+    mean: list[float] = field(default_factory=list)
+    harmonic: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    evaluations: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `curve.json` holds of a method."""
+        return {
+            "rate": self.rate,
+            "mean": self.mean,
+            "harmonic": self.harmonic,
+            "auc_mean": area(self.rate, self.mean),
+            "auc_harmonic": area(self.rate, self.harmonic),
+            "seconds": self.seconds,
+            "evaluations": self.evaluations,
+        }
+
+
+def area(rate: list[float], accuracy: list[float]) -> float:
+    """Return the area under a curve from rate 0 to 0.95, divided by 0.95.
+
+    A curve that ends earlier keeps its last accuracy.
+
+    >>> round(area([0.0, 0.95], [1.0, 0.0]), 6)
+    0.5
+    """
+    inner = [r for r in rate if r < LAST_RATE]
+    points = np.array([*inner, LAST_RATE])
+    return float(np.trapezoid(np.interp(points, rate, accuracy), points) / LAST_RATE)
+
+
+def parse_method(method: str, settings: Settings) -> Settings:
+    """Return the settings of a method such as `accuracy-aware/lrp:zplus/bias`.
+
+    Raises: UnknownName when the text is not of that form or the controller does not exist.
+    """
+    parts = method.split("/")
+    if not 2 <= len(parts) <= 3:
+        raise UnknownName(
+            f"method '{method}': expected control/criterion or control/criterion/compensate, "
+            f"such as accuracy-aware/lrp; controls are {', '.join(CONTROLLERS)}"
+        )
+    compensate = parts[2] if len(parts) == 3 else "none"
+    return replace(settings, control=parts[0], criterion=parts[1], compensate=compensate)
+
+
+def draw_curve(
+    model: ModelProto,
+    data: Source,
+    test: Source,
+    method: str,
+    settings: Settings,
+    *,
+    on_point: OnPoint | None = None,
+) -> Curve:
+    """Prune with one method until rate 0.95 and measure every accepted net on the test samples.
+
+    Raises: OnnxPruneError for whatever is wrong with the model, the samples or the method.
+    """
+    settings = parse_method(method, settings)
+    settings = replace(settings, target=Target(rate=LAST_RATE), floor=Floor())
+    graph, samples = open_model(model, data, settings)
+    _, unseen = open_model(model, test, replace(settings, per_class=None))
+    assert isinstance(samples, Data) and isinstance(unseen, Data)
+    judge = Evaluator(unseen, device=settings.device, threads=settings.threads)
+    task = make_task(graph, samples, settings)
+    task.stride = STRIDE
+    curve = Curve()
+    started = time.monotonic()
+    judged = 0.0
+    for state in search(task, CONTROLLERS[settings.control]):
+        if state.stopped:
+            break
+        before = time.monotonic()
+        result = judge(task.build(state.dead))
+        judged += time.monotonic() - before
+        curve.rate.append(share_removed(task.groups, state.dead))
+        curve.mean.append(result.mean)
+        curve.harmonic.append(result.harmonic)
+        if on_point is not None:
+            on_point(method, curve.rate[-1], result.mean)
+    curve.seconds = time.monotonic() - started - judged
+    curve.evaluations = task.evaluations
+    return curve

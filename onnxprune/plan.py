@@ -1,0 +1,235 @@
+"""Plan: which filters go. Target, Floor and Limits: how far, at what price, and what is spared.
+
+A plan names filters as the user sees them, by convolution and filter number, so that it can be
+read, edited and replayed on the model without any analysis of ours in between.
+
+>>> plan = Plan({"conv1": (0, 3)})
+>>> Plan.from_json(plan.to_json()) == plan, len(plan)
+(True, 2)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from onnxprune.channels import BoolArray, ChannelGroups
+from onnxprune.cost import Costs
+from onnxprune.errors import InvalidPlan
+from onnxprune.files import write_whole
+from onnxprune.labels import IntArray
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The filters that go, by the name of their convolution node."""
+
+    removed: Mapping[str, tuple[int, ...]]
+
+    def __len__(self) -> int:
+        return sum(len(filters) for filters in self.removed.values())
+
+    @classmethod
+    def of(cls, groups: ChannelGroups, dead: BoolArray) -> Plan:
+        """Return the plan that removes the `dead` channels. Shapes: dead `[channels]`."""
+        found = {f.node: np.flatnonzero(dead[f.channels]).tolist() for f in groups.filters}
+        return cls({name: tuple(filters) for name, filters in found.items() if filters})
+
+    def dead(self, groups: ChannelGroups) -> BoolArray:
+        """Return which channels of a graph the plan removes, tied filters included.
+
+        Shapes: `[channels]`.
+        Raises: InvalidPlan when the graph has no such convolution or filter.
+        """
+        flags = np.zeros(len(groups), np.bool_)
+        channels = {f.node: f.channels for f in groups.filters}
+        for node, filters in self.removed.items():
+            if node not in channels:
+                raise InvalidPlan(
+                    f"plan: the model has no convolution '{node}'; it was made for another model"
+                )
+            size = channels[node].size
+            wrong = [k for k in filters if not 0 <= k < size]
+            if wrong:
+                raise InvalidPlan(
+                    f"plan: convolution '{node}' has {size} filters, so there is no filter "
+                    f"{wrong[0]}; it was made for another model"
+                )
+            flags[channels[node][list(filters)]] = True
+        return flags
+
+    def to_json(self) -> str:
+        """Return the text that `plan.json` holds."""
+        lines = ",\n".join(
+            f"    {json.dumps(name)}: {json.dumps(list(filters))}"
+            for name, filters in self.removed.items()
+        )
+        body = f"{{\n{lines}\n  }}" if lines else "{}"
+        return f'{{\n  "format": {FORMAT},\n  "removed": {body}\n}}\n'
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "plan") -> Plan:
+        """Read a plan back.
+
+        Raises: InvalidPlan when the text is not a plan.
+        """
+        try:
+            content = json.loads(text)
+            removed = {str(k): tuple(int(i) for i in v) for k, v in content["removed"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidPlan(
+                f'{where}: not a plan ({error}); expected {{"format": 1, "removed": {{node: '
+                f"[filter numbers]}}}}, as 'onnxprune prune' writes it"
+            ) from error
+        if content.get("format") != FORMAT:
+            raise InvalidPlan(f"{where}: format {content.get('format')}; expected {FORMAT}")
+        return cls(removed)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the plan whole, or not at all."""
+        return write_whole(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan from a file.
+
+        Raises: InvalidPlan when there is no such file or it is not a plan.
+        """
+        path = Path(path)
+        try:
+            return cls.from_json(path.read_text("utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidPlan(f"{path}: cannot be read ({error}); give a plan.json") from error
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to reach: removal stops at the first figure that is met; None is not asked for.
+
+    Units: rate, share of removable filters removed; params and macs, share of the original that
+    may be kept (up to 1) or an absolute figure (above 1).
+    """
+
+    rate: float | None = None
+    params: float | None = None
+    macs: float | None = None
+
+    def __bool__(self) -> bool:
+        return any(figure is not None for figure in (self.rate, self.params, self.macs))
+
+    def met(self, costs: Costs, dead: BoolArray) -> bool:
+        """Say whether removing the `dead` channels reaches every figure asked for."""
+        rate = share_removed(costs.groups, dead)
+        if self.rate is not None and rate < self.rate - 1e-9:
+            return False
+        now, full = costs.of(dead), costs.of()
+        wanted = ((self.params, now.params, full.params), (self.macs, now.macs, full.macs))
+        return all(
+            goal is None or have <= (goal * whole if goal <= 1 else goal)
+            for goal, have, whole in wanted
+        )
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What must hold on the reference samples. Units: harmonic mean of the class accuracies."""
+
+    min_accuracy: float | None = None
+    max_drop: float | None = None
+
+    def __bool__(self) -> bool:
+        return self.min_accuracy is not None or self.max_drop is not None
+
+    def level(self, unpruned: float) -> float:
+        """Return the lowest harmonic mean allowed."""
+        levels = [] if self.min_accuracy is None else [self.min_accuracy]
+        if self.max_drop is not None:
+            levels.append(unpruned - self.max_drop)
+        return max(levels, default=0.0)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is spared: at least `min_channels` on every axis, at most `max_layer_rate` of a group,
+    and only groups with a convolution that matches `include` and none that matches `exclude`.
+    """
+
+    min_channels: int = 1
+    max_layer_rate: float = 1.0
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+
+    def allowed(self, groups: ChannelGroups) -> BoolArray:
+        """Return which channels may be chosen. Shapes: `[channels]`."""
+        flags = groups.removable.copy()
+        for group in range(len(groups.names)):
+            nodes = [f.node for f in groups.filters_of(group)]
+            chosen = not self.include or _matches(nodes, self.include)
+            if not chosen or _matches(nodes, self.exclude):
+                flags[groups.group == group] = False
+        return flags
+
+
+def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def share_removed(groups: ChannelGroups, dead: BoolArray) -> float:
+    """Return the pruning rate: removed filters over removable filters."""
+    return float(groups.filter_count[dead].sum()) / max(groups.removable_filters, 1)
+
+
+@dataclass
+class Picker:
+    """Chooses channels from a ranking, never against the limits.
+
+    `left[a]` counts the channels left on axis a; an axis never falls under `min_channels`.
+    """
+
+    groups: ChannelGroups
+    limits: Limits
+    _members: list[list[int]] = field(init=False)
+    _sizes: IntArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Index which axes each channel is on."""
+        self._members = [[] for _ in range(len(self.groups))]
+        for index, channels in enumerate(self.groups.axes):
+            for channel in channels.tolist():
+                self._members[channel].append(index)
+        self._sizes = np.array([channels.size for channels in self.groups.axes], np.int64)
+        self.allowed = self.limits.allowed(self.groups)
+
+    def pick(
+        self, order: IntArray, dead: BoolArray, *, layer_share: float | None = None
+    ) -> IntArray:
+        """Return the channels of `order` that may go one after another, after the `dead` ones.
+
+        `layer_share` caps what goes from each group, as a share of what it has left.
+        Shapes: order `[n]`, dead `[channels]` -> `[m]`, m <= n.
+        """
+        groups = self.groups
+        left = self._sizes - np.array([int(dead[c].sum()) for c in groups.axes], np.int64)
+        whole = np.bincount(groups.group, minlength=len(groups.names))
+        gone = np.bincount(groups.group[dead], minlength=len(groups.names))
+        cap = np.floor(self.limits.max_layer_rate * whole + 1e-9) - gone
+        if layer_share is not None:
+            cap = np.minimum(cap, np.maximum(np.floor(layer_share * (whole - gone)), 1))
+        chosen = []
+        for channel in order.tolist():
+            group, axes = groups.group[channel], self._members[channel]
+            if dead[channel] or not self.allowed[channel] or cap[group] < 1:
+                continue
+            if any(left[a] <= self.limits.min_channels for a in axes):
+                continue
+            cap[group] -= 1
+            left[axes] -= 1
+            chosen.append(channel)
+        return np.array(chosen, np.int64)
