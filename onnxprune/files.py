@@ -37,6 +37,25 @@ def write_whole(path: str | Path, content: bytes | str) -> Path:
     return path
 
 
+def check_place(path: str | Path) -> Path:
+    """Refuse, before long work starts, a file that could not be written after it.
+
+    Raises: OutputError when the path is a folder, or its own folder is missing or not writable.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file to write")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            return path
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); choose another place"
+        ) from error
+
+
 def make_folder(path: str | Path) -> Path:
     """Create a folder, with its parents, and return its path.
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Branch:
-    """Parts that share a denominator; for outputs of the sign `outputs` (0: all), times `factor`."""
+    """Parts with one denominator, for outputs of the sign `outputs` (0: all), times `factor`."""
 
     parts: tuple[Part, ...]
     outputs: int = 0
@@ -153,9 +154,7 @@ def pull(
 ) -> list[Tensor]:
     """Return `values` of the outputs carried back to the inputs along the gradient."""
     found = torch.autograd.grad(outputs, inputs, values, allow_unused=True)
-    return [
-        torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)
-    ]
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
 
 
 def distribute(rule: Rule, layer: Layer, output: Tensor, relevance: Tensor) -> Tensor:
@@ -173,9 +172,12 @@ def distribute(rule: Rule, layer: Layer, output: Tensor, relevance: Tensor) -> T
             signals = [(x if positive else part.select(x)).detach() for part in parts]
             for signal in signals:
                 signal.requires_grad_()
-            z = sum(
-                layer.modified(part, signal, bias=rule.bias)
-                for part, signal in zip(parts, signals, strict=True)
+            z = reduce(
+                torch.add,
+                [
+                    layer.modified(part, signal, bias=rule.bias)
+                    for part, signal in zip(parts, signals, strict=True)
+                ],
             )
         mine = relevance.to(z.dtype)
         if branch.outputs:

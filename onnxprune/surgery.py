@@ -49,7 +49,7 @@ def mask(graph: Graph, groups: ChannelGroups, dead: BoolArray) -> ModelProto:
     """
     _refuse(groups, dead)
     model = _copy(graph.model)
-    constants = _Constants(model)
+    constants = Constants(model)
     for name, array in masked_constants(graph, groups, dead).items():
         constants.set(name, array)
     return model
@@ -120,7 +120,7 @@ def weighing_constants(graph: Graph) -> list[str]:
     return [name for name in found if name in known and is_float(graph.constant(name))]
 
 
-class _Constants:
+class Constants:
     """The constants of a model under surgery, by tensor name: initializers and Constant nodes."""
 
     def __init__(self, model: ModelProto) -> None:
@@ -131,6 +131,10 @@ class _Constants:
                 if node.op_type == "Constant" and attribute.name == "value":
                     self._places[node.output[0]] = attribute.t
         self._taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """Return a constant as it is now."""
+        return numpy_helper.to_array(self._places[name])
 
     def set(self, name: str, array: npt.NDArray[Any]) -> None:
         """Give a constant another array of the same type."""
@@ -159,7 +163,7 @@ class _Surgery:
 
     def run(self) -> ModelProto:
         self.model = _copy(self.graph.model)
-        constants = _Constants(self.model)
+        constants = Constants(self.model)
         for name in self.graph.constant_tensors:
             kept = self._kept(name)
             if kept:
@@ -188,7 +192,7 @@ class _Surgery:
         return tuple(int(kept[k].sum()) if k in kept else n for k, n in enumerate(shape))
 
     def _restate(
-        self, node: Node, proto: NodeProto, facts: Facts, constants: _Constants
+        self, node: Node, proto: NodeProto, facts: Facts, constants: Constants
     ) -> None:
         op = find_op(node)
         if op is None or op.restate is None:
@@ -241,7 +245,7 @@ def _compress(array: npt.NDArray[Any], kept: Kept) -> npt.NDArray[Any]:
     return array
 
 
-def _apply(edit: Edit, node: Node, proto: NodeProto, facts: Facts, constants: _Constants) -> None:
+def _apply(edit: Edit, node: Node, proto: NodeProto, facts: Facts, constants: Constants) -> None:
     """Write an edit into the node; an input that changes gets a constant of the node's own."""
     changed = {**edit.attributes, **dict.fromkeys(edit.drop)}
     kept = [attribute for attribute in proto.attribute if attribute.name not in changed]

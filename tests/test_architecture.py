@@ -24,23 +24,23 @@ ORDER = (
     ("errors",),
     ("labels", "graph", "ops", "files", "shapes", "pattern"),
     ("channels", "mirror", "propagate", "fold"),
-    ("surgery", "rules", "cost", "criteria", "compensate", "damage"),
+    ("surgery", "rules", "routes", "relevance", "cost", "criteria", "compensate", "damage"),
     ("plan",),
     ("search",),
-    ("settings", "journal", "run", "report"),
+    ("settings", "journal", "run", "curve", "report"),
     ("__init__",),
     ("cli",),
 )
 """A module imports from its own row (never in a circle) and from the rows above it."""
 
-ABOVE = {"settings", "journal", "run", "report", "__init__", "cli"}
+ABOVE = {"settings", "journal", "run", "curve", "report", "__init__", "cli"}
 
 LEAVES = {"evaluate": ABOVE, "data": ABOVE | {"criteria", "compensate", "damage"}}
 """They import errors and files only, and are imported only from here: search is given an
 evaluator and knows none."""
 
 ONLY_IN = {
-    "torch": {"ops", "mirror", "rules", "criteria", "compensate", "damage", "fold"},
+    "torch": {"ops", "mirror", "rules", "criteria", "compensate", "damage", "fold", "relevance"},
     "onnxruntime": {"evaluate"},
     "click": {"cli"},
     "rich": {"cli", "report"},

@@ -3,7 +3,8 @@
 The forward's signature is the ONNX schema: positional parameters are inputs, keyword-only ones are
 attributes with ONNX's defaults. An input annotated `Ints` is a parameter (a shape, axes, bounds):
 callers pass its value as a tuple of integers; one annotated `Indices` is a parameter as well, an
-array whose rank matters. Every other input is data.
+array whose rank matters. Every other input is data. A keyword `output_count` is no attribute: it is
+told how many outputs the node has.
 
 How channels cross an operator is one of
 
@@ -171,8 +172,9 @@ class Op:
         return self._annotation(index).startswith("Ints")
 
     def _annotation(self, index: int) -> str:
-        names = self.inputs
-        return str(self._signature.parameters[names[index]].annotation) if index < len(names) else ""
+        if index >= len(self.inputs):
+            return ""
+        return str(self._signature.parameters[self.inputs[index]].annotation)
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -181,8 +183,13 @@ class Op:
 
     @cached_property
     def attributes(self) -> tuple[str, ...]:
-        """Names of the keyword-only parameters."""
-        return _names(self._signature, positional=False)
+        """Names of the keyword-only parameters that are attributes."""
+        names = _names(self._signature, positional=False)
+        return tuple(name for name in names if name != "output_count")
+
+    @cached_property
+    def _counts_outputs(self) -> bool:
+        return "output_count" in self._signature.parameters
 
     @cached_property
     def _signature(self) -> inspect.Signature:
@@ -200,7 +207,8 @@ class Op:
                 f"supported are {', '.join(self.attributes) or 'none'}"
             )
         try:
-            result = self.forward(*inputs, **node.attributes)
+            told = {"output_count": len(node.outputs)} if self._counts_outputs else {}
+            result = self.forward(*inputs, **node.attributes, **told)
         except UnsupportedAttribute as error:
             raise UnsupportedAttribute(f"{node}: {error}") from error
         results = result if isinstance(result, tuple) else (result,)

@@ -163,21 +163,25 @@ def split(
 
 
 @op("Split", MOVES, since=(13,), restate=_restate_split)
-def split_13(x: Tensor, split: Ints | None = None, /, *, axis: int = 0) -> tuple[Tensor, ...]:
-    """Cut into parts of the given sizes, or in two.
+def split_13(
+    x: Tensor, split: Ints | None = None, /, *, axis: int = 0, output_count: int
+) -> tuple[Tensor, ...]:
+    """Cut into parts of the given sizes, or into equal ones, one for each output.
 
     Source: ONNX operator Split-13.
     """
-    return _split(x, split or (x.shape[axis] // 2,) * 2, axis)
+    return _split(x, split or (x.shape[axis] // output_count,) * output_count, axis)
 
 
 @op("Split", MOVES, since=(2, 11), restate=_restate_split)
-def split_11(x: Tensor, /, *, axis: int = 0, split: Ints | None = None) -> tuple[Tensor, ...]:
-    """Cut into parts of the given sizes, or in two.
+def split_11(
+    x: Tensor, /, *, axis: int = 0, split: Ints | None = None, output_count: int
+) -> tuple[Tensor, ...]:
+    """Cut into parts of the given sizes, or into equal ones, one for each output.
 
     Source: ONNX operator Split-11.
     """
-    return _split(x, split or (x.shape[axis] // 2,) * 2, axis)
+    return split_13(x, split, axis=axis, output_count=output_count)
 
 
 def _slices(shape: Ints, starts: Ints, ends: Ints, axes: Ints, steps: Ints) -> dict[int, range]:
@@ -350,12 +354,12 @@ def _blocks(x: Tensor, shape: Ints, axes: Ints) -> Tensor:
     return permute(reshape(x, shape), axes)
 
 
-@op("DepthToSpace", MOVES, since=(1, 11, 13))
+@op("DepthToSpace", MOVES, since=(1, 11, 13, 28))
 def depth_to_space(x: Tensor, /, *, blocksize: int, mode: str = "DCR") -> Tensor:
     """Fold blocks of channels into space.
 
     Shapes: x `[N, b b C, H, W]` -> `[N, C, b H, b W]`, with `b = blocksize`.
-    Source: ONNX operator DepthToSpace-13.
+    Source: ONNX operator DepthToSpace-28.
     """
     n, c, h, w = x.shape
     b, c = blocksize, c // blocksize**2
@@ -366,16 +370,17 @@ def depth_to_space(x: Tensor, /, *, blocksize: int, mode: str = "DCR") -> Tensor
     return reshape(y, (n, c, h * b, w * b))
 
 
-@op("SpaceToDepth", MOVES, since=(1, 13))
-def space_to_depth(x: Tensor, /, *, blocksize: int) -> Tensor:
+@op("SpaceToDepth", MOVES, since=(1, 13, 28))
+def space_to_depth(x: Tensor, /, *, blocksize: int, mode: str = "DCR") -> Tensor:
     """Fold space into blocks of channels.
 
     Shapes: x `[N, C, b H, b W]` -> `[N, b b C, H, W]`, with `b = blocksize`.
-    Source: ONNX operator SpaceToDepth-13.
+    Source: ONNX operator SpaceToDepth-28.
     """
     n, c, h, w = x.shape
     b = blocksize
-    y = _blocks(x, (n, c, h // b, b, w // b, b), (0, 3, 5, 1, 2, 4))
+    axes = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
+    y = _blocks(x, (n, c, h // b, b, w // b, b), axes)
     return reshape(y, (n, c * b * b, h // b, w // b))
 
 

@@ -1,0 +1,263 @@
+"""The nodes that weigh and sum channels, and along which axes: what a compensation may re-fit.
+
+A **reader** is a weighing node whose weight has an axis that its output does not have: there it
+reads channels and sums over them. No operator is named here: the axes are those of its pattern.
+
+A node is left out, and so stays as it is, when
+
+* its weight is not a constant, belongs to several nodes, or is not of 32 or 64 bits;
+* it is grouped or depthwise: what it reads is tied to what it writes;
+* it has its channels on the first axis of its input, where samples are expected.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxprune.channels import BoolArray, ChannelGroups
+from onnxprune.graph import Graph, Node
+from onnxprune.labels import IntArray
+from onnxprune.ops import Aligns, Axes, Moves, Op, Relevance, find_op
+from onnxprune.pattern import Axis, parse
+from onnxprune.propagate import site_of
+from onnxprune.surgery import kept_positions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WIDE = 32
+"""Positions; an axis of a map at least this wide is read in strides."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The positions of a flattened map by channel: channel c is at `order[c * places:][:places]`.
+
+    Where nothing is flattened every position is a channel of its own.
+    """
+
+    order: IntArray
+    places: int
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One weighing node of the unpruned graph; `index` is its place among the graph's nodes.
+
+    `read` and `written` are the axes of its weight along which it reads and writes channels,
+    `given` and `made` the same channels' axes of its input and output, `rest` the axes of a map.
+    `bias` is the input that a correction may be added to, None where there is none; `bias_scale` is
+    what it is multiplied by, `bias_shared` whether other nodes read it. `flattened[position]` is
+    the channel that owns a position of the input, where that is a map flattened so that every
+    channel fills equally many positions.
+    """
+
+    index: int
+    node: Node
+    op: Op
+    weight: str
+    read: int
+    written: int
+    given: int
+    made: int
+    rest: tuple[int, ...]
+    bias: int | None
+    bias_scale: float
+    bias_shared: bool
+    flattened: IntArray | None
+
+    @property
+    def key(self) -> str:
+        """The name of the output: the same in the pruned graph."""
+        return self.node.outputs[0]
+
+    def kept(
+        self, graph: Graph, groups: ChannelGroups, dead: BoolArray
+    ) -> tuple[BoolArray, BoolArray]:
+        """Return which positions it still reads and writes. Shapes: dead `[channels]`."""
+        found = kept_positions(groups, dead, self.weight)
+        shape = graph.constant(self.weight).shape
+        whole = {axis: np.ones(shape[axis], np.bool_) for axis in (self.read, self.written)}
+        kept = {**whole, **found}
+        return kept[self.read], kept[self.written]
+
+    def cells(self, alive: BoolArray | None = None) -> Cells | None:
+        """Return where a flattened map has its channels, among all or the surviving positions."""
+        if self.flattened is None:
+            return None
+        owners = self.flattened if alive is None else self.flattened[alive]
+        order = np.argsort(owners, kind="stable")
+        return Cells(order, int((owners == owners[0]).sum()))
+
+    def channels(self, alive: BoolArray) -> BoolArray:
+        """Return which rows of `rows` survive, from which positions do."""
+        cells = self.cells()
+        return alive if cells is None else alive[cells.order[:: cells.places]]
+
+    def rows(self, x: Tensor, alive: BoolArray | None = None, *, wide: int = WIDE) -> Tensor:
+        """Return one row for each channel of the input, its values over samples and positions.
+
+        Shapes: x `[N, C, *]` (or as the pattern says) -> `[C, M]`.
+        """
+        index = [slice(None)] * x.ndim
+        for axis in self.rest:
+            index[axis] = slice(None, None, stride(x.shape[axis], wide))
+        matrix = x[tuple(index)].movedim(self.given, 0).flatten(1)
+        cells = self.cells(alive)
+        if cells is None:
+            return matrix
+        return matrix[cells.order].reshape(-1, cells.places * matrix.shape[1])
+
+    def remap(self, weight: Tensor, channel_map: Tensor, alive: BoolArray) -> Tensor:
+        """Return the weight that reads `K` channels as `weight` read `channel_map` of them.
+
+        Shapes: weight `[o, C, *]`, channel_map `[C, K]` -> `[o, K, *]` (axes as the pattern says).
+        """
+        rows = weight.movedim(self.read, 0)
+        before, after = self.cells(), self.cells(alive)
+        if before is not None:
+            rows = rows[before.order]
+        mapped = channel_map.T @ rows.reshape(channel_map.shape[0], -1)
+        mapped = mapped.reshape(int(alive.sum()), *rows.shape[1:])
+        if after is not None:
+            mapped = mapped[np.argsort(after.order)]
+        return mapped.movedim(0, self.read)
+
+    def mean(self, y: Tensor) -> Tensor:
+        """Return the mean of each output channel. Shapes: y `[N, o, *]` -> `[o]`."""
+        return y.movedim(self.made, 0).flatten(1).double().mean(1)
+
+
+def stride(size: int, wide: int) -> int:
+    """Return the step in which an axis is read: no more than `wide` positions of a wide one."""
+    return 1 if size < wide else max(2, -(-size // wide))
+
+
+def find_readers(graph: Graph, groups: ChannelGroups) -> tuple[Reader, ...]:
+    """Return the readers of channels that may go, in the order of the graph."""
+    uses = Counter(n for node in graph.nodes for n in (*node.inputs, *node.captures))
+    uses.update(graph.outputs)
+    shared = {name for name, count in uses.items() if count > 1}
+    found = (_reader(graph, groups, k, node, shared) for k, node in enumerate(graph.nodes))
+    return tuple(reader for reader in found if reader is not None)
+
+
+def _reader(
+    graph: Graph, groups: ChannelGroups, index: int, node: Node, shared: Collection[str]
+) -> Reader | None:
+    op = find_op(node)
+    if op is None or op.relevance is not Relevance.LINEAR or op.weights != (1,):
+        return None
+    x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
+    how = op.channels(site_of(graph, node, set(graph.constant_tensors)))
+    if not isinstance(how, Axes) or not _is_weight(graph, weight) or weight in shared:
+        return None
+    inputs, outputs = parse(how.pattern)
+    shapes = graph.shape(x), graph.shape(weight), graph.shape(y)
+    if None in shapes or x in graph.constant_tensors:
+        return None
+    axes = [
+        [axis for axis, _ in operand.match(shape, str(node))]
+        for operand, shape in zip((*inputs[:2], outputs[0]), shapes, strict=True)
+        if shape is not None
+    ]
+    placed = _place(*axes)
+    if placed is None or placed[2] == 0:
+        return None
+    read, written, given, made = placed
+    channels = groups.cuts.get(weight, {}).get(read)
+    if channels is None or not groups.removable[channels[channels >= 0]].any():
+        return None
+    bias, scale = _bias(graph, op, node)
+    bias_shared = bias is not None and bias < len(node.inputs) and node.inputs[bias] in shared
+    rest = tuple(k for k, axis in enumerate(axes[0]) if not axis.names)
+    flattened = None if rest else _flattened(graph, groups, x, channels)
+    return Reader(
+        index=index,
+        node=node,
+        op=op,
+        weight=weight,
+        read=read,
+        written=written,
+        given=given,
+        made=made,
+        rest=rest,
+        bias=bias,
+        bias_scale=scale,
+        bias_shared=bias_shared,
+        flattened=flattened,
+    )
+
+
+def _is_weight(graph: Graph, name: str) -> bool:
+    return name in graph.constant_tensors and graph.constant(name).dtype in (np.float32, np.float64)
+
+
+def _place(
+    x: Sequence[Axis], weight: Sequence[Axis], y: Sequence[Axis]
+) -> tuple[int, int, int, int] | None:
+    """The axes `read`, `written`, `given` and `made` of a Reader, if all are plain."""
+    named = [(k, axis.names) for k, axis in enumerate(weight) if axis.names]
+    made = {axis.names: k for k, axis in enumerate(y)}
+    given = {axis.names: k for k, axis in enumerate(x)}
+    read = [(k, names) for k, names in named if names not in made]
+    written = [(k, names) for k, names in named if names in made]
+    if len(read) != 1 or len(written) != 1 or any(len(names) != 1 for _, names in named):
+        return None
+    (into, letter), (out, other) = read[0], written[0]
+    if letter not in given or not letter[0].islower():
+        return None
+    return into, out, given[letter], made[other]
+
+
+def _bias(graph: Graph, op: Op, node: Node) -> tuple[int | None, float]:
+    """The input that takes a bias, and its factor; None where there is no such input."""
+    if not op.biases:
+        return None, 1.0
+    index = op.biases[0]
+    name = node.inputs[index] if index < len(node.inputs) else ""
+    scale = float(node.attributes.get("beta", 1.0))
+    if name and not _is_weight(graph, name):
+        return None, 1.0
+    rowwise = not name or graph.constant(name).shape[:-1] in ((), (1,))
+    return (index, scale) if rowwise and scale != 0.0 else (None, 1.0)
+
+
+def _flattened(
+    graph: Graph, groups: ChannelGroups, name: str, channels: IntArray
+) -> IntArray | None:
+    """Return `channels` if the tensor is a flattened map, each filling equally many places."""
+    for source in _sources(graph, name):
+        shape, cut = graph.shape(source), groups.cuts.get(source, {})
+        if shape is None or len(cut) != 1:
+            return None
+        if len(shape) > 2:
+            width = len(next(iter(cut.values())))
+            counts = np.unique(channels, return_counts=True)[1]
+            even = channels.min() >= 0 and (counts * width == channels.size).all()
+            return channels if even and width < channels.size else None
+    return None
+
+
+def _sources(graph: Graph, name: str) -> Iterator[str]:
+    """Yield a tensor, and those that it is a rearranged or element-wise changed copy of."""
+    while True:
+        yield name
+        node = graph.producers.get(name)
+        op = None if node is None else find_op(node)
+        if node is None or op is None:
+            return
+        how = op.channels(site_of(graph, node, set(graph.constant_tensors)))
+        data = [
+            k
+            for k, given in enumerate(node.inputs)
+            if given and given not in graph.constant_tensors and not op.is_parameter(k)
+        ]
+        if not isinstance(how, (Moves, Aligns)) or data != [0]:
+            return
+        name = node.inputs[0]

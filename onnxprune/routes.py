@@ -1,0 +1,197 @@
+"""Where relevance flows in a mirror, known before anything runs.
+
+It starts at the logits, takes at each node the way that the operator declares, and stops where
+nobody asked for more. `_way` is the table: which way crosses which kind of operator.
+
+**Side branches.** A gate (squeeze and excitation, say) is a factor: relevance passes it by, and the
+filters inside it would get none at all. For them alone, a product hands its relevance to the gate
+as well, and within that branch it is shared in proportion to contributions; it ends where the
+branch leaves the main path. What flows on the main path does not change, so it is conserved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import numpy as np
+
+from onnxprune.errors import UnsupportedOp
+from onnxprune.mirror import Mirror, Step
+from onnxprune.ops import Aligns, Relevance, Shapes
+from onnxprune.rules import Rule
+
+
+class Way(Enum):
+    """What a node does with relevance."""
+
+    PASS = auto()
+    """Unchanged, to every input that it reaches."""
+    PULL = auto()
+    """Along the gradient."""
+    SHARE = auto()
+    """In proportion to contributions: the epsilon rule, constants being biases."""
+    RULE = auto()
+    """As the rule's branches say."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """How relevance crosses one node, and the inputs that it reaches."""
+
+    way: Way
+    inputs: tuple[str, ...]
+
+
+def find_logits(mirror: Mirror) -> str:
+    """Return the tensor that LRP starts from: what enters the final softmax or activation."""
+    producers = {name: step for step in mirror.steps for name in step[0].outputs}
+    varying = _varying(mirror)
+    name: str = mirror.graph.outputs[0]
+    found = name
+    while name in producers:
+        step = producers[name]
+        inputs = _signals(step, varying)
+        kind = step[1].relevance
+        if len(inputs) != 1 or kind not in (Relevance.COPY, Relevance.PASS, Relevance.NONE):
+            break
+        name = inputs[0]
+        found = found if kind is Relevance.COPY else name
+    return found
+
+
+def find_routes(
+    mirror: Mirror, rule: Rule, tensors: Collection[str], logits: str
+) -> dict[str, Route]:
+    """Return how relevance crosses each node on its way from the logits to `tensors`.
+
+    Raises: UnsupportedOp naming the first node that relevance cannot cross.
+    """
+    varying = _varying(mirror)
+    inputs = {step[0].name: _signals(step, varying) for step in mirror.steps}
+    asked = set(tensors)
+    for node, _ in mirror.steps:
+        if any(name in asked for name in inputs[node.name]):
+            asked.update(node.outputs)
+    main, signal = {logits}, {}
+    for step in reversed(mirror.steps):
+        name = step[0].name
+        if main.intersection(step[0].outputs) and inputs[name]:
+            gate = step[1].relevance is Relevance.GATE
+            signal[name] = (find_signal(mirror, step, inputs),) if gate else inputs[name]
+            main.update(signal[name])
+    routes: dict[str, Route] = {}
+    reached = {logits}
+    for step in reversed(mirror.steps):
+        node = step[0]
+        if not reached.intersection(node.outputs):
+            continue
+        aside = [n for n in inputs[node.name] if n not in main]
+        mine = [n for n in (*signal.get(node.name, ()), *aside) if n in asked]
+        if mine:
+            way = _way(mirror, step, rule, inputs[node.name]) if node.name in signal else Way.SHARE
+            routes[node.name] = Route(way, tuple(mine))
+            reached.update(mine)
+    return routes
+
+
+def find_signal(mirror: Mirror, step: Step, inputs: Mapping[str, Sequence[str]]) -> str:
+    """Return the input of a product that relevance goes to; the others are gates.
+
+    The signal is the larger one; of equals the one that the other is computed from (x sigmoid(x));
+    else the one with fewer activations behind it.
+    """
+    mine = inputs[step[0].name]
+    shapes = {name: mirror.graph.shape(name) or () for name in mine}
+    most = max(int(np.prod(shape)) for shape in shapes.values())
+    largest = [name for name in mine if int(np.prod(shapes[name])) == most]
+    if len(largest) == 1:
+        return largest[0]
+    producers = {name: other for other in mirror.steps for name in other[0].outputs}
+    for name in largest:
+        if any(name in _behind(producers, inputs, other) for other in largest if other != name):
+            return name
+    return min(largest, key=lambda name: _activations(producers, inputs, name))
+
+
+def _behind(
+    producers: Mapping[str, Step], inputs: Mapping[str, Sequence[str]], name: str
+) -> set[str]:
+    """The tensors that a tensor is computed from."""
+    found: set[str] = set()
+    todo = [name]
+    while todo:
+        step = producers.get(todo.pop())
+        fresh = [n for n in inputs[step[0].name] if n not in found] if step else []
+        found.update(fresh)
+        todo += fresh
+    return found
+
+
+def _activations(
+    producers: Mapping[str, Step], inputs: Mapping[str, Sequence[str]], name: str
+) -> int:
+    """How many activations lie between a tensor and the last node that mixes or weighs."""
+    count = 0
+    while name in producers:
+        node, op = producers[name]
+        if len(inputs[node.name]) != 1 or op.relevance is Relevance.LINEAR:
+            break
+        count += op.relevance in (Relevance.PASS, Relevance.NONE)
+        name = inputs[node.name][0]
+    return count
+
+
+def _varying(mirror: Mirror) -> set[str]:
+    """The tensors whose values depend on the image."""
+    varying = set(mirror.graph.inputs)
+    for step in mirror.steps:
+        if _signals(step, varying) and not isinstance(step[1].how, Shapes):
+            varying.update(step[0].outputs)
+    return varying
+
+
+def _signals(step: Step, varying: Collection[str]) -> tuple[str, ...]:
+    """The inputs of a node that carry values of the image, each once."""
+    node, op = step
+    return tuple(
+        dict.fromkeys(
+            n for k, n in enumerate(node.inputs) if n in varying and not op.is_parameter(k)
+        )
+    )
+
+
+def _way(mirror: Mirror, step: Step, rule: Rule, inputs: Sequence[str]) -> Way:
+    """How relevance crosses a node of the main path."""
+    node, op = step
+    alone = len(inputs) == 1
+    if op.relevance is Relevance.NONE:
+        raise UnsupportedOp(
+            f"{node}: LRP is not defined across {node.op_type}; use the criterion taylor or "
+            f"activation, or one that needs no samples, such as magnitude"
+        )
+    if op.relevance is Relevance.GATE or (op.relevance is Relevance.PASS and alone):
+        return Way.PASS
+    if op.relevance is Relevance.COPY:
+        return Way.PASS if alone and isinstance(op.how, Aligns) else Way.PULL
+    if op.relevance is Relevance.LINEAR and op.weights:
+        if _diagonal(mirror, step):
+            return Way.SHARE if rule.bias else Way.PASS
+        if not alone:
+            raise UnsupportedOp(
+                f"{node}: its weight ({', '.join(inputs)}) depends on the image; LRP needs a "
+                f"constant weight; use the criterion taylor or activation"
+            )
+        return Way.RULE if rule.at(filters=op.filters).branches else Way.SHARE
+    if op.relevance is Relevance.SHARE and alone and not rule.bias:
+        return Way.PASS
+    return Way.SHARE
+
+
+def _diagonal(mirror: Mirror, step: Step) -> bool:
+    """Whether a layer weighs each channel alone, as batch normalisation does: nothing to share."""
+    node, op = step
+    weights = [mirror.graph.shape(node.inputs[k]) for k in op.weights]
+    ends = mirror.graph.shape(node.inputs[0]), mirror.graph.shape(node.outputs[0])
+    return all(w is not None and len(w) == 1 for w in weights) and ends[0] == ends[1]
