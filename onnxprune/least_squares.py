@@ -64,6 +64,5 @@ def regress(
 
 
 def _mean(batches: Sequence[Tensor]) -> Tensor:
-    total = sum(rows.sum(1, keepdim=True, dtype=torch.float64) for rows in batches)
-    mean: Tensor = total / sum(rows.shape[1] for rows in batches)
-    return mean.to(batches[0].dtype)
+    totals = torch.stack([rows.sum(1, keepdim=True, dtype=torch.float64) for rows in batches])
+    return (totals.sum(0) / sum(rows.shape[1] for rows in batches)).to(batches[0].dtype)

@@ -25,7 +25,7 @@ from onnxprune.graph import Graph, load_model
 from onnxprune.graph import Source as ModelSource
 from onnxprune.journal import RunDirectory
 from onnxprune.plan import Floor, Plan, share_removed
-from onnxprune.search import CONTROLLERS, STRIDE, State, Task, search
+from onnxprune.search import CONTROLLERS, STRIDE, Measured, State, Task, search
 from onnxprune.settings import Settings
 from onnxprune.surgery import mask
 from onnxprune.surgery import prune as cut
@@ -250,7 +250,7 @@ def make_report(
     full, left = task.costs.of(), task.costs.of(state.dead)
     return {
         "before": describe(task.graph.model, full, data, settings),
-        "after": describe(pruned, left, data, settings),
+        "after": describe(pruned, left, data, settings, accuracy=state.accuracy),
         "rate": share_removed(task.groups, state.dead),
         "seconds": seconds,
         "evaluations": task.evaluations,
@@ -261,13 +261,29 @@ def make_report(
         "seed": settings.seed,
         "classes": list(data.classes) if data is not None else [],
         "samples": len(data) if data is not None else 0,
+        "layers": [
+            {
+                "name": f.node,
+                "filters": int(f.channels.size),
+                "removed": int(state.dead[f.channels].sum()),
+            }
+            for f in task.groups.filters
+        ],
     }
 
 
 def describe(
-    model: ModelProto, cost: Cost, data: Data | None, settings: Settings
+    model: ModelProto,
+    cost: Cost,
+    data: Data | None,
+    settings: Settings,
+    *,
+    accuracy: Measured | None = None,
 ) -> dict[str, Any]:
-    """Return size, cost, latency and accuracy of a model, as a report holds them."""
+    """Return size, cost, latency and accuracy of a model, as a report holds them.
+
+    The accuracy is measured on the samples, unless it is known already.
+    """
     figures: dict[str, Any] = {
         "params": cost.params,
         "macs": cost.macs,
@@ -279,7 +295,8 @@ def describe(
     if data is None:
         return figures
     where = {"device": settings.device, "threads": settings.threads}
-    figures["latency_ms"] = evaluate.latency(model, **where)
-    measured = evaluate.Evaluator(data, batch_size=settings.batch_size, **where)(model)
-    figures["accuracy"] = measured.to_json()
+    figures["latency_ms"] = evaluate.latency(model, shape=data.x.shape[1:], **where)
+    if accuracy is None:
+        accuracy = evaluate.Evaluator(data, batch_size=settings.batch_size, **where)(model)
+    figures["accuracy"] = accuracy.to_json()
     return figures

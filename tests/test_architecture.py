@@ -24,23 +24,27 @@ ORDER = (
     ("errors",),
     ("labels", "graph", "ops", "files", "shapes", "pattern"),
     ("channels", "mirror", "propagate", "fold"),
-    ("surgery", "rules", "routes", "relevance", "cost", "criteria", "compensate", "damage"),
+    ("surgery", "rules", "routes", "relevance", "cost", "criteria", "damage"),
+    ("readers", "least_squares", "compensate"),
     ("plan",),
     ("search",),
-    ("settings", "journal", "run", "curve", "report"),
+    ("settings", "journal", "run", "curve", "inspection", "plots", "report"),
     ("__init__",),
     ("cli",),
 )
 """A module imports from its own row (never in a circle) and from the rows above it."""
 
-ABOVE = {"settings", "journal", "run", "curve", "report", "__init__", "cli"}
+ABOVE = {"settings", "journal", "run", "curve", "inspection", "report", "__init__", "cli"}
 
 LEAVES = {"evaluate": ABOVE, "data": ABOVE | {"criteria", "compensate", "damage"}}
 """They import errors and files only, and are imported only from here: search is given an
 evaluator and knows none."""
 
 ONLY_IN = {
-    "torch": {"ops", "mirror", "rules", "criteria", "compensate", "damage", "fold", "relevance"},
+    "torch": {
+        *("ops", "mirror", "fold", "rules", "relevance", "criteria"),
+        *("compensate", "least_squares", "damage"),
+    },
     "onnxruntime": {"evaluate"},
     "click": {"cli"},
     "rich": {"cli", "report"},

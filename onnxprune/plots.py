@@ -1,0 +1,112 @@
+"""Accuracy over pruning rate as pictures, drawn by matplotlib without a display or global state."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxprune.files import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Distinct for colour-blind readers too. Source: Okabe and Ito 2008, Color universal design."""
+DASHES = ("-", "--", ":", "-.")
+
+INLINE = {"#010101": "var(--ink)", "#020202": "var(--accent)", "#030303": "var(--muted)"}
+"""Colours that stand for those of the page that a picture is part of."""
+INK, ACCENT, MUTED = INLINE
+
+SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "onnxprune", "font.size": 10.0}
+
+
+def run_plot(points: Sequence[Mapping[str, float]], floor: float | None = None) -> str:
+    """Return the inline SVG of a run, coloured by the page's `--ink`, `--accent` and `--muted`.
+
+    A point has `rate`, `mean` and `harmonic`; `floor` is the lowest harmonic mean allowed.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        rates = [p["rate"] for p in points]
+        style = {"marker": "o", "markersize": 3.5}
+        means, harmonics = [p["mean"] for p in points], [p["harmonic"] for p in points]
+        axes.plot(rates, means, color=MUTED, linewidth=1.2, label="mean", **style)
+        axes.plot(rates, harmonics, color=ACCENT, linewidth=2, label="harmonic mean", **style)
+        if floor is not None:
+            axes.axhline(floor, color=INK, linewidth=1, linestyle=":", label="floor")
+        lowest = min([*means, *harmonics, *([] if floor is None else [floor])])
+        _frame(axes, INK, lowest=lowest, last=max(rates))
+        svg = _svg(figure)
+    for colour, variable in INLINE.items():
+        svg = svg.replace(colour, variable)
+    return svg
+
+
+def write_curve_plot(methods: Mapping[str, Mapping[str, Any]], path: str | Path) -> Path:
+    """Write the curves of `curve.json` as a picture: `.svg`, `.png` or `.pdf`.
+
+    Raises: OutputError when the place is not writable.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(10, 4.6), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        panels = ((left, "mean", "Mean of the classes"), (right, "harmonic", "Harmonic mean"))
+        for axes, kind, title in panels:
+            for number, (name, curve) in enumerate(methods.items()):
+                axes.plot(
+                    curve["rate"],
+                    curve[kind],
+                    color=COLOURS[number % len(COLOURS)],
+                    linestyle=DASHES[number // len(COLOURS) % len(DASHES)],
+                    marker="o",
+                    markersize=3,
+                    label=f"{name}  (AUC {curve[f'auc_{kind}']:.3f})",
+                )
+            axes.set_title(title)
+            _frame(axes, "#222222", lowest=0.0, last=1.0)
+        right.set_ylabel("")
+        picture = io.BytesIO()
+        if Path(path).suffix == ".svg":
+            picture.write(_svg(figure, header=True).encode())
+        else:
+            figure.savefig(picture, format=Path(path).suffix[1:], dpi=150)
+    return write_whole(path, picture.getvalue())
+
+
+def _frame(axes: Axes, ink: str, *, lowest: float, last: float) -> None:
+    """Axes, labels, grid and legend."""
+    from matplotlib.ticker import PercentFormatter
+
+    axes.set_xlabel("Removed share of the removable filters", color=ink)
+    axes.set_ylabel("Class accuracy", color=ink)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0))
+    axes.tick_params(colors=ink)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(ink)
+    axes.set_xlim(0, max(last * 1.02, 0.05))
+    axes.set_ylim(max(0.0, lowest - 0.15 * (1 - lowest) - 0.02) if lowest else 0, 1.02)
+    axes.grid(color=ink, alpha=0.12, linewidth=0.8)
+    axes.legend(frameon=False, labelcolor=ink, fontsize=9, loc="lower left")
+
+
+def _svg(figure: Figure, *, header: bool = False) -> str:
+    """Return a figure as SVG whose letters are the reader's."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=not header, metadata={"Date": None})
+    svg = re.sub(r"<metadata>.*?</metadata>", "", text.getvalue(), flags=re.DOTALL)
+    svg = svg if header else svg[svg.index("<svg") :]
+    return re.sub(r"'?DejaVu Sans'?[^;\"]*", "system-ui, sans-serif", svg)

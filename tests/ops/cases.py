@@ -1,0 +1,385 @@
+"""The cases: a few nodes of ONNX text each, and how many of the channels around them may go.
+
+`case("y = Relu(x)", 4, x=(4, 5, 5))` stands for the model
+
+    x_image -> 1x1 Conv -> x [N, 4, 5, 5] -> Relu -> y -> 1x1 Conv -> y_out
+
+in which 4 channels may go. A tuple is a tensor made by such a Conv, an array is a constant, and
+what the text writes but does not read goes on to the Conv behind it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto
+from onnx import helper, numpy_helper
+
+from onnxprune.graph import node_of
+
+Array = npt.NDArray[Any]
+IMAGES = 3
+"""Channels of the images, and of what comes out."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """`removable` channels may go; where others may not, `why` is part of the reason."""
+
+    body: str
+    removable: int
+    tensors: dict[str, Any] = field(hash=False)
+    opset: int = 17
+    batch: int | None = None
+    why: str = ""
+
+    def __str__(self) -> str:
+        short = re.sub(r"\s+|\w+ = ", "", self.body)[:60]
+        return f"{short}@{self.opset}"
+
+    @property
+    def nodes(self) -> list[NodeProto]:
+        return [onnx.parser.parse_node(line) for line in self.body.split(";")]
+
+    @property
+    def versions(self) -> set[tuple[str, int]]:
+        """The operators of the body, each with its since-version."""
+        return {(n.op_type, node_of(n, {"": self.opset}).version) for n in self.nodes}
+
+    def model(self) -> ModelProto:
+        """The sandwich."""
+        return _Sandwich(self).model
+
+    def feeds(self, batch: int, seed: int = 1) -> dict[str, Array]:
+        """Random images for every branch."""
+        rng = np.random.default_rng(seed)
+        return {
+            f"{name}_image": rng.normal(size=(batch, IMAGES, *_space(shape))).astype(np.float32)
+            for name, shape in self.tensors.items()
+            if isinstance(shape, tuple)
+        }
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        return (1, 3) if self.batch is None else (self.batch,)
+
+
+class _Sandwich:
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.rng = np.random.default_rng(0)
+        self.nodes: list[NodeProto] = []
+        self.inputs: list[ValueInfoProto] = []
+        self.constants: list[TensorProto] = []
+        for name, value in case.tensors.items():
+            if isinstance(value, tuple):
+                self._branch(name, value)
+            else:
+                self.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        self.nodes += case.nodes
+        read = {name for node in case.nodes for name in node.input}
+        ends = [n for node in case.nodes for n in node.output if n and n not in read]
+        inferred = self._infer()
+        lasts = [self._tail(name, inferred[name].type.tensor_type) for name in ends]
+        inferred = self._infer()
+        self.model = self._make([inferred[name] for name in lasts])
+        onnx.checker.check_model(self.model, full_check=True)
+
+    def _infer(self) -> dict[str, ValueInfoProto]:
+        found = onnx.shape_inference.infer_shapes(self._make([]), strict_mode=True)
+        return {value.name: value for value in found.graph.value_info}
+
+    def _make(self, outputs: list[ValueInfoProto]) -> ModelProto:
+        graph = helper.make_graph(
+            self.nodes, "case", self.inputs, outputs, initializer=self.constants
+        )
+        return helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", self.case.opset)], ir_version=8
+        )
+
+    def _add(self, op_type: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(
+            helper.make_node(op_type, inputs, [output], name=f"{output}_node", **attributes)
+        )
+        return output
+
+    def _weight(self, name: str, *shape: int) -> str:
+        self.constants.append(numpy_helper.from_array(weights(*shape, rng=self.rng), name))
+        return name
+
+    def _branch(self, name: str, shape: tuple[int, ...]) -> None:
+        """x_image -> Conv -> x, of any rank from 2 up."""
+        space = _space(shape)
+        size = (self.case.batch or "N", IMAGES, *space)
+        self.inputs.append(helper.make_tensor_value_info(f"{name}_image", TensorProto.FLOAT, size))
+        weight = self._weight(f"{name}_weight", shape[0], IMAGES, *(1,) * len(space))
+        bias = self._weight(f"{name}_bias", shape[0])
+        flat = len(shape) == 1
+        self._add("Conv", [f"{name}_image", weight, bias], f"{name}_conv" if flat else name)
+        if flat:
+            self._add("Flatten", [f"{name}_conv"], name)
+
+    def _tail(self, name: str, kind: TypeProto.Tensor) -> str:
+        """Y -> Conv or Gemm -> y_out, or y itself where it has no channels; the last name."""
+        sizes = [dim.dim_value for dim in kind.shape.dim]
+        last = name
+        if kind.elem_type != TensorProto.FLOAT:
+            last = self._add("Cast", [last], f"{name}_float", to=TensorProto.FLOAT)
+        if len(sizes) == 2 and sizes[1]:
+            wide = [last, self._weight(f"{name}_tail", sizes[1], IMAGES)]
+            wide += [self._weight(f"{name}_tail_bias", IMAGES)]
+            last = self._add("Gemm", wide, f"{name}_out")
+        elif len(sizes) > 2 and sizes[1]:
+            ones = (1,) * (len(sizes) - 2)
+            wide = [last, self._weight(f"{name}_tail", IMAGES, sizes[1], *ones)]
+            last = self._add("Conv", wide, f"{name}_out")
+        return last
+
+
+def _space(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[1:] or (1,)
+
+
+def weights(*shape: int, rng: np.random.Generator | None = None) -> Array:
+    """Random weights, none of them near 0."""
+    rng = rng or np.random.default_rng(len(shape) + sum(shape))
+    signs = rng.choice([-1.0, 1.0], shape)
+    return np.asarray(signs * rng.uniform(0.2, 1.0, shape), np.float32)
+
+
+CASES: list[Case] = []
+
+
+def case(
+    body: str,
+    removable: int,
+    *,
+    opset: int = 17,
+    batch: int | None = None,
+    why: str = "",
+    **tensors: Any,
+) -> None:
+    """Add a case; lists are constants too, of integers."""
+    arrays = {
+        name: np.array(value, np.int64) if isinstance(value, list) else value
+        for name, value in tensors.items()
+    }
+    CASES.append(Case(body, removable, arrays, opset, batch, why))
+
+
+X = (4, 5, 5)
+W = weights
+SCALAR = np.float32
+POSITIVE = np.abs(W(4))
+
+# Activations and other functions of one element
+UNARY = (
+    "Relu LeakyRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish Softplus Softsign Tanh Erf "
+    "ThresholdedRelu Identity Dropout Neg Abs Exp Floor Ceil Round Sign Reciprocal"
+)
+for _name in UNARY.split():
+    case(f"y = {_name}(x)", 4, x=X)
+case("y = Relu(x)", 4, opset=6, x=X)
+case("y = Dropout(x)", 4, opset=7, x=X)
+case("y = Dropout<is_test=1>(x)", 4, opset=6, x=X)
+case("y, z = Dropout(x)", 4, x=X)
+case("y = LeakyRelu<alpha=0.3>(x)", 4, x=X)
+case("y = Mish(x)", 4, opset=18, x=X)
+case("y = Gelu(x)", 4, opset=20, x=X)
+case('y = Gelu<approximate="tanh">(x)', 4, opset=20, x=X)
+case("y = Swish<alpha=1.5>(x)", 4, opset=24, x=X)
+case("y = Elu<alpha=0.5>(x)", 4, opset=22, x=X)
+case("y = PRelu(x, slope)", 4, x=X, slope=W(4, 1, 1))
+case("y = PRelu(x, slope)", 4, x=X, slope=W(1))
+case("y = Clip(x, low, high)", 4, x=X, low=SCALAR(-0.5), high=SCALAR(0.5))
+case("y = Clip(x, , high)", 4, x=X, high=SCALAR(0.5))
+case("y = Clip<min=-0.5, max=0.5>(x)", 4, opset=10, x=X)
+case("a = Abs(x); y = Sqrt(a)", 4, x=X)
+case("a = Exp(x); y = Log(a)", 4, x=X)
+case("a = Cast<to=7>(x); b = Cast<to=11>(a); y = Cast<to=1>(b)", 4, x=X)
+
+# Softmax: free across the axis, fixed along it
+for _name in ("Softmax", "LogSoftmax", "Hardmax"):
+    case(f"y = {_name}<axis=1>(x)", 0, x=X, why="which mixes that axis")
+    case(f"y = {_name}<axis=2>(x)", 4, x=X)
+    case(f"y = {_name}<axis=2>(x)", 4, opset=11, x=X)
+    case(f"y = {_name}<axis=1>(x)", 0, opset=11, x=X, why=f"feeds {_name}")
+
+# Arithmetic
+for _name in ("Add", "Sub", "Mul", "Div", "Sum", "Mean", "Max", "Min"):
+    case(f"y = {_name}(x, z)", 4, x=X, z=X)
+    case(f"y = {_name}(x, z)", 4, opset=8, x=X, z=X)
+case("y = Sum(x, z, c)", 4, x=X, z=X, c=W(1, 4, 1, 1))
+case("y = Add(x, z)", 4, x=X, z=(1, 5, 5), why="alone fills")
+case("y = Mul(x, z)", 8, x=X, z=(4, 1, 1)) if False else None
+case("y = Mul(x, z)", 4, x=X, z=(4, 1, 1))
+case("m = Mul(x, c); y = Add(m, d)", 4, opset=8, x=X, c=W(4, 1, 1), d=W(1, 4, 1, 1))
+case("u = Unsqueeze<axes=[1, 2]>(c); m = Mul(x, u); y = Add(m, u)", 4, opset=8, x=X, c=W(4))
+case("y = Add(x, c)", 4, x=X, c=W(5))
+case("y = Add(x, i)", 0, x=(3, 5, 5), i=W(1, 3, 1, 1), why="") if False else None
+case("a = Abs(x); y = Pow(a, e)", 4, x=X, e=W(4, 1, 1))
+case("y = Mod<fmod=1>(x, z)", 4, x=X, z=X)
+case("b = Greater(x, z); y = Where(b, x, z)", 4, x=X, z=X)
+case("y = Where(b, x, z)", 4, x=X, z=X, b=np.array([[[1]], [[0]], [[1]], [[0]]], np.bool_))
+for _name in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"):
+    case(f"y = {_name}(x, z)", 4, x=X, z=X)
+for _name in ("And", "Or"):
+    case(f"a = Greater(x, c); b = Less(x, c); d = Not(b); y = {_name}(a, d)", 4, x=X, c=W(1))
+case(  # squeeze and excite
+    "g = GlobalAveragePool(x); a = Conv(g, v); r = Relu(a); b = Conv(r, w); s = HardSigmoid(b);"
+    "y = Mul(x, s)",
+    6,
+    x=X,
+    v=W(2, 4, 1, 1),
+    w=W(4, 2, 1, 1),
+)
+case("y = Expand(x, s)", 4, x=(4, 1, 1), s=[1, 4, 5, 5])
+case("y = Expand(x, s)", 4, opset=8, x=(4, 5, 5), s=[4, 1, 1])
+case("e = Expand(x, s); y = Mul(e, z)", 4, x=(1, 5, 5), z=X, s=[1, 4, 1, 1], why="alone fills")
+case("s = Shape(z); e = Expand(x, s); y = Mul(e, z)", 4, x=(4, 1, 1), z=X)
+
+# Shapes and constants
+case("s = Shape(x); r = Reshape(x, s); y = Relu(r)", 4, x=X)
+case("s = Shape(x); y = Reshape(x, s)", 4, opset=13, x=X)
+case("s = Shape<start=2>(x); t = Concat<axis=0>(c, s); y = Reshape(x, t)", 4, x=X, c=[-1, 4])
+case("s = Size(x); f = Cast<to=1>(s); y = Div(x, f)", 0, x=X, batch=1, why="their number")
+case("s = Shape(x); c = ConstantOfShape(s); y = Add(x, c)", 0, x=X, batch=1, why="their number")
+case("r = Range(a, b, d); y = Add(x, r)", 4, x=X, a=SCALAR(1), b=SCALAR(6), d=SCALAR(1))
+case("c = Constant<value = float[4, 1, 1] {1., 2., 3., 4.}>(); y = Mul(x, c)", 4, x=X)
+case("c = Constant<value = float[4, 1, 1] {1., 2., 3., 4.}>(); y = Mul(x, c)", 4, opset=11, x=X)
+case("c = Constant<value = float[4, 1, 1] {1., 2., 3., 4.}>(); y = Mul(x, c)", 4, opset=9, x=X)
+case("c = Constant<value_floats = [1.0, 2.0, 3.0, 4.0, 5.0]>(); y = Mul(x, c)", 4, x=X)
+case("c = Constant<value_float = 2.0>(); y = Mul(x, c)", 4, x=X)
+case("c = Constant<value_ints = [0, 4, -1]>(); y = Reshape(x, c)", 4, x=X)
+case("c = Constant<value_int = 2>(); f = Cast<to=1>(c); y = Mul(x, f)", 4, x=X)
+
+# Convolutions and matrix products
+case("y = Conv<pads=[1, 1, 1, 1], strides=[2, 2]>(x, w, b)", 10, x=X, w=W(6, 4, 3, 3), b=W(6))
+case("y = Conv<pads=[0, 1, 2, 1], dilations=[1, 2]>(x, w)", 10, x=X, w=W(6, 4, 3, 3), opset=10)
+for _pad in ("SAME_UPPER", "SAME_LOWER", "VALID"):
+    case(f'y = Conv<auto_pad="{_pad}", strides=[2, 2]>(x, w)', 10, x=X, w=W(6, 4, 2, 3))
+case("y = Conv<pads=[1, 1]>(x, w)", 10, x=(4, 9), w=W(6, 4, 3), opset=22)
+case("y = Conv(x, w)", 10, x=(4, 3, 4, 3), w=W(6, 4, 2, 2, 2))
+case("y = Conv<group=2>(x, w, b)", 5, x=X, w=W(6, 2, 3, 3), b=W(6))
+case("y = Conv<group=4>(x, w, b)", 4, x=X, w=W(4, 1, 3, 3), b=W(4))
+case("y = Conv<group=4>(x, w)", 4, x=X, w=W(8, 1, 3, 3))
+case("a = Conv(x, w); b = Conv(z, w); y = Add(a, b)", 10, x=X, z=X, w=W(6, 4, 1, 1))
+case("y = Gemm(x, w, b)", 4, x=(4,), w=W(4, 5), b=W(5))
+case("y = Gemm<transB=1, alpha=0.5, beta=2.0>(x, w, b)", 4, x=(4,), w=W(5, 4), b=W(1))
+case("y = Gemm(x, w, b)", 4, opset=8, x=(4,), w=W(4, 5), b=W(1, 5))
+case("h = Gemm(x, v); y = Gemm(h, w)", 4, x=(4,), v=W(4, 6), w=W(6, 5))
+case("y = MatMul(x, w)", 4, x=(4,), w=W(4, 5))
+case("t = Transpose<perm=[0, 2, 3, 1]>(x); y = MatMul(t, w)", 4, x=X, w=W(4, 6))
+case("y = MatMul(x, z)", 0, x=X, z=X, why="product of two activations")
+
+# Moves
+case("y = Concat<axis=1>(x, z)", 7, x=X, z=(3, 5, 5))
+case("y = Concat<axis=-1>(x, z)", 4, opset=12, x=X, z=(4, 5, 2))
+case("y = Concat<axis=1>(x, c)", 4, x=X, c=W(1, 2, 5, 5), batch=1)
+case("t = Transpose<perm=[0, 2, 3, 1]>(x); f = Flatten(t); y = Gemm(f, w)", 4, x=X, w=W(100, 5))
+case("f = Flatten(x); y = Gemm(f, w)", 4, opset=8, x=X, w=W(100, 5))
+case("t = Transpose(x); y = Transpose(t)", 4, opset=9, x=X)
+case("y = Reshape(x, s)", 4, x=X, s=[0, -1])
+case("y = Reshape(x, s)", 4, x=X, s=[-1, 100])
+case("y = Reshape(x, s)", 4, x=X, s=[1, 100], batch=1)
+case("y = Reshape<allowzero=1>(x, s)", 4, x=X, s=[-1, 4, 25])
+case("y = Reshape(x, s)", 0, x=X, s=[0, 5, 5, 4], why="")
+case(
+    "s = Shape(x); n = Gather<axis=0>(s, i); u = Unsqueeze(n, i1); t = Concat<axis=0>(u, m);"
+    "y = Reshape(x, t)",
+    4,
+    x=X,
+    i=np.array(0),
+    i1=[0],
+    m=[100],
+)
+_SHUFFLE = "r = Reshape(x, s); t = Transpose<perm=[0, 2, 1, 3, 4]>(r); y = Reshape(t, u)"
+case(_SHUFFLE, 3, x=(6, 4, 4), s=[-1, 2, 3, 4, 4], u=[-1, 6, 4, 4])
+case(_SHUFFLE, 3, x=(6, 4, 4), s=[1, 2, 3, 4, 4], u=[1, -1, 4, 4], batch=1)
+case("g = GlobalAveragePool(x); s = Squeeze(g, a); y = Unsqueeze(s, a)", 4, x=X, a=[2, 3])
+case("g = GlobalMaxPool(x); y = Squeeze<axes=[2, 3]>(g)", 4, opset=12, x=X)
+case("a, b = Split<axis=1>(x, s); y = Concat<axis=1>(b, a)", 5, x=(5, 4, 4), s=[2, 3])
+case("a, b = Split<axis=1>(x); y = Add(a, b)", 3, x=(6, 4, 4))
+case("a, b, c = Split<axis=1>(x); y = Concat<axis=1>(b, a, c)", 6, opset=11, x=(6, 4, 4))
+case("a, b = Split<axis=1, split=[2, 4]>(x); y = Concat<axis=1>(b, a)", 6, opset=9, x=(6, 4, 4))
+case("a, b = Split<axis=1, num_outputs=2>(x); y = Concat<axis=1>(b, a)", 5, opset=18, x=(5, 4, 4))
+case("y = Slice(x, a, b, c)", 6, x=(6, 4, 4), a=[1], b=[5], c=[1])
+case("y = Slice(x, a, b, c, d)", 6, x=(6, 4, 4), a=[1, 3], b=[999, -999], c=[1, 2], d=[1, -1])
+case("y = Slice<starts=[-4], ends=[-1], axes=[1]>(x)", 6, opset=9, x=(6, 4, 4))
+case("y = Slice<starts=[0, 1], ends=[9, 3]>(x)", 6, opset=9, x=(6, 4, 4), batch=1)
+case("y = Gather<axis=1>(x, i)", 4, x=X, i=[2, 0, -1])
+case("y = Gather<axis=2>(x, i)", 4, x=X, i=np.array(1))
+case("y = Pad(x, p)", 4, x=X, p=[0, 0, 1, 1, 0, 0, 2, -1])
+case('y = Pad<mode="reflect">(x, p)', 4, x=X, p=[0, 0, 1, 1, 0, 0, 2, 1])
+case("y = Pad(x, p, v, a)", 4, opset=18, x=X, p=[1, 2], v=SCALAR(0.5), a=[-2])
+case('y = Pad<mode="edge", pads=[0, 0, 1, 1, 0, 0, 2, 1]>(x)', 4, opset=10, x=X)
+_OPTION_A = "d = Slice(x, a, b, c, e); p = Pad(d, q); v = Conv(x, w); y = Add(p, v)"
+case(  # ResNet's shortcut without weights
+    _OPTION_A.replace("v = Conv(x, w)", "v = Conv<strides=[2, 2]>(x, w)"),
+    8,
+    x=(4, 6, 6),
+    **{"a": [0, 0], "b": [99, 99], "c": [2, 3], "e": [2, 2]},
+    q=[0, 2, 0, 0, 0, 2, 0, 0],
+    w=W(8, 4, 1, 1),
+)
+case("y = Tile(x, r)", 4, x=X, r=[1, 1, 2, 1])
+case("y = Tile(x, r)", 4, x=X, r=[1, 2, 1, 1])
+for _mode in ("DCR", "CRD"):
+    case(f'y = DepthToSpace<blocksize=2, mode="{_mode}">(x)', 3, x=(12, 3, 3))
+case("y = SpaceToDepth<blocksize=2>(x)", 4, x=(4, 4, 6))
+
+# Normalisation
+BN = {"s": W(4), "b": W(4), "m": W(4), "v": POSITIVE}
+for _opset in (8, 9, 17):
+    case("y = BatchNormalization(x, s, b, m, v)", 4, opset=_opset, x=X, **BN)
+case("y = BatchNormalization<epsilon=0.01>(x, s, b, m, v)", 4, x=(4,), **BN)
+case("y = InstanceNormalization(x, s, b)", 4, x=X, s=W(4), b=W(4))
+case("y = LRN<size=3, alpha=0.1>(x)", 0, x=X, why="which divides channels by their neighbours")
+case("y = LayerNormalization<axis=1>(x, s, b)", 0, x=X, s=W(4, 5, 5), b=W(5), why="statistics")
+case("y = LayerNormalization(x, s)", 4, x=X, s=W(5))
+case("y = RMSNormalization(x, s)", 4, opset=23, x=X, s=W(5))
+case("y = LpNormalization<axis=1>(x)", 0, x=X, why="the norm of that axis")
+case("y = LpNormalization<axis=-1, p=1>(x)", 4, x=X)
+GN = "y = GroupNormalization<num_groups=2>(x, s, b)"
+case(GN, 0, opset=18, x=X, s=W(2), b=W(2), why="statistics span")
+case(GN, 0, opset=21, x=X, s=W(4), b=W(4), why="statistics span")
+
+# Pooling
+POOLS = (
+    "kernel_shape=[3, 2], strides=[2, 1]",
+    "kernel_shape=[3, 3], pads=[1, 1, 1, 1]",
+    "kernel_shape=[3, 3], pads=[0, 1, 2, 1], strides=[2, 2]",
+    "kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1",
+    "kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], ceil_mode=1",
+    'kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"',
+    'kernel_shape=[2, 2], auto_pad="SAME_LOWER"',
+)
+for _where in POOLS:
+    case(f"y = MaxPool<{_where}>(x)", 4, x=X)
+    case(f"y = AveragePool<{_where}>(x)", 4, opset=19, x=X)
+    case(f"y = AveragePool<{_where}, count_include_pad=1>(x)", 4, opset=19, x=X)
+    case(f"y = LpPool<{_where}>(x)", 4, opset=18, x=X)
+case("y = MaxPool<kernel_shape=[2, 2], dilations=[2, 1], pads=[1, 0, 1, 0]>(x)", 4, x=X)
+case("y = AveragePool<kernel_shape=[2, 2], dilations=[2, 1]>(x)", 4, opset=19, x=X)
+case("y = MaxPool<kernel_shape=[3], strides=[2]>(x)", 4, opset=8, x=(4, 9))
+case("y = AveragePool<kernel_shape=[2, 2, 2]>(x)", 4, opset=7, x=(4, 3, 4, 3))
+case("g = GlobalAveragePool(x); y = Flatten(g)", 4, x=X)
+case("g = GlobalLpPool(x); y = Flatten(g)", 4, x=X)
+
+# Reductions
+for _name in "Mean Sum Max Min Prod L1 L2 SumSquare LogSum LogSumExp".split():
+    _input = 13 if _name == "Sum" else 18
+    case(f"a = Abs(x); y = Reduce{_name}(a, d)", 4, opset=_input, x=X, d=[2, -1])
+    case(f"a = Abs(x); y = Reduce{_name}<axes=[3], keepdims=0>(a)", 4, opset=12, x=X)
+case("y = ReduceMean<axes=[1]>(x)", 0, x=X, why="which reduces that axis")
+case("y = ReduceSum(x)", 0, x=X, why="which reduces that axis")
+case("y = ReduceMean<noop_with_empty_axes=1>(x)", 4, opset=18, x=X)
+case("y = ReduceMean<keepdims=0>(x, d)", 4, opset=18, x=X, d=[2, 3])
+case("y = ArgMax<axis=2>(x)", 4, x=X)
+case("y = ArgMin<axis=-1, keepdims=0, select_last_index=1>(x)", 4, x=X)
+case("y = ArgMax<axis=1>(x)", 0, x=X, why="which reduces that axis")

@@ -1,0 +1,110 @@
+"""The laws, written once and held by every case of every operator."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import ModelProto, numpy_helper
+
+from onnxprune.channels import BoolArray, ChannelGroups, find_groups
+from onnxprune.graph import Graph
+from onnxprune.mirror import Mirror
+from onnxprune.surgery import mask, prune
+from tests.ops.cases import CASES, Array, Case
+
+RTOL = 1e-5
+"""Of the largest output: float32 sums of some hundred terms, in another order."""
+
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def run(model: ModelProto, feeds: dict[str, Array]) -> list[Array]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return list(session.run(None, feeds))
+
+
+def close(found: Array, expected: Array) -> None:
+    assert found.shape == expected.shape
+    scale = max(float(np.abs(expected).max(initial=0)), 1e-3)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=RTOL * scale)
+
+
+def half(groups: ChannelGroups, seed: int) -> BoolArray:
+    """A random half of the channels that may go, but never all of an axis."""
+    rng = np.random.default_rng(seed)
+    dead = groups.removable & (rng.random(len(groups)) < 0.5)
+    for channels in groups.axes:
+        if dead[channels].all():
+            dead[channels[0]] = False
+    return dead
+
+
+def elements(model: ModelProto) -> int:
+    return sum(numpy_helper.to_array(t).size for t in model.graph.initializer)
+
+
+def identity(model: ModelProto) -> list[object]:
+    """What surgery may not change."""
+    graph = model.graph
+    return [
+        model.ir_version,
+        [(entry.domain, entry.version) for entry in model.opset_import],
+        [value.name for value in (*graph.input, *graph.output)],
+        [(node.name, node.op_type, list(node.output)) for node in graph.node],
+    ]
+
+
+@each_case
+def test_mirror_agrees_with_onnxruntime(case: Case) -> None:
+    model = case.model()
+    mirror = Mirror(Graph(model), device="cpu")
+    for batch in case.batches:
+        feeds = case.feeds(batch)
+        found = mirror.run(feeds)
+        for value, expected in zip(model.graph.output, run(model, feeds), strict=True):
+            close(found[value.name].numpy(), expected)
+
+
+@each_case
+def test_channels_found_are_as_declared(case: Case) -> None:
+    groups = find_groups(Graph(case.model()))
+    assert int(groups.removable.sum()) == case.removable, groups.reasons
+    if case.why:
+        assert any(case.why in reason for reason in groups.reasons.values()), groups.reasons
+
+
+@each_case
+def test_pruned_equals_masked(case: Case) -> None:
+    model = case.model()
+    graph = Graph(model)
+    groups = find_groups(graph)
+    for seed in range(2):
+        dead = half(groups, seed)
+        if not dead.any():
+            continue
+        pruned, masked = prune(graph, groups, dead), mask(graph, groups, dead)
+        onnx.checker.check_model(pruned, full_check=True)
+        assert identity(pruned) == identity(masked) == identity(model)
+        assert elements(pruned) < elements(model) == elements(masked)
+        for batch in case.batches:
+            feeds = case.feeds(batch)
+            for found, expected in zip(run(pruned, feeds), run(masked, feeds), strict=True):
+                close(found, expected)
+
+
+@each_case
+def test_nothing_removed_is_nothing_changed(case: Case) -> None:
+    model = case.model()
+    graph = Graph(model)
+    groups = find_groups(graph)
+    nothing = np.zeros(len(groups), np.bool_)
+    before = model.SerializeToString(deterministic=True)
+    assert prune(graph, groups, nothing).SerializeToString(deterministic=True) == before
+    assert mask(graph, groups, nothing).SerializeToString(deterministic=True) == before
+    prune(graph, groups, half(groups, 0))
+    assert model.SerializeToString(deterministic=True) == before
