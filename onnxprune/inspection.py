@@ -1,4 +1,4 @@
-"""What there is to see: of one model, what could go and why the rest stays; of two, how they differ.
+"""What there is to see: what of a model could go and why the rest stays; how two models differ.
 
 Both are plain dictionaries, the content of `inspect --json` and `compare --json`.
 """

@@ -44,25 +44,24 @@ def regress(
     """
     where = torch.from_numpy(alive).to(full[0].device)
     identity = torch.eye(len(alive), dtype=torch.float64, device=where.device)[:, where]
-    mean, mean_kept = _mean(full), _mean(kept)
-    if not centre:
-        mean, mean_kept = torch.zeros_like(mean), torch.zeros_like(mean_kept)
     gram = identity.new_zeros(identity.shape[1], identity.shape[1])
-    error = torch.zeros_like(identity)
+    cross = torch.zeros_like(identity)
+    mean, mean_kept = _mean(full, centre), _mean(kept, centre)
     for all_rows, rows in zip(full, kept, strict=True):
-        x_k = rows - mean_kept
-        miss = all_rows - mean
-        miss[where] -= x_k
+        x, x_k = all_rows - mean, rows - mean_kept
         gram += x_k @ x_k.T
-        error += miss @ x_k.T
+        cross += x @ x_k.T
     weight = ridge * float(gram.diagonal().mean())
     if not 0.0 < weight < np.inf:
         return identity
+    cross[where] -= gram
     gram.diagonal().add_(weight)
     factor = torch.linalg.cholesky(gram)
-    return identity + torch.cholesky_solve(error.T, factor).T
+    return identity + torch.cholesky_solve(cross.T, factor).T
 
 
-def _mean(batches: Sequence[Tensor]) -> Tensor:
-    totals = torch.stack([rows.sum(1, keepdim=True, dtype=torch.float64) for rows in batches])
-    return (totals.sum(0) / sum(rows.shape[1] for rows in batches)).to(batches[0].dtype)
+def _mean(batches: Sequence[Tensor], centre: bool) -> Tensor:
+    """The mean of each row over all batches, or zeros. Shapes: each `[C, M]` -> `[C, 1]`."""
+    total = torch.stack([rows.sum(1, keepdim=True) for rows in batches]).double().sum(0)
+    mean = total / sum(rows.shape[1] for rows in batches)
+    return (mean if centre else torch.zeros_like(mean)).to(batches[0].dtype)

@@ -22,7 +22,7 @@ INLINE = {"#010101": "var(--ink)", "#020202": "var(--accent)", "#030303": "var(-
 """Colours that stand for those of the page that a picture is part of."""
 INK, ACCENT, MUTED = INLINE
 
-SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "onnxprune", "font.size": 10.0}
+SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "onnxprune", "font.size": 10.0}
 
 
 def run_plot(points: Sequence[Mapping[str, float]], floor: float | None = None) -> str:
@@ -37,7 +37,7 @@ def run_plot(points: Sequence[Mapping[str, float]], floor: float | None = None) 
         figure = Figure(figsize=(7.2, 3.4), layout="constrained")
         axes = figure.add_subplot()
         rates = [p["rate"] for p in points]
-        style = {"marker": "o", "markersize": 3.5}
+        style: dict[str, Any] = {"marker": "o", "markersize": 3.5}
         means, harmonics = [p["mean"] for p in points], [p["harmonic"] for p in points]
         axes.plot(rates, means, color=MUTED, linewidth=1.2, label="mean", **style)
         axes.plot(rates, harmonics, color=ACCENT, linewidth=2, label="harmonic mean", **style)

@@ -130,7 +130,8 @@ class Reader:
 
     def mean(self, y: Tensor) -> Tensor:
         """Return the mean of each output channel. Shapes: y `[N, o, *]` -> `[o]`."""
-        return y.movedim(self.made, 0).flatten(1).double().mean(1)
+        others = [axis for axis in range(y.ndim) if axis != self.made]
+        return y.mean(others).double()
 
 
 def stride(size: int, wide: int) -> int:

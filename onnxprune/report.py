@@ -275,9 +275,7 @@ def _classes(run: Run, before: Mapping[str, Any], after: Mapping[str, Any]) -> s
     first, rest = order[:SHOWN_CLASSES], sorted(order[SHOWN_CLASSES:])
     note = f'<p class="muted">The {len(first)} classes that lost most, of {len(seen)}.</p>'
     other = _details(f"The other {len(rest)} classes", _table(headings, [body[k] for k in rest]))
-    return _section(
-        "Class accuracies", note + _table(headings, [body[k] for k in first]) + other
-    )
+    return _section("Class accuracies", note + _table(headings, [body[k] for k in first]) + other)
 
 
 def _layers(run: Run) -> str:
@@ -292,9 +290,7 @@ def _layers(run: Run) -> str:
         )
         for one in run.report["layers"]
     ]
-    return _section(
-        "Removed filters", _table(("Convolution", "Filters", "Removed", "Share"), body)
-    )
+    return _section("Removed filters", _table(("Convolution", "Filters", "Removed", "Share"), body))
 
 
 def _steps(run: Run) -> str:

@@ -187,7 +187,7 @@ def _prober(graph: Graph, data: Data | None, settings: Settings) -> Any:
         return None
     from onnxprune.damage import measure_damage, reference_outputs
 
-    where = {"device": settings.device, "batch_size": settings.batch_size}
+    where: dict[str, Any] = {"device": settings.device, "batch_size": settings.batch_size}
     held: list[Any] = []
 
     def probe(current: Graph, groups: ChannelGroups, probes: list[BoolArray], weights: Any) -> Any:
@@ -294,7 +294,7 @@ def describe(
     }
     if data is None:
         return figures
-    where = {"device": settings.device, "threads": settings.threads}
+    where: dict[str, Any] = {"device": settings.device, "threads": settings.threads}
     figures["latency_ms"] = evaluate.latency(model, shape=data.x.shape[1:], **where)
     if accuracy is None:
         accuracy = evaluate.Evaluator(data, batch_size=settings.batch_size, **where)(model)

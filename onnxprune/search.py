@@ -51,6 +51,11 @@ class Measured(Protocol):
     """What the controllers need to know of an evaluation: see `onnxprune.evaluate.Accuracy`."""
 
     @property
+    def mean(self) -> float:
+        """Mean of the class accuracies."""
+        ...
+
+    @property
     def harmonic(self) -> float:
         """Harmonic mean of the class accuracies."""
         ...

@@ -31,6 +31,9 @@ Array = npt.NDArray[Any]
 SMALL = 1024
 """Elements; larger tensors are never shape arithmetic, their values are not followed."""
 
+KEEPS_SHAPE = frozenset({"GroupNormalization"})
+"""Operators whose schema infers nothing, and whose output is like their first input."""
+
 RANDOM = frozenset({"RandomNormal", "RandomUniform", "Multinomial", "Bernoulli", "Dropout"})
 
 
@@ -86,6 +89,8 @@ class Facts:
         present = [name for name in node.inputs if name]
         if any(name not in self.types for name in present):
             return {}
+        if node.op_type in KEEPS_SHAPE and not node.domain:
+            return {node.outputs[0]: self.types[node.inputs[0]]}
         known = {n: numpy_helper.from_array(self.values[n]) for n in present if n in self.values}
         try:
             return infer_node_outputs(
@@ -114,12 +119,26 @@ class Facts:
         present = [name for name in node.inputs if name]
         if any(name not in self.values for name in present):
             return
-        evaluator = ReferenceEvaluator(node.proto, opsets=dict(self.opsets))
-        results = evaluator.run(None, {name: self.values[name] for name in present})
+        try:
+            results = self._run(node, present)
+        except (TypeError, ValueError, RuntimeError, LookupError) as error:
+            logger.debug("%s: no value: %s", node, error)
+            return
         sources = frozenset[str]().union(*(self.counts[name] for name in present))
-        for name, value in zip(node.outputs, results, strict=False):
-            if name:
-                self._set_value(name, np.asarray(value), sources)
+        for name, value in zip(filter(None, node.outputs), results, strict=True):
+            self._set_value(name, np.asarray(value), sources)
+
+    def _run(self, node: Node, present: Iterable[str]) -> list[Array]:
+        """Evaluate one node by ONNX's reference, in the model's own opset.
+
+        In a graph: given a bare node, the evaluator takes the newest opset.
+        """
+        graph = onnx.GraphProto(node=[node.proto])
+        graph.input.extend(onnx.ValueInfoProto(name=name) for name in present)
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.outputs if name)
+        evaluator = ReferenceEvaluator(graph, opsets={"": 1, **self.opsets})
+        feeds = {name: self.values[name] for name in present}
+        return list(evaluator.run(None, feeds))
 
     def _set_value(self, name: str, value: Array, sources: Iterable[str]) -> None:
         self.values[name] = value

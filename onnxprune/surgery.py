@@ -149,8 +149,12 @@ class Constants:
         name = next(n for n in (f"{hint}_{k}" for k in range(1 << 30)) if n not in self._taken)
         self._taken.add(name)
         tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
-        self._model.graph.initializer.append(tensor)
-        self._places[name] = self._model.graph.initializer[-1]
+        graph = self._model.graph
+        graph.initializer.append(tensor)
+        if self._model.ir_version < 4:  # there, every initializer is an input as well
+            info = helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
+            graph.input.append(info)
+        self._places[name] = graph.initializer[-1]
         return tensor
 
 
@@ -255,6 +259,7 @@ def _apply(edit: Edit, node: Node, proto: NodeProto, facts: Facts, constants: Co
     if edit.op_type is not None:
         proto.op_type = edit.op_type
     for index, array in edit.inputs.items():
+        proto.input.extend([""] * (index + 1 - len(proto.input)))
         own = constants.add(f"{proto.input[index] or node.name}_pruned", array)
         facts.set_constant(own.name, own)
         proto.input[index] = own.name

@@ -66,6 +66,18 @@ def totals(inspection: Mapping[str, Any]) -> str:
     )
 
 
+def step_line(figures: Mapping[str, Any]) -> str:
+    """Return one line about a step of a run: what is gone, what is left, what it cost."""
+    parts = [
+        f"{percent(figures['rate'])} removed",
+        f"{figures['params']:,} parameters",
+        f"{figures['macs']:,} MACs",
+    ]
+    if "harmonic" in figures:
+        parts.append(f"harmonic mean {figures['harmonic']:.4f}")
+    return ", ".join(parts)
+
+
 def curve_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return the area under each curve and what it took to draw it."""
     table = _table("method", "AUC mean", "AUC harmonic", "evaluations", "seconds")

@@ -59,14 +59,14 @@ def shares_right(model: Path, folder: Path) -> dict[str, float]:
 def test_shipped_model_recognises_its_test_images() -> None:
     shares = shares_right(fashion_mnist.MODEL, fashion_mnist.TEST)
     assert tuple(shares) == train.CLASSES
-    assert np.mean(list(shares.values())) >= 0.9
+    assert np.mean(list(shares.values())) >= 0.92
     assert min(shares.values()) >= 0.6  # shirts are hard
 
 
 def test_shipped_model_recognises_its_reference_images() -> None:
     shares = shares_right(fashion_mnist.MODEL, fashion_mnist.REFERENCE)
     assert tuple(shares) == train.CLASSES
-    assert np.mean(list(shares.values())) >= 0.9
+    assert np.mean(list(shares.values())) >= 0.92
 
 
 def test_shipped_reference_and_test_share_no_image() -> None:

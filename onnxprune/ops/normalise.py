@@ -152,24 +152,6 @@ def group_normalization(
     return functional.group_norm(x, num_groups, scale, bias, epsilon)
 
 
-@op(
-    "GroupNormalization",
-    Axes("N C *, *, * -> N C *", why=SHARES),
-    since=(18,),
-    relevance=Relevance.PASS,
-)
-def group_normalization_18(
-    x: Tensor, scale: Tensor, bias: Tensor, /, *, epsilon: float = 1e-5, num_groups: int
-) -> Tensor:
-    """Normalise each group of channels, with one scale and bias for each group.
-
-    Shapes: x `[N, C, *]`, scale and bias `[num_groups]`.
-    Source: ONNX operator GroupNormalization-18.
-    """
-    scale, bias = (v.repeat_interleave(x.shape[1] // num_groups) for v in (scale, bias))
-    return functional.group_norm(x, num_groups, scale, bias, epsilon)
-
-
 def _tail_channels(site: Site) -> How:
     rank = site.rank()
     if rank == 0:

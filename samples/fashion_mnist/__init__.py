@@ -3,6 +3,9 @@
 `MODEL` reads images [N, 1, 28, 28] in 0..1. `REFERENCE` (20 images per class) and `TEST` (30 per
 class) hold one folder per class, named so that alphabetical order is label order; the training
 saw neither. `train.py` beside this file made all three.
+
+The images are Fashion-MNIST's, Copyright (c) 2017 Zalando SE, under the MIT licence, whose text
+is in this project's LICENSE.
 """
 
 from importlib.resources import files

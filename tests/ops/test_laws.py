@@ -1,5 +1,7 @@
 """The laws, written once and held by every case of every operator."""
 
+from functools import cache
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -10,12 +12,19 @@ from onnxprune.channels import BoolArray, ChannelGroups, find_groups
 from onnxprune.graph import Graph
 from onnxprune.mirror import Mirror
 from onnxprune.surgery import mask, prune
-from tests.ops.cases import CASES, Array, Case
+from tests.ops.cases import CASES
+from tests.ops.sandwich import Array, Case
 
 RTOL = 1e-5
 """Of the largest output: float32 sums of some hundred terms, in another order."""
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@cache
+def analysed(case: Case) -> tuple[Graph, ChannelGroups]:
+    graph = Graph(case.model)
+    return graph, find_groups(graph)
 
 
 def run(model: ModelProto, feeds: dict[str, Array]) -> list[Array]:
@@ -61,7 +70,7 @@ def identity(model: ModelProto) -> list[object]:
 
 @each_case
 def test_mirror_agrees_with_onnxruntime(case: Case) -> None:
-    model = case.model()
+    model = case.model
     mirror = Mirror(Graph(model), device="cpu")
     for batch in case.batches:
         feeds = case.feeds(batch)
@@ -72,7 +81,7 @@ def test_mirror_agrees_with_onnxruntime(case: Case) -> None:
 
 @each_case
 def test_channels_found_are_as_declared(case: Case) -> None:
-    groups = find_groups(Graph(case.model()))
+    _, groups = analysed(case)
     assert int(groups.removable.sum()) == case.removable, groups.reasons
     if case.why:
         assert any(case.why in reason for reason in groups.reasons.values()), groups.reasons
@@ -80,9 +89,8 @@ def test_channels_found_are_as_declared(case: Case) -> None:
 
 @each_case
 def test_pruned_equals_masked(case: Case) -> None:
-    model = case.model()
-    graph = Graph(model)
-    groups = find_groups(graph)
+    model = case.model
+    graph, groups = analysed(case)
     for seed in range(2):
         dead = half(groups, seed)
         if not dead.any():
@@ -99,9 +107,8 @@ def test_pruned_equals_masked(case: Case) -> None:
 
 @each_case
 def test_nothing_removed_is_nothing_changed(case: Case) -> None:
-    model = case.model()
-    graph = Graph(model)
-    groups = find_groups(graph)
+    model = case.model
+    graph, groups = analysed(case)
     nothing = np.zeros(len(groups), np.bool_)
     before = model.SerializeToString(deterministic=True)
     assert prune(graph, groups, nothing).SerializeToString(deterministic=True) == before

@@ -1,0 +1,203 @@
+"""What happens around every command: where it writes, how it fails, how it is interrupted.
+
+Results go to stdout, everything else to stderr: on a terminal as a live line, in a log as plain
+lines. A failure is one line that starts with `error:`; `-vv` shows where it came from.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from onnxprune.errors import OnnxPruneError, SurgeryError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+NAME = "onnxprune"
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+"""Exit statuses."""
+
+LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
+WIDTH = 160
+"""Columns of a table that goes into a file or a pipe."""
+
+
+class Screen:
+    """Where a command writes, and how much."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.arguments = list(arguments)
+        self.volume = 0
+
+    @cached_property
+    def out(self) -> Console:
+        """For results."""
+        return _console(stderr=False)
+
+    @cached_property
+    def err(self) -> Console:
+        """For everything else."""
+        return _console(stderr=True)
+
+    def set_volume(self, volume: int) -> None:
+        """Show errors only (-1), warnings (0), steps (1), or all there is (2)."""
+        self.volume = volume
+        level = LEVELS.get(volume, logging.DEBUG)
+        for name in (NAME, "py.warnings"):
+            logger = logging.getLogger(name)
+            logger.handlers = [h for h in logger.handlers if not isinstance(h, _ToScreen)]
+            logger.addHandler(_ToScreen(self))
+            logger.setLevel(level)
+        logging.getLogger("py.warnings").disabled = volume < 1
+        logging.getLogger("matplotlib").setLevel(max(level, logging.ERROR))
+
+    def print(self, *what: object) -> None:
+        """Print results."""
+        for one in what:
+            self.out.print(one, soft_wrap=isinstance(one, str))
+
+    def say(self, line: str) -> None:
+        """Tell how things are going, unless that is unwanted."""
+        if self.volume >= 0:
+            self.err.print(line, soft_wrap=True)
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        """Follow something that takes a while."""
+        if self.volume < 0 or not self.err.is_terminal:
+            yield Progress(self)
+            return
+        from rich import progress
+
+        columns = (
+            progress.SpinnerColumn(),
+            progress.BarColumn(20),
+            progress.TextColumn("{task.description}", markup=False),
+            progress.TimeElapsedColumn(),
+        )
+        with progress.Progress(*columns, console=self.err, transient=True) as live:
+            yield Progress(self, live, live.add_task(title, total=None))
+
+    @contextmanager
+    def resumable(self, run_dir: str | Path | None) -> Iterator[None]:
+        """Tell how to go on after Ctrl-C."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if run_dir is None:
+                fail("interrupted; nothing was kept: with --run-dir DIR a run can be resumed")
+            again = [a for a in self.arguments if a != "--resume"]
+            command = shlex.join([NAME, *again, "--resume"])
+            fail(f"interrupted; continue with: {command}", INTERRUPTED)
+
+
+class Progress:
+    """The steps of something that takes a while: a live line, or one plain line for each."""
+
+    def __init__(self, screen: Screen, live: Any = None, task: Any = None) -> None:
+        self._screen, self._live, self._task = screen, live, task
+
+    def step(self, line: str, share: float | None = None) -> None:
+        """Show where things are; `share` says how much is done, where that is known."""
+        if self._live is None:
+            self._screen.say(line)
+            return
+        total = None if share is None else 1.0
+        self._live.update(self._task, description=line, completed=share or 0.0, total=total)
+
+
+class Program(click.Group):
+    """The command line as a whole: whatever happens in a command ends here."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they are used, not that of letters."""
+        return list(self.commands)
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run a command and exit: 0, 1 (error), 2 (usage), 130 (interrupted)."""
+        given = extra.pop("args", None)
+        given = given if given is not None else args[0] if args else None
+        arguments = list(sys.argv[1:] if given is None else given)
+        screen = Screen(arguments)
+        extra |= {"standalone_mode": False, "prog_name": NAME, "obj": screen}
+        logging.captureWarnings(True)
+        try:
+            code = super().main(arguments, **extra)
+        except click.exceptions.Abort:
+            fail("interrupted", INTERRUPTED)
+        except click.UsageError as error:
+            _misused(error)
+        except click.ClickException as error:
+            fail(error.format_message())
+        except Exception as error:  # whatever it is, it becomes one line
+            if screen.volume > 1:
+                traceback.print_exc()
+            fail(_describe(error))
+        finally:
+            logging.captureWarnings(False)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(line: str, code: int = FAILED) -> NoReturn:
+    """Print one line and exit."""
+    click.echo(f"error: {' '.join(line.split())}", err=True)
+    sys.exit(code)
+
+
+def use_threads(threads: int) -> None:
+    """Hold torch to a number of threads, too; it reads this when it is first imported."""
+    if threads > 0:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def _misused(error: click.UsageError) -> NoReturn:
+    if "\n" in error.message:  # not even a command was given: the text is the help
+        click.echo(error.message, err=True)
+        sys.exit(MISUSED)
+    path = error.ctx.command_path if error.ctx is not None else NAME
+    fail(f"{error.format_message().rstrip('.')}; see {path} --help", MISUSED)
+
+
+def _describe(error: Exception) -> str:
+    """Say in one line what is wrong, and what to do about it."""
+    if isinstance(error, OnnxPruneError) and not isinstance(error, SurgeryError):
+        return str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory; lower --batch-size or --per-class"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, SurgeryError):
+        return f"internal error: {error}; this is our mistake: report it with the model"
+    kind = type(error).__name__
+    return f"internal error: {kind}: {error}; run again with -vv and report what it shows"
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH
+    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+
+
+class _ToScreen(logging.Handler):
+    """Log lines go where the progress goes, so that neither breaks the other."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__()
+        self._screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        self._screen.err.print(f"{level}{record.getMessage()}", soft_wrap=True)

@@ -1,0 +1,157 @@
+"""A case: a few nodes, and the model that stands around them.
+
+x_image -> 1x1 Conv -> x [N, 4, 5, 5] -> the nodes -> y -> 1x1 Conv -> y_out
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper
+
+from onnxprune.graph import node_of, start_facts
+
+Array = npt.NDArray[Any]
+IMAGES = 3
+"""Channels of the images, and of what comes out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """`removable` channels may go; where others may not, `why` is part of the reason."""
+
+    body: str
+    removable: int
+    tensors: dict[str, Any]
+    opset: int = 17
+    batch: int | None = None
+    why: str = ""
+
+    def __str__(self) -> str:
+        short = re.sub(r"\s+|\w+ = ", "", self.body)[:60]
+        return f"{short}@{self.opset}"
+
+    @property
+    def nodes(self) -> list[NodeProto]:
+        return [onnx.parser.parse_node(line) for line in self.body.split(";")]
+
+    @property
+    def versions(self) -> set[tuple[str, int]]:
+        """The operators of the body, each with its since-version."""
+        return {(n.op_type, node_of(n, {"": self.opset}).version) for n in self.nodes}
+
+    @cached_property
+    def model(self) -> ModelProto:
+        """The sandwich."""
+        return _Sandwich(self).model
+
+    def feeds(self, batch: int, seed: int = 1) -> dict[str, Array]:
+        """Random images for every branch."""
+        rng = np.random.default_rng(seed)
+        return {
+            f"{name}_image": rng.normal(size=(batch, IMAGES, *_space(shape))).astype(np.float32)
+            for name, shape in self.tensors.items()
+            if isinstance(shape, tuple)
+        }
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        return (1, 3) if self.batch is None else (self.batch,)
+
+
+class _Sandwich:
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.rng = np.random.default_rng(0)
+        self.nodes: list[NodeProto] = []
+        self.inputs: list[ValueInfoProto] = []
+        self.constants: list[TensorProto] = []
+        for name, value in case.tensors.items():
+            if isinstance(value, tuple):
+                self._branch(name, value)
+            else:
+                self.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        self.nodes += case.nodes
+        read = {name for node in case.nodes for name in node.input}
+        ends = [n for node in case.nodes for n in node.output if n and n not in read]
+        types = self._types()
+        lasts = [self._tail(name, types[name].tensor_type) for name in ends]
+        types = self._types()
+        self.model = self._make([_open(name, types[name].tensor_type) for name in lasts])
+        onnx.checker.check_model(self.model, full_check=True)
+
+    def _types(self) -> dict[str, TypeProto]:
+        model = self._make([])
+        facts = start_facts(model)
+        for node in model.graph.node:
+            facts.follow(node_of(node, facts.opsets))
+        return facts.types
+
+    def _make(self, outputs: list[ValueInfoProto]) -> ModelProto:
+        graph = helper.make_graph(
+            self.nodes, "case", self.inputs, outputs, initializer=self.constants
+        )
+        return helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", self.case.opset)], ir_version=8
+        )
+
+    def _add(self, op_type: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(
+            helper.make_node(op_type, inputs, [output], name=f"{output}_node", **attributes)
+        )
+        return output
+
+    def _weight(self, name: str, *shape: int) -> str:
+        self.constants.append(numpy_helper.from_array(weights(*shape, rng=self.rng), name))
+        return name
+
+    def _branch(self, name: str, shape: tuple[int, ...]) -> None:
+        """x_image -> Conv -> x, of any rank from 2 up."""
+        space = _space(shape)
+        size = (self.case.batch or "N", IMAGES, *space)
+        self.inputs.append(helper.make_tensor_value_info(f"{name}_image", TensorProto.FLOAT, size))
+        weight = self._weight(f"{name}_weight", shape[0], IMAGES, *(1,) * len(space))
+        bias = self._weight(f"{name}_bias", shape[0])
+        flat = len(shape) == 1
+        self._add("Conv", [f"{name}_image", weight, bias], f"{name}_conv" if flat else name)
+        if flat:
+            self._add("Flatten", [f"{name}_conv"], name)
+
+    def _tail(self, name: str, kind: TypeProto.Tensor) -> str:
+        """Y -> Conv or Gemm -> y_out, or y itself where it has no channels; the last name."""
+        sizes = [dim.dim_value for dim in kind.shape.dim]
+        last = name
+        if kind.elem_type != TensorProto.FLOAT:
+            last = self._add("Cast", [last], f"{name}_float", to=TensorProto.FLOAT)
+        if len(sizes) == 2 and sizes[1]:
+            wide = [last, self._weight(f"{name}_tail", sizes[1], IMAGES)]
+            wide += [self._weight(f"{name}_tail_bias", IMAGES)]
+            last = self._add("Gemm", wide, f"{name}_out")
+        elif len(sizes) > 2 and sizes[1]:
+            ones = (1,) * (len(sizes) - 2)
+            wide = [last, self._weight(f"{name}_tail", IMAGES, sizes[1], *ones)]
+            last = self._add("Conv", wide, f"{name}_out")
+        return last
+
+
+def _open(name: str, kind: TypeProto.Tensor) -> ValueInfoProto:
+    """An output whose rank is declared, and no size."""
+    sizes = [f"{name}_{k}" for k in range(len(kind.shape.dim))]
+    return helper.make_tensor_value_info(name, kind.elem_type, sizes)
+
+
+def _space(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[1:] or (1,)
+
+
+def weights(*shape: int, rng: np.random.Generator | None = None) -> Array:
+    """Random weights, none of them near 0."""
+    rng = rng or np.random.default_rng(len(shape) + sum(shape))
+    signs = rng.choice([-1.0, 1.0], shape)
+    return np.asarray(signs * rng.uniform(0.2, 1.0, shape), np.float32)
