@@ -1,4 +1,4 @@
-"""Which channels of a graph must go together, and which must stay and why. No operator is named here.
+"""Which channels must go together, and which must stay and why. No operator is named here.
 
 Every tensor is a box: along an axis it is **cut** into labelled positions, and removing a label
 removes its positions from every cut that holds it. An axis without a cut never shrinks. One walk
@@ -36,7 +36,7 @@ STAYS = -1
 
 @dataclass(frozen=True)
 class Filters:
-    """The filters of one convolution node: `channels[k]` is the channel that filter k belongs to."""
+    """The filters of one convolution: `channels[k]` is the channel that filter k belongs to."""
 
     node: str
     weight: str
@@ -183,9 +183,7 @@ def _number(
     number[order] = np.arange(order.size)
     of = number[classes.of]
     of[0] = STAYS
-    filters = tuple(
-        Filters(name, weight, output, of[cut]) for name, weight, output, cut in sources
-    )
+    filters = tuple(Filters(name, weight, output, of[cut]) for name, weight, output, cut in sources)
     owned = {t: dict(_owned(axes, of)) for t, axes in cuts.items()}
     owned = {t: axes for t, axes in owned.items() if axes}
     reasons = {int(number[c]): why for c, why in classes.reason.items() if number[c] >= 0}
@@ -201,7 +199,9 @@ def _owned(axes: Mapping[int, IntArray], of: IntArray) -> Iterator[tuple[int, In
             yield axis, channels
 
 
-def _connect(cuts: Cuts, filters: Sequence[Filters], count: int) -> tuple[IntArray, tuple[str, ...]]:
+def _connect(
+    cuts: Cuts, filters: Sequence[Filters], count: int
+) -> tuple[IntArray, tuple[str, ...]]:
     """Group the channels that share a convolution; number groups by first appearance."""
     ties = Labels(count + 1)
     for found in filters:

@@ -306,11 +306,10 @@ class _Writer:
         self.constants = Constants(self.model)
 
     def shift(self, reader: Reader, shift: Tensor) -> None:
-        """Add to the bias of a node; one that others read too is left to them. Shapes: `[o]`."""
+        """Move a node's bias; one that others read too is left to them. Shapes: `[o]`."""
         proto = self.model.graph.node[reader.index]
         index = reader.bias
-        if index is None:
-            return
+        assert index is not None
         added = shift.cpu().numpy() / reader.bias_scale
         name = proto.input[index] if index < len(proto.input) else ""
         bias = self.constants.array(name) if name else np.zeros(1, self._dtype(reader))

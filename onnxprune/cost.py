@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds: of a model, of a plan, and what each channel saves. No operator is named.
+"""Parameters and multiply-adds of a model, and what each channel saves. No operator is named.
 
 A node that weighs repeats its weight once per output position, so its multiply-adds are
 `positions * elements of the weight`, before and after pruning alike: positions do not change.

@@ -14,7 +14,7 @@ The others have no common unit and are divided by their layer's norm (Molchanov 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxprune.batches import batches_of
 from onnxprune.channels import ChannelGroups, Filters
-from onnxprune.data import Data, IntArray
+from onnxprune.data import Data
 from onnxprune.errors import DataError, InvalidModel, UnknownName
 from onnxprune.graph import Graph
 from onnxprune.mirror import Mirror, Trace
 from onnxprune.ops._torch import functional, torch
-from onnxprune.relevance import relevance
+from onnxprune.relevance import check_labels, relevance
 from onnxprune.routes import find_logits
 from onnxprune.rules import RULES, find_rule
 from onnxprune.scores import ALL, FloatArray
@@ -114,7 +115,7 @@ def _class_means(
         raise DataError(f"samples: label {count.size - 1}, but {len(data.classes)} class names")
     sums = {name: np.zeros((len(data.classes), size)) for name, size in tensors.items()}
     done = 0
-    for x, y in _batches(mirror, data, batch_size):
+    for x, y in batches_of(mirror, data, batch_size):
         padded = np.concatenate([y, np.repeat(y[-1:], len(x) - len(y))])
         labels = torch.from_numpy(padded).to(mirror.device)
         found = measure(mirror, x, labels, tensors)
@@ -127,35 +128,6 @@ def _class_means(
             for name in sorted(tensors.keys() - found.keys()):
                 logger.warning("convolution output '%s' has no way to the output: scores 0", name)
     return {name: total / np.maximum(count, 1)[:, None] for name, total in sums.items()}
-
-
-def _batches(mirror: Mirror, data: Data, size: int) -> Iterator[tuple[npt.NDArray[Any], IntArray]]:
-    """Batches of samples and their labels; where the model fixes a batch size, of that size.
-
-    The last batch is then filled with copies that have no label.
-    """
-    image = mirror.graph.image
-    shape, dynamic = mirror.graph.shape(image), mirror.graph.dynamic(image)
-    fixed = shape[0] if shape and dynamic and not dynamic[0] else 0
-    if fixed and len(data) > 1 and _scales(mirror, data.x[:2]):
-        fixed = 0
-    size = fixed or size
-    for first in range(0, len(data), size):
-        x, y = data.x[first : first + size], data.y[first : first + size]
-        if len(x) < fixed:
-            x = np.concatenate([x, np.repeat(x[-1:], fixed - len(x), axis=0)])
-        yield x, y
-
-
-def _scales(mirror: Mirror, x: npt.NDArray[Any]) -> bool:
-    """Whether a model with a fixed batch size takes another one: two samples as one by one."""
-    try:
-        with torch.no_grad():
-            both = mirror(x)
-            single = torch.cat([mirror(x[k : k + 1]) for k in range(2)])
-    except InvalidModel:
-        return False
-    return both.shape == single.shape and bool(torch.allclose(both, single, 1e-3, 1e-3))
 
 
 def _gather(
@@ -235,7 +207,7 @@ def taylor(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Collection[s
                 break
             for name in spent:
                 env.pop(name, None)
-        loss = functional.cross_entropy(env[logits].flatten(1), y, reduction="sum")
+        loss = _loss(env[logits].flatten(1), y)
         grads = torch.autograd.grad(loss, list(kept.values()), allow_unused=True)
     with torch.no_grad():
         return {
@@ -243,6 +215,15 @@ def taylor(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Collection[s
             for name, grad in zip(kept, grads, strict=True)
             if grad is not None
         }
+
+
+def _loss(logits: Tensor, y: Tensor) -> Tensor:
+    """The summed cross-entropy of the true classes; a single logit is that of class 1."""
+    check_labels(y, logits.shape[1])
+    if logits.shape[1] == 1:
+        truth = y.clamp(0, 1)[:, None].to(logits.dtype)
+        return functional.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
+    return functional.cross_entropy(logits, y, reduction="sum")
 
 
 def activation(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Collection[str]) -> Trace:

@@ -19,8 +19,9 @@ from onnxprune.errors import UnknownName
 from onnxprune.evaluate import Evaluator
 from onnxprune.plan import Floor, Target, share_removed
 from onnxprune.run import make_task, open_model
-from onnxprune.search import CONTROLLERS, STRIDE, search
+from onnxprune.search import CONTROLLERS, search
 from onnxprune.settings import Settings
+from onnxprune.task import STRIDE
 
 LAST_RATE = 0.95
 """Where the curves end: with fewer filters nothing works any more."""

@@ -76,7 +76,7 @@ def measure_damage(
             for k, logits in enumerate(outputs):
                 distance = (before.exp() * (before - log_probabilities(logits))).sum(1)
                 total[k] += float((distance * share).sum())
-    return np.maximum(total[1:] - total[0], 0.0)
+    return np.asarray(np.maximum(total[1:] - total[0], 0.0))
 
 
 def _sample_weights(data: Data, class_weights: FloatArray) -> FloatArray:

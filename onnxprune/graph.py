@@ -147,7 +147,7 @@ class Graph:
                 f"({', '.join(self.inputs)}); expected one image input; only inspect, apply and "
                 f"the data-free criteria work on this model"
             )
-        return self.inputs[0]
+        return str(self.inputs[0])
 
     @cached_property
     def image_form(self) -> tuple[tuple[int | None, ...], np.dtype[Any]]:
@@ -214,7 +214,8 @@ def load_model(source: Source) -> ModelProto:
         model = onnx.load(str(path))
     except (DecodeError, ValueError) as error:
         raise InvalidModel(
-            f"{path}: not an ONNX model, or cut short ({path.stat().st_size} bytes); export it again"
+            f"{path}: not an ONNX model, or cut short ({path.stat().st_size} bytes); "
+            f"export it again"
         ) from error
     except (OSError, onnx.checker.ValidationError) as error:
         raise InvalidModel(f"{path}: cannot be read ({_first_line(error)})") from error

@@ -29,8 +29,8 @@ from onnxprune.files import make_folder, write_whole
 from onnxprune.graph import save_model
 from onnxprune.plan import Plan
 from onnxprune.report import write_page
-from onnxprune.search import State
 from onnxprune.settings import Settings
+from onnxprune.task import State
 
 CONFIG, JOURNAL, PLAN = "config.json", "journal.jsonl", "plan.json"
 MODEL, REPORT, PAGE = "pruned.onnx", "report.json", "report.html"

@@ -34,9 +34,7 @@ class Number(click.FloatRange):
         return found
 
 
-def _sizes(
-    ctx: click.Context, param: click.Parameter, value: str | None
-) -> tuple[int, ...] | None:
+def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     """Read the shape of one sample, such as 3,224,224."""
     try:
         return None if value is None else tuple(int(size) for size in value.split(","))

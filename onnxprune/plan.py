@@ -157,8 +157,10 @@ class Floor:
 
 @dataclass(frozen=True)
 class Limits:
-    """What is spared: at least `min_channels` on every axis, at most `max_layer_rate` of a group,
-    and only groups with a convolution that matches `include` and none that matches `exclude`.
+    """What is spared.
+
+    At least `min_channels` on every axis stay, at most `max_layer_rate` of a group goes, and only
+    from groups with a convolution that matches `include` and none that matches `exclude`.
     """
 
     min_channels: int = 1

@@ -45,6 +45,15 @@ def run_plot(points: Sequence[Mapping[str, float]], floor: float | None = None) 
             axes.axhline(floor, color=INK, linewidth=1, linestyle=":", label="floor")
         lowest = min([*means, *harmonics, *([] if floor is None else [floor])])
         _frame(axes, INK, lowest=lowest, last=max(rates))
+        axes.legend(
+            frameon=False,
+            labelcolor=INK,
+            fontsize=9,
+            ncols=3,
+            loc="lower right",
+            bbox_to_anchor=(1, 1),
+            borderaxespad=0,
+        )
         svg = _svg(figure)
     for colour, variable in INLINE.items():
         svg = svg.replace(colour, variable)
@@ -60,7 +69,7 @@ def write_curve_plot(methods: Mapping[str, Mapping[str, Any]], path: str | Path)
     from matplotlib.figure import Figure
 
     with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(10, 4.6), layout="constrained")
+        figure = Figure(figsize=(10, 4.2 + 0.22 * len(methods)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
         panels = ((left, "mean", "Mean of the classes"), (right, "harmonic", "Harmonic mean"))
         for axes, kind, title in panels:
@@ -76,6 +85,7 @@ def write_curve_plot(methods: Mapping[str, Mapping[str, Any]], path: str | Path)
                 )
             axes.set_title(title)
             _frame(axes, "#222222", lowest=0.0, last=1.0)
+            axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.12))
         right.set_ylabel("")
         picture = io.BytesIO()
         if Path(path).suffix == ".svg":
@@ -86,21 +96,18 @@ def write_curve_plot(methods: Mapping[str, Mapping[str, Any]], path: str | Path)
 
 
 def _frame(axes: Axes, ink: str, *, lowest: float, last: float) -> None:
-    """Axes, labels, grid and legend."""
-    from matplotlib.ticker import PercentFormatter
-
+    """Draw axes, their labels and a grid."""
     axes.set_xlabel("Removed share of the removable filters", color=ink)
     axes.set_ylabel("Class accuracy", color=ink)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1.0))
+        axis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
     axes.tick_params(colors=ink)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(ink)
     axes.set_xlim(0, max(last * 1.02, 0.05))
-    axes.set_ylim(max(0.0, lowest - 0.15 * (1 - lowest) - 0.02) if lowest else 0, 1.02)
+    axes.set_ylim(max(0.0, lowest - 0.15 * (1 - lowest) - 0.01), 1.0)
     axes.grid(color=ink, alpha=0.12, linewidth=0.8)
-    axes.legend(frameon=False, labelcolor=ink, fontsize=9, loc="lower left")
 
 
 def _svg(figure: Figure, *, header: bool = False) -> str:

@@ -13,7 +13,7 @@ A node is left out, and so stays as it is, when
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -211,8 +211,6 @@ def _place(
     if len(read) != 1 or len(written) != 1 or any(len(names) != 1 for _, names in named):
         return None
     (into, letter), (out, other) = read[0], written[0]
-    if letter not in given or not letter[0].islower():
-        return None
     return into, out, given[letter], made[other]
 
 
@@ -233,32 +231,26 @@ def _flattened(
     graph: Graph, groups: ChannelGroups, name: str, channels: IntArray
 ) -> IntArray | None:
     """Return `channels` if the tensor is a flattened map, each filling equally many places."""
-    for source in _sources(graph, name):
-        shape, cut = graph.shape(source), groups.cuts.get(source, {})
-        if shape is None or len(cut) != 1:
+    source = name
+    while len(graph.shape(source) or ()) <= 2:
+        node = graph.producers.get(source)
+        if node is None or not _carries(graph, node):
             return None
-        if len(shape) > 2:
-            width = len(next(iter(cut.values())))
-            counts = np.unique(channels, return_counts=True)[1]
-            even = channels.min() >= 0 and (counts * width == channels.size).all()
-            return channels if even and width < channels.size else None
-    return None
+        source = node.inputs[0]
+    cut = groups.cuts.get(source, {})
+    width = next((len(owners) for owners in cut.values()), 0)
+    counts = np.unique(channels, return_counts=True)[1]
+    even = len(cut) == 1 and channels.min() >= 0 and (counts * width == channels.size).all()
+    return channels if even and width < channels.size else None
 
 
-def _sources(graph: Graph, name: str) -> Iterator[str]:
-    """Yield a tensor, and those that it is a rearranged or element-wise changed copy of."""
-    while True:
-        yield name
-        node = graph.producers.get(name)
-        op = None if node is None else find_op(node)
-        if node is None or op is None:
-            return
-        how = op.channels(site_of(graph, node, set(graph.constant_tensors)))
-        data = [
-            k
-            for k, given in enumerate(node.inputs)
-            if given and given not in graph.constant_tensors and not op.is_parameter(k)
-        ]
-        if not isinstance(how, (Moves, Aligns)) or data != [0]:
-            return
-        name = node.inputs[0]
+def _carries(graph: Graph, node: Node) -> bool:
+    """Whether the output is a rearranged or element-wise changed copy of the first input alone."""
+    op = find_op(node)
+    data = [
+        k
+        for k, name in enumerate(node.inputs)
+        if name and name not in graph.constant_tensors and not (op and op.is_parameter(k))
+    ]
+    how = None if op is None else op.channels(site_of(graph, node, set(graph.constant_tensors)))
+    return isinstance(how, (Moves, Aligns)) and data == [0]

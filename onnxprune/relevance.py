@@ -67,7 +67,7 @@ def relevance(
             flowing = {n: flow.pop(n) for n in record.step[0].outputs if n in flow}
             found |= {name: reduce(flowing[name]) for name in flowing if name in tensors}
             if flowing and record.route is not None:
-                for name, received in _back(record, flowing, rule).items():
+                for name, received in _back(record, record.route, flowing, rule).items():
                     flow[name] = flow[name] + received if name in flow else received
         return found | {name: reduce(flow[name]) for name in flow if name in tensors}
 
@@ -82,16 +82,24 @@ def start(logits: Tensor, y: Tensor) -> Tensor:
     """
     z = logits.flatten(1)
     classes = z.shape[1]
-    if classes > 1 and y.numel() and not 0 <= int(y.min()) <= int(y.max()) < classes:
-        raise DataError(
-            f"samples: label {int(y.max())}, expected 0 to {classes - 1}: the model has {classes} "
-            f"outputs; number the classes as the model does"
-        )
+    check_labels(y, classes)
     relevance = z / classes if classes == 1 else -z / classes
     if classes > 1:
         relevance[torch.arange(len(z), device=z.device), y] += z.gather(1, y[:, None])[:, 0]
     total = relevance.abs().sum(1, keepdim=True).clamp(min=_LEAST)
     return (relevance / total).reshape(logits.shape)
+
+
+def check_labels(y: Tensor, classes: int) -> None:
+    """Refuse labels that are not outputs of the model; a single output has no labels to check.
+
+    Raises: DataError naming the largest label.
+    """
+    if classes > 1 and y.numel() and not 0 <= int(y.min()) <= int(y.max()) < classes:
+        raise DataError(
+            f"samples: label {int(y.max())}, expected 0 to {classes - 1}: the model has {classes} "
+            f"outputs; number the classes as the model does"
+        )
 
 
 def _forward(
@@ -146,12 +154,9 @@ def _layer(mirror: Mirror, step: Step, env: Trace, name: str) -> Layer:
     )
 
 
-def _back(record: Record, flowing: Trace, rule: Rule) -> Trace:
+def _back(record: Record, route: Route, flowing: Trace, rule: Rule) -> Trace:
     """Carry relevance from the outputs of one node to its inputs."""
-    route, leaves = record.route, record.leaves
-    if route is None or not flowing:
-        return {}
-    op = record.step[1]
+    op, leaves = record.step[1], record.leaves
     if record.layer is not None:
         name, arriving = next(iter(flowing.items()))
         mine = rule.at(filters=op.filters)

@@ -42,7 +42,7 @@ p { margin: .5rem 0; } .muted, footer, th { color: var(--muted); }
 .tiles { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1.5rem 0; }
 .tiles div { flex: 1 1 8rem; border: 1px solid var(--line); border-radius: .5rem;
   padding: .6rem .9rem; }
-.tiles b { display: block; font-size: 1.35rem; font-weight: 600; }
+.tiles b { display: block; font-size: 1.2rem; font-weight: 600; white-space: nowrap; }
 .tiles span { color: var(--muted); font-size: .85rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { font-weight: 500; font-size: .85rem; } td, th { text-align: right; padding: .28rem .6rem;
@@ -290,7 +290,7 @@ def _layers(run: Run) -> str:
         )
         for one in run.report["layers"]
     ]
-    return _section("Removed filters", _table(("Convolution", "Filters", "Removed", "Share"), body))
+    return _section("Removed filters", _table(("Convolution", "Filters", "Removed", ""), body))
 
 
 def _steps(run: Run) -> str:

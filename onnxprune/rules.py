@@ -45,30 +45,27 @@ ALPHA, BETA = 2.0, 1.0
 
 @dataclass(frozen=True)
 class Part:
-    """One run of a layer: on the `input` of that sign (0: all of it), with modified weights.
+    """One run of a layer: on the `input` above (+1) or below zero (-1), with modified weights.
 
     Weights become `negative * w-  +  positive * w+`; biases the same, or nothing without `bias`.
     """
 
-    input: int = 0
-    negative: float = 1.0
-    positive: float = 1.0
+    input: int
+    negative: float
+    positive: float
     bias: bool = True
 
     def modify(self, weight: Tensor) -> Tensor:
         """Return the modified weight."""
-        if self.negative == self.positive:
-            return weight if self.positive == 1.0 else self.positive * weight
-        if self.negative == 0.0 and self.positive == 1.0:
-            return weight.clamp(min=0)
-        if self.positive == 0.0 and self.negative == 1.0:
-            return weight.clamp(max=0)
-        return self.negative * weight.clamp(max=0) + self.positive * weight.clamp(min=0)
+        if self.negative == 0.0:
+            return weight.clamp(min=0).mul_(self.positive)
+        if self.positive == 0.0:
+            return weight.clamp(max=0).mul_(self.negative)
+        low, high = weight.clamp(max=0), weight.clamp(min=0)
+        return low.mul_(self.negative).add_(high, alpha=self.positive)
 
     def select(self, x: Tensor) -> Tensor:
         """Return the part of the input that takes part."""
-        if self.input == 0:
-            return x
         return x.clamp(min=0) if self.input > 0 else x.clamp(max=0)
 
 
@@ -167,7 +164,7 @@ def distribute(rule: Rule, layer: Layer, output: Tensor, relevance: Tensor) -> T
     positive = bool(x.min() >= 0) if x.numel() else True
     total = torch.zeros_like(x)
     for branch in rule.branches:
-        parts = [part for part in branch.parts if part.input >= 0 or not positive]
+        parts = [part for part in branch.parts if part.input > 0 or not positive]
         with torch.enable_grad():
             signals = [(x if positive else part.select(x)).detach() for part in parts]
             for signal in signals:

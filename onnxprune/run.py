@@ -25,10 +25,11 @@ from onnxprune.graph import Graph, load_model
 from onnxprune.graph import Source as ModelSource
 from onnxprune.journal import RunDirectory
 from onnxprune.plan import Floor, Plan, share_removed
-from onnxprune.search import CONTROLLERS, STRIDE, Measured, State, Task, search
+from onnxprune.search import CONTROLLERS, search
 from onnxprune.settings import Settings
 from onnxprune.surgery import mask
 from onnxprune.surgery import prune as cut
+from onnxprune.task import STRIDE, Measured, State, Task
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +71,10 @@ def prune(
     started = time.monotonic()
     task = make_task(graph, samples, settings)
     record = RunDirectory.open(run_dir, settings, proto, samples, resume=resume)
-    state, spent = record.last()
+    last, spent = record.last()
     task.evaluations += spent.evaluations
-    for state in search(task, CONTROLLERS[settings.control], state):
+    state = last
+    for state in search(task, CONTROLLERS[settings.control], last):
         spent_now = spent.seconds + time.monotonic() - started
         record.append(state, summary(task, state), task.evaluations, spent_now)
         if on_state is not None:

@@ -63,7 +63,8 @@ class Scores:
         Raises: DataError when the file is not readable or not scores.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            content = io.BytesIO(Path(path).read_bytes())
+            with np.load(content, allow_pickle=False) as archive:
                 return cls(
                     np.asarray(archive["values"], np.float64),
                     str(archive["criterion"]),

@@ -13,28 +13,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, Protocol
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
-from onnx import ModelProto
 
-from onnxprune.channels import BoolArray, ChannelGroups
-from onnxprune.cost import Costs, find_costs
+from onnxprune.channels import BoolArray
 from onnxprune.errors import DataError
-from onnxprune.graph import Graph
-from onnxprune.labels import IntArray
-from onnxprune.plan import Floor, Limits, Picker, Target, share_removed
-from onnxprune.surgery import prune
+from onnxprune.plan import share_removed
+from onnxprune.task import STRIDE, FloatArray, State, Task
 
 logger = logging.getLogger(__name__)
 
-FloatArray = npt.NDArray[np.float64]
-
-STRIDE = 0.05
-"""Largest step: share of the removable filters."""
 SMALLEST = 0.0125
 """Smallest step, after stepping back."""
 HARMLESS, HARMFUL = 0.967, 0.9
@@ -45,157 +34,6 @@ CLASS_POWER, CLASS_CAP = -2.0, 4.0
 """Classes weigh as their soft accuracy to this power, at most this much over the mean."""
 LAYER_SHARE = 4.0
 """A layer loses at most this multiple of the average share in one step."""
-
-
-class Measured(Protocol):
-    """What the controllers need to know of an evaluation: see `onnxprune.evaluate.Accuracy`."""
-
-    @property
-    def mean(self) -> float:
-        """Mean of the class accuracies."""
-        ...
-
-    @property
-    def harmonic(self) -> float:
-        """Harmonic mean of the class accuracies."""
-        ...
-
-    @property
-    def soft_harmonic(self) -> float:
-        """The same of the mean probability of the true class."""
-        ...
-
-    @property
-    def soft_per_class(self) -> FloatArray:
-        """Mean probability of the true class. Shapes: `[classes]`."""
-        ...
-
-    def to_json(self) -> dict[str, Any]:
-        """Return mean, harmonic and per_class."""
-        ...
-
-
-@dataclass(frozen=True)
-class State:
-    """A net on the way down, and what its controller remembers.
-
-    `dead` are the channels that are gone, `size` the next step as a share of removable filters,
-    `ranked` the channels that were gone when the ranking was made, under `class_weights`, with
-    `exchange[group]` the worth of a unit of relevance. `accuracy` is what was measured on the
-    reference samples, if anything was.
-    """
-
-    dead: BoolArray
-    size: float = STRIDE
-    accuracy: Measured | None = None
-    ranked: BoolArray | None = None
-    class_weights: FloatArray | None = None
-    exchange: FloatArray | None = None
-    stopped: str = ""
-
-
-Rank = Callable[[Graph, ChannelGroups, FloatArray | None], FloatArray]
-Probe = Callable[[Graph, ChannelGroups, list[BoolArray], FloatArray], FloatArray]
-Evaluate = Callable[[ModelProto], Measured]
-Compensate = Callable[[ModelProto, BoolArray], ModelProto]
-
-
-@dataclass
-class Task:
-    """One search: the graph, what is asked for, and how things are ranked and measured.
-
-    `rank(graph, groups, class_weights)` scores the channels of a (pruned) graph; `probe` measures
-    the damage of sets of channels; `evaluate` runs a model; `compensate` corrects a pruned model.
-    """
-
-    graph: Graph
-    groups: ChannelGroups
-    rank: Rank
-    evaluate: Evaluate | None = None
-    probe: Probe | None = None
-    compensate: Compensate | None = None
-    target: Target = field(default_factory=Target)
-    floor: Floor = field(default_factory=Floor)
-    limits: Limits = field(default_factory=Limits)
-    stride: float = STRIDE
-    evaluations: int = 0
-
-    @cached_property
-    def costs(self) -> Costs:
-        """The cost functions of the graph."""
-        return find_costs(self.graph, self.groups)
-
-    @cached_property
-    def unpruned(self) -> Measured | None:
-        """The accuracy of the model as it came, on the reference samples."""
-        return self.measure(np.zeros(len(self.groups), np.bool_))
-
-    @property
-    def level(self) -> float:
-        """The lowest harmonic mean that the floor allows."""
-        return self.floor.level(self.unpruned.harmonic) if self.unpruned else 0.0
-
-    @cached_property
-    def picker(self) -> Picker:
-        """What chooses channels within the limits."""
-        return Picker(self.groups, self.limits)
-
-    def build(self, dead: BoolArray) -> ModelProto:
-        """Return the pruned, compensated model. Shapes: dead `[channels]`."""
-        model = prune(self.graph, self.groups, dead)
-        return self.compensate(model, dead) if self.compensate and dead.any() else model
-
-    def measure(self, dead: BoolArray) -> Measured | None:
-        """Return the accuracy of the pruned model on the reference samples, if there are any."""
-        if self.evaluate is None:
-            return None
-        self.evaluations += 1
-        return self.evaluate(self.build(dead))
-
-    def view(self, dead: BoolArray) -> tuple[Graph, ChannelGroups]:
-        """Return the pruned graph and its channels, which keep their order."""
-        if not dead.any():
-            return self.graph, self.groups
-        model = prune(self.graph, self.groups, dead)
-        return Graph(model, input_shapes=self.graph.input_shapes), self.groups.without(dead)
-
-    def scores(self, dead: BoolArray, weights: FloatArray | None) -> FloatArray:
-        """Return the scores of the net without `dead`; channels that are gone score infinity."""
-        scores = np.full(len(self.groups), np.inf)
-        graph, groups = self.view(dead)
-        scores[~dead] = self.rank(graph, groups, weights)
-        return scores
-
-    def step(
-        self, ranking: FloatArray, dead: BoolArray, size: float, layer_share: float | None = None
-    ) -> BoolArray:
-        """Remove the lowest-ranked channels: `size` of the filters, never past the target."""
-        order = np.argsort(ranking, kind="stable")
-        chosen = self.picker.pick(order, dead, layer_share=layer_share)
-        filters = np.cumsum(self.groups.filter_count[chosen])
-        budget = size * self.groups.removable_filters
-        count = int(np.searchsorted(filters, budget * (1 + 1e-9), side="right"))
-        chosen = chosen[: max(count, 1)]
-        return self._trim(chosen, dead)
-
-    def _trim(self, chosen: IntArray, dead: BoolArray) -> BoolArray:
-        """Remove no more of `chosen` than the target needs."""
-
-        def without(count: int) -> BoolArray:
-            gone = dead.copy()
-            gone[chosen[:count]] = True
-            return gone
-
-        if not self.target or not self.target.met(self.costs, without(len(chosen))):
-            return without(len(chosen))
-        low, high = 0, len(chosen)
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.target.met(self.costs, without(middle)):
-                high = middle
-            else:
-                low = middle
-        return without(high)
 
 
 Advance = Callable[[Task, State], State]
@@ -255,12 +93,11 @@ def _follow(task: Task, state: State, ranking: FloatArray) -> State:
 
 def _cached(task: Task, dead: BoolArray, weights: FloatArray | None) -> FloatArray:
     """The ranking that a task made last, or a new one where it was made for another net."""
-    key = (dead.tobytes(), None if weights is None else weights.tobytes())
-    held: dict[Any, FloatArray] = task.__dict__.setdefault("_rankings", {})
-    if key not in held:
-        held.clear()
-        held[key] = task.scores(dead, weights)
-    return held[key]
+    key = dead.tobytes() + (b"" if weights is None else weights.tobytes())
+    if key not in task.rankings:
+        task.rankings.clear()
+        task.rankings[key] = task.scores(dead, weights)
+    return task.rankings[key]
 
 
 def accuracy_aware(task: Task, state: State) -> State:
@@ -269,16 +106,16 @@ def accuracy_aware(task: Task, state: State) -> State:
     A step is judged by the harmonic mean over classes of the mean probability of the true class,
     which still sees differences where ten samples per class saturate the accuracy.
     """
-    if state.accuracy is None or task.probe is None:
+    if state.accuracy is None:
         raise DataError(
             "control 'accuracy-aware': needs reference samples; give --data, or use "
             "--control one-shot"
         )
-    state = _recalibrate(task, state) if _due(task, state) else state
-    if state.ranked is None or state.exchange is None:
-        raise RuntimeError("a calibrated state has a ranking")
-    ranking = _cached(task, state.ranked, state.class_weights) * state.exchange[task.groups.group]
     before = max(state.accuracy.soft_harmonic, 1e-12)
+    if _due(task, state):
+        state = _recalibrate(task, state, class_weights(state.accuracy.soft_per_class))
+    assert state.ranked is not None and state.exchange is not None
+    ranking = _cached(task, state.ranked, state.class_weights) * state.exchange[task.groups.group]
     first = _attempt(task, state, ranking, state.size)
     if first.accuracy is None or (first.dead == state.dead).all():
         return first
@@ -330,11 +167,9 @@ def class_weights(soft: FloatArray) -> FloatArray:
     return np.asarray(weights / weights[present].mean())
 
 
-def _recalibrate(task: Task, state: State) -> State:
+def _recalibrate(task: Task, state: State, weights: FloatArray) -> State:
     """Rank on the net as it is, and measure what a unit of relevance is worth in each layer."""
-    if state.accuracy is None or task.probe is None:
-        raise RuntimeError("calibration needs an accuracy and a probe")
-    weights = class_weights(state.accuracy.soft_per_class)
+    assert task.probe is not None
     ranking = _cached(task, state.dead, weights)
     left = max(1.0 - share_removed(task.groups, state.dead), SMALLEST)
     share = min(0.5, LAYER_SHARE * STRIDE / left)
@@ -351,7 +186,10 @@ def _recalibrate(task: Task, state: State) -> State:
             layers.append(group)
     if not probes:
         return replace(
-            state, ranked=state.dead, class_weights=weights, exchange=np.ones(len(task.groups.names))
+            state,
+            ranked=state.dead,
+            class_weights=weights,
+            exchange=np.ones(len(task.groups.names)),
         )
     graph, groups = task.view(state.dead)
     damage = task.probe(graph, groups, probes, weights)

@@ -195,9 +195,7 @@ class _Surgery:
         kept = self._kept(name)
         return tuple(int(kept[k].sum()) if k in kept else n for k, n in enumerate(shape))
 
-    def _restate(
-        self, node: Node, proto: NodeProto, facts: Facts, constants: Constants
-    ) -> None:
+    def _restate(self, node: Node, proto: NodeProto, facts: Facts, constants: Constants) -> None:
         op = find_op(node)
         if op is None or op.restate is None:
             return
@@ -265,4 +263,3 @@ def _apply(edit: Edit, node: Node, proto: NodeProto, facts: Facts, constants: Co
         proto.input[index] = own.name
     if edit.op_type is not None:
         del proto.input[max(edit.inputs, default=len(proto.input) - 1) + 1 :]
-

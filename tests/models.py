@@ -27,9 +27,7 @@ def model(text: str, *, header: str = HEADER, seed: int = 0) -> ModelProto:
         if value.name.startswith("var"):
             weights = np.abs(weights)
         dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        parsed.graph.initializer.append(
-            numpy_helper.from_array(weights.astype(dtype), value.name)
-        )
+        parsed.graph.initializer.append(numpy_helper.from_array(weights.astype(dtype), value.name))
     del parsed.graph.value_info[:]
     parsed.graph.value_info.extend(kept)
     onnx.checker.check_model(parsed, full_check=True)

@@ -24,9 +24,10 @@ ORDER = (
     ("errors",),
     ("labels", "graph", "ops", "files", "shapes", "pattern"),
     ("channels", "mirror", "propagate", "fold"),
-    ("surgery", "rules", "routes", "relevance", "cost", "scores", "criteria", "damage"),
+    ("surgery", "rules", "routes", "relevance", "cost", "scores", "batches", "criteria", "damage"),
     ("readers", "least_squares", "compensate"),
     ("plan",),
+    ("task",),
     ("search",),
     ("settings", "journal", "run", "curve", "inspection", "plots", "report", "tables"),
     ("__init__",),
@@ -47,13 +48,13 @@ ABOVE = {
     "options",
 }
 
-LEAVES = {"evaluate": ABOVE, "data": ABOVE | {"criteria", "compensate", "damage"}}
+LEAVES = {"evaluate": ABOVE, "data": ABOVE | {"batches", "criteria", "compensate", "damage"}}
 """They import errors and files only, and are imported only from here: search is given an
 evaluator and knows none."""
 
 ONLY_IN = {
     "torch": {
-        *("ops", "mirror", "fold", "rules", "relevance", "criteria"),
+        *("ops", "mirror", "fold", "rules", "relevance", "batches", "criteria"),
         *("compensate", "least_squares", "damage"),
     },
     "onnxruntime": {"evaluate"},

@@ -37,7 +37,9 @@ def test_open_axes_are_told_from_fixed_ones() -> None:
 
 
 def test_weights_listed_as_inputs_are_constants() -> None:
-    proto = model("g (float[N,3,6,6] x) => (float[N,4,4,4] y) <float[4,3,3,3] w> { y = Conv(x, w) }")
+    proto = model(
+        "g (float[N,3,6,6] x) => (float[N,4,4,4] y) <float[4,3,3,3] w> { y = Conv(x, w) }"
+    )
     proto.graph.input.append(onnx.helper.make_tensor_value_info("w", 1, [4, 3, 3, 3]))
     assert Graph(proto).inputs == ("x",)
 

@@ -1,4 +1,4 @@
-"""torchvision's networks, through both exporters: pruned equals masked, and nothing else changes."""
+"""torchvision's networks, both exporters: pruned equals masked, and nothing else changes."""
 
 from pathlib import Path
 from typing import Literal

@@ -1,6 +1,6 @@
 """The operators: the only place that names them. Importing it registers every family."""
 
-from onnxprune.ops import activate, arithmetic, linear, move, normalise, pool, reduce
+from onnxprune.ops import activate, arithmetic, linear, move, normalise, pool, reduce, resize
 from onnxprune.ops._op import (
     ALIGNS,
     MOVES,
@@ -46,4 +46,5 @@ __all__ = [
     "pool",
     "reduce",
     "require_op",
+    "resize",
 ]

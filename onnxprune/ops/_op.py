@@ -1,4 +1,4 @@
-"""What an operator is: its forward in torch, and how channels cross it. Described once, here used by all.
+"""What an operator is: its forward in torch, and how channels cross it. Described once.
 
 The forward's signature is the ONNX schema: positional parameters are inputs, keyword-only ones are
 attributes with ONNX's defaults. An input annotated `Ints` is a parameter (a shape, axes, bounds):
@@ -9,7 +9,7 @@ told how many outputs the node has.
 How channels cross an operator is one of
 
 * `MOVES`: every output element is a copy of an input element (or padding). The forward uses only
-  the functions of `onnxprune.ops.array`, so it runs on channel labels in numpy as it runs on values.
+  the functions of `onnxprune.ops.array`, so it runs on channel labels as it runs on values.
 * `ALIGNS`: numpy broadcasting; equal positions are equal channels, axes of size 1 are not.
 * `Axes("N i *, o i *, o -> N o *")`: equal letter = equal channel. Lower case may shrink, CAPITALS
   never; `*` is the rest and never shrinks; `(G o)` is an axis of G times o positions.
@@ -133,7 +133,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Edit:
-    """What a restatement changes on its node: attributes, and inputs given a constant of its own."""
+    """What a restatement changes: attributes, and inputs that get a constant of their own."""
 
     attributes: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[int, npt.NDArray[Any]] = field(default_factory=dict)

@@ -104,6 +104,90 @@ def conv(
     return run(x, w, b, strides, padding, dilations, group)
 
 
+def _transposed_channels(site: Site) -> How:
+    groups, x = site.attribute("group", 1), site.shapes[0]
+    if groups == 1:
+        return Axes("N i *, i o *, o -> N o *")
+    if x is None:
+        return Pins("whose shapes are not known")
+    if x[1] == groups:
+        return Axes("N c *, c M *, (c M) -> N (c M) *")
+    return Pins("a transposed convolution in groups of several channels")
+
+
+def _restate_transposed_group(site: Site) -> Edit | None:
+    old, new = site.before, site.shapes[0]
+    if old is None or new is None or old.shapes[0] is None:
+        return None
+    groups = site.attribute("group", 1)
+    return Edit(attributes={"group": new[1]}) if 1 < groups == old.shapes[0][1] else None
+
+
+def _transposed_pads(
+    full: Ints, pads: Ints | None, wanted: Ints | None, more: Ints, auto_pad: str
+) -> list[tuple[int, int]]:
+    """How much of the full product to cut off (before, after) each spatial axis."""
+    if wanted is None:
+        given = pads if pads and auto_pad == "NOTSET" else (0,) * 2 * len(full)
+        ends = given[len(full) :]
+        return [(a, b - m) for a, b, m in zip(given[: len(full)], ends, more, strict=True)]
+    cut = []
+    for n, m, size in zip(full, more, wanted, strict=True):
+        total = max(n + m - size, 0)
+        half = total // 2
+        before = half if auto_pad == "SAME_UPPER" else total - half
+        cut.append((before, n - before - size))
+    return cut
+
+
+@op(
+    "ConvTranspose",
+    _transposed_channels,
+    since=(1, 11, 22),
+    relevance=Relevance.LINEAR,
+    restate=_restate_transposed_group,
+    weights=(1,),
+    biases=(2,),
+)
+def conv_transpose(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    /,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Ints | None = None,
+    group: int = 1,
+    kernel_shape: Ints | None = None,
+    output_padding: Ints | None = None,
+    output_shape: Ints | None = None,
+    pads: Ints | None = None,
+    strides: Ints | None = None,
+) -> Tensor:
+    """Convolve the other way round: each input pixel adds a kernel to the output.
+
+    Shapes: x `[N, C, *size]`, w `[C, M / group, *kernel]`, b `[M]` -> `[N, M, *]`; 1 to 3 sizes.
+    Source: ONNX operator ConvTranspose-22.
+    """
+    rank = w.ndim - 2
+    if not 1 <= rank <= 3:
+        raise UnsupportedAttribute(f"a weight of rank {w.ndim}; expected rank 3, 4 or 5")
+    strides, dilations = strides or (1,) * rank, dilations or (1,) * rank
+    sizes = (
+        functional.conv_transpose1d,
+        functional.conv_transpose2d,
+        functional.conv_transpose3d,
+    )
+    y = sizes[rank - 1](x, w, None, strides, 0, 0, group, dilations)
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER") and output_shape is None:
+        output_shape = tuple(n * s for n, s in zip(x.shape[2:], strides, strict=True))
+    wanted = None if output_shape is None else tuple(output_shape[-rank:])
+    more = output_padding or (0,) * rank
+    cut = _transposed_pads(tuple(y.shape[2:]), pads, wanted, more, auto_pad)
+    y = functional.pad(y, [-width for pair in reversed(cut) for width in pair])
+    return y if b is None else y + b.reshape(-1, *(1,) * rank)
+
+
 def _gemm_channels(site: Site) -> Axes:
     left = "i N" if site.attribute("transA", 0) else "N i"
     right = "o i" if site.attribute("transB", 0) else "i o"

@@ -293,8 +293,10 @@ def _restate_pad(site: Site) -> Edit | None:
     """Padding of a cut axis shrinks to the padded positions that survive."""
     legacy = site.node.version < 11
     old = site.before or site
-    pads = site.attribute("pads") if legacy else old.ints(1)
+    pads: Ints | None = site.attribute("pads") if legacy else old.ints(1)
     axes = None if legacy or len(site.node.inputs) < 4 else old.ints(3)
+    if pads is None:
+        return None
     rank = site.rank(0)
     places = [a % rank for a in axes] if axes else list(range(rank))
     new = list(pads)

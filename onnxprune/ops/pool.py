@@ -164,8 +164,8 @@ def lp_pool(
     widths = [(b, a + more) for (b, a), more in zip(widths, extra, strict=True)]
     powers = functional.pad(torch.abs(x) ** p, _flat(widths))
     count = int(torch.tensor(kernel_shape).prod())
-    sums: Tensor = _window_means(powers, kernel_shape, strides, dilations) * count
-    return torch.pow(sums, 1 / p)
+    sums = _window_means(powers, kernel_shape, strides, dilations) * count
+    return sums.pow(1 / p)
 
 
 @op("GlobalAveragePool", ALONE, since=(1, 22), relevance=Relevance.LINEAR)
@@ -191,7 +191,9 @@ def global_max_pool(x: Tensor, /) -> Tensor:
 @op("GlobalLpPool", ALONE, since=(2, 22))
 def global_lp_pool(x: Tensor, /, *, p: int = 2) -> Tensor:
     """The p-norm over all of space. Source: ONNX operator GlobalLpPool-22."""
-    return torch.linalg.vector_norm(x, ord=p, dim=tuple(range(2, x.ndim)), keepdim=True)
+    space = tuple(range(2, x.ndim))
+    norm: Tensor = torch.linalg.vector_norm(x, ord=p, dim=space, keepdim=True)
+    return norm
 
 
 def _check_rank(rank: int) -> None:

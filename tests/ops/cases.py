@@ -133,6 +133,15 @@ case("y = Conv<group=2>(x, w, b)", 5, x=X, w=W(6, 2, 3, 3), b=W(6))
 case("y = Conv<group=4>(x, w, b)", 4, x=X, w=W(4, 1, 3, 3), b=W(4))
 case("y = Conv<group=4>(x, w)", 4, x=X, w=W(8, 1, 3, 3))
 case("a = Conv(x, w); b = Conv(z, w); y = Add(a, b)", 10, x=X, z=X, w=W(6, 4, 1, 1))
+_UP = "y = ConvTranspose<strides=[2, 2]"
+case(f"{_UP}, pads=[0, 1, 1, 0]>(x, w, b)", 4, x=X, w=W(4, 6, 3, 3), b=W(6))
+case(f"{_UP}, dilations=[1, 2], output_padding=[1, 0]>(x, w)", 4, x=X, w=W(4, 6, 3, 3))
+case(f'{_UP}, auto_pad="SAME_UPPER">(x, w)', 4, opset=10, x=X, w=W(4, 6, 3, 3))
+case(f"{_UP}, output_shape=[10, 9]>(x, w)", 4, x=X, w=W(4, 6, 3, 3))
+case(f"{_UP}, group=2>(x, w, b)", 0, x=X, w=W(4, 3, 2, 2), b=W(6), why="in groups of several")
+case(f"{_UP}, group=4>(x, w, b)", 4, x=X, w=W(4, 1, 2, 2), b=W(4))
+case(f"{_UP}, group=4>(x, w, b)", 4, x=X, w=W(4, 2, 2, 2), b=W(8))
+case("y = ConvTranspose(x, w)", 4, opset=22, x=(4, 6), w=W(4, 6, 3))
 case("y = Gemm(x, w, b)", 4, x=(4,), w=W(4, 5), b=W(5))
 case("y = Gemm<transB=1, alpha=0.5, beta=2.0>(x, w, b)", 4, x=(4,), w=W(5, 4), b=W(1))
 case("y = Gemm(x, w, b)", 4, opset=8, x=(4,), w=W(4, 5), b=W(1, 5))
@@ -240,6 +249,24 @@ case("y = MaxPool<kernel_shape=[3], strides=[2]>(x)", 4, opset=8, x=(4, 9))
 case("y = AveragePool<kernel_shape=[2, 2, 2]>(x)", 4, opset=7, x=(4, 3, 4, 3))
 case("g = GlobalAveragePool(x); y = Flatten(g)", 4, x=X)
 case("g = GlobalLpPool(x); y = Flatten(g)", 4, x=X)
+
+# Resizing
+TWICE = np.array([1, 1, 2, 1.5], np.float32)
+NONE = np.zeros(0, np.float32)
+for _mode in ("nearest", "linear"):
+    case(f'y = Upsample<mode="{_mode}", scales=[1., 1., 2., 1.5]>(x)', 4, opset=8, x=X)
+    case(f'y = Upsample<mode="{_mode}">(x, f)', 4, opset=9, x=X, f=TWICE)
+    case(f'y = Resize<mode="{_mode}">(x, f)', 4, opset=10, x=X, f=TWICE)
+    case(f'y = Resize<mode="{_mode}">(x, n, f)', 4, opset=11, x=X, f=TWICE, n=NONE)
+    for _how in ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"):
+        _where = f'mode="{_mode}", coordinate_transformation_mode="{_how}"'
+        case(f"y = Resize<{_where}>(x, , f)", 4, x=X, f=TWICE)
+        case(f"y = Resize<{_where}>(x, , , s)", 4, x=X, s=[1, 4, 7, 3], batch=1)
+case('y = Resize<mode="cubic", exclude_outside=1>(x, , f)', 4, x=X, f=TWICE)
+case('y = Resize<mode="linear", axes=[2, 3]>(x, , , s)', 4, opset=19, x=X, s=[8, 9])
+case("y = Resize(x, , f)", 0, x=X, f=np.array([1, 2, 1, 1], np.float32), why="resizes that axis")
+_SIZES = "a = Shape<start=0, end=2>(x); s = Concat<axis=0>(a, h); y = Resize(x, , , s)"
+case(_SIZES, 4, x=X, h=[7, 9])
 
 # Reductions
 for _name in "Mean Sum Max Min Prod L1 L2 SumSquare LogSum LogSumExp".split():

@@ -25,6 +25,8 @@ CANNOT = {
     r"cast.*_to_(U?INT[24]|FLOAT[48])": "torch has no such type, or cannot compute with it",
     r"training": "the mirror is for inference",
     r"maxpool_with_argmax": "places of maxima are refused",
+    r"resize.*(crop|antialias|not_)": "refused by name",
+    r"resize_downsample_scales_.*_align_corners": "of a length that is not whole",
     r"equal_string|identity_(sequence|opt)": "not a tensor of numbers",
     r"reduce_(max|min)_empty_set": "torch has no maximum of nothing",
 }

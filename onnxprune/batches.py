@@ -1,0 +1,46 @@
+"""Batches of the size that a model takes: where it fixes one, of that size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.data import Data, IntArray
+from onnxprune.errors import InvalidModel
+from onnxprune.mirror import Mirror
+from onnxprune.ops._torch import torch
+
+SAME = 1e-3
+"""Absolute and relative; samples that got mixed up differ by far more."""
+
+
+def batches_of(
+    mirror: Mirror, data: Data, size: int
+) -> Iterator[tuple[npt.NDArray[Any], IntArray]]:
+    """Yield samples and their labels, `size` at a time unless the model only takes another number.
+
+    Many models that fix the batch in name compute any; they are asked. Otherwise the last batch is
+    filled with copies, which have no labels.
+    """
+    image = mirror.graph.image
+    shape, dynamic = mirror.graph.shape(image), mirror.graph.dynamic(image)
+    fixed = shape[0] if shape and dynamic and not dynamic[0] else 0
+    if fixed and len(data) > 1 and _takes_any(mirror, data.x[:2]):
+        fixed = 0
+    for x, y in data.batches(fixed or size):
+        missing = max(fixed - len(x), 0)
+        yield np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing else x, y
+
+
+def _takes_any(mirror: Mirror, x: npt.NDArray[Any]) -> bool:
+    """Whether two samples together come out as they do one by one."""
+    try:
+        with torch.no_grad():
+            both = mirror(x)
+            single = torch.cat([mirror(x[k : k + 1]) for k in range(2)])
+    except InvalidModel:
+        return False
+    return both.shape == single.shape and bool(torch.allclose(both, single, SAME, SAME))

@@ -1,0 +1,53 @@
+"""A small net that classifies its samples without a fault, as files that commands read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from onnx import ModelProto
+
+from tests.models import model, run
+
+NET = """
+small (float[N,1,8,8] x) => (float[N,3] y)
+<float[8,1,3,3] w1, float[8] b1, float[6,8,3,3] w2, float[6] b2, float[6,3] w3> {
+  one = Conv<pads=[1,1,1,1]>(x, w1, b1)
+  r = Relu(one)
+  two = Conv<pads=[1,1,1,1], strides=[2,2]>(r, w2, b2)
+  s = Relu(two)
+  p = GlobalAveragePool(s)
+  f = Flatten(p)
+  y = MatMul(f, w3)
+}
+"""
+CLASSES = 3
+EACH = 8
+
+
+@dataclass(frozen=True)
+class Small:
+    """The net with 14 filters, its file, and samples labelled by itself, eight of each class."""
+
+    proto: ModelProto
+    path: Path
+    x: npt.NDArray[np.float32]
+    y: npt.NDArray[np.int64]
+    data: Path
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    folder = tmp_path_factory.mktemp("small")
+    proto = model(NET, seed=14)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(400, 1, 8, 8)) * rng.uniform(0, 2, (400, 1, 1, 1))
+    x = (images + rng.uniform(-2, 2, (400, 1, 1, 1))).astype(np.float32)
+    labels = run(proto, x)[0].argmax(1)
+    chosen = np.concatenate([np.flatnonzero(labels == k)[:EACH] for k in range(CLASSES)])
+    assert chosen.size == CLASSES * EACH
+    onnx.save(proto, folder / "small.onnx")
+    np.savez(folder / "data.npz", x=x[chosen], y=labels[chosen])
+    return Small(proto, folder / "small.onnx", x[chosen], labels[chosen], folder / "data.npz")
