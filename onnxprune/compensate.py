@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto
 
+from onnxprune.batches import batches_of
 from onnxprune.channels import BoolArray, ChannelGroups
 from onnxprune.errors import DataError, UnknownName
 from onnxprune.graph import Graph
@@ -87,7 +88,7 @@ def compensator(
         raise DataError(
             f"compensate '{method}': needs reference samples; give --data, or use --compensate none"
         )
-    source = _Source(graph, groups, data.x, device, batch_size)
+    source = _Source(graph, groups, data, device, batch_size)
     return _Bias(source) if method == "bias" else _LeastSquares(source, ridge)
 
 
@@ -97,7 +98,7 @@ class _Source:
 
     graph: Graph
     groups: ChannelGroups
-    x: npt.NDArray[Any]
+    data: Data
     device: str
     batch_size: int
 
@@ -134,9 +135,12 @@ class _Source:
             _free(env, spent)
         return most
 
-    def batches(self, x: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-        for start in range(0, len(x), self.batch_size):
-            yield x[start : start + self.batch_size]
+    def batches(
+        self, mirror: Mirror, chosen: slice = slice(None), size: int | None = None
+    ) -> list[npt.NDArray[Any]]:
+        """Return the chosen samples in batches that the model takes."""
+        data = replace(self.data, x=self.data.x[chosen], y=self.data.y[chosen])
+        return [x for x, _ in batches_of(mirror, data, size or self.batch_size)]
 
 
 class _Bias:
@@ -171,19 +175,19 @@ class _Bias:
 
         with torch.no_grad():
             mirror = self._source.mirror()
-            for x in self._source.batches(self._source.x):
+            for x in self._source.batches(mirror):
                 self._source.watch(mirror, x, note)
         return {key: (total / counts[key]).to(mirror.dtype) for key, total in sums.items()}
 
 
 @dataclass(frozen=True)
 class _Observed:
-    """What the unpruned net does on the samples `x`: per reader, its inputs and mean output.
+    """What the unpruned net does on batches of samples: per reader, its inputs and mean output.
 
     Shapes: rows each `[C, M]`, one for each batch; means `[o]`.
     """
 
-    x: npt.NDArray[Any]
+    batches: Sequence[npt.NDArray[Any]]
     wide: int
     rows: Mapping[str, Sequence[Tensor]]
     means: Mapping[str, Tensor]
@@ -204,7 +208,7 @@ class _LeastSquares:
         with torch.no_grad():
             mirror = self._source.mirror(model)
             image = mirror.graph.image
-            envs = [mirror.start({image: x}) for x in self._source.batches(self._observed.x)]
+            envs = [mirror.start({image: x}) for x in self._observed.batches]
             for step, spent in mirror.schedule():
                 one = losing.pop(step[0].outputs[0], None)
                 if one is not None:
@@ -268,33 +272,39 @@ class _LeastSquares:
         counts: dict[str, int] = {}
         with torch.no_grad():
             mirror = source.mirror()
-            x, wide = self._affordable(mirror)
+            every, wide = self._affordable(mirror)
+            batches = source.batches(mirror, slice(None, None, every))
 
             def note(reader: Reader, given: Tensor, made: Tensor) -> None:
                 rows.setdefault(reader.key, []).append(reader.rows(given, wide=wide))
                 sums[reader.key] = sums.get(reader.key, 0) + len(made) * reader.mean(made)
                 counts[reader.key] = counts.get(reader.key, 0) + len(made)
 
-            for batch in source.batches(x):
+            for batch in batches:
                 source.watch(mirror, batch, note)
-        return _Observed(x, wide, rows, {key: total / counts[key] for key, total in sums.items()})
+        means = {key: total / counts[key] for key, total in sums.items()}
+        return _Observed(batches, wide, rows, means)
 
-    def _affordable(self, mirror: Mirror) -> tuple[npt.NDArray[Any], int]:
-        """Return the samples and positions that memory allows: positions are given up first."""
+    def _affordable(self, mirror: Mirror) -> tuple[int, int]:
+        """Return the stride over samples and the width of maps that memory allows.
+
+        Positions are given up first.
+        """
         source, held = self._source, dict.fromkeys((WIDE, WIDE // 2, WIDE // 4), 0)
 
         def note(reader: Reader, given: Tensor, _: Tensor) -> None:
             for wide in held:
                 held[wide] += reader.rows(given, wide=wide).nbytes
 
-        live = source.watch(mirror, source.x[:1], note)
-        count = len(source.x)
+        (probe,) = source.batches(mirror, slice(1), 1)
+        live = source.watch(mirror, probe, note)
+        count = -(-len(source.data) // len(probe))
         wide = next((w for w in held if held[w] * count <= HELD_BYTES), min(held))
         fit = min(HELD_BYTES // max(held[wide], 1), LIVE_BYTES // max(live, 1))
         every = -(-count // max(fit, 1))
         if every > 1:
-            logger.info("least squares on every %d. sample of %d, to save memory", every, count)
-        return source.x[::every], wide
+            logger.info("least squares on one sample in %d, to save memory", every)
+        return every, wide
 
 
 class _Writer:

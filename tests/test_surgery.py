@@ -177,3 +177,21 @@ def test_a_forgotten_restatement_is_caught(monkeypatch: pytest.MonkeyPatch) -> N
     groups = find_groups(graph)
     with pytest.raises(SurgeryError, match="Reshape 'r': output 'r' should have shape"):
         prune(graph, groups, half(groups))
+
+
+@pytest.mark.parametrize("step", [2, -1])
+def test_a_slice_with_a_step_becomes_a_gather(step: int) -> None:
+    start, end = (0, 8) if step > 0 else (7, -9)
+    text = f"""
+    g (float[N,3,4,4] x) => (float[N,2,4,4] y)
+    <float[8,3,1,1] w, float[2,{8 // abs(step)},1,1] v> {{
+      a = Conv(x, w)
+      s = Constant<value_ints=[{start}]>()
+      e = Constant<value_ints=[{end}]>()
+      k = Constant<value_ints=[1]>()
+      t = Constant<value_ints=[{step}]>()
+      b = Slice(a, s, e, k, t)
+      y = Conv(b, v)
+    }}
+    """
+    assert_pruned_equals_masked(model(text))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxprune.errors import UnsupportedAttribute
 from onnxprune.ops._op import MOVES, Edit, Indices, Ints, Site, op
@@ -198,25 +199,43 @@ def _end(end: int, size: int, step: int) -> int | None:
 
 
 def _restate_slice(site: Site) -> Edit | None:
-    """Bounds of a cut axis become those of its surviving positions."""
+    """Bounds of a cut axis become those of its surviving positions.
+
+    Positions taken with a step survive at no regular distance: there the node becomes a Gather.
+    """
     starts, ends, axes, steps = _bounds(site)
     before = site.before.shapes[0] if site.before is not None else None
     if before is None:
         return None
     taken = _slices(before, starts, ends, axes, steps)
     new_starts, new_ends = list(starts), list(ends)
-    for axis, alive in site.kept[0].items():
-        for k, sliced in enumerate(axes):
-            if sliced % len(before) != axis:
-                continue
-            if steps[k] != 1:
-                raise UnsupportedAttribute(f"{site.node}: step {steps[k]} over a pruned axis")
-            rank = np.concatenate([[0], np.cumsum(alive)])
-            new_starts[k] = int(rank[taken[axis].start])
-            new_ends[k] = int(rank[taken[axis].stop])
+    for k, sliced in enumerate(axes):
+        axis = sliced % len(before)
+        alive = site.kept[0].get(axis)
+        if alive is None:
+            continue
+        if steps[k] != 1:
+            return _gather_instead(site, axis, taken, alive)
+        rank = np.concatenate([[0], np.cumsum(alive)])
+        new_starts[k] = int(rank[taken[axis].start])
+        new_ends[k] = int(rank[max(taken[axis].stop, taken[axis].start)])
     if "starts" in site.node.attributes:
         return Edit(attributes={"starts": new_starts, "ends": new_ends})
     return Edit(inputs={1: np.array(new_starts, np.int64), 2: np.array(new_ends, np.int64)})
+
+
+def _gather_instead(
+    site: Site, axis: int, taken: dict[int, range], alive: npt.NDArray[np.bool_]
+) -> Edit:
+    if len(taken) > 1:
+        raise UnsupportedAttribute(
+            f"{site.node}: takes every {taken[axis].step}th channel and slices another axis as "
+            f"well; exclude what feeds it from pruning"
+        )
+    chosen = np.array(taken[axis], np.int64)
+    indices = (np.cumsum(alive) - 1)[chosen[alive[chosen]]]
+    drop = ("starts", "ends", "axes")
+    return Edit({"axis": axis}, {1: indices.astype(np.int64)}, op_type="Gather", drop=drop)
 
 
 def _bounds(site: Site) -> tuple[Ints, Ints, Ints, Ints]:
