@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from onnxprune.compensate import METHODS
+from onnxprune.criteria import CRITERIA
 from onnxprune.data import PRESETS
 from onnxprune.plan import Limits
 from onnxprune.program import Screen
@@ -142,9 +143,8 @@ CRITERION = click.option(
     "--criterion",
     default=Settings.criterion,
     show_default=True,
-    metavar="NAME[:RULE]",
-    help="What filters are ranked by: lrp, lrp:zplus, lrp:epsilon, taylor, activation, magnitude, "
-    "geometric-median, random.",
+    metavar="NAME",
+    help=f"What filters are ranked by: {', '.join(CRITERIA)}.",
 )
 
 METHOD = together(

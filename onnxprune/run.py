@@ -19,6 +19,7 @@ from onnx import ModelProto
 from onnxprune import evaluate
 from onnxprune.channels import BoolArray, ChannelGroups, find_groups
 from onnxprune.cost import Cost
+from onnxprune.criteria import CRITERIA, score
 from onnxprune.data import Data, Source, load_data
 from onnxprune.errors import DataError, UnreachableTarget
 from onnxprune.graph import Graph, load_model
@@ -153,6 +154,12 @@ def _complete(settings: Settings, data: Data | None) -> Settings:
             "control 'accuracy-aware': needs reference samples; give --data, or use "
             "--control one-shot with a data-free criterion and a target"
         )
+    if data is None and CRITERIA[settings.criterion].from_weights is None:
+        free = ", ".join(name for name, one in CRITERIA.items() if one.from_weights)
+        raise DataError(
+            f"criterion '{settings.criterion}': needs reference samples; give --data, or use one "
+            f"of {free}"
+        )
     if data is None and settings.floor:
         raise DataError("floor: needs reference samples to measure accuracy on; give --data")
     if settings.target or settings.floor:
@@ -166,8 +173,6 @@ def _complete(settings: Settings, data: Data | None) -> Settings:
 
 
 def _ranker(data: Data | None, settings: Settings) -> Any:
-    from onnxprune.criteria import score
-
     def rank(graph: Graph, groups: ChannelGroups, weights: Any) -> Any:
         rng = np.random.default_rng(settings.seed)
         scores = score(

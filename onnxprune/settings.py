@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from onnxprune.compensate import METHODS
+from onnxprune.criteria import CRITERIA
 from onnxprune.errors import UnknownName
 from onnxprune.plan import Floor, Limits, Target
 from onnxprune.search import CONTROLLERS
@@ -33,8 +35,10 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a controller that does not exist."""
+        """Refuse names that do not exist."""
         check_name("control", self.control, CONTROLLERS)
+        check_name("criterion", self.criterion, CRITERIA)
+        check_name("compensate", self.compensate, METHODS)
 
     @classmethod
     def of(cls, **options: Any) -> Settings:

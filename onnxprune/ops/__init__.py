@@ -1,6 +1,16 @@
 """The operators: the only place that names them. Importing it registers every family."""
 
-from onnxprune.ops import activate, arithmetic, linear, move, normalise, pool, reduce, resize
+from onnxprune.ops import (
+    activate,
+    arithmetic,
+    linear,
+    move,
+    normalise,
+    pool,
+    reduce,
+    resize,
+    select,
+)
 from onnxprune.ops._op import (
     ALIGNS,
     MOVES,
@@ -47,4 +57,5 @@ __all__ = [
     "reduce",
     "require_op",
     "resize",
+    "select",
 ]

@@ -206,6 +206,18 @@ def cast(x: Tensor, /, *, round_mode: str = "up", saturate: int = 1, to: int) ->
     return x.to(getattr(torch, WHOLE[to]))
 
 
+def _cast_like_channels(site: Site) -> How:
+    """Only the element type of the second input is read."""
+    names = letters(site.rank(), [])
+    return Axes(f"{names} -> {names}")
+
+
+@op("CastLike", _cast_like_channels, since=(15, 19, 21, 23, 24, 25), relevance=Relevance.PASS)
+def cast_like(x: Tensor, like: Tensor, /, *, round_mode: str = "up", saturate: int = 1) -> Tensor:
+    """x as the element type of another tensor. Source: ONNX operator CastLike-25."""
+    return x.to(like.dtype)
+
+
 def _softmax_channels(site: Site) -> How:
     """One axis is mixed; until version 12, all axes from there on."""
     rank = site.rank()

@@ -66,6 +66,7 @@ case("y = Clip<min=-0.5, max=0.5>(x)", 4, opset=10, x=X)
 case("a = Abs(x); y = Sqrt(a)", 4, x=X)
 case("a = Exp(x); y = Log(a)", 4, x=X)
 case("a = Cast<to=7>(x); b = Cast<to=11>(a); y = Cast<to=1>(b)", 4, x=X)
+case("l = Constant<value_float = 1.0>(); y = CastLike(x, l)", 4, x=X, opset=19)
 
 # Softmax: free across the axis, fixed along it
 for _name in ("Softmax", "LogSoftmax", "Hardmax"):

@@ -1,0 +1,253 @@
+"""Operators that pick positions of an axis: parts, ranges, indices, borders.
+
+They move elements as those of `onnxprune.ops.move` do. Each states positions or counts of the axis
+it picks from, and so restates them from the positions that survive.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.errors import UnsupportedAttribute
+from onnxprune.ops._op import MOVES, Edit, Indices, Ints, Site, op
+from onnxprune.ops.array import pad, take
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _restate_split(site: Site) -> Edit | None:
+    axis = site.attribute("axis", 0)
+    sizes = [shape[axis] for shape in site.predicted if shape is not None]
+    if "split" in site.node.attributes:
+        return Edit(attributes={"split": sizes})
+    if site.node.version < 13:
+        return Edit(attributes={"split": sizes}) if len(set(sizes)) > 1 else None
+    if len(set(sizes)) == 1 and (len(site.node.inputs) < 2 or not site.node.inputs[1]):
+        return None
+    return Edit(inputs={1: np.array(sizes, np.int64)}, drop=("num_outputs",))
+
+
+def _split(x: Tensor, sizes: Ints, axis: int) -> tuple[Tensor, ...]:
+    axis %= x.ndim
+    ends = np.cumsum(sizes).tolist()
+    return tuple(
+        x[(slice(None),) * axis + (slice(end - size, end),)]
+        for size, end in zip(sizes, ends, strict=True)
+    )
+
+
+@op("Split", MOVES, since=(18,), restate=_restate_split)
+def split(
+    x: Tensor, split: Ints | None = None, /, *, axis: int = 0, num_outputs: int | None = None
+) -> tuple[Tensor, ...]:
+    """Cut into parts of the given sizes, or into equal ones (the last may be smaller).
+
+    Source: ONNX operator Split-18.
+    """
+    size = x.shape[axis]
+    if split is None:
+        if num_outputs is None:
+            raise UnsupportedAttribute("neither 'split' nor 'num_outputs'; expected one of them")
+        part = -(-size // num_outputs)
+        split = (*(part,) * (num_outputs - 1), size - part * (num_outputs - 1))
+    return _split(x, split, axis)
+
+
+@op("Split", MOVES, since=(13,), restate=_restate_split)
+def split_13(
+    x: Tensor, split: Ints | None = None, /, *, axis: int = 0, output_count: int
+) -> tuple[Tensor, ...]:
+    """Cut into parts of the given sizes, or into equal ones, one for each output.
+
+    Source: ONNX operator Split-13.
+    """
+    return _split(x, split or (x.shape[axis] // output_count,) * output_count, axis)
+
+
+@op("Split", MOVES, since=(2, 11), restate=_restate_split)
+def split_11(
+    x: Tensor, /, *, axis: int = 0, split: Ints | None = None, output_count: int
+) -> tuple[Tensor, ...]:
+    """Cut into parts of the given sizes, or into equal ones, one for each output.
+
+    Source: ONNX operator Split-11.
+    """
+    return split_13(x, split, axis=axis, output_count=output_count)
+
+
+def _slices(shape: Ints, starts: Ints, ends: Ints, axes: Ints, steps: Ints) -> dict[int, range]:
+    found = {}
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        axis %= len(shape)
+        found[axis] = range(shape[axis])[slice(start, _end(end, shape[axis], step), step)]
+    return found
+
+
+def _end(end: int, size: int, step: int) -> int | None:
+    """Python's slice takes a negative end from the back; below -size it means 'from the start'."""
+    return None if step < 0 and end < -size else end
+
+
+def _restate_slice(site: Site) -> Edit | None:
+    """Bounds of a cut axis become those of its surviving positions.
+
+    Positions taken with a step survive at no regular distance: there the node becomes a Gather.
+    """
+    starts, ends, axes, steps = _bounds(site)
+    before = site.before.shapes[0] if site.before is not None else None
+    if before is None:
+        return None
+    taken = _slices(before, starts, ends, axes, steps)
+    new_starts, new_ends = list(starts), list(ends)
+    for k, sliced in enumerate(axes):
+        axis = sliced % len(before)
+        alive = site.kept[0].get(axis)
+        if alive is None:
+            continue
+        if steps[k] != 1:
+            return _gather_instead(site, axis, taken, alive)
+        rank = np.concatenate([[0], np.cumsum(alive)])
+        new_starts[k] = int(rank[taken[axis].start])
+        new_ends[k] = int(rank[max(taken[axis].stop, taken[axis].start)])
+    if "starts" in site.node.attributes:
+        return Edit(attributes={"starts": new_starts, "ends": new_ends})
+    return Edit(inputs={1: np.array(new_starts, np.int64), 2: np.array(new_ends, np.int64)})
+
+
+def _gather_instead(
+    site: Site, axis: int, taken: dict[int, range], alive: npt.NDArray[np.bool_]
+) -> Edit:
+    if len(taken) > 1:
+        raise UnsupportedAttribute(
+            f"{site.node}: takes every {taken[axis].step}th channel and slices another axis as "
+            f"well; exclude what feeds it from pruning"
+        )
+    chosen = np.array(taken[axis], np.int64)
+    indices = (np.cumsum(alive) - 1)[chosen[alive[chosen]]]
+    drop = ("starts", "ends", "axes")
+    return Edit({"axis": axis}, {1: indices.astype(np.int64)}, op_type="Gather", drop=drop)
+
+
+def _bounds(site: Site) -> tuple[Ints, Ints, Ints, Ints]:
+    if "starts" in site.node.attributes:
+        starts, ends = site.attribute("starts"), site.attribute("ends")
+        axes, steps = site.attribute("axes"), None
+    else:
+        old = site.before or site
+        starts, ends, axes, steps = (old.ints(k) for k in range(1, 5))
+    axes = axes if axes is not None else tuple(range(len(starts)))
+    return starts, ends, axes, steps or (1,) * len(starts)
+
+
+@op("Slice", MOVES, since=(10, 11, 13), restate=_restate_slice)
+def slice_(
+    x: Tensor, starts: Ints, ends: Ints, axes: Ints | None = None, steps: Ints | None = None, /
+) -> Tensor:
+    """Take a range of positions of some axes.
+
+    Source: ONNX operator Slice-13.
+    """
+    axes = axes if axes is not None else tuple(range(len(starts)))
+    ranges = _slices(tuple(x.shape), starts, ends, axes, steps or (1,) * len(starts))
+    for axis, chosen in ranges.items():
+        if chosen.step == 1:
+            x = x[(slice(None),) * axis + (slice(chosen.start, max(chosen.stop, chosen.start)),)]
+        else:
+            x = take(x, np.array(chosen, np.int64), axis)
+    return x
+
+
+@op("Slice", MOVES, since=(1,), restate=_restate_slice)
+def slice_1(x: Tensor, /, *, starts: Ints, ends: Ints, axes: Ints | None = None) -> Tensor:
+    """Take a range of positions of some axes, named by attributes.
+
+    Source: ONNX operator Slice-1.
+    """
+    return slice_(x, starts, ends, axes)
+
+
+def _restate_gather(site: Site) -> Edit | None:
+    """Indices into a cut axis become the ranks of the positions they name."""
+    rank = site.rank(0)
+    axis = site.attribute("axis", 0) % rank
+    alive = site.kept[0].get(axis)
+    indices = site.before.values[1] if site.before is not None else None
+    if alive is None or indices is None:
+        return None
+    flat = np.where(indices < 0, indices + alive.size, indices)
+    flat = flat[alive[flat]] if flat.ndim == 1 else flat
+    new = (np.cumsum(alive) - 1)[flat]
+    return Edit(inputs={1: new.astype(indices.dtype)})
+
+
+@op("Gather", MOVES, since=(1, 11, 13), restate=_restate_gather)
+def gather(x: Tensor, indices: Indices, /, *, axis: int = 0) -> Tensor:
+    """Take positions of one axis by index.
+
+    Source: ONNX operator Gather-13.
+    """
+    return take(x, indices, axis)
+
+
+def _pad_widths(rank: int, pads: Ints, axes: Ints | None) -> list[tuple[int, int]]:
+    places = [a % rank for a in axes] if axes else range(rank)
+    half = len(pads) // 2
+    widths = [(0, 0)] * rank
+    for k, axis in enumerate(places):
+        widths[axis] = (pads[k], pads[half + k])
+    return widths
+
+
+def _restate_pad(site: Site) -> Edit | None:
+    """Padding of a cut axis shrinks to the padded positions that survive."""
+    legacy = site.node.version < 11
+    old = site.before or site
+    pads: Ints | None = site.attribute("pads") if legacy else old.ints(1)
+    axes = None if legacy or len(site.node.inputs) < 4 else old.ints(3)
+    if pads is None:
+        return None
+    rank = site.rank(0)
+    places = [a % rank for a in axes] if axes else list(range(rank))
+    new = list(pads)
+    for axis, alive in site.output_kept[0].items():
+        if axis in places:
+            k = places.index(axis)
+            after = pads[len(places) + k]
+            new[k] = int(alive[: pads[k]].sum())
+            new[len(places) + k] = int(alive[alive.size - after :].sum())
+    if tuple(new) == tuple(pads):
+        return None
+    if legacy:
+        return Edit(attributes={"pads": new})
+    return Edit(inputs={1: np.array(new, np.int64)})
+
+
+@op("Pad", MOVES, since=(11, 13, 18, 19, 21, 23, 24, 25), restate=_restate_pad)
+def pad_(
+    x: Tensor,
+    pads: Ints,
+    constant_value: Any = None,
+    axes: Ints | None = None,
+    /,
+    *,
+    mode: str = "constant",
+) -> Tensor:
+    """Add elements before and after along each axis.
+
+    Source: ONNX operator Pad-25.
+    """
+    value = 0.0 if constant_value is None else float(np.ravel(constant_value)[0])
+    return pad(x, _pad_widths(x.ndim, pads, axes), mode, value)
+
+
+@op("Pad", MOVES, since=(2,), restate=_restate_pad)
+def pad_2(x: Tensor, /, *, mode: str = "constant", pads: Ints, value: float = 0.0) -> Tensor:
+    """Add elements, with the amounts in an attribute.
+
+    Source: ONNX operator Pad-2.
+    """
+    return pad(x, _pad_widths(x.ndim, pads, None), mode, value)
