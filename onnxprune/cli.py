@@ -364,7 +364,7 @@ def demo(screen: Screen, /, output: str | None, device: str) -> None:
 
     folder = make_folder(output or _free_name("onnxprune-demo"))
     use_threads(1)  # more would wait for each other on a model this small
-    settings = Settings.of(device=device, threads=1, compensate="least-squares", max_drop=0.03)
+    settings = Settings.of(device=device, threads=1, max_drop=0.03)
     screen.print(f"A small CNN for Fashion-MNIST: {totals(inspect(sample.MODEL))}.", "")
     screen.print("Pruned on 20 reference images of each class, with at most 3 points lost:")
     _prune(screen, sample.MODEL, sample.REFERENCE, settings, run_dir=folder)

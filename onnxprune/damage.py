@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from onnxprune.batches import batches_of
 from onnxprune.channels import BoolArray, ChannelGroups
 from onnxprune.data import Data
 from onnxprune.graph import Graph
@@ -36,7 +37,8 @@ def reference_outputs(graph: Graph, data: Data, *, device: str, batch_size: int)
     """Return the log probabilities of the unpruned model, batch by batch. Shapes: each `[n, K]`."""
     mirror = Mirror(graph, device=device)
     with torch.no_grad():
-        return [log_probabilities(mirror(x)) for x, _ in data.batches(batch_size)]
+        batches = batches_of(mirror, data, batch_size)
+        return [log_probabilities(mirror(x))[: len(y)] for x, y in batches]
 
 
 def measure_damage(
@@ -68,13 +70,15 @@ def measure_damage(
     total = np.zeros(len(probes) + 1)
     start = 0
     with torch.no_grad():
-        for (x, _), before in zip(data.batches(batch_size), reference, strict=True):
-            share = torch.from_numpy(weight[start : start + len(x)]).to(mirror.device)
-            start += len(x)
+        batches = batches_of(mirror, data, batch_size)
+        for (x, y), before in zip(batches, reference, strict=True):
+            share = torch.from_numpy(weight[start : start + len(y)]).to(mirror.device)
+            start += len(y)
             trace = mirror.trace(x)
             outputs = [trace[graph.outputs[0]], *(mirror.resume(trace, m) for m in masked)]
             for k, logits in enumerate(outputs):
-                distance = (before.exp() * (before - log_probabilities(logits))).sum(1)
+                now = log_probabilities(logits)[: len(y)]
+                distance = (before.exp() * (before - now)).sum(1)
                 total[k] += float((distance * share).sum())
     return np.asarray(np.maximum(total[1:] - total[0], 0.0))
 

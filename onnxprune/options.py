@@ -14,7 +14,7 @@ from onnxprune.data import PRESETS
 from onnxprune.plan import Limits
 from onnxprune.program import Screen
 from onnxprune.search import CONTROLLERS
-from onnxprune.settings import Settings
+from onnxprune.settings import AUTO, Settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
@@ -66,9 +66,7 @@ def example(*lines: str) -> str:
 
 
 def _set_volume(ctx: click.Context, param: click.Parameter, value: int | bool) -> None:
-    screen = ctx.find_object(Screen)
-    if screen is None:
-        return
+    screen = ctx.ensure_object(Screen)
     if param.name == "quiet" and value:
         screen.set_volume(-1)
     elif param.name == "verbose" and not (screen.volume < 0 and not value):
@@ -158,10 +156,11 @@ METHOD = together(
     CRITERION,
     click.option(
         "--compensate",
-        type=click.Choice(METHODS),
+        type=click.Choice((AUTO, *METHODS)),
         default=Settings.compensate,
         show_default=True,
-        help="How the layers after removed filters are corrected.",
+        help="How weights after removed filters are corrected: none leaves them as they were, "
+        "auto is least-squares where there are samples.",
     ),
 )
 

@@ -36,7 +36,7 @@ WIDTH = 160
 class Screen:
     """Where a command writes, and how much."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str] = ()) -> None:
         self.arguments = list(arguments)
         self.volume = 0
 
@@ -96,9 +96,9 @@ class Screen:
             yield
         except KeyboardInterrupt:
             if run_dir is None:
-                fail("interrupted; nothing was kept: with --run-dir DIR a run can be resumed")
-            again = [a for a in self.arguments if a != "--resume"]
-            command = shlex.join([NAME, *again, "--resume"])
+                fail("interrupted; only a run with --run-dir DIR can be resumed", INTERRUPTED)
+            given = [word for word in self.arguments if word != "--resume"]
+            command = shlex.join([NAME, *given, "--resume"])
             fail(f"interrupted; continue with: {command}", INTERRUPTED)
 
 

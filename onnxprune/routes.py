@@ -106,8 +106,6 @@ def find_signal(mirror: Mirror, step: Step, inputs: Mapping[str, Sequence[str]])
     shapes = {name: mirror.graph.shape(name) or () for name in mine}
     most = max(int(np.prod(shape)) for shape in shapes.values())
     largest = [name for name in mine if int(np.prod(shapes[name])) == most]
-    if len(largest) == 1:
-        return largest[0]
     producers = {name: other for other in mirror.steps for name in other[0].outputs}
     for name in largest:
         if any(name in _behind(producers, inputs, other) for other in largest if other != name):
@@ -154,12 +152,7 @@ def _varying(mirror: Mirror) -> set[str]:
 
 def _signals(step: Step, varying: Collection[str]) -> tuple[str, ...]:
     """The inputs of a node that carry values of the image, each once."""
-    node, op = step
-    return tuple(
-        dict.fromkeys(
-            n for k, n in enumerate(node.inputs) if n in varying and not op.is_parameter(k)
-        )
-    )
+    return tuple(dict.fromkeys(name for name in step[0].inputs if name in varying))
 
 
 def _way(mirror: Mirror, step: Step, rule: Rule, inputs: Sequence[str]) -> Way:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from onnxprune.graph import Source as ModelSource
 from onnxprune.journal import RunDirectory
 from onnxprune.plan import Floor, Plan, share_removed
 from onnxprune.search import CONTROLLERS, search
-from onnxprune.settings import Settings
+from onnxprune.settings import AUTO, Settings
 from onnxprune.surgery import mask
 from onnxprune.surgery import prune as cut
 from onnxprune.task import STRIDE, Measured, State, Task
@@ -162,6 +162,8 @@ def _complete(settings: Settings, data: Data | None) -> Settings:
         )
     if data is None and settings.floor:
         raise DataError("floor: needs reference samples to measure accuracy on; give --data")
+    if settings.compensate == AUTO:
+        settings = replace(settings, compensate="none" if data is None else "least-squares")
     if settings.target or settings.floor:
         return settings
     if data is None:
@@ -184,7 +186,7 @@ def _ranker(data: Data | None, settings: Settings) -> Any:
             batch_size=settings.batch_size,
             rng=rng,
         )
-        return scores.total(weights if len(scores.values) > 1 else None)
+        return scores.total(None if weights is None else weights[: len(scores.classes)])
 
     return rank
 

@@ -12,6 +12,9 @@ from onnxprune.errors import UnknownName
 from onnxprune.plan import Floor, Limits, Target
 from onnxprune.search import CONTROLLERS
 
+AUTO = "auto"
+"""Least squares where there are samples, none where there are not."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -23,7 +26,7 @@ class Settings:
 
     control: str = "accuracy-aware"
     criterion: str = "lrp"
-    compensate: str = "none"
+    compensate: str = AUTO
     target: Target = field(default_factory=Target)
     floor: Floor = field(default_factory=Floor)
     limits: Limits = field(default_factory=Limits)
@@ -38,7 +41,7 @@ class Settings:
         """Refuse names that do not exist."""
         check_name("control", self.control, CONTROLLERS)
         check_name("criterion", self.criterion, CRITERIA)
-        check_name("compensate", self.compensate, METHODS)
+        check_name("compensate", self.compensate, (AUTO, *METHODS))
 
     @classmethod
     def of(cls, **options: Any) -> Settings:

@@ -84,6 +84,8 @@ def test_resuming_from_a_changed_tensor_equals_running_all() -> None:
         if "r" in step[0].outputs:
             env["r"] = masked
     assert torch.equal(mirror.resume(trace, {"r": masked}), env["z"])
+    both = {"r": masked, "n": torch.zeros_like(masked)}
+    assert torch.equal(mirror.resume(trace, both), env["z"])
     assert not torch.equal(env["z"], trace["z"])
 
 

@@ -356,6 +356,15 @@ def test_a_product_gives_all_to_the_signal(gate: str, rule: str) -> None:
     assert torch.equal(found[signal], found["h"])
 
 
+def test_a_gate_without_a_signal_behind_it_has_more_activations() -> None:
+    for gate in ("GLU", "GLU turned"):
+        mirror = mirror_of(model(GATED.format(gate=GATES[gate][0])))
+        found = every(mirror, images(mirror.graph.model, 2), [0, 1], "epsilon")
+        behind = "b" if gate == "GLU" else "a"
+        # An activation passes relevance on the main path only.
+        assert not torch.equal(found[behind], found["g"])
+
+
 def test_filters_inside_a_gate_are_valued_without_changing_the_main_path() -> None:
     mirror = mirror_of(model(GATED.format(gate=EXCITE)))
     x = images(mirror.graph.model, 2)

@@ -292,6 +292,30 @@ def test_a_broken_journal_is_named(finished: Path, tmp_path: Path) -> None:
         )
 
 
+def test_broken_settings_are_named(finished: Path, tmp_path: Path) -> None:
+    folder = killed(finished, tmp_path / "run", 1)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match=r"config\.json: cannot be read"):
+        onnxprune.prune(
+            fashion_mnist.MODEL,
+            fashion_mnist.REFERENCE,
+            settings=FASHION,
+            run_dir=folder,
+            resume=True,
+        )
+
+
+def test_a_journal_that_cannot_be_written_is_named(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OutputError, match=r"journal\.jsonl: cannot be written \(No space left"):
+        onnxprune.prune(small.proto, **FREE, rate=0.3, run_dir=tmp_path / "run")
+
+
 def test_resuming_needs_a_directory(small: Small) -> None:
     with pytest.raises(RunDirectoryError, match="give its --run-dir"):
         onnxprune.prune(small.proto, **FREE, rate=0.3, resume=True)
