@@ -38,7 +38,11 @@ def main() -> None:
 @options.VOLUME
 @click.pass_obj
 def inspect(screen: Screen, /, model: str, as_json: bool) -> None:
-    """Show what can go, what it would save, and why the rest stays."""
+    """Show what can go, what it would save, and why the rest stays.
+
+    Convolutions in one row are tied: their filters go together, as one channel. "each" is what one
+    channel saves.
+    """
     from onnxprune.inspection import inspect
 
     found = inspect(model)

@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolution before it, on the mirror only.
+"""Constants computed once, and batch normalisation folded, on the mirror only.
 
 Given `y = W * x + b` and `z = gamma (y - mu) / sqrt(var + eps) + beta`, with
 `g = gamma / sqrt(var + eps)`: `z = (g W) * x + g (b - mu) + beta`. The normalisation becomes an
@@ -20,6 +20,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from onnxprune.mirror import Mirror, Step, Trace
+
+
+def fold_constants(mirror: Mirror) -> list[Step]:
+    """Run the nodes that read constants alone, into the mirror's constants; return the others."""
+    left = []
+    for node, op in mirror.steps:
+        known = [
+            not name or name in mirror.constants or op.annotation(k).startswith("Kind")
+            for k, name in enumerate(node.inputs)
+        ]
+        if all(known):
+            mirror.execute((node, op), mirror.constants)
+        else:
+            left.append((node, op))
+    return left
 
 
 def fold_batchnorm(mirror: Mirror) -> tuple[list[Step], Trace]:

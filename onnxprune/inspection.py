@@ -89,8 +89,7 @@ def compare(
     """
     models = (load_model(before), load_model(after))
     _, samples = open_model(models[0], data, settings)
-    if samples is None:
-        raise TypeError("compare needs samples")
+    assert samples is not None
     judge = Evaluator(
         samples,
         device=settings.device,

@@ -43,7 +43,9 @@ class Mirror:
         dtype: torch.dtype | None = None,
         fold: bool = False,
     ) -> None:
-        """Prepare the graph for torch; `fold` merges BatchNormalization into what feeds it.
+        """Prepare the graph for torch.
+
+        `fold` runs what reads constants alone, and merges BatchNormalization into what feeds it.
 
         Raises: UnsupportedOp naming the first node that torch cannot run.
         """
@@ -134,7 +136,7 @@ class Mirror:
     def _value(self, name: str, env: Mapping[str, Any]) -> Any:
         if not name:
             return None
-        return self.constants[name] if env.get(name) is None else env[name]
+        return self.constants.get(name) if env.get(name) is None else env[name]
 
     def _ints(self, name: str, env: Mapping[str, Any]) -> tuple[int, ...] | None:
         if not name:
@@ -161,9 +163,9 @@ class Mirror:
         return value.to(device=self.device, dtype=dtype)
 
     def _fold(self) -> None:
-        """Merge BatchNormalization into the convolution that alone feeds it."""
-        from onnxprune.fold import fold_batchnorm
+        from onnxprune.fold import fold_batchnorm, fold_constants
 
+        self.steps = fold_constants(self)
         self.steps, self.constants = fold_batchnorm(self)
 
 

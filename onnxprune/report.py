@@ -47,7 +47,9 @@ p { margin: .5rem 0; } .muted, footer, th { color: var(--muted); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { font-weight: 500; font-size: .85rem; } td, th { text-align: right; padding: .28rem .6rem;
   border-bottom: 1px solid var(--line); vertical-align: middle; }
-td:first-child, th:first-child { text-align: left; padding-left: 0; overflow-wrap: anywhere; }
+td:first-child, th:first-child { text-align: left; padding-left: 0; min-width: 6.5rem;
+  overflow-wrap: anywhere; }
+@media (max-width: 34rem) { table { font-size: .85rem; } td, th { padding: .28rem .4rem; } }
 td.wide { width: 34%; } .track { display: block; height: .42rem; margin: .12rem 0;
   background: var(--line); border-radius: .2rem; overflow: hidden; }
 .track i { display: block; height: 100%; background: var(--accent); }

@@ -39,20 +39,21 @@ def class_table(comparison: Mapping[str, Any]) -> Table:
 
 
 def group_table(inspection: Mapping[str, Any]) -> Table:
-    """Return what can go, what it saves, and why the rest stays."""
-    table = _table("convolutions", "channels", "removable", "params each", "MACs each")
-    table.add_column("why the rest stays", overflow="fold")
+    """Return what can go, what each channel saves, and why the rest stays."""
+    table = _table("convolutions", "channels\nto remove", "params\neach", "MACs\neach")
+    explained = any(group["reason"] for group in inspection["groups"])
+    if explained:
+        table.add_column("why the rest stays", overflow="fold")
     for group in inspection["groups"]:
         names = group["convolutions"]
         more = [f"and {len(names) - SHOWN + 1} more"] if len(names) > SHOWN else []
         shown = [*names[: SHOWN - 1], *more] if more else names
         table.add_row(
             "\n".join(shown),
-            f"{group['channels']:,}",
-            f"{group['removable']:,}",
+            f"{group['removable']:,} of {group['channels']:,}",
             f"{group['params_saved']:,}",
             f"{group['macs_saved']:,}",
-            group["reason"] or "",
+            *([group["reason"] or ""] if explained else []),
         )
     return table
 

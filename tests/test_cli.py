@@ -32,6 +32,7 @@ net (float[N,2,4,4] x) => (float[N,3,4,4] y)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("COLUMNS", "120")
     return tmp_path
 
 
@@ -84,6 +85,15 @@ def test_inspect_shows_a_table_and_the_totals(folder: Path) -> None:
     assert "is the graph output 'y'" in result.stdout
     assert "50 parameters, 800 MACs, 13 filters, of which 10 (76.9 %) may go" in result.stdout
     assert result.stderr == ""
+
+
+def test_a_narrow_table_loses_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx.save(model(PINNED), folder / "m.onnx")
+    monkeypatch.setenv("COLUMNS", "60")
+    *table, _ = call("inspect", "m.onnx").stdout.splitlines()
+    assert max(map(len, table)) <= 60
+    words = " ".join(table).split()
+    assert {"5", "of", "0", "3", "15", "240", "is", "the", "graph", "output", "'y'"} <= set(words)
 
 
 def test_a_name_with_brackets_is_shown_as_it_is(folder: Path, small: Small) -> None:

@@ -178,8 +178,8 @@ def test_the_gpu_agrees_with_onnxruntime() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("exporter", "keep"),
-    [("dynamo", False), ("classic", True)],
-    ids=["folded", "batchnorm"],
+    [("dynamo", False), ("classic", True), ("dynamo", True)],
+    ids=["folded", "batchnorm", "batchnorm and casts"],
 )
 @pytest.mark.parametrize("name", ["vgg16_bn", "resnet18", "mobilenet_v2"])
 def test_whole_networks_agree_with_onnxruntime(

@@ -172,6 +172,16 @@ def test_a_report_without_layers_has_a_page(copied: Path) -> None:
     assert "Removed filters" not in page(copied).text
 
 
+def test_a_running_run_without_samples_shows_its_costs(copied: Path) -> None:
+    (copied / "report.json").unlink()
+    figures = {"rate": 0.1, "params": 1000, "macs": 2000, "filters": 30, "accuracy": None}
+    line = json.dumps({**figures, "evaluations": 0, "seconds": 1.0})
+    (copied / "journal.jsonl").write_text(f"{line}\n")
+    found = page(copied)
+    assert "Parameters 1,000 1,000 +0.0 %" in found.text
+    assert "Not measured" in found.text
+
+
 def test_a_run_in_one_step_has_a_curve_of_two_points(copied: Path) -> None:
     (copied / "journal.jsonl").write_text("")
     assert "harmonic mean" in page(copied).text

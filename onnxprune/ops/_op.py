@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 Ints = tuple[int, ...]
 Indices = npt.NDArray[np.int64]
+Kind = Any
+"""An input of which only the element type is read; None where the tensor is not at hand."""
 Shape = tuple[int, ...]
 Forward = TypeVar("Forward", bound=Callable[..., Any])
 
@@ -164,14 +166,15 @@ class Op:
         return self.how(site) if callable(self.how) else self.how
 
     def is_parameter(self, index: int) -> bool:
-        """Say whether input `index` is a parameter (annotated `Ints` or `Indices`), not data."""
-        return self._annotation(index).startswith(("Ints", "Indices"))
+        """Say whether input `index` is a parameter, not data: see `Ints`, `Indices`, `Kind`."""
+        return self.annotation(index).startswith(("Ints", "Indices", "Kind"))
 
     def takes_ints(self, index: int) -> bool:
         """Say whether input `index` is passed as a tuple of integers (annotated `Ints`)."""
-        return self._annotation(index).startswith("Ints")
+        return self.annotation(index).startswith("Ints")
 
-    def _annotation(self, index: int) -> str:
+    def annotation(self, index: int) -> str:
+        """Return how the forward annotates input `index`."""
         if index >= len(self.inputs):
             return ""
         return str(self._signature.parameters[self.inputs[index]].annotation)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import UnsupportedAttribute
-from onnxprune.ops._op import ALIGNS, Axes, How, Pins, Relevance, Site, op
+from onnxprune.ops._op import ALIGNS, Axes, How, Kind, Pins, Relevance, Site, op
 from onnxprune.ops._torch import functional, torch
 from onnxprune.pattern import letters
 
@@ -206,15 +206,11 @@ def cast(x: Tensor, /, *, round_mode: str = "up", saturate: int = 1, to: int) ->
     return x.to(getattr(torch, WHOLE[to]))
 
 
-def _cast_like_channels(site: Site) -> How:
-    """Only the element type of the second input is read."""
-    names = letters(site.rank(), [])
-    return Axes(f"{names} -> {names}")
-
-
-@op("CastLike", _cast_like_channels, since=(15, 19, 21, 23, 24, 25), relevance=Relevance.PASS)
-def cast_like(x: Tensor, like: Tensor, /, *, round_mode: str = "up", saturate: int = 1) -> Tensor:
+@op("CastLike", ALIGNS, since=(15, 19, 21, 23, 24, 25))
+def cast_like(x: Tensor, like: Kind, /, *, round_mode: str = "up", saturate: int = 1) -> Tensor:
     """x as the element type of another tensor. Source: ONNX operator CastLike-25."""
+    if like is None or (x.is_floating_point() and like.is_floating_point()):
+        return x
     return x.to(like.dtype)
 
 
