@@ -187,6 +187,7 @@ def _line(state: State) -> dict[str, Any]:
         "ranked": None if state.ranked is None else np.flatnonzero(state.ranked).tolist(),
         "class_weights": None if state.class_weights is None else state.class_weights.tolist(),
         "exchange": None if state.exchange is None else state.exchange.tolist(),
+        "due": state.due,
         "stopped": state.stopped,
     }
 
@@ -212,5 +213,6 @@ def _state(line: Mapping[str, Any]) -> State:
         flags(line["ranked"]),
         array(line["class_weights"]),
         array(line["exchange"]),
+        line["due"],
         line["stopped"],
     )

@@ -67,7 +67,10 @@ def _advance(task: Task, advance: Advance, state: State) -> State:
             return following
         if state.size <= SMALLEST:
             return replace(state, stopped="floor")
-        state = replace(state, size=max(state.size / 2, SMALLEST))
+        smaller = max(state.size / 2, SMALLEST)
+        state = replace(
+            following, dead=state.dead, accuracy=state.accuracy, size=smaller, due=False
+        )
 
 
 def one_shot(task: Task, state: State) -> State:
@@ -122,11 +125,13 @@ def accuracy_aware(task: Task, state: State) -> State:
     if first.accuracy.soft_harmonic >= HARMFUL * before:
         grown = first.accuracy.soft_harmonic >= HARMLESS * before
         return replace(first, size=min(1.5 * first.size, STRIDE) if grown else first.size)
+    if state.size <= SMALLEST:
+        return replace(first, due=True)
     smaller = max(state.size / 2, SMALLEST)
+    logger.info("a step of %.3f costs too much; trying %.3f", state.size, smaller)
     second = _attempt(task, state, ranking, smaller)
     best = min((first, second), key=lambda tried: _price(task, state, tried))
-    logger.info("step of %.3f cost too much; continuing with %.3f", state.size, smaller)
-    return replace(best, size=smaller, ranked=None)
+    return replace(best, size=smaller, due=True)
 
 
 def _attempt(task: Task, state: State, ranking: FloatArray, size: float) -> State:
@@ -150,7 +155,7 @@ def _price(task: Task, state: State, tried: State) -> float:
 
 def _due(task: Task, state: State) -> bool:
     """Whether relevance and damage are to be measured again."""
-    if state.ranked is None:
+    if state.due or state.ranked is None:
         return True
     since = share_removed(task.groups, state.dead & ~state.ranked)
     return since >= CALIBRATE_EVERY - 1e-9
@@ -185,18 +190,14 @@ def _recalibrate(task: Task, state: State, weights: FloatArray) -> State:
             relevance.append(ranking[chosen].sum())
             layers.append(group)
     if not probes:
-        return replace(
-            state,
-            ranked=state.dead,
-            class_weights=weights,
-            exchange=np.ones(len(task.groups.names)),
-        )
+        ones = np.ones(len(task.groups.names))
+        return replace(state, ranked=state.dead, class_weights=weights, exchange=ones, due=False)
     graph, groups = task.view(state.dead)
     damage = task.probe(graph, groups, probes, weights)
     worth = exchange_rates(damage, np.array(relevance))
     exchange = np.ones(len(task.groups.names)) if state.exchange is None else state.exchange.copy()
     exchange[layers] = worth if state.exchange is None else np.sqrt(worth * exchange[layers])
-    return replace(state, ranked=state.dead, class_weights=weights, exchange=exchange)
+    return replace(state, ranked=state.dead, class_weights=weights, exchange=exchange, due=False)
 
 
 def exchange_rates(damage: FloatArray, relevance: FloatArray) -> FloatArray:

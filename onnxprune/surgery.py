@@ -94,7 +94,7 @@ def _refuse(groups: ChannelGroups, dead: BoolArray) -> None:
     if emptied is not None:
         tensor, axis = emptied
         raise InvalidPlan(
-            f"tensor '{tensor}': the plan removes all {dims([len(groups.cuts[tensor][axis])])} "
+            f"tensor '{tensor}': the plan removes all {len(groups.cuts[tensor][axis])} "
             f"positions of axis {axis}; keep at least one"
         )
 

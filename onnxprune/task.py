@@ -64,8 +64,8 @@ class State:
 
     `dead` are the channels that are gone, `size` the next step as a share of removable filters,
     `ranked` the channels that were gone when the ranking was made, under `class_weights`, with
-    `exchange[group]` the worth of a unit of relevance. `accuracy` is what was measured on the
-    reference samples, if anything was.
+    `exchange[group]` the worth of a unit of relevance; `due` asks for a new ranking. `accuracy` is
+    what was measured on the reference samples, if anything was.
     """
 
     dead: BoolArray
@@ -74,6 +74,7 @@ class State:
     ranked: BoolArray | None = None
     class_weights: FloatArray | None = None
     exchange: FloatArray | None = None
+    due: bool = True
     stopped: str = ""
 
 

@@ -1,5 +1,7 @@
 """A small net that classifies its samples without a fault, as files that commands read."""
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,3 +53,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     onnx.save(proto, folder / "small.onnx")
     np.savez(folder / "data.npz", x=x[chosen], y=labels[chosen])
     return Small(proto, folder / "small.onnx", x[chosen], labels[chosen], folder / "data.npz")
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    """The command line sets up logging for its process; here many commands share one."""
+    names = ("onnxprune", "converters", "py.warnings", "matplotlib")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(log.handlers[:], log.level, log.disabled) for log in loggers]
+    yield
+    for log, (handlers, level, disabled) in zip(loggers, before, strict=True):
+        log.handlers, log.disabled = handlers, disabled
+        log.setLevel(level)

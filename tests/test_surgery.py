@@ -166,7 +166,7 @@ def test_a_pinned_channel_is_refused() -> None:
 def test_an_emptied_axis_is_refused() -> None:
     graph = Graph(model(RESIDUAL))
     groups = find_groups(graph)
-    with pytest.raises(InvalidPlan, match=r"removes all \[6\] positions"):
+    with pytest.raises(InvalidPlan, match="removes all 6 positions"):
         mask(graph, groups, groups.group == 1)
 
 
