@@ -115,19 +115,21 @@ def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
 def _repeats(graph: Graph, node: Node, op: Op, known: set[str]) -> dict[str, int]:
     """How often each weight of a node is applied for one image."""
     how = op.channels(site_of(graph, node, known)) if op.weights else None
-    out = graph.shape(node.outputs[0])
-    if not isinstance(how, Axes) or out is None:
+    place = node.inputs[0] if op.scatters else node.outputs[0]
+    size = graph.shape(place)
+    if not isinstance(how, Axes) or size is None:
         return {}
     inputs, outputs = parse(how.pattern)
-    written = {axis.letter for axis in outputs[0].axes if axis.names and axis.letter.islower()}
+    placed = inputs[0] if op.scatters else outputs[0]
+    there = {axis.letter for axis in placed.axes if axis.names and axis.letter.islower()}
     found = {}
     for index in op.weights:
         shape = graph.shape(node.inputs[index])
         if shape is None or len(shape) < 2:
             continue
         pairs = inputs[index].match(shape, str(node))
-        made = [n for axis, n in pairs if axis.names and axis.letter in written]
-        found[node.inputs[index]] = int(np.prod(out)) // max(int(np.prod(made)), 1)
+        shared = [n for axis, n in pairs if axis.names and axis.letter in there]
+        found[node.inputs[index]] = int(np.prod(size)) // max(int(np.prod(shared)), 1)
     return found
 
 

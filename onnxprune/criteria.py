@@ -87,7 +87,8 @@ def score(
     if chosen.from_weights is not None:
         rng = rng or np.random.default_rng(0)
         found = [
-            chosen.from_weights(_weight(graph, filters), rng)[None] for filters in groups.filters
+            chosen.from_weights(_weight(graph, groups, filters), rng)[None]
+            for filters in groups.filters
         ]
         return Scores(_gather(groups, found, 1, normalise=chosen.normalise), criterion, ALL)
     if chosen.from_samples is None or data is None or len(data) == 0:
@@ -144,7 +145,7 @@ def _gather(
     return table
 
 
-def _weight(graph: Graph, filters: Filters) -> FloatArray:
+def _weight(graph: Graph, groups: ChannelGroups, filters: Filters) -> FloatArray:
     """A convolution's weight as a matrix, also one that the graph computes from constants.
 
     Shapes: `[filters, inputs]`.
@@ -153,7 +154,10 @@ def _weight(graph: Graph, filters: Filters) -> FloatArray:
         weight = graph.constant(filters.weight)
     else:
         weight = _computed(graph, filters)
-    return np.asarray(weight, np.float64).reshape(len(filters.channels), -1)
+    axes = groups.cuts.get(filters.weight, {})
+    made = [a for a, owners in axes.items() if np.array_equal(owners, filters.channels)]
+    moved = np.moveaxis(np.asarray(weight, np.float64), made[0] if made else 0, 0)
+    return moved.reshape(len(filters.channels), -1)
 
 
 def _computed(graph: Graph, filters: Filters) -> npt.NDArray[Any]:

@@ -147,7 +147,9 @@ class Edit:
 class Op:
     """One operator, for the ONNX versions in `since` (each a version that changed its schema).
 
-    `weights` and `biases` are the input positions that LRP's rules modify and silence.
+    `weights` and `biases` are the input positions that LRP's rules modify and silence. `filters`
+    says that its output channels are filters, `scatters` that the weight is applied once for each
+    position of the input, not of the output.
     """
 
     name: str
@@ -160,6 +162,7 @@ class Op:
     weights: Ints
     biases: Ints
     filters: bool
+    scatters: bool
 
     def channels(self, site: Site) -> How:
         """Return how channels cross this node."""
@@ -236,6 +239,7 @@ def op(
     weights: Ints = (),
     biases: Ints = (),
     filters: bool = False,
+    scatters: bool = False,
     domain: str = "",
 ) -> Callable[[Forward], Forward]:
     """Register a forward as ONNX operator `name`.
@@ -249,8 +253,9 @@ def op(
             if set(other.since) & set(since):
                 raise InvalidOp(f"{name}: version {since} is described twice; keep one")
         flow = relevance or _default_relevance(how)
+        flags = {"filters": filters, "scatters": scatters}
         family.append(
-            Op(name, domain, since, forward, how, flow, restate, weights, biases, filters)
+            Op(name, domain, since, forward, how, flow, restate, weights, biases, **flags)
         )
         return forward
 

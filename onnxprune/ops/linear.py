@@ -148,6 +148,8 @@ def _transposed_pads(
     restate=_restate_transposed_group,
     weights=(1,),
     biases=(2,),
+    filters=True,
+    scatters=True,
 )
 def conv_transpose(
     x: Tensor,
