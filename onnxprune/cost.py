@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.channels import STAYS, BoolArray, ChannelGroups
-from onnxprune.graph import Graph, Node, is_float
+from onnxprune.graph import Graph, is_float
+from onnxprune.node import Node
 from onnxprune.ops import Axes, Op, find_op
 from onnxprune.pattern import parse
 from onnxprune.propagate import site_of

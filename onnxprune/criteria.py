@@ -27,6 +27,7 @@ from onnxprune.batches import batches_of
 from onnxprune.channels import ChannelGroups, Filters
 from onnxprune.data import Data
 from onnxprune.errors import DataError, InvalidModel, UnknownName
+from onnxprune.fold import folded
 from onnxprune.graph import Graph
 from onnxprune.mirror import Mirror, Trace
 from onnxprune.ops._torch import functional, torch
@@ -94,7 +95,7 @@ def score(
     if chosen.from_samples is None or data is None or len(data) == 0:
         free = ", ".join(name for name, c in CRITERIA.items() if c.from_weights)
         raise DataError(f"criterion {criterion!r}: needs samples; give data, or use one of {free}")
-    mirror = mirror or Mirror(graph, device=device, fold=True)
+    mirror = mirror or folded(Mirror(graph, device=device))
     values = _class_means(chosen.from_samples, mirror, groups, data, batch_size, on_batch)
     found = [values[filters.output] for filters in groups.filters]
     table = _gather(groups, found, len(data.classes), normalise=chosen.normalise)

@@ -7,22 +7,31 @@ identity, so that relevance meets one weighted sum instead of two. The user's gr
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnx import helper
 
-from onnxprune.graph import Node, node_of
+from onnxprune.mirror import Mirror, Step
+from onnxprune.node import Node, node_of
 from onnxprune.ops import require_op
 from onnxprune.ops._torch import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from onnxprune.mirror import Mirror, Step, Trace
+
+def folded(mirror: Mirror) -> Mirror:
+    """Return the mirror with constants computed and batch normalisation folded."""
+    twin = copy(mirror)
+    twin.constants = dict(mirror.constants)
+    twin.steps = _fold_constants(twin)
+    twin.steps = _fold_batchnorm(twin)
+    return twin
 
 
-def fold_constants(mirror: Mirror) -> list[Step]:
+def _fold_constants(mirror: Mirror) -> list[Step]:
     """Run the nodes that read constants alone, into the mirror's constants; return the others."""
     left = []
     for node, op in mirror.steps:
@@ -37,9 +46,9 @@ def fold_constants(mirror: Mirror) -> list[Step]:
     return left
 
 
-def fold_batchnorm(mirror: Mirror) -> tuple[list[Step], Trace]:
-    """Return the steps and constants of the mirror with every foldable normalisation folded."""
-    constants = dict(mirror.constants)
+def _fold_batchnorm(mirror: Mirror) -> list[Step]:
+    """Return the steps with every foldable normalisation folded into the mirror's constants."""
+    constants = mirror.constants
     steps = {node.name: (node, op) for node, op in mirror.steps}
     readers = mirror.graph.consumers
     for node, _ in mirror.steps:
@@ -58,7 +67,7 @@ def fold_batchnorm(mirror: Mirror) -> tuple[list[Step], Trace]:
             helper.make_node("Identity", node.inputs[:1], node.outputs[:1]), {"": 13}
         )
         steps[node.name] = (replace(identity, name=node.name), require_op(identity))
-    return list(steps.values()), constants
+    return list(steps.values())
 
 
 def _fold_one(conv: Node, norm: Node, constants: dict[str, Tensor]) -> Node:

@@ -7,7 +7,6 @@ did not ask to change (names, opset, IR version, metadata, functions, unknown do
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,51 +15,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
 from onnxprune.errors import InvalidModel
 from onnxprune.files import write_whole
+from onnxprune.node import Node, node_of
 from onnxprune.shapes import Facts, Shape
 
 DYNAMIC_SIZE = 224
 """Pixels; what the analysis takes for a dynamic height or width. The model keeps it dynamic."""
 
 Source = str | Path | ModelProto
-
-
-@dataclass(frozen=True)
-class Node:
-    """One node: its protobuf, a name that is unique in the graph, and its attributes decoded.
-
-    `captures` are the outer tensors that its subgraphs read; `version` is the operator's
-    since-version under the model's opset.
-    """
-
-    proto: NodeProto
-    name: str
-    domain: str
-    version: int
-    schema: onnx.defs.OpSchema | None
-    attributes: Mapping[str, Any]
-    captures: tuple[str, ...] = ()
-
-    @property
-    def op_type(self) -> str:
-        """The operator's name."""
-        return self.proto.op_type
-
-    @cached_property
-    def inputs(self) -> tuple[str, ...]:
-        """Names of the inputs; an empty name is an input left out."""
-        return tuple(self.proto.input)
-
-    @cached_property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs; an empty name is an output left out."""
-        return tuple(self.proto.output)
-
-    def __str__(self) -> str:
-        return f"{self.op_type} '{self.name}'"
 
 
 class Graph:
@@ -232,29 +197,6 @@ def save_model(model: ModelProto, path: str | Path) -> Path:
     return write_whole(path, model.SerializeToString())
 
 
-def node_of(
-    proto: NodeProto, opsets: Mapping[str, int], *, name: str = "", schemaless: bool = False
-) -> Node:
-    """Return the decoded view of one node."""
-    domain = "" if proto.domain == "ai.onnx" else proto.domain
-    opset = opsets.get(domain, opsets.get("ai.onnx", 1) if not domain else 1)
-    schema = None
-    if not schemaless and onnx.defs.has(proto.op_type, domain):
-        try:
-            schema = onnx.defs.get_schema(proto.op_type, opset, domain)
-        except onnx.defs.SchemaError:
-            schema = None
-    return Node(
-        proto,
-        name or proto.name or next((o for o in proto.output if o), ""),
-        domain,
-        schema.since_version if schema else opset,
-        schema,
-        {a.name: _decode(a) for a in proto.attribute if a.type != AttributeProto.GRAPH},
-        tuple(_captures(proto)),
-    )
-
-
 def _nodes(graph: GraphProto, opsets: Mapping[str, int]) -> Iterator[Node]:
     seen: set[str] = set()
     for proto in graph.node:
@@ -263,38 +205,6 @@ def _nodes(graph: GraphProto, opsets: Mapping[str, int]) -> Iterator[Node]:
             name = next((output for output in proto.output if output), proto.op_type)
         seen.add(name)
         yield node_of(proto, opsets, name=name)
-
-
-def _decode(attribute: AttributeProto) -> Any:
-    value = onnx.helper.get_attribute_value(attribute)
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if attribute.type in (AttributeProto.INTS, AttributeProto.FLOATS):
-        return tuple(value)
-    if attribute.type == AttributeProto.STRINGS:
-        return tuple(v.decode("utf-8", "replace") for v in value)
-    return value
-
-
-def _captures(proto: NodeProto) -> list[str]:
-    """Names that the subgraphs of a node read from outside of themselves."""
-    found: dict[str, None] = {}
-    for attribute in proto.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            found.update(dict.fromkeys(_free_names(graph)))
-    return list(found)
-
-
-def _free_names(graph: GraphProto) -> Iterator[str]:
-    bound = {value.name for value in (*graph.input, *graph.initializer)}
-    for node in graph.node:
-        for name in (*node.input, *_captures(node)):
-            if name and name not in bound:
-                yield name
-        bound.update(node.output)
-    for value in graph.output:
-        if value.name not in bound:
-            yield value.name
 
 
 def _analysis_shape(value: onnx.ValueInfoProto, *, batch: int, size: int) -> Shape | None:

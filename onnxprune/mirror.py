@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.errors import InvalidModel
-from onnxprune.graph import Graph, Node, dims, is_float
+from onnxprune.graph import Graph, dims, is_float
+from onnxprune.node import Node
 from onnxprune.ops import Op, require_op
 from onnxprune.ops._torch import torch
 
@@ -41,11 +42,8 @@ class Mirror:
         *,
         device: str = "auto",
         dtype: torch.dtype | None = None,
-        fold: bool = False,
     ) -> None:
         """Prepare the graph for torch.
-
-        `fold` runs what reads constants alone, and merges BatchNormalization into what feeds it.
 
         Raises: UnsupportedOp naming the first node that torch cannot run.
         """
@@ -64,8 +62,6 @@ class Mirror:
                 self.steps.append(step)
             else:
                 self.execute(step, self.constants)
-        if fold:
-            self._fold()
 
     def __call__(self, x: npt.NDArray[Any] | Tensor) -> Tensor:
         """Return the first output for a batch of images. Shapes: x `[N, ...]` -> `[N, K]`."""
@@ -161,12 +157,6 @@ class Mirror:
             value = torch.from_numpy(np.array(array))
         dtype = self.dtype if value.is_floating_point() else value.dtype
         return value.to(device=self.device, dtype=dtype)
-
-    def _fold(self) -> None:
-        from onnxprune.fold import fold_batchnorm, fold_constants
-
-        self.steps = fold_constants(self)
-        self.steps, self.constants = fold_batchnorm(self)
 
 
 def choose_device(device: str) -> str:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import OnnxPruneError
-from onnxprune.graph import Graph, Node
+from onnxprune.graph import Graph
 from onnxprune.labels import FREE, KEPT, IntArray, Labels, count_classes
+from onnxprune.node import Node
 from onnxprune.ops import Aligns, Axes, Moves, Op, Pins, Shapes, Site, find_op
 from onnxprune.pattern import Axis, parse
 from onnxprune.shapes import Shape

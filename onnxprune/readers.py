@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.channels import BoolArray, ChannelGroups
-from onnxprune.graph import Graph, Node
+from onnxprune.graph import Graph
 from onnxprune.labels import IntArray
+from onnxprune.node import Node
 from onnxprune.ops import Aligns, Axes, Moves, Op, Relevance, find_op
 from onnxprune.pattern import Axis, parse
 from onnxprune.propagate import site_of

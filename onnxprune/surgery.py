@@ -19,7 +19,8 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from onnxprune.channels import STAYS, BoolArray, ChannelGroups
 from onnxprune.errors import InvalidPlan, SurgeryError
-from onnxprune.graph import Graph, Node, dims, is_float, node_of, start_facts
+from onnxprune.graph import Graph, dims, is_float, start_facts
+from onnxprune.node import Node, node_of
 from onnxprune.ops import Axes, Edit, Moves, Site, find_op
 from onnxprune.propagate import site_of
 from onnxprune.shapes import Facts, Shape

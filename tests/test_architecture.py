@@ -22,7 +22,7 @@ MODEL = ROOT / "samples" / "fashion_mnist" / "model.onnx"
 
 ORDER = (
     ("errors",),
-    ("labels", "graph", "ops", "files", "shapes", "pattern"),
+    ("labels", "node", "graph", "ops", "files", "shapes", "pattern"),
     ("channels", "mirror", "propagate", "fold"),
     ("surgery", "rules", "routes", "relevance", "cost", "scores", "batches", "criteria", "damage"),
     ("readers", "least_squares", "compensate"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from onnxprune.errors import InvalidModel, UnsupportedOp
+from onnxprune.fold import folded
 from onnxprune.graph import Graph
 from onnxprune.mirror import Mirror, choose_device
 from tests.models import images, model, relative_error, run
@@ -40,13 +41,14 @@ g (float[N,3,8,8] x) => (float[N,4] z)
 def test_the_mirror_agrees_with_onnxruntime(fold: bool) -> None:
     proto = model(NORMED)
     x = images(proto, 3)
-    mirror = Mirror(Graph(proto), device="cpu", fold=fold)
+    plain = Mirror(Graph(proto), device="cpu")
+    mirror = folded(plain) if fold else plain
     assert relative_error(mirror(x).numpy(), run(proto, x)[0]) < CLOSE
     assert relative_error(mirror.trace(x)["z"].numpy(), run(proto, x)[0]) < CLOSE
 
 
 def test_folding_turns_a_normalisation_behind_a_convolution_into_nothing() -> None:
-    mirror = Mirror(Graph(model(NORMED)), device="cpu", fold=True)
+    mirror = folded(Mirror(Graph(model(NORMED)), device="cpu"))
     kinds = {node.name: node.op_type for node, _ in mirror.steps}
     assert [kinds[name] for name in "nmq"] == ["Identity", "Identity", "BatchNormalization"]
     trace = mirror.trace(images(mirror.graph.model, 2))
@@ -58,7 +60,7 @@ def test_folding_turns_a_normalisation_behind_a_convolution_into_nothing() -> No
 def test_a_normalisation_of_what_others_read_too_is_not_folded() -> None:
     text = NORMED.replace("s = Add(m, r)", "s = Sum(m, r, c)")
     proto = model(text)
-    mirror = Mirror(Graph(proto), device="cpu", fold=True)
+    mirror = folded(Mirror(Graph(proto), device="cpu"))
     kinds = {node.name: node.op_type for node, _ in mirror.steps}
     assert kinds["m"] == "BatchNormalization"
     x = images(proto, 2)
@@ -68,12 +70,12 @@ def test_a_normalisation_of_what_others_read_too_is_not_folded() -> None:
 def test_the_users_graph_is_not_changed_by_folding() -> None:
     proto = model(NORMED)
     before = proto.SerializeToString(deterministic=True)
-    Mirror(Graph(proto), device="cpu", fold=True)(images(proto, 1))
+    folded(Mirror(Graph(proto), device="cpu"))(images(proto, 1))
     assert proto.SerializeToString(deterministic=True) == before
 
 
 def test_resuming_from_a_changed_tensor_equals_running_all() -> None:
-    mirror = Mirror(Graph(model(NORMED)), device="cpu", fold=True)
+    mirror = folded(Mirror(Graph(model(NORMED)), device="cpu"))
     x = images(mirror.graph.model, 3)
     trace = mirror.trace(x)
     masked = trace["r"].clone()
@@ -171,7 +173,7 @@ def test_the_device_is_chosen_or_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_gpu_agrees_with_onnxruntime() -> None:
     proto = model(NORMED)
     x = images(proto, 3)
-    mirror = Mirror(Graph(proto), device="cuda", dtype=torch.float64, fold=True)
+    mirror = folded(Mirror(Graph(proto), device="cuda", dtype=torch.float64))
     assert relative_error(mirror(x).cpu().numpy(), run(proto, x)[0]) < CLOSE
 
 
@@ -205,5 +207,6 @@ def test_whole_networks_agree_with_onnxruntime(
     x = images(proto, 2)
     expected = run(proto, x)[0]
     for fold in (False, True):
-        mirror = Mirror(Graph(proto), device="cpu", fold=fold)
+        plain = Mirror(Graph(proto), device="cpu")
+        mirror = folded(plain) if fold else plain
         assert relative_error(mirror(x).numpy(), expected) < DEEP

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from onnxprune.channels import find_groups
 from onnxprune.errors import DataError, UnknownName, UnsupportedOp
+from onnxprune.fold import folded
 from onnxprune.graph import Graph
 from onnxprune.mirror import Mirror
 from onnxprune.relevance import relevance, start
@@ -31,7 +32,8 @@ EPS = 1e-6
 
 
 def mirror_of(proto: onnx.ModelProto, *, fold: bool = True) -> Mirror:
-    return Mirror(Graph(proto), device="cpu", dtype=torch.float64, fold=fold)
+    plain = Mirror(Graph(proto), device="cpu", dtype=torch.float64)
+    return folded(plain) if fold else plain
 
 
 def every(mirror: Mirror, x: Array, y: list[int], rule: str | Rule) -> dict[str, Tensor]:
@@ -273,10 +275,10 @@ def test_zplus_conserves_relevance_also_with_biases(norm: dict[str, str]) -> Non
 def test_folding_a_normalisation_does_not_change_what_is_before_and_behind(rule: str) -> None:
     proto = residual(**WITHOUT_BIAS, **NORM)
     x = images(proto, 3)
-    found, folded = (every(mirror_of(proto, fold=f), x, [0, 1, 3], rule) for f in (False, True))
-    assert torch.allclose(found["n"], folded["n"])
+    found, merged = (every(mirror_of(proto, fold=f), x, [0, 1, 3], rule) for f in (False, True))
+    assert torch.allclose(found["n"], merged["n"])
     if rule == "zplus":
-        assert torch.allclose(found["c"], folded["c"])
+        assert torch.allclose(found["c"], merged["c"])
 
 
 def test_a_maximum_gives_all_to_the_winner() -> None:
@@ -457,7 +459,7 @@ def test_single_precision_is_enough(rule: str) -> None:
     proto = residual(**WITH_BIAS, **NORM)
     x = images(proto, 3)
     exact = every(mirror_of(proto), x, [0, 1, 3], rule)
-    single = every(Mirror(Graph(proto), device="cpu", fold=True), x, [0, 1, 3], rule)
+    single = every(folded(Mirror(Graph(proto), device="cpu")), x, [0, 1, 3], rule)
     for name in ("a", "c", "d"):
         assert single[name].dtype == torch.float32
         largest = exact[name].abs().max()
@@ -562,8 +564,6 @@ def test_filters_have_the_relevance_that_zennit_gives_them(name: str) -> None:
 def test_the_gpu_agrees(rule: str) -> None:
     proto = residual(**WITH_BIAS, **NORM)
     x = images(proto, 3)
-    mirrors = [
-        Mirror(Graph(proto), device=d, dtype=torch.float64, fold=True) for d in ("cpu", "cuda")
-    ]
+    mirrors = [folded(Mirror(Graph(proto), device=d, dtype=torch.float64)) for d in ("cpu", "cuda")]
     expected, found = (every(mirror, x, [0, 1, 3], rule) for mirror in mirrors)
     assert torch.allclose(found["a"].cpu(), expected["a"], rtol=1e-6, atol=1e-12)

@@ -24,15 +24,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxprune.errors import InvalidOp, UnsupportedAttribute, UnsupportedOp
-
-if TYPE_CHECKING:
-    from onnxprune.graph import Node
+from onnxprune.node import Node
 
 Ints = tuple[int, ...]
 Indices = npt.NDArray[np.int64]

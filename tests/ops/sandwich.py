@@ -15,7 +15,8 @@ import numpy.typing as npt
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper
 
-from onnxprune.graph import node_of, start_facts
+from onnxprune.graph import start_facts
+from onnxprune.node import node_of
 
 Array = npt.NDArray[Any]
 IMAGES = 3

@@ -16,8 +16,9 @@ from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.loader import load_model_tests
 
 from onnxprune.errors import OnnxPruneError
-from onnxprune.graph import Graph, is_float, node_of
+from onnxprune.graph import Graph, is_float
 from onnxprune.mirror import Mirror
+from onnxprune.node import node_of
 from onnxprune.ops import OPS, find_op
 
 CANNOT = {

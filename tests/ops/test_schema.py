@@ -10,7 +10,7 @@ import pytest
 from onnx.defs import OpSchema
 
 from onnxprune.errors import InvalidOp, UnsupportedAttribute, UnsupportedOp
-from onnxprune.graph import node_of
+from onnxprune.node import node_of
 from onnxprune.ops import ALIGNS, OPS, Op, find_op, op, require_op
 from tests.ops.cases import CASES
 
