@@ -74,8 +74,8 @@ def test_half_of_the_filters_can_go(
     network: Path, exporter: Literal["classic", "dynamo"], keep_batchnorm: bool, tmp_path: Path
 ) -> None:
     name = network.stem
-    if keep_batchnorm and name == "vgg16":
-        pytest.skip("vgg16 has no batch normalisation")
+    if keep_batchnorm and name.startswith("vgg16"):
+        pytest.skip("vgg16 has no normalisation to keep; that of vgg16_bn is resnet18's, but large")
     path = convert(
         name,
         tmp_path / "model.onnx",
