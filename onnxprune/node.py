@@ -16,7 +16,7 @@ class Node:
     """One node: its protobuf, a name that is unique in the graph, and its attributes decoded.
 
     `captures` are the outer tensors that its subgraphs read; `version` is the operator's
-    since-version under the model's opset.
+    since-version under the model's opset. A `nested` node is part of a model-local function.
     """
 
     proto: NodeProto
@@ -26,6 +26,7 @@ class Node:
     schema: onnx.defs.OpSchema | None
     attributes: Mapping[str, Any]
     captures: tuple[str, ...] = ()
+    nested: bool = False
 
     @property
     def op_type(self) -> str:
@@ -47,13 +48,13 @@ class Node:
 
 
 def node_of(
-    proto: NodeProto, opsets: Mapping[str, int], *, name: str = "", schemaless: bool = False
+    proto: NodeProto, opsets: Mapping[str, int], *, name: str = "", nested: bool = False
 ) -> Node:
     """Return the decoded view of one node."""
     domain = "" if proto.domain == "ai.onnx" else proto.domain
     opset = opsets.get(domain, opsets.get("ai.onnx", 1) if not domain else 1)
     schema = None
-    if not schemaless and onnx.defs.has(proto.op_type, domain):
+    if onnx.defs.has(proto.op_type, domain):
         try:
             schema = onnx.defs.get_schema(proto.op_type, opset, domain)
         except onnx.defs.SchemaError:
@@ -66,6 +67,7 @@ def node_of(
         schema,
         {a.name: _decode(a) for a in proto.attribute if a.type != AttributeProto.GRAPH},
         tuple(_captures(proto)),
+        nested,
     )
 
 

@@ -14,13 +14,15 @@ How channels cross an operator is one of
 * `Axes("N i *, o i *, o -> N o *")`: equal letter = equal channel. Lower case may shrink, CAPITALS
   never; `*` is the rest and never shrinks; `(G o)` is an axis of G times o positions.
 * `SHAPES`: only the shape of the input is read.
+* `HOLDS`: the node itself holds its output, a constant.
+* `FILLS`: every element of the output is the same; the input is its shape.
 * `Pins(reason)`: channels that arrive here stay.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cached_property
@@ -37,12 +39,15 @@ Indices = npt.NDArray[np.int64]
 Kind = Any
 """An input of which only the element type is read; None where the tensor is not at hand."""
 Shape = tuple[int, ...]
+NONE_OF = np.zeros(0, np.bool_)
 Forward = TypeVar("Forward", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Moves:
-    """Copies elements."""
+    """Copies elements; outputs may lose positions `along` these axes only (None: along any)."""
+
+    along: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,16 @@ class Shapes:
 
 
 @dataclass(frozen=True)
+class Holds:
+    """Holds a constant in its attribute `value`."""
+
+
+@dataclass(frozen=True)
+class Fills:
+    """Writes one value everywhere; without an attribute `value`, 0.0."""
+
+
+@dataclass(frozen=True)
 class Pins:
     """Keeps every channel that arrives; `why` completes "feeds Softmax 'prob', "."""
 
@@ -64,14 +79,20 @@ class Pins:
 
 @dataclass(frozen=True)
 class Axes:
-    """Relates named axes: `"N i *, o i *, o -> N o *"`; `why` says what a capital letter means."""
+    """Relates named axes: `"N i *, o i *, o -> N o *"`; `why` says what a capital letter means.
+
+    `loose` is the pattern for users who allow this operator to be pruned inexactly; `sizes` gives
+    sizes of letters that shapes do not tell.
+    """
 
     pattern: str
     why: str = "which needs all of that axis"
+    loose: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
-MOVES, ALIGNS, SHAPES = Moves(), Aligns(), Shapes()
-How = Moves | Aligns | Axes | Shapes | Pins
+MOVES, ALIGNS, SHAPES, HOLDS, FILLS = Moves(), Aligns(), Shapes(), Holds(), Fills()
+How = Moves | Aligns | Axes | Shapes | Holds | Fills | Pins
 
 
 class Relevance(Enum):
@@ -101,8 +122,12 @@ class Site:
     Shapes are those at batch 1. `values` holds small tensors known without running the model.
     During surgery, shapes and values are those of the pruned graph and `before` is the site as it
     was; `kept[i][axis]` says which positions of input i survive, a boolean array `[size]`, for
-    every axis that loses some; `predicted` are the output shapes that the cuts predict, and
-    `dynamic(tensor)` says which axes the model leaves open.
+    every axis that loses some; `predicted` are the output shapes that the cuts predict.
+
+    `dynamic(tensor)` says which axes the model leaves open, `open(tensor)` which elements of a
+    known value follow such an axis, and `counted(tensor)` which depend on a number of channels;
+    `cut[i]` are the axes along which input i may lose channels, known while channels are found, and
+    `output_cut[i]` those of output i, when the operator is asked again after the labels crossed it.
     """
 
     node: Node
@@ -115,6 +140,10 @@ class Site:
     output_kept: Sequence[Mapping[int, npt.NDArray[np.bool_]]] = ()
     predicted: Sequence[Shape | None] = ()
     dynamic: Callable[[str], tuple[bool, ...]] = field(default=lambda _: ())
+    open: Callable[[str], npt.NDArray[np.bool_]] = field(default=lambda _: NONE_OF)
+    counted: Callable[[str], npt.NDArray[np.bool_]] = field(default=lambda _: NONE_OF)
+    cut: Sequence[Collection[int]] = ()
+    output_cut: Sequence[Collection[int]] = ()
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """Return an attribute's value, or `default` where the node does not give it."""
@@ -146,8 +175,12 @@ class Op:
     """One operator, for the ONNX versions in `since` (each a version that changed its schema).
 
     `weights` and `biases` are the input positions that LRP's rules modify and silence. `filters`
-    says that its output channels are filters, `scatters` that the weight is applied once for each
-    position of the input, not of the output.
+    says that its output channels are filters, `filters_along` finds the output axis of those of a
+    product that is a convolution, `scatters` that the weight is applied once for each
+    position of the input, not of the output. `zero_points` gives, for an input that is quantised,
+    the position of the input that holds the integer standing for 0, None where that is 0.
+    `keeps_shape` says that ONNX infers nothing for it, and that its output is shaped like its first
+    input.
     """
 
     name: str
@@ -160,11 +193,20 @@ class Op:
     weights: Ints
     biases: Ints
     filters: bool
+    filters_along: Callable[[Site], int | None] | None
     scatters: bool
+    zero_points: Mapping[int, int | None]
+    keeps_shape: bool
 
     def channels(self, site: Site) -> How:
         """Return how channels cross this node."""
         return self.how(site) if callable(self.how) else self.how
+
+    def filter_axis(self, site: Site) -> int | None:
+        """Return the axis of the output along which the node's filters lie, None without any."""
+        if self.filters_along is not None:
+            return self.filters_along(site)
+        return 1 if self.filters else None
 
     def is_parameter(self, index: int) -> bool:
         """Say whether input `index` is a parameter, not data: see `Ints`, `Indices`, `Kind`."""
@@ -237,7 +279,10 @@ def op(
     weights: Ints = (),
     biases: Ints = (),
     filters: bool = False,
+    filters_along: Callable[[Site], int | None] | None = None,
     scatters: bool = False,
+    zero_points: Mapping[int, int | None] | None = None,
+    keeps_shape: bool = False,
     domain: str = "",
 ) -> Callable[[Forward], Forward]:
     """Register a forward as ONNX operator `name`.
@@ -251,10 +296,8 @@ def op(
             if set(other.since) & set(since):
                 raise InvalidOp(f"{name}: version {since} is described twice; keep one")
         flow = relevance or _default_relevance(how)
-        flags = {"filters": filters, "scatters": scatters}
-        family.append(
-            Op(name, domain, since, forward, how, flow, restate, weights, biases, **flags)
-        )
+        flags = (filters, filters_along, scatters, zero_points or {}, keeps_shape)
+        family.append(Op(name, domain, since, forward, how, flow, restate, weights, biases, *flags))
         return forward
 
     return register

@@ -7,12 +7,17 @@ Source for the relevance: Bach et al. 2015, section 2.3; Montavon et al. 2019, s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from onnx import helper
+
 from onnxprune.errors import UnsupportedAttribute
-from onnxprune.ops._op import ALIGNS, Axes, How, Kind, Pins, Relevance, Site, op
+from onnxprune.node import Node, node_of
+from onnxprune.ops._op import ALIGNS, How, Kind, Pins, Site, op
 from onnxprune.ops._torch import functional, torch
-from onnxprune.pattern import letters
+from onnxprune.ops.mix import mixed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,6 +142,13 @@ def thresholded_relu(x: Tensor, /, *, alpha: float = 1.0) -> Tensor:
     return torch.where(x > alpha, x, torch.zeros_like(x))
 
 
+@op("Shrink", ALIGNS, since=(9,))
+def shrink(x: Tensor, /, *, bias: float = 0.0, lambd: float = 0.5) -> Tensor:
+    """x pulled towards 0 by `bias`, and 0 within `lambd` of it. Source: ONNX operator Shrink-9."""
+    low, high = torch.where(x < -lambd, x + bias, 0.0), torch.where(x > lambd, x - bias, 0.0)
+    return (low + high).to(x.dtype)
+
+
 @op("Clip", ALIGNS, since=(11, 12, 13))
 def clip(x: Tensor, low: Tensor | None = None, high: Tensor | None = None, /) -> Tensor:
     """x held between `low` and `high`, either of which may be left out.
@@ -159,6 +171,12 @@ def clip_6(
 def identity(x: Tensor, /) -> Tensor:
     """x itself. Source: ONNX operator Identity-25."""
     return x
+
+
+def as_identity(node: Node, name: str) -> Node:
+    """Return a node with the name and the first output of `node` that hands on a tensor."""
+    proto = helper.make_node("Identity", [name], node.outputs[:1])
+    return replace(node_of(proto, {"": 13}), name=node.name)
 
 
 @op("Dropout", ALIGNS, since=(12, 13, 22))
@@ -221,46 +239,27 @@ def _softmax_channels(site: Site) -> How:
         return Pins("whose input shape is not known")
     since_13 = site.node.version >= 13
     axis = site.attribute("axis", -1 if since_13 else 1) % rank
-    names = letters(rank, [axis] if since_13 else range(axis, rank))
-    return Axes(f"{names} -> {names}", why=MIXES)
+    return mixed(rank, [axis] if since_13 else range(axis, rank), MIXES)
 
 
-@op("Softmax", _softmax_channels, since=(13,), relevance=Relevance.NONE)
-def softmax(x: Tensor, /, *, axis: int = -1) -> Tensor:
-    """`exp x`, divided by its sum over one axis. Source: ONNX operator Softmax-13."""
-    return torch.softmax(x, axis)
+def _describe(name: str, compute: Callable[[Tensor, int], Tensor]) -> None:
+    """Register both forms: over one axis, and over all axes from one on, taken as one."""
+
+    @op(name, _softmax_channels, since=(13,))
+    def over_axis(x: Tensor, /, *, axis: int = -1) -> Tensor:
+        return compute(x, axis)
+
+    @op(name, _softmax_channels, since=(1, 11))
+    def over_rest(x: Tensor, /, *, axis: int = 1) -> Tensor:
+        rows = torch.flatten(x, axis).reshape(*x.shape[:axis], -1)
+        return compute(rows, -1).reshape(x.shape)
 
 
-@op("Softmax", _softmax_channels, since=(1, 11), relevance=Relevance.NONE)
-def softmax_11(x: Tensor, /, *, axis: int = 1) -> Tensor:
-    """Softmax over all axes from `axis` on, taken as one. Source: ONNX operator Softmax-11."""
-    return torch.softmax(_rows(x, axis), -1).reshape(x.shape)
-
-
-@op("LogSoftmax", _softmax_channels, since=(13,), relevance=Relevance.NONE)
-def log_softmax(x: Tensor, /, *, axis: int = -1) -> Tensor:
-    """Logarithm of the softmax. Source: ONNX operator LogSoftmax-13."""
-    return torch.log_softmax(x, axis)
-
-
-@op("LogSoftmax", _softmax_channels, since=(1, 11), relevance=Relevance.NONE)
-def log_softmax_11(x: Tensor, /, *, axis: int = 1) -> Tensor:
-    """Its logarithm over all axes from `axis` on. Source: ONNX operator LogSoftmax-11."""
-    return torch.log_softmax(_rows(x, axis), -1).reshape(x.shape)
-
-
-@op("Hardmax", _softmax_channels, since=(13,), relevance=Relevance.NONE)
-def hardmax(x: Tensor, /, *, axis: int = -1) -> Tensor:
-    """1 at the first largest element of an axis, else 0. Source: ONNX operator Hardmax-13."""
+def _hardmax(x: Tensor, axis: int) -> Tensor:
+    """1 at the first largest element of an axis, else 0."""
     return torch.zeros_like(x).scatter(axis, x.argmax(axis, keepdim=True), 1.0)
 
 
-@op("Hardmax", _softmax_channels, since=(1, 11), relevance=Relevance.NONE)
-def hardmax_11(x: Tensor, /, *, axis: int = 1) -> Tensor:
-    """Hardmax over all axes from `axis` on, taken as one. Source: ONNX operator Hardmax-11."""
-    return hardmax(_rows(x, axis)).reshape(x.shape)
-
-
-def _rows(x: Tensor, axis: int) -> Tensor:
-    """x as a matrix: the axes before `axis`, and the others."""
-    return torch.flatten(x, axis).reshape(*x.shape[:axis], -1)
+_describe("Softmax", lambda x, axis: torch.softmax(x, axis))
+_describe("LogSoftmax", lambda x, axis: torch.log_softmax(x, axis))
+_describe("Hardmax", _hardmax)

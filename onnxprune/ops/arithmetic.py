@@ -14,13 +14,26 @@ import numpy as np
 from onnx import TensorProto, numpy_helper
 
 from onnxprune.errors import UnsupportedAttribute
-from onnxprune.ops._op import ALIGNS, SHAPES, Edit, Ints, Pins, Relevance, Site, op
+from onnxprune.ops._freeze import FROZEN, follows_open, names_channels
+from onnxprune.ops._op import (
+    ALIGNS,
+    FILLS,
+    HOLDS,
+    SHAPES,
+    Edit,
+    How,
+    Ints,
+    Pins,
+    Relevance,
+    Site,
+    op,
+)
 from onnxprune.ops._torch import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FILLS = Pins("whose output has a size that it computes")
+COUNTS = Pins("whose output has a size that it computes")
 
 
 @op("Add", ALIGNS, since=(7, 13, 14), relevance=Relevance.SHARE)
@@ -197,6 +210,18 @@ def not_(x: Tensor, /) -> Tensor:
     return torch.logical_not(x)
 
 
+def _expand_channels(site: Site) -> How:
+    """Sizes of axes that x has open itself may be restated as 1."""
+    target, mine = site.ints(1), site.dynamic(site.node.inputs[0])
+    if target is None or not site.output_cut:
+        return ALIGNS
+    own = {k: len(mine) - len(target) + k for k in range(len(target))}
+    followed = [k for k in follows_open(site, 1) if own[k] < 0 or not mine[own[k]]]
+    lead = len(site.output_shapes[0] or ()) - len(target)
+    cut = [k for k, n in enumerate(target) if n > 1 and lead + k in site.output_cut[0]]
+    return FROZEN if followed and names_channels(site, 1, cut) else ALIGNS
+
+
 def _restate_expand(site: Site) -> Edit | None:
     """A target size that is a channel count becomes the predicted one; 1, and open axes, stay."""
     predicted, old = site.predicted[0], (site.before or site).ints(1)
@@ -227,7 +252,7 @@ def _fits(shape: Ints | None, target: Ints | None, predicted: Ints) -> bool:
         return False
 
 
-@op("Expand", ALIGNS, since=(8, 13), relevance=Relevance.COPY, restate=_restate_expand)
+@op("Expand", _expand_channels, since=(8, 13), relevance=Relevance.COPY, restate=_restate_expand)
 def expand(x: Tensor, shape: Ints, /) -> Tensor:
     """Repeat along axes of size 1, and in front, until x has at least `shape`.
 
@@ -261,7 +286,7 @@ def _array(value: TensorProto) -> Tensor:
     return torch.from_numpy(np.array(array))
 
 
-@op("Constant", SHAPES, since=(12, 13, 19, 21, 23, 24, 25))
+@op("Constant", HOLDS, since=(12, 13, 19, 21, 23, 24, 25))
 def constant(
     *,
     sparse_value: Any = None,
@@ -285,13 +310,13 @@ def constant(
     raise UnsupportedAttribute("a value that is sparse or text; expected numbers")
 
 
-@op("Constant", SHAPES, since=(11,))
+@op("Constant", HOLDS, since=(11,))
 def constant_11(*, sparse_value: Any = None, value: TensorProto | None = None) -> Tensor:
     """A tensor that the node itself holds. Source: ONNX operator Constant-11."""
     return constant(sparse_value=sparse_value, value=value)
 
 
-@op("Constant", SHAPES, since=(1, 9))
+@op("Constant", HOLDS, since=(1, 9))
 def constant_9(*, value: TensorProto) -> Tensor:
     """A tensor that the node itself holds. Source: ONNX operator Constant-9."""
     return _array(value)
@@ -304,7 +329,7 @@ def constant_of_shape(shape: Tensor, /, *, value: TensorProto | None = None) -> 
     return fill.to(shape.device).reshape(()).expand(tuple(shape.tolist()))
 
 
-@op("Range", FILLS, since=(11, 27))
+@op("Range", COUNTS, since=(11, 27))
 def range_(start: Tensor, limit: Tensor, delta: Tensor, /, *, stash_type: int = 1) -> Tensor:
     """Numbers from `start` up to `limit` in steps of `delta`. Source: ONNX operator Range-27."""
     bounds = (start.item(), limit.item(), delta.item())

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.ops._op import MOVES, Edit, Ints, Site, op
+from onnxprune.ops._freeze import FROZEN, follows_open, names_channels
+from onnxprune.ops._op import ALIGNS, MOVES, Edit, How, Ints, Moves, Relevance, Site, op
 from onnxprune.ops.array import concat, permute, reshape
 
 if TYPE_CHECKING:
@@ -48,17 +49,34 @@ def flatten(x: Tensor, /, *, axis: int = 1) -> Tensor:
     return reshape(x, (rows, columns))
 
 
+def _reshape_channels(site: Site) -> How:
+    """A target with a count is restated; of the sizes that stay open, one can be worked out."""
+    target, source = site.ints(1), site.dynamic(site.node.inputs[0])
+    if target is None or not site.output_cut or len(follows_open(site, 1)) < 2:
+        return MOVES
+    cut = names_channels(site, 1, [k for k, n in enumerate(target) if k in site.output_cut[0]])
+    open_axes = [k for k, is_open in enumerate(site.dynamic(site.node.outputs[0])) if is_open]
+    copied = [k for k in open_axes if _is_copied(site, k, source)]
+    return FROZEN if cut and len(open_axes) - len(copied) > 1 else MOVES
+
+
+def _is_copied(site: Site, axis: int, source: tuple[bool, ...]) -> bool:
+    """Say whether an open axis has the place and size of one of the input, which 0 copies."""
+    before, after = site.shapes[0] or (), (site.predicted or site.output_shapes)[0] or ()
+    if site.attribute("allowzero", 0) or axis >= len(source):
+        return False
+    return source[axis] and before[axis] == after[axis]
+
+
 def _restate_reshape(site: Site) -> Edit | None:
     """Write the predicted sizes, unless the target still resolves to them; keep open axes open."""
     predicted, target = site.predicted[0], site.ints(1)
     if predicted is None or (target is not None and _resolve(target, site.shapes[0]) == predicted):
         return None
-    sizes = list(predicted)
-    copied, source = site.dynamic(site.node.inputs[0]), site.shapes[0] or ()
+    sizes, source = list(predicted), site.dynamic(site.node.inputs[0])
     for k, is_open in enumerate(site.dynamic(site.node.outputs[0])):
         if is_open:
-            same = k < len(copied) and copied[k] and source[k] == predicted[k]
-            sizes[k] = 0 if same and not site.attribute("allowzero", 0) else -1
+            sizes[k] = 0 if _is_copied(site, k, source) else -1
     return Edit(inputs={1: np.array(sizes, np.int64)})
 
 
@@ -73,7 +91,13 @@ def _resolve(target: Ints, shape: Ints | None) -> Ints | None:
     return tuple(sizes)
 
 
-@op("Reshape", MOVES, since=(5, 13, 14, 19, 21, 23, 24, 25), restate=_restate_reshape)
+@op(
+    "Reshape",
+    _reshape_channels,
+    since=(5, 13, 14, 19, 21, 23, 24, 25),
+    relevance=Relevance.COPY,
+    restate=_restate_reshape,
+)
 def reshape_(x: Tensor, shape: Ints, /, *, allowzero: int = 0) -> Tensor:
     """Give another shape; 0 copies a size (unless `allowzero`), -1 is worked out.
 
@@ -123,7 +147,29 @@ def unsqueeze_11(x: Tensor, /, *, axes: Ints) -> Tensor:
     return unsqueeze(x, axes)
 
 
-@op("Tile", MOVES, since=(6, 13))
+def _tile_channels(site: Site) -> How:
+    """A repeated axis of size 1 is broadcast: each repetition may go without the others."""
+    shape, repeats = site.shapes[0], site.ints(1)
+    if shape is None or repeats is None:
+        return MOVES
+    tiled = [k for k, count in enumerate(repeats) if count != 1]
+    if not tiled or max(shape[k] for k in tiled) > 1:
+        return MOVES
+    cut = [k for k in tiled if site.output_cut and k in site.output_cut[0]]
+    return FROZEN if cut and follows_open(site, 1) and names_channels(site, 1, cut) else ALIGNS
+
+
+def _restate_repeats(site: Site) -> Edit | None:
+    """A cut axis that was broadcast is repeated as often as positions survive."""
+    shape, predicted, repeats = site.shapes[0], site.predicted[0], site.ints(1)
+    if shape is None or predicted is None or repeats is None:
+        return None
+    cut = site.output_kept[0]
+    new = [predicted[k] // shape[k] if k in cut else count for k, count in enumerate(repeats)]
+    return None if tuple(new) == repeats else Edit(inputs={1: np.array(new, np.int64)})
+
+
+@op("Tile", _tile_channels, since=(6, 13), relevance=Relevance.COPY, restate=_restate_repeats)
 def tile(x: Tensor, repeats: Ints, /) -> Tensor:
     """Repeat the whole along each axis.
 
@@ -139,7 +185,7 @@ def _blocks(x: Tensor, shape: Ints, axes: Ints) -> Tensor:
     return permute(reshape(x, shape), axes)
 
 
-@op("DepthToSpace", MOVES, since=(1, 11, 13, 28))
+@op("DepthToSpace", Moves(along=(1,)), since=(1, 11, 13, 28))
 def depth_to_space(x: Tensor, /, *, blocksize: int, mode: str = "DCR") -> Tensor:
     """Fold blocks of channels into space.
 
@@ -155,7 +201,7 @@ def depth_to_space(x: Tensor, /, *, blocksize: int, mode: str = "DCR") -> Tensor
     return reshape(y, (n, c, h * b, w * b))
 
 
-@op("SpaceToDepth", MOVES, since=(1, 13, 28))
+@op("SpaceToDepth", Moves(along=(1,)), since=(1, 13, 28))
 def space_to_depth(x: Tensor, /, *, blocksize: int, mode: str = "DCR") -> Tensor:
     """Fold space into blocks of channels.
 

@@ -1,7 +1,8 @@
 """Normalisations: shift and scale by statistics, of training or of the sample itself.
 
 Those that look at one channel at a time let it go; those that share statistics among channels keep
-them all, because without one of them the others would be normalised differently.
+them all, because without one of them the others would be normalised differently, unless the user
+allows that. A group of channels with statistics of its own may go as a whole.
 Relevance: batch normalisation is a linear layer. The others, with their statistics taken as given
 and the shift silenced, are diagonal linear maps, `z = w x`; there the epsilon rule
 `R_in = x w R_out / z` is the identity, so relevance passes through.
@@ -9,11 +10,15 @@ and the shift silenced, are diagonal linear maps, `z = w x`; there the epsilon r
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import UnsupportedAttribute
-from onnxprune.ops._op import Axes, How, Pins, Relevance, Site, op
+from onnxprune.ops._op import Axes, Edit, How, Pins, Relevance, Site, op
 from onnxprune.ops._torch import functional, torch
+from onnxprune.ops.mix import mixed
+from onnxprune.ops.variant import without
 from onnxprune.pattern import letters
 
 if TYPE_CHECKING:
@@ -28,14 +33,16 @@ def _batch_channels(site: Site) -> Axes:
     return Axes("N c *, c, c, c, c -> N c *")
 
 
-@op(
+_batch = partial(
+    op,
     "BatchNormalization",
     _batch_channels,
-    since=(14, 15),
     relevance=Relevance.LINEAR,
     weights=(1,),
     biases=(2, 3),
 )
+
+
 def batch_normalization(
     x: Tensor,
     scale: Tensor,
@@ -46,68 +53,27 @@ def batch_normalization(
     *,
     epsilon: float = 1e-5,
     momentum: float = 0.9,
+    spatial: int = 1,
     training_mode: int = 0,
 ) -> Tensor:
     """`scale (x - mean) / sqrt(var + epsilon) + bias`, with the statistics of training.
 
     `momentum` only matters in training.
     Shapes: x `[N, C, *]`, all others `[C]`.
-    Source: ONNX operator BatchNormalization-15.
+    Source: ONNX operator BatchNormalization-15; `spatial` BatchNormalization-7.
     """
     if training_mode:
         raise UnsupportedAttribute("training_mode=1; export the model for inference")
+    if spatial != 1:
+        raise UnsupportedAttribute("spatial=0, statistics for every pixel; expected 1")
     if x.ndim == 1:
         return (x - mean) * (scale / torch.sqrt(var + epsilon)) + bias
     return functional.batch_norm(x, mean, var, scale, bias, eps=epsilon)
 
 
-@op(
-    "BatchNormalization",
-    _batch_channels,
-    since=(9,),
-    relevance=Relevance.LINEAR,
-    weights=(1,),
-    biases=(2, 3),
-)
-def batch_normalization_9(
-    x: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    /,
-    *,
-    epsilon: float = 1e-5,
-    momentum: float = 0.9,
-) -> Tensor:
-    """Batch normalisation at inference. Source: ONNX operator BatchNormalization-9."""
-    return batch_normalization(x, scale, bias, mean, var, epsilon=epsilon)
-
-
-@op(
-    "BatchNormalization",
-    _batch_channels,
-    since=(7,),
-    relevance=Relevance.LINEAR,
-    weights=(1,),
-    biases=(2, 3),
-)
-def batch_normalization_7(
-    x: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    /,
-    *,
-    epsilon: float = 1e-5,
-    momentum: float = 0.9,
-    spatial: int = 1,
-) -> Tensor:
-    """Batch normalisation at inference, by channel. Source: ONNX operator BatchNormalization-7."""
-    if spatial != 1:
-        raise UnsupportedAttribute("spatial=0, statistics for every pixel; expected 1")
-    return batch_normalization(x, scale, bias, mean, var, epsilon=epsilon)
+_batch(since=(14, 15))(without(batch_normalization, "spatial"))
+_batch(since=(9,))(without(batch_normalization, "spatial", "training_mode"))
+_batch(since=(7,))(without(batch_normalization, "training_mode"))
 
 
 @op(
@@ -128,11 +94,29 @@ def instance_normalization(
     return _affine(_standard(x, space, epsilon), scale, bias)
 
 
+def _group_channels(site: Site) -> Axes:
+    """Whole groups may go; with `loose`, as many channels of each."""
+    pattern = "N (g I) *, (g I), (g I) -> N (g I) *"
+    loose = pattern.replace("g", "G").replace("I", "i")
+    return Axes(pattern, SHARES, loose, sizes=dict.fromkeys("gG", site.attribute("num_groups")))
+
+
+def _restate_groups(site: Site) -> Edit | None:
+    """Count the groups that still have channels."""
+    alive = site.kept[0].get(1)
+    groups = site.attribute("num_groups")
+    if alive is None:
+        return None
+    return Edit(attributes={"num_groups": int(alive.reshape(groups, -1).any(1).sum())})
+
+
 @op(
     "GroupNormalization",
-    Axes("N C *, C, C -> N C *", why=SHARES),
+    _group_channels,
     since=(21,),
     relevance=Relevance.PASS,
+    restate=_restate_groups,
+    keeps_shape=True,
 )
 def group_normalization(
     x: Tensor,
@@ -153,11 +137,22 @@ def group_normalization(
 
 
 def _tail_channels(site: Site) -> How:
+    """The axes from `axis` on are mixed; mean and deviation, where asked for, keep the others."""
     rank = site.rank()
     if rank == 0:
         return Pins("whose input shape is not known")
-    names = letters(rank, range(site.attribute("axis", -1) % rank, rank))
-    return Axes(f"{names}, *, * -> {names}", why=SHARES)
+    tail = range(site.attribute("axis", -1) % rank, rank)
+    return Axes(_tail_pattern(site, rank, tail, tail), SHARES, _tail_pattern(site, rank, tail, ()))
+
+
+def _tail_pattern(site: Site, rank: int, tail: range, fixed: Iterable[int]) -> str:
+    names = letters(rank, fixed).split()
+    operands = [
+        " ".join("1" if n == 1 else name for name, n in zip(names[rank - len(s) :], s, strict=True))
+        for s in (shape or () for shape in site.shapes[1:])
+    ]
+    x, statistics = " ".join(names), " ".join([*names[: tail.start], *"1" * len(tail)])
+    return f"{', '.join([x, *operands])} -> {x}, {statistics}, {statistics}"
 
 
 @op("LayerNormalization", _tail_channels, since=(17,), relevance=Relevance.PASS)
@@ -197,7 +192,7 @@ def rms_normalization(
 
 @op(
     "LRN",
-    Axes("N C * -> N C *", why="which divides channels by their neighbours"),
+    Axes("N C * -> N C *", "which divides channels by their neighbours", loose="N c * -> N c *"),
     since=(1, 13),
     relevance=Relevance.PASS,
 )
@@ -218,8 +213,9 @@ def _one_channels(site: Site) -> How:
     rank = site.rank()
     if rank == 0:
         return Pins("whose input shape is not known")
-    names = letters(rank, [site.attribute("axis", -1) % rank])
-    return Axes(f"{names} -> {names}", why="which divides by the norm of that axis")
+    return mixed(
+        rank, [site.attribute("axis", -1) % rank], "which divides by the norm of that axis"
+    )
 
 
 @op("LpNormalization", _one_channels, since=(1, 22), relevance=Relevance.PASS)

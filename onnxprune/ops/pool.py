@@ -5,12 +5,12 @@ Relevance: an average is a weighted sum with equal weights; a maximum gives all 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxprune.errors import UnsupportedAttribute
-from onnxprune.ops._op import Axes, Ints, Relevance, op
+from onnxprune.ops._op import Axes, How, Ints, Relevance, Site, op
 from onnxprune.ops._torch import functional, torch
-from onnxprune.ops.linear import spatial_pads
+from onnxprune.ops.window import Widths, Window, pad_space, windowed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,154 +18,160 @@ if TYPE_CHECKING:
 ALONE = Axes("N c * -> N c *")
 
 
-def window_pads(
-    x: Tensor,
-    kernel: Ints,
-    strides: Ints,
-    dilations: Ints,
-    pads: Ints | None,
-    auto_pad: str,
-    ceil_mode: int,
-) -> tuple[list[tuple[int, int]], list[int]]:
-    """Return the padding of each spatial axis, and how much more the last window needs.
+@dataclass(frozen=True)
+class Slide:
+    """A window on a map: its kernel, steps and padding; `extra` is what the last window lacks."""
+
+    kernel: Ints
+    strides: Ints
+    dilations: Ints
+    widths: Widths
+    extra: Ints
+
+    @property
+    def full(self) -> Widths:
+        """The padding with what the last window lacks added behind."""
+        return [(b, a + more) for (b, a), more in zip(self.widths, self.extra, strict=True)]
+
+    @property
+    def even(self) -> Ints | None:
+        """The padding as torch's pools take it, one number an axis; None where they do not."""
+        for (before, after), more, k in zip(self.widths, self.extra, self.kernel, strict=True):
+            if before != after or more or before > k // 2:
+                return None
+        return tuple(before for before, _ in self.widths)
+
+
+def _slide(x: Tensor, kernel: Ints, window: Window, ceil_mode: int) -> Slide:
+    """Place a window on a map.
 
     With `ceil_mode` a last window may reach over the end, unless it would start in the padding.
+    Shapes: x `[N, C, *size]`.
     Source: ONNX operator MaxPool-22, output shape.
     """
-    widths = spatial_pads(x, kernel, strides, dilations, pads, auto_pad)
+    strides, dilations = window.steps(len(kernel))
+    size = tuple(x.shape[2:])
+    widths = window.widths(size, kernel)
     extra = []
-    for n, (before, after), k, s, d in zip(
-        x.shape[2:], widths, kernel, strides, dilations, strict=True
-    ):
-        span = (k - 1) * d + 1
-        room = n + before + after - span
+    for n, (before, after), k, s, d in zip(size, widths, kernel, strides, dilations, strict=True):
+        room = n + before + after - ((k - 1) * d + 1)
         steps = -(-room // s) if ceil_mode else room // s
         if ceil_mode and steps * s >= n + before:
             steps -= 1
         extra.append(max(steps * s - room, 0))
-    return widths, extra
+    return Slide(kernel, strides, dilations, widths, tuple(extra))
 
 
-def _flat(widths: list[tuple[int, int]]) -> list[int]:
-    """Padding as torch takes it, the last axis first."""
-    return [width for pair in reversed(widths) for width in pair]
+def _max_channels(site: Site) -> How:
+    """Places of maxima count the elements of all channels before them."""
+    if len(site.node.outputs) > 1 and site.node.outputs[1]:
+        return Axes("N C * -> N C *, N C *", why="whose indices count all channels")
+    return ALONE
 
 
-def _even(widths: list[tuple[int, int]], extra: list[int], kernel: Ints) -> Ints | None:
-    """The padding as torch's pools take it, one number an axis, or None where they do not."""
-    for (before, after), more, k in zip(widths, extra, kernel, strict=True):
-        if before != after or more or before > k // 2:
-            return None
-    return tuple(before for before, _ in widths)
-
-
-@op("MaxPool", ALONE, since=(1, 8, 10, 11, 12, 22), relevance=Relevance.COPY)
+@op("MaxPool", _max_channels, since=(1, 8, 10, 11, 12, 22), relevance=Relevance.COPY)
+@windowed
 def max_pool(
     x: Tensor,
     /,
     *,
-    auto_pad: str = "NOTSET",
     ceil_mode: int = 0,
-    dilations: Ints | None = None,
     kernel_shape: Ints,
-    pads: Ints | None = None,
     storage_order: int = 0,
-    strides: Ints | None = None,
-) -> Tensor:
-    """The largest element of each window; `Indices`, and with it `storage_order`, is refused.
+    window: Window,
+    output_count: int,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The largest element of each window, and its place among all elements of x.
 
-    Shapes: x `[N, C, *size]` -> `[N, C, *]`; 1 to 3 sizes.
+    Places count by rows or, with `storage_order`, by columns.
+    Shapes: x `[N, C, *size]` -> twice `[N, C, *]`; 1 to 3 sizes.
     Source: ONNX operator MaxPool-22.
     """
-    rank = len(kernel_shape)
-    _check_rank(rank)
-    if storage_order:
-        raise UnsupportedAttribute(f"storage_order={storage_order}; expected 0")
-    strides, dilations = strides or (1,) * rank, dilations or (1,) * rank
-    widths, extra = window_pads(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
-    padding = _even(widths, extra, kernel_shape)
+    slide = _slide(x, kernel_shape, window, ceil_mode)
     values = x if x.is_floating_point() else x.to(torch.float64)
-    if padding is None:
-        widths = [(b, a + more) for (b, a), more in zip(widths, extra, strict=True)]
-        values = functional.pad(values, _flat(widths), value=float("-inf"))
-    run = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[rank - 1]
-    return run(values, kernel_shape, strides, padding or 0, dilations).to(x.dtype)
+    if slide.even is None:
+        values = pad_space(values, slide.full, float("-inf"))
+    run = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)
+    pool = run[len(kernel_shape) - 1]
+    how = (kernel_shape, slide.strides, slide.even or 0, slide.dilations)
+    if output_count == 1:
+        return pool(values, *how).to(x.dtype)
+    largest, places = pool(values, *how, return_indices=True)
+    before = [0] * len(kernel_shape) if slide.even is not None else [b for b, _ in slide.widths]
+    return largest.to(x.dtype), _count(places, values, before, x, storage_order)
 
 
-def _window_means(x: Tensor, kernel: Ints, strides: Ints, dilations: Ints) -> Tensor:
+def _count(places: Tensor, padded: Tensor, before: list[int], x: Tensor, by_columns: int) -> Tensor:
+    """Places in the planes of a padded map as places among all elements of `x`."""
+    space = []
+    for n, start in zip(reversed(padded.shape[2:]), reversed(before), strict=True):
+        space.append(places % n - start)
+        places = places // n
+    size = list(reversed(x.shape[2:]))
+    pairs = list(zip(size, space, strict=True))
+    planes = torch.arange(x.shape[0] * x.shape[1], device=x.device)
+    found = planes.reshape(*x.shape[:2], *(1,) * len(size))
+    for n, place in pairs if by_columns else reversed(pairs):
+        found = found * n + place
+    return found
+
+
+def _window_means(x: Tensor, slide: Slide) -> Tensor:
     """The mean of each window, without padding. Shapes: x `[N, C, *size]` -> `[N, C, *]`."""
-    rank = len(kernel)
-    if all(d == 1 for d in dilations):
+    rank = len(slide.kernel)
+    if all(d == 1 for d in slide.dilations):
         run = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)[rank - 1]
-        return run(x, kernel, strides)
-    for k in range(rank):
-        starts = torch.arange(0, x.shape[2 + k] - (kernel[k] - 1) * dilations[k], strides[k])
-        steps = torch.arange(kernel[k]) * dilations[k]
-        places = (starts[:, None] + steps).to(x.device)
+        return run(x, slide.kernel, slide.strides)
+    for k, (size, step, d) in enumerate(
+        zip(slide.kernel, slide.strides, slide.dilations, strict=True)
+    ):
+        starts = torch.arange(0, x.shape[2 + k] - (size - 1) * d, step)
+        places = (starts[:, None] + torch.arange(size) * d).to(x.device)
         x = x[(slice(None),) * (2 + k) + (places,)].mean(3 + k)
     return x
 
 
 @op("AveragePool", ALONE, since=(1, 7, 10, 11, 19, 22), relevance=Relevance.LINEAR)
+@windowed
 def average_pool(
     x: Tensor,
     /,
     *,
-    auto_pad: str = "NOTSET",
     ceil_mode: int = 0,
     count_include_pad: int = 0,
-    dilations: Ints | None = None,
     kernel_shape: Ints,
-    pads: Ints | None = None,
-    strides: Ints | None = None,
+    window: Window,
 ) -> Tensor:
     """The mean of each window, over its pixels or, on request, over its padding as well.
 
     Shapes: x `[N, C, *size]` -> `[N, C, *]`; 1 to 3 sizes.
     Source: ONNX operator AveragePool-22.
     """
-    rank = len(kernel_shape)
-    _check_rank(rank)
-    strides, dilations = strides or (1,) * rank, dilations or (1,) * rank
-    widths, extra = window_pads(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
-    padding = _even(widths, extra, kernel_shape)
-    if padding is not None and all(d == 1 for d in dilations):
-        run = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)[rank - 1]
-        return run(x, kernel_shape, strides, padding, count_include_pad=bool(count_include_pad))
-    counted = functional.pad(
-        torch.ones_like(x[:1, :1]), _flat(widths), value=float(bool(count_include_pad))
-    )
-    beyond = [(0, more) for more in extra]
+    slide = _slide(x, kernel_shape, window, ceil_mode)
+    counts = bool(count_include_pad)
+    if slide.even is not None and all(d == 1 for d in slide.dilations):
+        run = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
+        pool = run[len(kernel_shape) - 1]
+        return pool(x, kernel_shape, slide.strides, slide.even, count_include_pad=counts)
+    counted = pad_space(torch.ones_like(x[:1, :1]), slide.widths, float(counts))
+    beyond = [(0, more) for more in slide.extra]
     means, shares = (
-        _window_means(functional.pad(part, _flat(beyond)), kernel_shape, strides, dilations)
-        for part in (functional.pad(x, _flat(widths)), counted)
+        _window_means(pad_space(part, beyond), slide)
+        for part in (pad_space(x, slide.widths), counted)
     )
     return means / shares
 
 
 @op("LpPool", ALONE, since=(2, 11, 18, 22))
+@windowed
 def lp_pool(
-    x: Tensor,
-    /,
-    *,
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    dilations: Ints | None = None,
-    kernel_shape: Ints,
-    p: int = 2,
-    pads: Ints | None = None,
-    strides: Ints | None = None,
+    x: Tensor, /, *, ceil_mode: int = 0, kernel_shape: Ints, p: int = 2, window: Window
 ) -> Tensor:
     """The p-norm of each window. Source: ONNX operator LpPool-22."""
-    rank = len(kernel_shape)
-    _check_rank(rank)
-    strides, dilations = strides or (1,) * rank, dilations or (1,) * rank
-    widths, extra = window_pads(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
-    widths = [(b, a + more) for (b, a), more in zip(widths, extra, strict=True)]
-    powers = functional.pad(torch.abs(x) ** p, _flat(widths))
+    slide = _slide(x, kernel_shape, window, ceil_mode)
+    powers = pad_space(torch.abs(x) ** p, slide.full)
     count = int(torch.tensor(kernel_shape).prod())
-    sums = _window_means(powers, kernel_shape, strides, dilations) * count
-    return sums.pow(1 / p)
+    return (_window_means(powers, slide) * count).pow(1 / p)
 
 
 @op("GlobalAveragePool", ALONE, since=(1, 22), relevance=Relevance.LINEAR)
@@ -194,8 +200,3 @@ def global_lp_pool(x: Tensor, /, *, p: int = 2) -> Tensor:
     space = tuple(range(2, x.ndim))
     norm: Tensor = torch.linalg.vector_norm(x, ord=p, dim=space, keepdim=True)
     return norm
-
-
-def _check_rank(rank: int) -> None:
-    if not 1 <= rank <= 3:
-        raise UnsupportedAttribute(f"kernel_shape of {rank} sizes; expected 1 to 3")

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 REDUCES = "which reduces that axis"
 
 
-def _reduced(rank: int, axes: set[int], keepdims: int) -> Axes:
-    names = letters(rank, axes)
+def _reduced(rank: int, axes: set[int], keepdims: int, *, loose: bool = True) -> Axes:
+    names, free = letters(rank, axes), letters(rank, ())
     left = ["1" if k in axes else name for k, name in enumerate(names.split())]
-    right = [name for name in left if keepdims or name != "1"]
-    return Axes(f"{names} -> {' '.join(right)}", why=REDUCES)
+    right = " ".join(name for name in left if keepdims or name != "1")
+    return Axes(f"{names} -> {right}", REDUCES, f"{free} -> {right}" if loose else "")
 
 
 def _reduce_channels(site: Site) -> How:
@@ -129,7 +129,8 @@ def _arg_channels(site: Site) -> How:
     rank = site.rank()
     if rank == 0:
         return Pins("whose input shape is not known")
-    return _reduced(rank, {site.attribute("axis", 0) % rank}, site.attribute("keepdims", 1))
+    axes = {site.attribute("axis", 0) % rank}
+    return _reduced(rank, axes, site.attribute("keepdims", 1), loose=False)
 
 
 @op("ArgMax", _arg_channels, since=(1, 11, 12, 13))

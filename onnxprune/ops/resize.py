@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.errors import UnsupportedAttribute
+from onnxprune.ops._freeze import FROZEN, follows_open, names_channels
 from onnxprune.ops._op import Axes, Edit, How, Ints, Pins, Relevance, Site, op
 from onnxprune.ops._torch import torch
 from onnxprune.ops.array import take
@@ -33,22 +34,40 @@ ROUND: dict[str, Callable[[FloatArray], FloatArray]] = {
 """`nearest_mode`: which neighbour of a position between two is the nearest."""
 
 
+NEW = "QRSTUVWXYZ"
+"""Letters of the axes that are resized, whose positions are not those of the input."""
+
+
 def _resize_channels(site: Site) -> How:
-    """Axes that keep their size and are not scaled are left alone."""
+    """Axes that keep their size, and are neither scaled nor cropped, are left alone."""
     before, after = site.shapes[0], site.output_shapes[0]
     if before is None or after is None:
         return Pins("whose shapes are not known")
-    scaled = {k for k, (n, m) in enumerate(zip(before, after, strict=True)) if n != m}
-    place = 1 if site.node.version < 11 else 2
-    scales = site.values[place] if place < len(site.values) else None
-    if scales is not None and scales.size:
-        named = site.attribute("axes") or range(len(before))
-        factors = zip(named, scales.tolist(), strict=True)
-        scaled |= {axis % len(before) for axis, factor in factors if factor != 1}
-    if site.attribute("coordinate_transformation_mode") == "tf_crop_and_resize":
-        return Pins("which crops")
-    names = letters(len(before), scaled)
-    return Axes(f"{names} -> {names}", why="which resizes that axis")
+    changed = {k for k, (n, m) in enumerate(zip(before, after, strict=True)) if n != m}
+    places = [axis % len(before) for axis in site.attribute("axes") or range(len(before))]
+    since_11 = site.node.version >= 11
+    scales = _known(site, 2 if since_11 else 1)
+    changed |= {axis for axis, factor in zip(places, scales, strict=False) if factor != 1}
+    if since_11 and site.attribute("coordinate_transformation_mode") == "tf_crop_and_resize":
+        bounds = _known(site, 1)
+        if len(bounds) != 2 * len(places):
+            return Pins("which crops to a region that is only known at run time")
+        corners = zip(places, bounds, bounds[len(places) :], strict=False)
+        changed |= {axis for axis, start, end in corners if (start, end) != (0, 1)}
+    if site.output_cut and _known(site, 3) and follows_open(site, 3):
+        both = set(site.output_cut[0]) & set(site.cut[0])
+        cut = [k for k, axis in enumerate(places) if axis in both]
+        if names_channels(site, 3, cut):
+            return FROZEN
+    names = letters(len(before), changed)
+    made = [NEW[k] if k in changed else name for k, name in enumerate(names.split())]
+    return Axes(f"{names} -> {' '.join(made)}", why="which resizes that axis")
+
+
+def _known(site: Site, index: int) -> list[float]:
+    """The numbers of an input, or none where they are not known."""
+    value = site.values[index] if index < len(site.values) else None
+    return [] if value is None else [float(number) for number in np.ravel(value)]
 
 
 def _restate_sizes(site: Site) -> Edit | None:

@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.errors import UnsupportedAttribute
-from onnxprune.ops._op import MOVES, Edit, Indices, Ints, Site, op
+from onnxprune.node import Node
+from onnxprune.ops._freeze import FROZEN, follows_open
+from onnxprune.ops._op import MOVES, Edit, How, Indices, Ints, Pins, Relevance, Site, op
 from onnxprune.ops.array import pad, take
 
 if TYPE_CHECKING:
@@ -92,6 +94,18 @@ def _end(end: int, size: int, step: int) -> int | None:
     return None if step < 0 and end < -size else end
 
 
+def _slice_channels(site: Site) -> How:
+    """Bounds of an axis that may lose channels are restated, those of all axes with them."""
+    if "starts" in site.node.attributes or not site.output_cut or site.shapes[0] is None:
+        return MOVES
+    starts, axes = site.ints(1), site.ints(3)
+    if starts is None or (len(site.node.inputs) > 3 and site.node.inputs[3] and axes is None):
+        return MOVES
+    places = [a % len(site.shapes[0]) for a in axes or range(len(starts))]
+    cut = [k for k, axis in enumerate(places) if axis in site.cut[0]]
+    return FROZEN if cut and set(follows_open(site, 1, 2)) - set(cut) else MOVES
+
+
 def _restate_slice(site: Site) -> Edit | None:
     """Bounds of a cut axis become those of its surviving positions.
 
@@ -100,6 +114,8 @@ def _restate_slice(site: Site) -> Edit | None:
     starts, ends, axes, steps = _bounds(site)
     before = site.before.shapes[0] if site.before is not None else None
     if before is None:
+        return None
+    if not any(axis % len(before) in site.kept[0] for axis in axes):
         return None
     taken = _slices(before, starts, ends, axes, steps)
     new_starts, new_ends = list(starts), list(ends)
@@ -126,10 +142,19 @@ def _gather_instead(
             f"{site.node}: takes every {taken[axis].step}th channel and slices another axis as "
             f"well; exclude what feeds it from pruning"
         )
-    chosen = np.array(taken[axis], np.int64)
-    indices = (np.cumsum(alive) - 1)[chosen[alive[chosen]]]
-    drop = ("starts", "ends", "axes")
-    return Edit({"axis": axis}, {1: indices.astype(np.int64)}, op_type="Gather", drop=drop)
+    return as_gather(site.node, axis, np.array(taken[axis], np.int64), alive)
+
+
+def as_gather(
+    node: Node, axis: int, taken: npt.NDArray[np.int64], alive: npt.NDArray[np.bool_]
+) -> Edit:
+    """Return the node made to take, of its first input, those positions that are alive.
+
+    Shapes: taken `[m]`, positions of the axis as it was; alive `[n]`.
+    """
+    indices = (np.cumsum(alive) - 1)[taken[alive[taken]]]
+    inputs = {1: indices.astype(np.int64)}
+    return Edit({"axis": axis}, inputs, op_type="Gather", drop=tuple(node.attributes))
 
 
 def _bounds(site: Site) -> tuple[Ints, Ints, Ints, Ints]:
@@ -143,7 +168,13 @@ def _bounds(site: Site) -> tuple[Ints, Ints, Ints, Ints]:
     return starts, ends, axes, steps or (1,) * len(starts)
 
 
-@op("Slice", MOVES, since=(10, 11, 13), restate=_restate_slice)
+@op(
+    "Slice",
+    _slice_channels,
+    since=(10, 11, 13),
+    relevance=Relevance.COPY,
+    restate=_restate_slice,
+)
 def slice_(
     x: Tensor, starts: Ints, ends: Ints, axes: Ints | None = None, steps: Ints | None = None, /
 ) -> Tensor:
@@ -178,10 +209,11 @@ def _restate_gather(site: Site) -> Edit | None:
     indices = site.before.values[1] if site.before is not None else None
     if alive is None or indices is None:
         return None
-    flat = np.where(indices < 0, indices + alive.size, indices)
-    flat = flat[alive[flat]] if flat.ndim == 1 else flat
-    new = (np.cumsum(alive) - 1)[flat]
-    return Edit(inputs={1: new.astype(indices.dtype)})
+    for k in range(indices.ndim):
+        left = site.output_kept[0].get(axis + k)
+        indices = indices if left is None else np.compress(left, indices, k)
+    named = np.where(indices < 0, indices + alive.size, indices)
+    return Edit(inputs={1: np.asarray((np.cumsum(alive) - 1)[named], indices.dtype)})
 
 
 @op("Gather", MOVES, since=(1, 11, 13), restate=_restate_gather)
@@ -202,31 +234,59 @@ def _pad_widths(rank: int, pads: Ints, axes: Ints | None) -> list[tuple[int, int
     return widths
 
 
+BORDERS = Pins("which repeats channels at the border")
+
+
+def _pad_amounts(site: Site) -> tuple[Ints | None, list[int]]:
+    """How much is added at the start and end of which axes, as the model says."""
+    places = list(range(site.rank()))
+    if site.node.version < 11:
+        return site.attribute("pads"), places
+    named = site.ints(3) if len(site.node.inputs) > 3 and site.node.inputs[3] else None
+    return site.ints(1), places if named is None else [a % len(places) for a in named]
+
+
+def _pad_channels(site: Site) -> How:
+    """Amounts on an axis that may lose channels are restated, those of all axes with them."""
+    pads, places = _pad_amounts(site)
+    if not site.output_cut or pads is None:
+        return MOVES
+    by_input = site.node.version >= 11
+    counted = np.ravel(site.counted(site.node.inputs[1])) if by_input else np.zeros(len(pads))
+    ends = zip((*places, *places), pads, counted, strict=False)
+    if not any(axis in site.cut[0] and (amount or moves) for axis, amount, moves in ends):
+        return MOVES
+    if site.attribute("mode", "constant") != "constant":
+        return BORDERS
+    return FROZEN if by_input and follows_open(site, 1) else MOVES
+
+
 def _restate_pad(site: Site) -> Edit | None:
-    """Padding of a cut axis shrinks to the padded positions that survive."""
-    legacy = site.node.version < 11
-    old = site.before or site
-    pads: Ints | None = site.attribute("pads") if legacy else old.ints(1)
-    axes = None if legacy or len(site.node.inputs) < 4 else old.ints(3)
+    """Padding of a cut axis shrinks to the padded positions that survive; so does a crop."""
+    pads, places = _pad_amounts(site.before or site)
     if pads is None:
         return None
-    rank = site.rank(0)
-    places = [a % rank for a in axes] if axes else list(range(rank))
     new = list(pads)
-    for axis, alive in site.output_kept[0].items():
-        if axis in places:
-            k = places.index(axis)
-            after = pads[len(places) + k]
-            new[k] = int(alive[: pads[k]].sum())
-            new[len(places) + k] = int(alive[alive.size - after :].sum())
-    if tuple(new) == tuple(pads):
+    for k, axis in enumerate(places):
+        for end in (k, len(places) + k):
+            positions = (site.output_kept if pads[end] > 0 else site.kept)[0].get(axis)
+            if positions is not None and pads[end]:
+                ordered = positions if end == k else positions[::-1]
+                new[end] = int(np.sign(pads[end])) * int(ordered[: abs(pads[end])].sum())
+    if tuple(new) == _pad_amounts(site)[0]:
         return None
-    if legacy:
+    if site.node.version < 11:
         return Edit(attributes={"pads": new})
     return Edit(inputs={1: np.array(new, np.int64)})
 
 
-@op("Pad", MOVES, since=(11, 13, 18, 19, 21, 23, 24, 25), restate=_restate_pad)
+@op(
+    "Pad",
+    _pad_channels,
+    since=(11, 13, 18, 19, 21, 23, 24, 25),
+    relevance=Relevance.COPY,
+    restate=_restate_pad,
+)
 def pad_(
     x: Tensor,
     pads: Ints,
@@ -244,7 +304,7 @@ def pad_(
     return pad(x, _pad_widths(x.ndim, pads, axes), mode, value)
 
 
-@op("Pad", MOVES, since=(2,), restate=_restate_pad)
+@op("Pad", _pad_channels, since=(2,), relevance=Relevance.COPY, restate=_restate_pad)
 def pad_2(x: Tensor, /, *, mode: str = "constant", pads: Ints, value: float = 0.0) -> Tensor:
     """Add elements, with the amounts in an attribute.
 

@@ -1,45 +1,16 @@
 """The cases: a few nodes of ONNX text each, and how many of the channels around them may go.
 
-`case("y = Relu(x)", 4, x=(4, 5, 5))` stands for the model
-
-    x_image -> 1x1 Conv -> x [N, 4, 5, 5] -> Relu -> y -> 1x1 Conv -> y_out
-
-in which 4 channels may go. A tuple is a tensor made by such a Conv, an array is a constant, and
-what the text writes but does not read goes on to the Conv behind it.
+What `case` builds of a line is told in `tests.ops.registry`.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from tests.ops.sandwich import Case, weights
+from tests.ops import cases_integer, cases_place
+from tests.ops.registry import CASES, POSITIVE, SCALAR, W, X, case
 
-CASES: list[Case] = []
-
-
-def case(
-    body: str,
-    removable: int,
-    *,
-    opset: int = 17,
-    batch: int | None = None,
-    why: str = "",
-    **tensors: Any,
-) -> None:
-    """Add a case; lists are constants too, of integers."""
-    arrays = {
-        name: np.array(value, np.int64) if isinstance(value, list) else value
-        for name, value in tensors.items()
-    }
-    CASES.append(Case(body, removable, arrays, opset, batch, why))
-
-
-X = (4, 5, 5)
-W = weights
-SCALAR = np.float32
-POSITIVE = np.abs(W(4))
+__all__ = ["CASES", "cases_integer", "cases_place"]
 
 # Activations and other functions of one element
 UNARY = (
@@ -67,6 +38,7 @@ case("a = Abs(x); y = Sqrt(a)", 4, x=X)
 case("a = Exp(x); y = Log(a)", 4, x=X)
 case("a = Cast<to=7>(x); b = Cast<to=11>(a); y = Cast<to=1>(b)", 4, x=X)
 case("l = Constant<value_float = 1.0>(); y = CastLike(x, l)", 4, x=X, opset=19)
+case("y = Shrink<lambd=0.4, bias=0.3>(x)", 4, x=X)
 
 # Softmax: free across the axis, fixed along it
 for _name in ("Softmax", "LogSoftmax", "Hardmax"):
@@ -139,7 +111,8 @@ case(f"{_UP}, pads=[0, 1, 1, 0]>(x, w, b)", 10, x=X, w=W(4, 6, 3, 3), b=W(6))
 case(f"{_UP}, dilations=[1, 2], output_padding=[1, 0]>(x, w)", 10, x=X, w=W(4, 6, 3, 3))
 case(f'{_UP}, auto_pad="SAME_UPPER">(x, w)', 10, opset=10, x=X, w=W(4, 6, 3, 3))
 case(f"{_UP}, output_shape=[10, 9]>(x, w)", 10, x=X, w=W(4, 6, 3, 3))
-case(f"{_UP}, group=2>(x, w, b)", 0, x=X, w=W(4, 3, 2, 2), b=W(6), why="in groups of several")
+case(f"{_UP}, group=2>(x, w, b)", 5, x=X, w=W(4, 3, 2, 2), b=W(6))
+case(f"{_UP}, group=2>(x, w)", 5, x=X, w=W(4, 3, 2, 2))
 case(f"{_UP}, group=4>(x, w, b)", 4, x=X, w=W(4, 1, 2, 2), b=W(4))
 case(f"{_UP}, group=4>(x, w, b)", 4, x=X, w=W(4, 2, 2, 2), b=W(8))
 case("y = ConvTranspose(x, w)", 10, opset=22, x=(4, 6), w=W(4, 6, 3))
@@ -149,7 +122,34 @@ case("y = Gemm(x, w, b)", 4, opset=8, x=(4,), w=W(4, 5), b=W(1, 5))
 case("h = Gemm(x, v); y = Gemm(h, w)", 4, x=(4,), v=W(4, 6), w=W(6, 5))
 case("y = MatMul(x, w)", 4, x=(4,), w=W(4, 5))
 case("t = Transpose<perm=[0, 2, 3, 1]>(x); y = MatMul(t, w)", 4, x=X, w=W(4, 6))
-case("y = MatMul(x, z)", 0, x=X, z=X, why="product of two activations")
+case("y = MatMul(c, x)", 4, x=X, c=W(6, 5))  # over height, as in dense upsampling
+case("r = Reshape(x, s); y = MatMul(c, r)", 4, x=X, s=[0, 4, 25], c=W(6, 4))  # mixes channels
+case("r = Reshape(x, s); y = MatMul(r, c)", 4, x=X, s=[0, 4, 25], c=W(1, 25, 7))
+case("y = MatMul(x, c)", 4, x=X, c=W(4, 5, 6))  # a matrix for each channel
+case("y = MatMul(c, x)", 4, x=X, c=W(4, 6, 5))
+case("y = MatMul(x, c)", 4, x=X, c=W(5))
+case("f = Flatten(x); y = MatMul(c, f)", 4, x=X, c=W(2, 1), batch=1)
+case("y = MatMul(x, z)", 4, x=X, z=X)
+case("y = MatMul(x, z)", 4, x=X, z=(1, 5, 5))
+_RELATION = "a = Reshape(x, s); b = Transpose<perm=[0, 2, 1]>(a); "
+case(_RELATION + "m = MatMul(a, b); y = MatMul(m, w)", 4, x=X, s=[0, 4, 25], w=W(4, 6))
+case(_RELATION + "m = MatMul(b, a); y = Relu(m)", 0, x=X, s=[0, 4, 25], why="sums the products")
+_ATTEND = "q = Reshape(x, s); k = Reshape(z, s); v = Reshape(w, s); "
+_ATTEND += "t = Transpose<perm=[0, 2, 1]>(q); m = MatMul(t, k); p = Softmax(m); "
+_ATTEND += "o = Transpose<perm=[0, 2, 1]>(p); y = MatMul(v, o)"
+case(_ATTEND, 6, x=X, z=X, w=(6, 5, 5), s=[0, -1, 25], why="sums the products")
+_PAIRS = "h = Gemm(x, v); y = Gemm<transB=1>(h, z)"
+case(_PAIRS, 4, x=(4,), z=(5,), v=W(4, 5), batch=1, why="sums the products")
+case("y = Gemm<transA=1>(x, z)", 3, x=(4,), z=(3,), batch=2, why="graph output")
+case("y = Gemm(w, x, b)", 4, x=(4,), w=W(5, 1), b=W(5, 4), batch=1)
+case('y = Einsum<equation="nchw,oc->nohw">(x, w)', 4, x=X, w=W(6, 4))
+case('y = Einsum<equation="nchw, ncw -> nchw">(x, c)', 4, x=X, c=W(1, 4, 5), batch=1)
+_PAIRED = 'r = Einsum<equation="ncij,ndij->ncd">(x, z); y = MatMul(r, w)'
+case(_PAIRED, 7, x=X, z=(3, 5, 5), w=W(3, 6))
+case('r = Einsum<equation="bcij">(x); y = Relu(r)', 4, x=X)
+_DOT = 'r = Einsum<equation="ncij,ncij->nij">(x, z); y = Relu(r)'
+case(_DOT, 0, x=X, z=X, why="sums the products")
+case('y = Einsum<equation="...c->...c">(x)', 0, x=X, why="with dots")
 
 # Moves
 case("y = Concat<axis=1>(x, z)", 7, x=X, z=(3, 5, 5))
@@ -173,8 +173,8 @@ case(
     m=[100],
 )
 _SHUFFLE = "r = Reshape(x, s); t = Transpose<perm=[0, 2, 1, 3, 4]>(r); y = Reshape(t, u)"
-case(_SHUFFLE, 3, x=(6, 4, 4), s=[-1, 2, 3, 4, 4], u=[-1, 6, 4, 4])
-case(_SHUFFLE, 3, x=(6, 4, 4), s=[1, 2, 3, 4, 4], u=[1, -1, 4, 4], batch=1)
+case(_SHUFFLE, 6, x=(6, 4, 4), s=[-1, 2, 3, 4, 4], u=[-1, 6, 4, 4])
+case(_SHUFFLE, 6, x=(6, 4, 4), s=[1, 2, 3, 4, 4], u=[1, -1, 4, 4], batch=1)
 case("g = GlobalAveragePool(x); s = Squeeze(g, a); y = Unsqueeze(s, a)", 4, x=X, a=[2, 3])
 case("g = GlobalMaxPool(x); y = Squeeze<axes=[2, 3]>(g)", 4, opset=12, x=X)
 case("a, b = Split<axis=1>(x, s); y = Concat<axis=1>(b, a)", 5, x=(5, 4, 4), s=[2, 3])
@@ -219,15 +219,11 @@ case("y = LayerNormalization(x, s)", 4, x=X, s=W(5))
 case("y = RMSNormalization(x, s)", 4, opset=23, x=X, s=W(5))
 case("y = LpNormalization<axis=1>(x)", 0, x=X, why="the norm of that axis")
 case("y = LpNormalization<axis=-1, p=1>(x)", 4, x=X)
-case(
-    "y = GroupNormalization<num_groups=2>(x, s, b)",
-    0,
-    opset=21,
-    x=X,
-    s=W(4),
-    b=W(4),
-    why="statistics span",
-)
+case("y, m, d = LayerNormalization(x, s, b)", 4, x=X, s=W(5), b=W(5))
+case("y = LayerNormalization(x, s, b)", 4, x=X, s=W(1), b=W(5))
+_GROUPED = "y = GroupNormalization<num_groups=3>(x, s, b)"
+case(_GROUPED, 3, opset=21, x=(6, 5, 5), s=W(6), b=W(6))
+case(_GROUPED, 3, opset=21, x=(3, 5, 5), s=W(3), b=W(3))
 
 # Pooling
 POOLS = (
@@ -247,6 +243,11 @@ for _where in POOLS:
 case("y = MaxPool<kernel_shape=[2, 2], dilations=[2, 1], pads=[1, 0, 1, 0]>(x)", 4, x=X)
 case("y = AveragePool<kernel_shape=[2, 2], dilations=[2, 1]>(x)", 4, opset=19, x=X)
 case("y = MaxPool<kernel_shape=[3], strides=[2]>(x)", 4, opset=8, x=(4, 9))
+_PLACES = "pads=[1, 0, 0, 1], strides=[2, 1], kernel_shape=[3, 2]>(x)"
+for _order in (0, 1):
+    _body = f"y, i = MaxPool<storage_order={_order}, {_PLACES}"
+    case(_body, 0, x=X, why="whose indices count all channels")
+case("y, i = MaxPool<kernel_shape=[2, 2], pads=[1, 1, 1, 1]>(x)", 0, x=X, why="whose indices")
 case("y = AveragePool<kernel_shape=[2, 2, 2]>(x)", 4, opset=7, x=(4, 3, 4, 3))
 case("g = GlobalAveragePool(x); y = Flatten(g)", 4, x=X)
 case("g = GlobalLpPool(x); y = Flatten(g)", 4, x=X)
@@ -268,6 +269,7 @@ case('y = Resize<mode="linear", axes=[2, 3]>(x, , , s)', 4, opset=19, x=X, s=[8,
 case("y = Resize(x, , f)", 0, x=X, f=np.array([1, 2, 1, 1], np.float32), why="resizes that axis")
 _SIZES = "a = Shape<start=0, end=2>(x); s = Concat<axis=0>(a, h); y = Resize(x, , , s)"
 case(_SIZES, 4, x=X, h=[7, 9])
+case(_SIZES, 4, x=X, h=[5, 5])
 
 # Reductions
 for _name in "Mean Sum Max Min Prod L1 L2 SumSquare LogSum LogSumExp".split():

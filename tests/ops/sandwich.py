@@ -98,8 +98,14 @@ class _Sandwich:
         graph = helper.make_graph(
             self.nodes, "case", self.inputs, outputs, initializer=self.constants
         )
+        domains = {node.domain for node in self.nodes}
         return helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", self.case.opset)], ir_version=8
+            graph,
+            opset_imports=[
+                helper.make_opsetid("", self.case.opset),
+                *(helper.make_opsetid(name, 1) for name in sorted(domains - {""})),
+            ],
+            ir_version=8,
         )
 
     def _add(self, op_type: str, inputs: list[str], output: str, **attributes: Any) -> str:

@@ -1,0 +1,247 @@
+"""Operators that read and write at places given by index, and that sort or sum along an axis.
+
+Axes that no index names keep their channels apart. Where `GatherND` names channels by constant
+indices, elements are moved as those of `onnxprune.ops.select` are, and the indices restated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxprune.ops._op import MOVES, Axes, Edit, How, Indices, Ints, Relevance, Site, op
+from onnxprune.ops._torch import torch
+from onnxprune.ops.array import reshape, take
+from onnxprune.ops.linear import UNKNOWN
+from onnxprune.ops.mix import mixed
+from onnxprune.ops.variant import without
+from onnxprune.pattern import letters
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NAMED = "whose positions on that axis are named by index"
+
+REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
+"""ONNX's names of what happens where something is already, and torch's."""
+
+
+def _gather_nd_channels(site: Site) -> How:
+    """Known indices move; of others, only the axes that they do not name may shrink."""
+    data, indices = site.shapes[0], site.shapes[1]
+    if data is None or indices is None:
+        return UNKNOWN
+    batch = site.attribute("batch_dims", 0)
+    if site.values[1] is not None and not batch:
+        return MOVES
+    count = batch + indices[-1]
+    names = letters(len(data), range(count))
+    return Axes(f"{names}, * -> * {' '.join(names.split()[count:])}", why=NAMED)
+
+
+def _restate_gather_nd(site: Site) -> Edit | None:
+    """Indices into a cut axis become the ranks of the positions they name."""
+    before = site.before.values[1] if site.before is not None else None
+    if before is None:
+        return None
+    indices = before
+    for axis in range(indices.ndim - 1):
+        left = site.output_kept[0].get(axis)
+        indices = indices if left is None else np.compress(left, indices, axis)
+    new = indices.copy()
+    for column in range(indices.shape[-1]):
+        alive = site.kept[0].get(column)
+        if alive is not None:
+            new[..., column] = (np.cumsum(alive) - 1)[indices[..., column] % alive.size]
+    return None if np.array_equal(new, before) else Edit(inputs={1: new})
+
+
+@op(
+    "GatherND",
+    _gather_nd_channels,
+    since=(11, 12, 13),
+    relevance=Relevance.COPY,
+    restate=_restate_gather_nd,
+)
+def gather_nd(data: Tensor, indices: Indices, /, *, batch_dims: int = 0) -> Tensor:
+    """Take what stands at the places whose coordinates are the rows of `indices`.
+
+    Shapes: data `[*b, *s, *rest]`, indices `[*b, .., k]` with k sizes s -> `[*b, .., *rest]`.
+    Source: ONNX operator GatherND-13.
+    """
+    whole: Any = indices
+    count = batch_dims + whole.shape[-1]
+    places: Any = 0
+    for axis in range(batch_dims):
+        ramp: Any = np.arange(data.shape[axis]).reshape([-1] + [1] * (whole.ndim - 2 - axis))
+        ramp = ramp if isinstance(data, np.ndarray) else torch.as_tensor(ramp, device=data.device)
+        places = places * data.shape[axis] + ramp
+    for column, size in enumerate(data.shape[batch_dims:count]):
+        places = places * size + whole[..., column] % size
+    rows = reshape(data, (int(np.prod(data.shape[:count])), *data.shape[count:]))
+    return take(rows, places, 0)
+
+
+def _beside(site: Site, *operands: int) -> How:
+    """Axes other than `axis` keep channels apart where all operands have all of them."""
+    shapes = [site.shapes[k] for k in (0, *operands)]
+    data = shapes[0]
+    if data is None or None in shapes:
+        return UNKNOWN
+    axis = site.attribute("axis", 0) % len(data)
+    whole = [k for k in range(len(data)) if len({s[k] for s in shapes if s is not None}) > 1]
+    names, others = letters(len(data), {axis, *whole}), _other_letters(len(data), {axis, *whole})
+    inputs = ", ".join([names, *[others] * len(operands)])
+    return Axes(f"{inputs} -> {names if len(operands) > 1 else others}", why=NAMED)
+
+
+def _other_letters(rank: int, axes: Collection[int]) -> str:
+    """The letters of an operand whose `axes` have sizes of their own, and so letters of their own.
+
+    >>> letters(3, [1]), _other_letters(3, [1])
+    ('a B c', 'a R c')
+    """
+    names = letters(rank, ()).split()
+    return " ".join("QRSTUVWXYZ"[k] if k in axes else name for k, name in enumerate(names))
+
+
+def _gather_beside(site: Site) -> How:
+    return _beside(site, 1)
+
+
+@op("GatherElements", _gather_beside, since=(11, 13), relevance=Relevance.COPY)
+def gather_elements(data: Tensor, indices: Tensor, /, *, axis: int = 0) -> Tensor:
+    """Take from each line along `axis` the elements that `indices` names.
+
+    Shapes: data and indices of one rank -> as indices.
+    Source: ONNX operator GatherElements-13.
+    """
+    return torch.gather(data, axis, indices.long() % data.shape[axis])
+
+
+def _scatter_beside(site: Site) -> How:
+    return _beside(site, 1, 2)
+
+
+def _put(data: Tensor, axis: int, places: Tensor, updates: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return data.scatter(axis, places, updates)
+    return data.scatter_reduce(axis, places, updates, REDUCTIONS[reduction])
+
+
+@op("ScatterElements", _scatter_beside, since=(16, 18), relevance=Relevance.COPY)
+def scatter_elements(
+    data: Tensor,
+    indices: Tensor,
+    updates: Tensor,
+    /,
+    *,
+    axis: int = 0,
+    reduction: str = "none",
+) -> Tensor:
+    """Write into each line along `axis` at the places that `indices` names.
+
+    Shapes: all of one rank, indices as updates -> as data.
+    Source: ONNX operator ScatterElements-18.
+    """
+    return _put(data, axis, indices.long() % data.shape[axis], updates, reduction)
+
+
+_before_16 = op("ScatterElements", _scatter_beside, since=(11, 13), relevance=Relevance.COPY)
+_before_16(without(scatter_elements, "reduction"))
+
+
+def _scatter_nd_channels(site: Site) -> How:
+    data, indices = site.shapes[0], site.shapes[1]
+    if data is None or indices is None:
+        return UNKNOWN
+    names = letters(len(data), range(indices[-1]))
+    return Axes(f"{names}, *, * {' '.join(names.split()[indices[-1] :])} -> {names}", why=NAMED)
+
+
+@op("ScatterND", _scatter_nd_channels, since=(16, 18), relevance=Relevance.COPY)
+def scatter_nd(
+    data: Tensor, indices: Tensor, updates: Tensor, /, *, reduction: str = "none"
+) -> Tensor:
+    """Write at the places whose coordinates are the rows of `indices`.
+
+    Shapes: data `[*s, *rest]`, indices `[.., k]` with k sizes s, updates `[.., *rest]` -> as data.
+    Source: ONNX operator ScatterND-18.
+    """
+    count = indices.shape[-1]
+    places = indices.new_zeros(indices.shape[:-1])
+    for column, size in enumerate(data.shape[:count]):
+        places = places * size + indices[..., column] % size
+    rows = data.reshape(int(np.prod(data.shape[:count])), -1)
+    where = places.reshape(-1, 1).expand(-1, rows.shape[1])
+    return _put(rows, 0, where, updates.reshape(where.shape), reduction).reshape(data.shape)
+
+
+_nd_before_16 = op("ScatterND", _scatter_nd_channels, since=(11, 13), relevance=Relevance.COPY)
+_nd_before_16(without(scatter_nd, "reduction"))
+
+
+def _sorted_channels(site: Site) -> How:
+    rank = site.rank()
+    if rank == 0:
+        return UNKNOWN
+    axis = [site.attribute("axis", -1) % rank]
+    some = _other_letters(rank, axis)
+    why = "which compares the positions of that axis"
+    return Axes(f"{letters(rank, axis)}, * -> {some}, {some}", why)
+
+
+@op("TopK", _sorted_channels, since=(11, 24), relevance=Relevance.COPY)
+def top_k(
+    x: Tensor, k: Ints, /, *, axis: int = -1, largest: int = 1, sorted: int = 1
+) -> tuple[Tensor, Tensor]:
+    """The k largest (or smallest) elements of each line along `axis`, and their places.
+
+    They are sorted, asked for or not; of equals the first comes first.
+    Source: ONNX operator TopK-24.
+    """
+    values, places = torch.sort(x, dim=axis, descending=bool(largest), stable=True)
+    return values.narrow(axis, 0, k[0]), places.narrow(axis, 0, k[0])
+
+
+_by_input = op("TopK", _sorted_channels, since=(10,), relevance=Relevance.COPY)
+_by_input(without(top_k, "largest", "sorted"))
+
+
+@op("TopK", _sorted_channels, since=(1,), relevance=Relevance.COPY)
+def top_k_1(x: Tensor, /, *, axis: int = -1, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest elements of each line along `axis`. Source: ONNX operator TopK-1."""
+    return top_k(x, (k,), axis=axis)
+
+
+def _running_channels(site: Site) -> How:
+    rank, axis = site.rank(), site.ints(1)
+    if site.shapes[0] is None or axis is None:
+        return UNKNOWN
+    return mixed(rank, [axis[0] % rank], "which adds up the positions of that axis")
+
+
+@op("CumSum", _running_channels, since=(11, 14), relevance=Relevance.LINEAR)
+def cum_sum(x: Tensor, axis: Ints, /, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
+    """The sum of the elements of a line up to each of them; `exclusive`: before each of them.
+
+    Source: ONNX operator CumSum-14.
+    """
+    line = x.flip(axis) if reverse else x
+    sums = torch.cumsum(line, axis[0], dtype=x.dtype)
+    sums = sums - line if exclusive else sums
+    return sums.flip(axis) if reverse else sums
+
+
+def _triangle_channels(site: Site) -> How:
+    rank = site.rank()
+    names = letters(rank, (rank - 2, rank - 1))
+    return Axes(f"{names}, * -> {names}", why="which compares row and column numbers")
+
+
+@op("Trilu", _triangle_channels, since=(14,), relevance=Relevance.COPY)
+def trilu(x: Tensor, k: Ints | None = None, /, *, upper: int = 1) -> Tensor:
+    """Matrices with zeros below (or above) the k-th diagonal. Source: ONNX operator Trilu-14."""
+    return (torch.triu if upper else torch.tril)(x, k[0] if k else 0)

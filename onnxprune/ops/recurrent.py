@@ -1,0 +1,181 @@
+"""Recurrent layers, as they read the columns of a feature map in text recognition.
+
+Channels: the features that a layer reads may go; the state, which feeds itself, stays whole.
+Relevance: none; the criterion taylor follows the gradient through the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from onnxprune.errors import UnsupportedAttribute
+from onnxprune.ops._op import Axes, Relevance, Site, op
+from onnxprune.ops._torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    State = tuple[Tensor, ...]
+    Step = Callable[[Tensor, State], State]
+
+Names = tuple[str, ...]
+Floats = tuple[float, ...]
+
+
+def _feature_channels(site: Site, others: int) -> Axes:
+    i = "i" if site.constant[1] else "I"
+    rest = ", *" * others
+    return Axes(f"T N {i}, D G {i}{rest} -> *, *, *", why="which reads its steps in order")
+
+
+def _refuse(
+    activations: Names | None, clip: float | None, lengths: Tensor | None, count: int
+) -> None:
+    """Refuse what changes a step, or lengths other than `count`. Raises: UnsupportedAttribute."""
+    if activations is not None and set(activations) - {"Sigmoid", "Tanh"}:
+        raise UnsupportedAttribute(f"activations={activations}; expected those of the default")
+    if clip is not None:
+        raise UnsupportedAttribute(f"clip={clip}; expected none")
+    if lengths is not None and bool((lengths != count).any()):
+        raise UnsupportedAttribute("input 'sequence_lens' holds several lengths; expected one")
+
+
+def _run(x: Tensor, step: Step, state: State, *, backwards: bool) -> tuple[Tensor, State]:
+    """Walk over the steps of `x` `[T, N, I]`; return the states h `[T, N, H]` and the last one."""
+    found = []
+    for one in reversed(x.unbind(0)) if backwards else x.unbind(0):
+        state = step(one, state)
+        found.append(state[0])
+    return torch.stack(found[::-1] if backwards else found), state
+
+
+def _walk(
+    x: Tensor,
+    steps: list[Step],
+    starts: list[Tensor | None],
+    hidden: int,
+    direction: str,
+    layout: int,
+) -> tuple[Tensor, ...]:
+    """Run every direction; return all states h and the last of each state.
+
+    Shapes: x `[T, N, I]`, starts `[D, N, H]` -> `[T, D, N, H]`, `[D, N, H]`, ..; with `layout` 1
+    the samples come first.
+    """
+    x = x.transpose(0, 1) if layout else x
+    zero = x.new_zeros(len(steps), x.shape[1], hidden)
+    given = [zero if s is None else s.transpose(0, 1) if layout else s for s in starts]
+    runs = [
+        _run(x, step, tuple(s[d] for s in given), backwards=d == 1 or direction == "reverse")
+        for d, step in enumerate(steps)
+    ]
+    states = torch.stack([h for h, _ in runs], 1)
+    last = [torch.stack(each) for each in zip(*(state for _, state in runs), strict=True)]
+    if layout:
+        return states.permute(2, 0, 1, 3), *(each.transpose(0, 1) for each in last)
+    return states, *last
+
+
+def _lstm_step(w: Tensor, r: Tensor, b: Tensor | None, p: Tensor | None) -> Step:
+    """One step with gates in the order input, output, forget, cell. Shapes: w `[4 H, I]`."""
+    shift = 0.0 if b is None else b[: len(w)] + b[len(w) :]
+    peep = (0.0, 0.0, 0.0) if p is None else p.chunk(3)
+
+    def step(x: Tensor, state: State) -> State:
+        h, c = state
+        enter, leave, forget, fresh = (x @ w.T + h @ r.T + shift).chunk(4, -1)
+        enter, forget = torch.sigmoid(enter + peep[0] * c), torch.sigmoid(forget + peep[2] * c)
+        c = forget * c + enter * torch.tanh(fresh)
+        return torch.sigmoid(leave + peep[1] * c) * torch.tanh(c), c
+
+    return step
+
+
+@op("LSTM", partial(_feature_channels, others=6), since=(7, 14, 22), relevance=Relevance.NONE)
+def lstm(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    initial_c: Tensor | None = None,
+    p: Tensor | None = None,
+    /,
+    *,
+    activation_alpha: Floats | None = None,
+    activation_beta: Floats | None = None,
+    activations: Names | None = None,
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    input_forget: int = 0,
+    layout: int = 0,
+) -> tuple[Tensor, ...]:
+    """A long short-term memory; also its last output and its last cell.
+
+    Shapes: x `[T, N, I]`, w `[D, 4 H, I]`, r `[D, 4 H, H]`, b `[D, 8 H]`, p `[D, 3 H]`, initial
+    states `[D, N, H]` -> `[T, D, N, H]`, twice `[D, N, H]`; D directions.
+    Source: ONNX operator LSTM-22.
+    """
+    _refuse(activations, clip, sequence_lens, x.shape[layout])
+    if input_forget:
+        raise UnsupportedAttribute(f"input_forget={input_forget}; expected 0")
+    steps = [
+        _lstm_step(w[d], r[d], None if b is None else b[d], None if p is None else p[d])
+        for d in range(len(w))
+    ]
+    return _walk(x, steps, [initial_h, initial_c], r.shape[-1], direction, layout)
+
+
+def _gru_step(w: Tensor, r: Tensor, b: Tensor | None, linear_before_reset: int) -> Step:
+    """One step with gates in the order update, reset, hidden. Shapes: w `[3 H, I]`."""
+    ours, theirs = (w.new_zeros(2, len(w)) if b is None else b.reshape(2, -1)).unbind(0)
+    fresh = r.chunk(3)[2]
+
+    def step(x: Tensor, state: State) -> State:
+        (h,) = state
+        update, reset, enter = (x @ w.T + ours).chunk(3, -1)
+        old = (h @ r.T + theirs).chunk(3, -1)
+        update, reset = torch.sigmoid(update + old[0]), torch.sigmoid(reset + old[1])
+        past = reset * old[2]
+        if not linear_before_reset:
+            past = (reset * h) @ fresh.T + theirs.chunk(3)[2]
+        return ((1 - update) * torch.tanh(enter + past) + update * h,)
+
+    return step
+
+
+@op("GRU", partial(_feature_channels, others=4), since=(7, 14, 22), relevance=Relevance.NONE)
+def gru(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    /,
+    *,
+    activation_alpha: Floats | None = None,
+    activation_beta: Floats | None = None,
+    activations: Names | None = None,
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    layout: int = 0,
+    linear_before_reset: int = 0,
+) -> tuple[Tensor, ...]:
+    """A gated recurrent unit; also its last output.
+
+    Shapes: x `[T, N, I]`, w `[D, 3 H, I]`, r `[D, 3 H, H]`, b `[D, 6 H]`, initial state
+    `[D, N, H]` -> `[T, D, N, H]`, `[D, N, H]`; D directions.
+    Source: ONNX operator GRU-22.
+    """
+    _refuse(activations, clip, sequence_lens, x.shape[layout])
+    steps = [
+        _gru_step(w[d], r[d], None if b is None else b[d], linear_before_reset)
+        for d in range(len(w))
+    ]
+    return _walk(x, steps, [initial_h], r.shape[-1], direction, layout)
