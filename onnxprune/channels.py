@@ -15,17 +15,19 @@ Source: the dependency graph of Fang et al. 2023, found by labels in place of pa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxprune.balance import balance
 from onnxprune.errors import InvalidModel
 from onnxprune.graph import Graph
 from onnxprune.labels import IntArray, Labels
 from onnxprune.ops import find_op
 from onnxprune.propagate import Propagation
+from onnxprune.sites import site_of
 
 BoolArray = npt.NDArray[np.bool_]
 Cuts = Mapping[str, Mapping[int, IntArray]]
@@ -36,12 +38,16 @@ STAYS = -1
 
 @dataclass(frozen=True)
 class Filters:
-    """The filters of one convolution: `channels[k]` is the channel that filter k belongs to."""
+    """The filters of one convolution: `channels[k]` is the channel that filter k belongs to.
+
+    They lie along `axis` of the output; a convolution may be written as a product of matrices.
+    """
 
     node: str
     weight: str
     output: str
     channels: IntArray
+    axis: int = 1
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ class ChannelGroups:
     """All channels of a graph, numbered in the order in which their filters run.
 
     `cuts[tensor][axis]` gives the channel of each position, or STAYS. `group[channel]` is the group
-    of a channel, `names[group]` the name of its first convolution.
+    of a channel, `names[group]` the name of its first convolution. `inexact[node]` are the channels
+    that cross a node whose result would change with them, as the user allowed.
     """
 
     cuts: Cuts
@@ -57,6 +64,7 @@ class ChannelGroups:
     group: IntArray
     names: tuple[str, ...]
     reasons: Mapping[int, str]
+    inexact: Mapping[str, IntArray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.group.size)
@@ -98,7 +106,15 @@ class ChannelGroups:
 
     def filters_of(self, group: int) -> list[Filters]:
         """Return the convolutions whose filters belong to a group."""
-        return [f for f in self.filters if (self.group[f.channels] == group).any()]
+        return self._filters_by_group[group]
+
+    @cached_property
+    def _filters_by_group(self) -> list[list[Filters]]:
+        found: list[list[Filters]] = [[] for _ in self.names]
+        for filters in self.filters:
+            for group in np.unique(self.group[filters.channels]).tolist():
+                found[group].append(filters)
+        return found
 
     @cached_property
     def _each_cut(self) -> list[tuple[str, int, IntArray]]:
@@ -138,27 +154,43 @@ class ChannelGroups:
 
         return ChannelGroups(
             {t: {a: renumber(c) for a, c in axes.items()} for t, axes in self.cuts.items()},
-            tuple(Filters(f.node, f.weight, f.output, renumber(f.channels)) for f in self.filters),
+            tuple(replace(f, channels=renumber(f.channels)) for f in self.filters),
             self.group[~dead],
             self.names,
             {int(number[c]): why for c, why in self.reasons.items()},
+            {node: number[c][number[c] >= 0] for node, c in self.inexact.items()},
         )
 
+    def crossed(self, dead: BoolArray) -> list[str]:
+        """Return the nodes whose result changes, beyond the lack of the `dead` channels.
 
-def find_groups(graph: Graph) -> ChannelGroups:
+        Shapes: dead `[channels]`.
+        """
+        return [node for node, channels in self.inexact.items() if dead[channels].any()]
+
+
+def find_groups(graph: Graph, *, allow_inexact: Sequence[str] = ()) -> ChannelGroups:
     """Return the channels of a graph and what ties them.
 
+    `allow_inexact` names operators, or the beginnings of their names, through which channels may be
+    removed although the result changes: `["layernorm", "ReduceMean"]`.
     Raises: InvalidModel when the graph has no convolution.
     """
-    walk = Propagation(graph)
-    sources: list[tuple[str, str, str, IntArray]] = []
+    walk = Propagation(graph, tuple(allow_inexact))
+    sources: list[Filters] = []
+    found = 0
     for node in graph.nodes:
         walk.step(node)
         op = find_op(node)
-        if op is not None and op.filters and 1 in walk.cuts.get(node.outputs[0], {}):
-            cut = walk.cuts[node.outputs[0]][1]
-            sources.append((node.name, node.inputs[1], node.outputs[0], cut))
-    if not any(op is not None and op.filters for op in map(find_op, graph.nodes)):
+        axis = None if op is None else op.filter_axis(site_of(graph, node, walk.constant))
+        if op is None or axis is None:
+            continue
+        found += 1
+        labels = walk.cuts.get(node.outputs[0], {}).get(axis)
+        if labels is not None:
+            weight = node.inputs[op.weights[0]]
+            sources.append(Filters(node.name, weight, node.outputs[0], labels, axis))
+    if not found:
         raise InvalidModel(
             f"graph '{graph.proto.name}': has no convolutions, so there are no filters to prune; "
             f"onnxprune is made for CNNs"
@@ -166,29 +198,33 @@ def find_groups(graph: Graph) -> ChannelGroups:
     for name in graph.outputs:
         for labels in walk.cuts.get(name, {}).values():
             walk.labels.pin(labels, f"is the graph output '{name}'")
-    return _number(walk.labels, walk.cuts, sources)
+        walk.pin_counted(name, f"their number goes into the graph output '{name}'")
+    balance(walk.labels, walk.balances)
+    return _number(walk, sources)
 
 
-def _number(
-    labels: Labels,
-    cuts: Mapping[str, Mapping[int, IntArray]],
-    sources: Sequence[tuple[str, str, str, IntArray]],
-) -> ChannelGroups:
-    """Number the classes that hold filters by first appearance, and express the cuts in them."""
-    classes = labels.solve()
-    owners = np.concatenate([classes.of[cut] for *_, cut in sources] or [np.empty(0, np.int64)])
+def _number(walk: Propagation, sources: Sequence[Filters]) -> ChannelGroups:
+    """Number the classes that hold filters by first appearance, and express the cuts in them.
+
+    The sources hold labels in place of channels.
+    """
+    classes = walk.labels.solve()
+    held = [classes.of[found.channels] for found in sources]
+    owners = np.concatenate(held or [np.empty(0, np.int64)])
     order, first = np.unique(owners, return_index=True)
     order = order[np.argsort(first)]
     number = np.full(int(classes.of.max()) + 1, STAYS)
     number[order] = np.arange(order.size)
     of = number[classes.of]
     of[0] = STAYS
-    filters = tuple(Filters(name, weight, output, of[cut]) for name, weight, output, cut in sources)
-    owned = {t: dict(_owned(axes, of)) for t, axes in cuts.items()}
+    filters = tuple(replace(found, channels=of[found.channels]) for found in sources)
+    owned = {t: dict(_owned(axes, of)) for t, axes in walk.cuts.items()}
     owned = {t: axes for t, axes in owned.items() if axes}
     reasons = {int(number[c]): why for c, why in classes.reason.items() if number[c] >= 0}
     group, names = _connect(owned, filters, order.size)
-    groups = ChannelGroups(owned, filters, group, names, dict(sorted(reasons.items())))
+    crossed = {node: np.unique(of[labels]) for node, labels in walk.inexact.items()}
+    crossed = {node: channels[channels >= 0] for node, channels in crossed.items()}
+    groups = ChannelGroups(owned, filters, group, names, dict(sorted(reasons.items())), crossed)
     return _keep_sole(groups)
 
 
@@ -224,5 +260,4 @@ def _keep_sole(groups: ChannelGroups) -> ChannelGroups:
             reasons.setdefault(int(channels[0]), f"alone fills axis {axis} of '{tensor}'")
     if len(reasons) == len(groups.reasons):
         return groups
-    ordered = dict(sorted(reasons.items()))
-    return ChannelGroups(groups.cuts, groups.filters, groups.group, groups.names, ordered)
+    return replace(groups, reasons=dict(sorted(reasons.items())))

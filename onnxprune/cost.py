@@ -18,8 +18,8 @@ from onnxprune.graph import Graph, is_float
 from onnxprune.node import Node
 from onnxprune.ops import Axes, Op, find_op
 from onnxprune.pattern import parse
-from onnxprune.propagate import site_of
 from onnxprune.shapes import Shape
+from onnxprune.sites import site_of
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -42,12 +42,14 @@ class Costs:
     """The costs of a graph as functions of which channels are gone.
 
     `weights[t]` is how often each element of tensor t is multiplied for one image; `constants` are
-    the tensors that count as parameters.
+    the tensors that count as parameters; an alias does as soon as it is cut otherwise than what it
+    stands for.
     """
 
     groups: ChannelGroups
     shapes: Mapping[str, Shape]
     constants: frozenset[str]
+    aliases: Mapping[str, str]
     weights: Mapping[str, int]
     filters: int
 
@@ -56,8 +58,9 @@ class Costs:
         if dead is None:
             dead = np.zeros(len(self.groups), np.bool_)
         left = {name: self._elements(name, dead) for name in self.shapes}
+        own = [name for name, base in self.aliases.items() if self._differ(name, base, dead)]
         return Cost(
-            params=sum(left[name] for name in self.constants),
+            params=sum(left[name] for name in (*self.constants, *own)),
             macs=sum(left[name] * times for name, times in self.weights.items()),
             filters=self.filters - int(self.groups.filter_count[dead].sum()),
         )
@@ -71,6 +74,12 @@ class Costs:
     def macs_saved(self) -> FloatArray:
         """Multiply-adds that each channel's removal alone saves. Shapes: `[channels]`."""
         return self._saved(self.weights)
+
+    def _differ(self, one: str, other: str, dead: BoolArray) -> bool:
+        cuts = (self.groups.cuts.get(name, {}) for name in (one, other))
+        alive = [{k: (c == STAYS) | ~dead[c] for k, c in axes.items()} for axes in cuts]
+        gone = [{k: a.tobytes() for k, a in axes.items() if not a.all()} for axes in alive]
+        return gone[0] != gone[1]
 
     def _elements(self, name: str, dead: BoolArray) -> int:
         size = np.array(self.shapes[name], np.int64)
@@ -92,9 +101,11 @@ def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
     """Return the cost functions of a graph."""
     shapes: dict[str, Shape] = {}
     constants = []
+    ignored = _behind_computed(graph) | graph.aliases.keys()
     for name, tensor in graph.constant_tensors.items():
         if is_float(np.empty(0, _dtype(tensor.data_type))):
-            constants.append(name)
+            if name not in ignored:
+                constants.append(name)
             shapes[name] = tuple(tensor.dims)
     weights: dict[str, int] = {}
     filters = 0
@@ -105,12 +116,21 @@ def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
             continue
         if all(name in known for name in node.inputs if name):
             known.update(node.outputs)
-        if op.filters:
-            filters += (graph.shape(node.outputs[0]) or (0, 0))[1]
+        axis, shape = op.filter_axis(site_of(graph, node, known)), graph.shape(node.outputs[0])
+        if axis is not None and shape is not None:
+            filters += shape[axis]
         for name, times in _repeats(graph, node, op, known).items():
             weights[name] = weights.get(name, 0) + times
             shapes[name] = graph.shape(name) or ()
-    return Costs(groups, shapes, frozenset(constants), weights, filters)
+    aliases = {a: name for a, name in graph.aliases.items() if a in shapes}
+    return Costs(groups, shapes, frozenset(constants), aliases, weights, filters)
+
+
+def _behind_computed(graph: Graph) -> set[str]:
+    """Constants that only go into weights which the model computes, and which count instead."""
+    inside = graph.computed.inside
+    hidden = {name for node in graph.nodes if node.name in inside for name in node.inputs}
+    return hidden - {n for node in graph.nodes if node.name not in inside for n in node.inputs}
 
 
 def _repeats(graph: Graph, node: Node, op: Op, known: set[str]) -> dict[str, int]:

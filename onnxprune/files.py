@@ -2,18 +2,20 @@
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from onnxprune.errors import OutputError
 
 
-def write_whole(path: str | Path, content: bytes | str) -> Path:
-    """Write `content` to `path` in one step and return the path.
+def write_whole(path: str | Path, content: bytes | str | Iterable[bytes]) -> Path:
+    """Write `content`, in one piece or several, to `path` in one step and return the path.
 
     Raises: OutputError when the folder is missing or not writable.
     """
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
+    content = content.encode() if isinstance(content, str) else content
+    pieces = [content] if isinstance(content, bytes) else content
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file to write")
     try:
@@ -25,7 +27,7 @@ def write_whole(path: str | Path, content: bytes | str) -> Path:
     beside = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines(pieces)
         beside.chmod(0o666 & ~_umask())
         beside.replace(path)
     except OSError as error:

@@ -8,31 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, inliner, numpy_helper
 
+from onnxprune.computed import Computed, find_computed
 from onnxprune.errors import InvalidModel
-from onnxprune.files import write_whole
 from onnxprune.node import Node, node_of
+from onnxprune.ops import Fills, Holds, find_op
 from onnxprune.shapes import Facts, Shape
+from onnxprune.storage import Source, check_model, is_large, load_model, read_tensor, typed_shell
+from onnxprune.unshare import alias_vectors
+from onnxprune.variation import Variation
 
 DYNAMIC_SIZE = 224
 """Pixels; what the analysis takes for a dynamic height or width. The model keeps it dynamic."""
-
-Source = str | Path | ModelProto
 
 
 class Graph:
     """A model's main graph: nodes in topological order, constants, shapes and known values.
 
-    `shapes[t]` is at batch 1, with dynamic heights and widths taken as `DYNAMIC_SIZE` or as given;
-    `facts.values[t]` are small tensors known without running the model.
+    Calls of model-local functions are replaced by the nodes of their bodies, which are `nested`:
+    shared by all calls, they cannot be changed. `aliases` are names under which nodes read vectors
+    that others read as well. Shapes are at batch 1, with dynamic heights and
+    widths taken as `DYNAMIC_SIZE` or as given; `facts.values[t]` are small tensors known without
+    running the model.
     """
 
     def __init__(
@@ -44,10 +47,11 @@ class Graph:
         """
         self.model = model
         self.proto: GraphProto = model.graph
-        _check(model)
+        check_model(model)
         self.opsets = {entry.domain: entry.version for entry in model.opset_import}
         self.initializers = {tensor.name: tensor for tensor in self.proto.initializer}
-        self.nodes = tuple(_nodes(self.proto, self.opsets))
+        self.nodes, self.aliases = alias_vectors(_nodes(model, self.opsets), self.initializers)
+        self.initializers |= {a: self.initializers[name] for a, name in self.aliases.items()}
         self.inputs = tuple(i.name for i in self.proto.input if i.name not in self.initializers)
         self.outputs = tuple(o.name for o in self.proto.output)
         self.input_shapes = dict(input_shapes or {})
@@ -65,18 +69,49 @@ class Graph:
 
     @cached_property
     def constant_tensors(self) -> dict[str, TensorProto]:
-        """Initializers and the values of Constant nodes, by tensor name."""
+        """Initializers and what nodes hold, fill or compute, by tensor name.
+
+        What is filled or computed has a shape and a type here, and its values in `constant`.
+        """
         found = dict(self.initializers)
         for node in self.nodes:
-            if node.op_type == "Constant" and isinstance(node.attributes.get("value"), TensorProto):
-                found[node.outputs[0]] = node.attributes["value"]
+            op = find_op(node)
+            value = node.attributes.get("value")
+            if op is None or node.nested:
+                continue
+            if isinstance(op.how, Holds) and isinstance(value, TensorProto):
+                found[node.outputs[0]] = value
+            elif isinstance(op.how, Fills) and self._is_static(node):
+                shape = self.shape(node.outputs[0]) or ()
+                element = TensorProto.FLOAT if value is None else value.data_type
+                found[node.outputs[0]] = TensorProto(dims=shape, data_type=element)
+                self._arrays[node.outputs[0]] = np.broadcast_to(_fill(value), shape)
+        for name in self.computed.makers:
+            element = self.facts.types[name].tensor_type.elem_type
+            found[name] = TensorProto(dims=self.shape(name), data_type=element)
         return found
+
+    @cached_property
+    def computed(self) -> Computed:
+        """Weights that the model works out from constants, in ways that labels cannot follow."""
+        return find_computed(self.nodes, self.facts, self.initializers, self.outputs)
+
+    def _is_static(self, node: Node) -> bool:
+        """Say whether the shape that a node fills is written in the model."""
+        return self.facts.counts.get(node.inputs[0]) == frozenset()
 
     def constant(self, name: str) -> npt.NDArray[Any]:
         """Return a constant's array; a KeyError is a mistake of the caller."""
-        if name not in self._arrays:
-            self._arrays[name] = numpy_helper.to_array(self.constant_tensors[name])
-        return self._arrays[name]
+        tensor = self.constant_tensors[name]
+        found = self._arrays.get(name)
+        if found is None and name in self.computed.makers:
+            found = self.computed.evaluate(name, self.opsets, self.constant)
+            self._arrays[name] = found
+        if found is None:
+            found = read_tensor(tensor)
+            if not is_large(tensor):  # weights once more in memory would be the model once more
+                self._arrays[name] = found
+        return found
 
     @cached_property
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -94,6 +129,14 @@ class Graph:
             for name in dict.fromkeys((*node.inputs, *node.captures)):
                 found.setdefault(name, []).append(node)
         return found
+
+    def read_outputs(self, node: Node) -> list[str]:
+        """Return the outputs of a node that another node reads or the graph returns."""
+        return [name for name in node.outputs if name in self._read]
+
+    @cached_property
+    def _read(self) -> set[str]:
+        return {*self.consumers, *self.outputs}
 
     @cached_property
     def producers(self) -> dict[str, Node]:
@@ -124,17 +167,42 @@ class Graph:
 
     def dynamic(self, name: str) -> tuple[bool, ...]:
         """Say for each axis of a tensor whether the model leaves its size open."""
-        here, there = self.facts.shape(name), self._elsewhere.shape(name)
+        here, there = self.facts.shape(name), self.elsewhere.shape(name)
         if here is None or there is None or len(here) != len(there):
             return ()
         return tuple(a != b for a, b in zip(here, there, strict=True))
 
+    def open_elements(self, name: str) -> npt.NDArray[np.bool_]:
+        """Say of each element of a known value whether it follows an axis that is left open."""
+        if not self.facts.counts.get(name):
+            return np.zeros(self.facts.values[name].shape, np.bool_)
+        return self._opened.differs(name)
+
     @cached_property
-    def _elsewhere(self) -> Facts:
+    def _opened(self) -> Variation:
+        """Known values with open axes of other lengths: odd ones, and for each tensor its own."""
+        numbers: dict[str, int] = {}
+
+        def lengths(name: str) -> dict[int, int]:
+            more = numbers.setdefault(name, 1 + 2 * len(numbers))
+            shape = self.facts.shape(name) or ()
+            is_open = zip(shape, self.dynamic(name), strict=False)
+            return {k: 3 * n + more for k, (n, moves) in enumerate(is_open) if moves}
+
+        variation = Variation(self.facts, lengths)
+        for node in self.nodes:
+            variation.follow(node)
+        return variation
+
+    @cached_property
+    def elsewhere(self) -> Facts:
+        """What is known of the tensors at batch 2 and with other open heights and widths."""
         return self._infer(batch=2, size=DYNAMIC_SIZE + 32)
 
     def _infer(self, *, batch: int, size: int) -> Facts:
         facts = start_facts(self.model, self.input_shapes, batch=batch, size=size)
+        for alias in self.aliases:
+            facts.set_constant(alias, self.initializers[alias])
         for node in self.nodes:
             facts.follow(node)
         return facts
@@ -156,55 +224,43 @@ def start_facts(
     )
     for tensor in model.graph.initializer:
         facts.set_constant(tensor.name, tensor)
+    symbols: dict[str, int] = {}
     for value in model.graph.input:
         if value.name not in constants and value.type.HasField("tensor_type"):
             given = (input_shapes or {}).get(value.name)
             shape = given or _analysis_shape(value, batch=batch, size=size)
             if shape is not None:
                 facts.set_input(value.name, value.type.tensor_type.elem_type, shape)
+                dims = value.type.tensor_type.shape.dim
+                for dim, length in zip(dims, shape, strict=True):
+                    symbols.setdefault(dim.dim_param, length)
+    symbols.pop("", None)
+    facts.symbols = symbols
     return facts
 
 
-def load_model(source: Source) -> ModelProto:
-    """Read a model from a file, or return the one given.
-
-    Raises: InvalidModel when there is no such file or it is not ONNX.
-    """
-    if isinstance(source, ModelProto):
-        return source
-    path = Path(source)
-    if not path.is_file():
-        raise InvalidModel(f"{path}: no such file; give the path of an ONNX model")
-    try:
-        model = onnx.load(str(path))
-    except (DecodeError, ValueError) as error:
-        raise InvalidModel(
-            f"{path}: not an ONNX model, or cut short ({path.stat().st_size} bytes); "
-            f"export it again"
-        ) from error
-    except (OSError, onnx.checker.ValidationError) as error:
-        raise InvalidModel(f"{path}: cannot be read ({_first_line(error)})") from error
-    if not model.graph.node:
-        raise InvalidModel(f"{path}: not an ONNX model, or one without nodes; export it again")
-    return model
-
-
-def save_model(model: ModelProto, path: str | Path) -> Path:
-    """Write a model whole, or not at all.
-
-    Raises: OutputError when the place is not writable.
-    """
-    return write_whole(path, model.SerializeToString())
-
-
-def _nodes(graph: GraphProto, opsets: Mapping[str, int]) -> Iterator[Node]:
+def _nodes(model: ModelProto, opsets: Mapping[str, int]) -> Iterator[Node]:
+    own = {name for node in model.graph.node for name in node.output if name}
+    calls = {(function.domain, function.name) for function in model.functions}
+    own -= {
+        name
+        for node in model.graph.node
+        if (node.domain, node.op_type) in calls
+        for name in node.output
+    }
+    flat = inliner.inline_local_functions(typed_shell(model)) if calls else model
     seen: set[str] = set()
-    for proto in graph.node:
+    for proto in flat.graph.node:
         name = proto.name
         if not name or name in seen:
             name = next((output for output in proto.output if output), proto.op_type)
         seen.add(name)
-        yield node_of(proto, opsets, name=name)
+        nested = bool(calls) and not own.intersection(proto.output)
+        yield node_of(proto, opsets, name=name, nested=nested)
+
+
+def _fill(value: TensorProto | None) -> npt.NDArray[Any]:
+    return np.zeros((), np.float32) if value is None else numpy_helper.to_array(value).reshape(())
 
 
 def _analysis_shape(value: onnx.ValueInfoProto, *, batch: int, size: int) -> Shape | None:
@@ -215,19 +271,6 @@ def _analysis_shape(value: onnx.ValueInfoProto, *, batch: int, size: int) -> Sha
         dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else open_size.get(k, size)
         for k, dim in enumerate(value.type.tensor_type.shape.dim)
     )
-
-
-def _check(model: ModelProto) -> None:
-    try:
-        onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, ValueError) as error:
-        raise InvalidModel(
-            f"graph '{model.graph.name}': not valid ONNX: {_first_line(error)}; export it again"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
 
 
 def is_float(array: npt.NDArray[Any]) -> bool:

@@ -92,6 +92,8 @@ def count_classes(rows: IntArray) -> int:
 
     Shapes: rows `[n, m]`.
     """
+    if (rows == rows[:1]).all():
+        return 1
     names, index = np.unique(rows, return_inverse=True)
     index = index.reshape(rows.shape)
     links = (np.repeat(index[:, 0], rows.shape[1]), index.ravel())

@@ -8,30 +8,69 @@ node depends only on how its operator says that channels cross it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
+from onnx import TensorProto
 
-from onnxprune.errors import OnnxPruneError
+from onnxprune.balance import Balance
+from onnxprune.boxes import freedom, melts, rows_of, thin
+from onnxprune.errors import InvalidModel, OnnxPruneError
 from onnxprune.graph import Graph
-from onnxprune.labels import FREE, KEPT, IntArray, Labels, count_classes
+from onnxprune.labels import FREE, KEPT, IntArray, Labels
+from onnxprune.letters import Letters, loose_letters
 from onnxprune.node import Node
-from onnxprune.ops import Aligns, Axes, Moves, Op, Pins, Shapes, Site, find_op
+from onnxprune.ops import Aligns, Axes, Fills, Holds, Moves, Op, Pins, Shapes, Site, find_op
 from onnxprune.pattern import Axis, parse
+from onnxprune.runs import Run, Runs, find_runs
 from onnxprune.shapes import Shape
+from onnxprune.sites import site_of
+from onnxprune.variation import Variation
 
 Cut = Mapping[int, IntArray]
 
 
 @dataclass
 class Propagation:
-    """The walk: call `step` for each node in order, then read `cuts` and solve `labels`."""
+    """The walk: call `step` for each node in order, then read `cuts` and solve `labels`.
+
+    `allowed` are operators, named or by the beginning of their names, that may be pruned through
+    inexactly; `inexact` collects the nodes where that happened, with the labels that crossed.
+    """
 
     graph: Graph
+    allowed: tuple[str, ...] = ()
     labels: Labels = field(default_factory=Labels)
     cuts: dict[str, dict[int, IntArray]] = field(default_factory=dict)
     constant: set[str] = field(default_factory=set)
+    inexact: dict[str, IntArray] = field(default_factory=dict)
+    balances: list[Balance] = field(default_factory=list)
+
+    @cached_property
+    def counts(self) -> Variation:
+        """Known values with three times as many channels, so that halves stay whole."""
+        return Variation(self.graph.facts, lambda name: self._lengths(name, 3))
+
+    @cached_property
+    def fewest(self) -> Variation:
+        """Known values with one channel everywhere, which tells thresholds from constants."""
+        return Variation(self.graph.facts, lambda name: self._lengths(name, 0))
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Nodes that together reorder channels."""
+        return find_runs(self.graph)
+
+    def _run_through(self, run: Run) -> None:
+        self.cuts[run.last.outputs[0]] = {
+            axis: labels[run.taken] if axis == run.axis else labels
+            for axis, labels in self.cuts.get(run.source, {}).items()
+        }
+
+    def _lengths(self, name: str, times: int) -> dict[int, int]:
+        cuts = self.cuts.get(name, {})
+        return {axis: max(times * labels.size, 1) for axis, labels in cuts.items()}
 
     def step(self, node: Node) -> None:
         """Give labels to the outputs of `node`, and tie or pin those of its inputs."""
@@ -40,22 +79,47 @@ class Propagation:
             self._introduce(name)
         if node.inputs and all(name in self.constant for name in node.inputs if name):
             self.constant.update(node.outputs)
-        site = site_of(self.graph, node, self.constant)
+        if node.name in self.graph.computed.inside:
+            return
+        self.counts.follow(node)
+        self.fewest.follow(node)
+        site = replace(
+            site_of(self.graph, node, self.constant),
+            counted=self.counts.differs,
+            cut=[self.cuts.get(name, {}).keys() for name in node.inputs],
+        )
         for name in node.captures:
             self._pin(name, f"is read inside the subgraph of {node}")
+        if node.name in self.runs.inner:
+            return
+        if node.name in self.runs.ending:
+            self._run_through(self.runs.ending[node.name])
+            return
         self._pin_counts(node, op)
-        known = [self.graph.shape(name) is not None for name in node.outputs if name]
+        known = [self.graph.shape(name) is not None for name in self.graph.read_outputs(node)]
         if op is None:
             self._pin_all(node, f"feeds {node}, an operator that onnxprune does not know")
+        elif node.nested and _states_counts(op, site):
+            self._pin_all(node, f"feeds {node} of a function that other nodes may call")
         elif not all(known):
             self._pin_all(node, f"feeds {node}, whose output shape is not known")
         else:
             self._cross(node, op, site)
+            self._check_restatement(node, op, site)
+
+    def _check_restatement(self, node: Node, op: Op, site: Site) -> None:
+        """Ask the operator again, now that the cuts of its outputs are known."""
+        if callable(op.how):
+            cut = [self.cuts.get(name, {}).keys() for name in node.outputs]
+            how = op.channels(replace(site, output_cut=cut))
+            if isinstance(how, Pins):
+                for name in (*node.inputs, *node.outputs):
+                    self._pin(name, f"feeds {node}, {how.why}")
 
     def _cross(self, node: Node, op: Op, site: Site) -> None:
         how = op.channels(site)
         if isinstance(how, Moves):
-            self._move(node, op, site)
+            self._move(node, op, site, how.along)
         elif isinstance(how, Aligns):
             self._align(node, op)
         elif isinstance(how, Axes):
@@ -63,15 +127,19 @@ class Propagation:
         elif isinstance(how, Pins):
             self._pin_all(node, f"feeds {node}, {how.why}")
         else:
-            assert isinstance(how, Shapes)
+            assert isinstance(how, Shapes | Holds | Fills)
 
     def _introduce(self, name: str) -> None:
-        """Give a constant that is seen for the first time labels on every axis."""
-        if name in self.cuts or name not in self.graph.constant_tensors:
+        """Give a constant that is seen for the first time labels on every axis.
+
+        A list of 64-bit integers is a shape, bounds or indices; those have none.
+        """
+        tensor = self.graph.constant_tensors.get(name)
+        if name in self.cuts or tensor is None:
             return
         self.constant.add(name)
-        shape = self.graph.constant_tensors[name].dims
-        self.cuts[name] = {k: self.labels.fresh(n) for k, n in enumerate(shape) if n > 1}
+        if tensor.data_type != TensorProto.INT64 or len(tensor.dims) > 1:
+            self.cuts[name] = {k: self.labels.fresh(n) for k, n in enumerate(tensor.dims) if n > 1}
 
     def _pin(self, name: str, reason: str) -> None:
         for labels in self.cuts.get(name, {}).values():
@@ -85,13 +153,22 @@ class Propagation:
         """Pin channels whose number is used as a value: removing one would change results."""
         if op is not None and isinstance(op.how, Shapes):
             return
-        values, counts = self.graph.facts.values, self.graph.facts.counts
-        if all(name in values for name in node.outputs if name):
+        for name in node.outputs:
+            if self.counts.resizes(name):
+                self.pin_counted(name, f"their number is the size of what {node} makes")
+        for name in node.captures:
+            self.pin_counted(name, f"their number is read inside the subgraph of {node}")
+        if all(name in self.graph.facts.values for name in node.outputs if name):
             return
         for index, name in enumerate(node.inputs):
-            if counts.get(name) and not (op is not None and op.is_parameter(index)):
-                for source in counts[name]:
-                    self._pin(source, f"their number is a value that {node} computes with")
+            if op is None or not op.is_parameter(index):
+                self.pin_counted(name, f"their number is a value that {node} computes with")
+
+    def pin_counted(self, name: str, reason: str) -> None:
+        """Pin the channels on whose number a known value depends."""
+        if name in self.counts.values or name in self.fewest.values:
+            for source in self.graph.facts.counts[name]:
+                self._pin(source, reason)
 
     def _align(self, node: Node, op: Op) -> None:
         out = self.graph.shape(node.outputs[0])
@@ -129,9 +206,10 @@ class Propagation:
         return next((labels for labels in arrays if (labels != KEPT).any()), arrays[0])
 
     def _relate(self, node: Node, how: Axes) -> None:
-        inputs, outputs = parse(how.pattern)
+        loose = bool(how.loose) and self._is_allowed(node)
+        inputs, outputs = parse(how.loose if loose else how.pattern)
         shapes = [self.graph.shape(name) if name else None for name in node.inputs]
-        letters = Letters(self.labels)
+        letters = Letters(self.labels, loose_letters((*inputs, *outputs)), dict(how.sizes))
         operands = [
             (axis, size, self.cuts.get(name, {}).get(k), name)
             for name, shape, axes in zip(node.inputs, shapes, inputs, strict=False)
@@ -139,13 +217,9 @@ class Propagation:
             for k, (axis, size) in enumerate(axes.match(shape, f"{node}: input '{name}'"))
         ]
         letters.measure((axis, size) for axis, size, _, _ in operands)
-        for axis, size, held, name in operands:
-            if axis.fixed:
-                if held is not None:
-                    self.labels.pin(held, f"feeds {node}, {how.why}")
-            elif size > 1:
-                given = np.full(size, KEPT) if held is None else held
-                letters.tie(axis, given, f"meets fixed channels of '{name}' in {node}")
+        self._tie_inputs(node, how, letters, operands)
+        if loose and letters.held:
+            self.inexact[str(node)] = np.concatenate(list(letters.held.values()))
         for name, axes in zip(node.outputs, outputs, strict=False):
             shape = self.graph.shape(name) if name else None
             if shape is not None:
@@ -153,10 +227,36 @@ class Propagation:
                 self.cuts[name] = {
                     k: letters.spread(axis)
                     for k, (axis, size) in enumerate(placed)
-                    if not axis.fixed and size > 1
+                    if size > 1 and letters.places(axis)
                 }
+        self.balances += letters.balances(f"meets fixed channels in another group of {node}")
 
-    def _move(self, node: Node, op: Op, site: Site) -> None:
+    def _tie_inputs(
+        self,
+        node: Node,
+        how: Axes,
+        letters: Letters,
+        operands: Iterable[tuple[Axis, int, IntArray | None, str]],
+    ) -> None:
+        for axis, size, held, name in operands:
+            if axis.fixed and held is not None:
+                self.labels.pin(held, f"feeds {node}, {how.why}")
+            if axis.fixed and (held is None or len(axis.names) != 1):
+                continue
+            if not letters.fits(axis, size):
+                raise InvalidModel(
+                    f"{node}: input '{name}' has {size} positions where others have "
+                    f"{letters.size(axis)}; export the model again"
+                )
+            if size > 1:
+                given = np.full(size, KEPT) if held is None else held
+                letters.tie(axis, given, f"meets fixed channels of '{name}' in {node}")
+
+    def _is_allowed(self, node: Node) -> bool:
+        name = node.op_type.lower()
+        return any(name.startswith(allowed.lower()) for allowed in self.allowed)
+
+    def _move(self, node: Node, op: Op, site: Site, along: tuple[int, ...] | None) -> None:
         """Run the node on labels, one labelled axis of its inputs at a time."""
         data = [k for k, name in enumerate(node.inputs) if name and not op.is_parameter(k)]
         if any(site.shapes[k] is None for k in data):
@@ -182,7 +282,30 @@ class Propagation:
                 return
             for name, labels in zip(node.outputs, moved, strict=False):
                 if name:
-                    self._place(name, labels, f"is split apart by {node}")
+                    self._place(name, labels, along, f"is split apart by {node}")
+
+    def _freest(self, name: str, classes: Mapping[int, int]) -> int:
+        """The axis that leaves most classes, of those that no reader needs whole if any does."""
+        if sum(count > 1 for count in classes.values()) > 1:
+            closed = self._closed_axes(name)
+            left = {k: n for k, n in classes.items() if k not in closed}
+            classes = left if any(count > 1 for count in left.values()) else classes
+        return max(classes, key=lambda axis: classes[axis])
+
+    def _closed_axes(self, name: str) -> set[int]:
+        """The axes of a tensor that one of its readers needs whole."""
+        found: set[int] = set()
+        for node in self.graph.consumers.get(name, ()):
+            op, shape = find_op(node), self.graph.shape(name)
+            constant = self.constant | self.graph.constant_tensors.keys()
+            how = op.channels(site_of(self.graph, node, constant)) if op else None
+            if not isinstance(how, Axes) or shape is None:
+                continue
+            for operand, read in zip(parse(how.pattern)[0], node.inputs, strict=False):
+                if read == name:
+                    pairs = enumerate(operand.match(shape, str(node)))
+                    found.update(k for k, (axis, _) in pairs if axis.fixed)
+        return found
 
     def _spread(self, name: str, axis: int, shape: Shape | None) -> IntArray:
         """The labels of one axis as an array of the tensor's shape, with stride 0 elsewhere."""
@@ -194,16 +317,22 @@ class Propagation:
             labels.reshape([-1 if k == axis else 1 for k in range(len(shape))]), shape
         )
 
-    def _place(self, name: str, moved: IntArray, reason: str) -> None:
+    def _place(
+        self, name: str, moved: IntArray, along: tuple[int, ...] | None, reason: str
+    ) -> None:
         """Cut the tensor along the axis that leaves the most classes; tie what shares a slice."""
-        if not (moved[_thin(moved)] > KEPT).any():
+        if not (moved[thin(moved)] > KEPT).any():
             return
-        choices = {k: _rows(moved, k) for k, n in enumerate(moved.shape) if n > 1}
+        axes = range(moved.ndim) if along is None else along
+        choices = {k: rows_of(moved, k) for k in axes if moved.shape[k] > 1}
         if not choices:
-            self.labels.pin(moved.ravel(), f"alone fills '{name}'")
+            self.labels.pin(moved[thin(moved)].ravel(), f"alone fills '{name}'")
             return
-        axis = max(choices, key=lambda k: _freedom(choices[k]))
+        axis = self._freest(name, {k: freedom(rows) for k, rows in choices.items()})
         labels = self.labels.unite_rows(choices[axis], reason)
+        if melts(labels, moved):
+            self.labels.pin(labels, reason)
+            return
         cut = self.cuts.setdefault(name, {})
         if axis in cut:
             self.labels.pin(labels, reason)
@@ -215,72 +344,8 @@ class Propagation:
         cut[axis][free] = self.labels.fresh(int(free.sum()))
 
 
-@dataclass
-class Letters:
-    """The labels of the lower-case letters of one pattern; composite axes repeat or tile them."""
-
-    labels: Labels
-    sizes: dict[str, int] = field(default_factory=dict)
-    held: dict[str, IntArray] = field(default_factory=dict)
-
-    def measure(self, axes: Iterable[tuple[Axis, int]]) -> None:
-        """Work out the size of every letter; a composite axis has at most one unknown."""
-        later = []
-        for axis, size in axes:
-            if len(axis.names) == 1:
-                self.sizes.setdefault(axis.names[0], size)
-            elif axis.names:
-                later.append((axis, size))
-        for axis, size in later:
-            known = [n for n in axis.names if n in self.sizes]
-            for name in axis.names:
-                if name not in self.sizes:
-                    self.sizes[name] = size // int(np.prod([self.sizes[n] for n in known]))
-
-    def tie(self, axis: Axis, given: IntArray, reason: str) -> None:
-        """Tie an operand's labels to the letter of the axis."""
-        letter = axis.letter
-        rows = given.reshape([self.sizes[name] for name in axis.names])
-        rows = np.moveaxis(rows, axis.names.index(letter), 0).reshape(self.sizes[letter], -1)
-        if letter not in self.held:
-            self.held[letter] = self.labels.fresh(self.sizes[letter])
-        own = np.repeat(self.held[letter], rows.shape[1])
-        self.labels.unite(own, rows.ravel(), reason)
-
-    def spread(self, axis: Axis) -> IntArray:
-        """Return the labels of an output axis."""
-        letter = axis.letter
-        if letter not in self.held:
-            self.held[letter] = self.labels.fresh(self.sizes[letter])
-        shape = [self.sizes[name] for name in axis.names]
-        place = [-1 if name == letter else 1 for name in axis.names]
-        return np.broadcast_to(self.held[letter].reshape(place), shape).ravel()
-
-
-def site_of(graph: Graph, node: Node, constant: set[str]) -> Site:
-    """Return what the analysis knows at a node."""
-    return Site(
-        node,
-        [graph.shape(name) if name else None for name in node.inputs],
-        [graph.facts.values.get(name) for name in node.inputs],
-        [graph.shape(name) if name else None for name in node.outputs],
-        [name in constant for name in node.inputs],
-    )
-
-
-def _thin(array: Any) -> tuple[slice, ...]:
-    return tuple(slice(0, 1) if stride == 0 else slice(None) for stride in array.strides)
-
-
-def _rows(array: IntArray, axis: int) -> IntArray:
-    """One row for each position of `axis`, holding the labels found there."""
-    keep = tuple(s if k != axis else slice(None) for k, s in enumerate(_thin(array)))
-    return np.moveaxis(array[keep], axis, 0).reshape(array.shape[axis], -1)
-
-
-def _freedom(rows: IntArray) -> int:
-    """How many classes a cut with these rows leaves."""
-    if (rows == rows[:, :1]).all():
-        return int(np.unique(rows[:, 0]).size)
-    low = np.where(rows == FREE, rows.max(axis=1, keepdims=True), rows)
-    return count_classes(low)
+def _states_counts(op: Op, site: Site) -> bool:
+    """Say whether a node states a number of channels that may change."""
+    if op.restate is None:
+        return False
+    return not op.weights or op.restate(replace(site, before=site)) is not None

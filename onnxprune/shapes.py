@@ -1,16 +1,19 @@
 """Shapes and small values of every tensor, node by node, without running the model.
 
-ONNX's own inference gives each node's output types from its input types. Where all inputs of a
-node are known (shape arithmetic around a Flatten, say) the node is evaluated by ONNX's reference
-implementation, and what it yields is known too. Nothing is written back: the user's graph keeps
-its dynamic axes and its arithmetic.
+ONNX's own inference gives each node's output types from its input types; an operator that ONNX
+does not know has those that the model declares, or those of its described forward. Where all inputs
+of a node are known (shape arithmetic around a Flatten, say) the node is evaluated by ONNX's
+reference implementation, and what it yields is known too. Nothing is written back: the user's graph
+keeps its dynamic axes and its arithmetic.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,46 +24,55 @@ from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import infer_node_outputs
 
 from onnxprune.node import Node
+from onnxprune.ops import Holds, Op, Shapes, find_op, infer_outputs
+from onnxprune.subgraphs import infer_holder
 
 logger = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
 Array = npt.NDArray[Any]
 
+INVALID = (
+    onnx.shape_inference.InferenceError,
+    onnx.checker.ValidationError,
+    RuntimeError,
+    ValueError,
+)
+"""What ONNX raises on a node that does not keep to its schema."""
+
 SMALL = 1024
 """Elements; larger tensors are never shape arithmetic, their values are not followed."""
 
-KEEPS_SHAPE = frozenset({"GroupNormalization"})
-"""Operators whose schema infers nothing, and whose output is like their first input."""
-
-RANDOM = frozenset({"RandomNormal", "RandomUniform", "Multinomial", "Bernoulli", "Dropout"})
+FLOATS = 16
+"""Elements; no shape depends on more floating-point numbers (roi and scales of Resize do)."""
 
 
 @dataclass
 class Facts:
     """What is known of each tensor so far; `follow` adds one node.
 
-    `counts[t]` names the tensors whose shape went into the known value of t.
+    `counts[t]` names the tensors whose shape went into the known value of t; `symbols` are the
+    sizes taken for the axes that the model names and leaves open.
     """
 
     opsets: Mapping[str, int]
     ir_version: int
     declared: Mapping[str, TypeProto] = field(default_factory=dict)
+    symbols: Mapping[str, int] = field(default_factory=dict)
     types: dict[str, TypeProto] = field(default_factory=dict)
     values: dict[str, Array] = field(default_factory=dict)
     counts: dict[str, frozenset[str]] = field(default_factory=dict)
+    _shapes: dict[str, tuple[TypeProto, Shape | None]] = field(default_factory=dict, repr=False)
 
     def shape(self, name: str) -> Shape | None:
         """Return the static shape of a tensor, or None where it is not known."""
         kind = self.types.get(name)
-        if kind is None or not kind.HasField("tensor_type"):
+        if kind is None:
             return None
-        if not kind.tensor_type.HasField("shape"):
-            return None
-        dims = kind.tensor_type.shape.dim
-        if not all(dim.HasField("dim_value") for dim in dims):
-            return None
-        return tuple(dim.dim_value for dim in dims)
+        known = self._shapes.get(name)
+        if known is None or known[0] is not kind:
+            known = self._shapes[name] = (kind, _static_shape(kind))
+        return known[1]
 
     def set_input(self, name: str, element: int, shape: Iterable[int]) -> None:
         """Record a graph input with its analysis shape."""
@@ -69,83 +81,121 @@ class Facts:
     def set_constant(self, name: str, tensor: onnx.TensorProto) -> None:
         """Record an initializer."""
         self.types[name] = helper.make_tensor_type_proto(tensor.data_type, tuple(tensor.dims))
-        if np.prod(tensor.dims, dtype=np.int64) <= SMALL:
+        if math.prod(tensor.dims) <= SMALL:
             self.values[name] = numpy_helper.to_array(tensor)
             self.counts[name] = frozenset()
 
     def follow(self, node: Node) -> None:
         """Record the outputs of `node`, whose inputs are already recorded."""
-        for name, kind in self._infer(node).items():
-            self.types[name] = kind
+        op = find_op(node)
+        held = node.attributes.get("value")
+        if op is not None and isinstance(op.how, Holds) and isinstance(held, onnx.TensorProto):
+            self.set_constant(node.outputs[0], held)
+            return
+        self.types.update(self._infer(node, op))
         for name in node.outputs:
             if name and self.shape(name) is None and name in self.declared:
-                self.types[name] = self.declared[name]
-        self._evaluate(node)
+                self.types[name] = self._resolve(self.declared[name])
+        if op is not None and self._unknown(node):
+            kinds = [self.types.get(name) for name in node.inputs]
+            values = [self.values.get(name) for name in node.inputs]
+            self.types.update(infer_outputs(op, node, kinds, values))
+        if op is not None and not node.captures and node.schema is not None:
+            self._evaluate(node, op)
 
-    def _infer(self, node: Node) -> Mapping[str, TypeProto]:
-        if node.schema is None or node.captures:
+    def _unknown(self, node: Node) -> bool:
+        return any(name and self.shape(name) is None for name in node.outputs)
+
+    def _infer(self, node: Node, op: Op | None) -> Mapping[str, TypeProto]:
+        """Types by ONNX's schema of the operator."""
+        if node.schema is None:
             return {}
         present = [name for name in node.inputs if name]
         if any(name not in self.types for name in present):
             return {}
-        if node.op_type in KEEPS_SHAPE and not node.domain:
+        if op is not None and op.keeps_shape:
             return {node.outputs[0]: self.types[node.inputs[0]]}
-        known = {n: numpy_helper.from_array(self.values[n]) for n in present if n in self.values}
+        known = {
+            name: numpy_helper.from_array(self.values[name])
+            for name in present
+            if name in self.values and _may_tell_shape(self.values[name])
+        }
         try:
+            if node.captures:
+                found = infer_holder(node, self.types, self.values, self._opset_imports)
+                return {name: self._resolve(kind) for name, kind in found.items()}
             return infer_node_outputs(
                 node.schema,
                 node.proto,
                 {name: self.types[name] for name in present},
                 known,
-                opset_imports=[helper.make_opsetid(d, v) for d, v in self.opsets.items()],
+                opset_imports=self._opset_imports,
                 ir_version=self.ir_version,
             )
-        except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        except INVALID as error:
             logger.debug("%s: no shape: %s", node, error)
             return {}
 
-    def _evaluate(self, node: Node) -> None:
-        if node.domain or node.op_type in RANDOM or node.captures or node.schema is None:
-            return
-        if node.op_type in ("Shape", "Size"):
-            shape = self.shape(node.inputs[0])
-            if shape is not None:
-                self._set_value(node.outputs[0], _shape_value(node, shape), node.inputs)
-            return
+    @cached_property
+    def _opset_imports(self) -> list[onnx.OperatorSetIdProto]:
+        return [helper.make_opsetid(domain, v) for domain, v in self.opsets.items()]
+
+    def _resolve(self, declared: TypeProto) -> TypeProto:
+        """A declared type with the sizes taken for its open axes, where all of them are named."""
+        kind = TypeProto()
+        kind.CopyFrom(declared)
+        for dim in kind.tensor_type.shape.dim:
+            if dim.dim_param in self.symbols:
+                dim.dim_value = self.symbols[dim.dim_param]
+        return kind
+
+    def _evaluate(self, node: Node, op: Op) -> None:
         sizes = [self.shape(name) for name in node.outputs if name]
-        if any(size is None or np.prod(size) > SMALL for size in sizes):
+        if any(size is None or math.prod(size) > SMALL for size in sizes):
             return
         present = [name for name in node.inputs if name]
-        if any(name not in self.values for name in present):
+        if isinstance(op.how, Shapes):
+            shapes = [self.shape(name) for name in present]
+            if None in shapes:
+                return
+            feeds = {
+                n: np.broadcast_to(np.uint8(0), s or ())
+                for n, s in zip(present, shapes, strict=True)
+            }
+            sources = frozenset(present)
+        elif all(name in self.values for name in present):
+            feeds = {name: self.values[name] for name in present}
+            sources = frozenset[str]().union(*(self.counts[name] for name in present))
+        else:
             return
         try:
-            results = self._run(node, present)
+            results = self.run(node, feeds)
         except (TypeError, ValueError, RuntimeError, LookupError) as error:
             logger.debug("%s: no value: %s", node, error)
             return
-        sources = frozenset[str]().union(*(self.counts[name] for name in present))
         for name, value in zip(filter(None, node.outputs), results, strict=True):
-            self._set_value(name, np.asarray(value), sources)
+            self.values[name], self.counts[name] = np.asarray(value), sources
 
-    def _run(self, node: Node, present: Iterable[str]) -> list[Array]:
+    def run(self, node: Node, feeds: Mapping[str, Array]) -> list[Array]:
         """Evaluate one node by ONNX's reference, in the model's own opset.
 
         In a graph: given a bare node, the evaluator takes the newest opset.
         """
         graph = onnx.GraphProto(node=[node.proto])
-        graph.input.extend(onnx.ValueInfoProto(name=name) for name in present)
+        graph.input.extend(onnx.ValueInfoProto(name=name) for name in feeds)
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.outputs if name)
         evaluator = ReferenceEvaluator(graph, opsets={"": 1, **self.opsets})
-        feeds = {name: self.values[name] for name in present}
-        return list(evaluator.run(None, feeds))
-
-    def _set_value(self, name: str, value: Array, sources: Iterable[str]) -> None:
-        self.values[name] = value
-        self.counts[name] = frozenset(sources)
+        return list(evaluator.run(None, dict(feeds)))
 
 
-def _shape_value(node: Node, shape: Shape) -> Array:
-    if node.op_type == "Size":
-        return np.array(int(np.prod(shape)), np.int64)
-    start, end = node.attributes.get("start", 0), node.attributes.get("end", len(shape))
-    return np.array(shape[start:end], np.int64)
+def _static_shape(kind: TypeProto) -> Shape | None:
+    if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+        return None
+    dims = kind.tensor_type.shape.dim
+    if not all(dim.HasField("dim_value") for dim in dims):
+        return None
+    return tuple(dim.dim_value for dim in dims)
+
+
+def _may_tell_shape(value: Array) -> bool:
+    return value.dtype.kind in "iub" or value.size <= FLOATS

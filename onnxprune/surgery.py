@@ -15,15 +15,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from onnxprune.channels import STAYS, BoolArray, ChannelGroups
+from onnxprune.constants import Constants, copy_model
 from onnxprune.errors import InvalidPlan, SurgeryError
-from onnxprune.graph import Graph, dims, is_float, start_facts
+from onnxprune.graph import Graph, dims, start_facts
 from onnxprune.node import Node, node_of
-from onnxprune.ops import Axes, Edit, Moves, Site, find_op
-from onnxprune.propagate import site_of
+from onnxprune.ops import Edit, Site, as_gather, find_op
+from onnxprune.runs import Run, find_runs
 from onnxprune.shapes import Facts, Shape
+from onnxprune.sites import site_of
+from onnxprune.zeros import weighing_constants
 
 Kept = dict[int, BoolArray]
 
@@ -37,7 +40,7 @@ def prune(graph: Graph, groups: ChannelGroups, dead: BoolArray) -> ModelProto:
     """
     _refuse(groups, dead)
     if not dead.any():
-        return _copy(graph.model)
+        return copy_model(graph)
     return _Surgery(graph, groups, dead).run()
 
 
@@ -49,11 +52,12 @@ def mask(graph: Graph, groups: ChannelGroups, dead: BoolArray) -> ModelProto:
     Raises: InvalidPlan when a channel must stay or an axis would be emptied.
     """
     _refuse(groups, dead)
-    model = _copy(graph.model)
-    constants = Constants(model)
-    for name, array in masked_constants(graph, groups, dead).items():
-        constants.set(name, array)
-    return model
+    masked = masked_constants(graph, groups, dead)
+    for alias, name in graph.aliases.items():
+        mine = masked.pop(alias, graph.constant(alias))
+        if not np.array_equal(mine, masked.get(name, graph.constant(name))):
+            masked[alias] = mine
+    return copy_model(graph, masked)
 
 
 def masked_constants(
@@ -64,12 +68,13 @@ def masked_constants(
     Shapes: dead `[channels]`.
     """
     masked = {}
-    for name in weighing_constants(graph):
+    for name, zero in weighing_constants(graph).items():
         kept = kept_positions(groups, dead, name)
         if kept:
             masked[name] = graph.constant(name).copy()
             for axis, alive in kept.items():
-                masked[name][(slice(None),) * axis + (~alive,)] = 0
+                places = (slice(None),) * axis + (~alive,)
+                masked[name][places] = np.broadcast_to(zero, masked[name].shape)[places]
     return masked
 
 
@@ -100,94 +105,69 @@ def _refuse(groups: ChannelGroups, dead: BoolArray) -> None:
         )
 
 
-def _copy(model: ModelProto) -> ModelProto:
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    return copy
-
-
-def weighing_constants(graph: Graph) -> list[str]:
-    """Return the constants that weigh, read directly or through operators that move."""
-    found: dict[str, None] = {}
-    constant = set(graph.constant_tensors)
-    for node in reversed(graph.nodes):
-        op = find_op(node)
-        if op is None:
-            continue
-        how = op.channels(site_of(graph, node, constant))
-        if isinstance(how, Axes) or (isinstance(how, Moves) and found.keys() & set(node.outputs)):
-            found.update(dict.fromkeys(node.inputs))
-    known = graph.constant_tensors
-    return [name for name in found if name in known and is_float(graph.constant(name))]
-
-
-class Constants:
-    """The constants of a model under surgery, by tensor name: initializers and Constant nodes."""
-
-    def __init__(self, model: ModelProto) -> None:
-        self._model = model
-        self._places: dict[str, TensorProto] = {t.name: t for t in model.graph.initializer}
-        for node in model.graph.node:
-            for attribute in node.attribute:
-                if node.op_type == "Constant" and attribute.name == "value":
-                    self._places[node.output[0]] = attribute.t
-        self._taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
-
-    def array(self, name: str) -> npt.NDArray[Any]:
-        """Return a constant as it is now."""
-        return numpy_helper.to_array(self._places[name])
-
-    def set(self, name: str, array: npt.NDArray[Any]) -> None:
-        """Give a constant another array of the same type."""
-        place = self._places[name]
-        element, label = place.data_type, place.name
-        place.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), label))
-        if place.data_type != element:
-            raise SurgeryError(f"constant '{name}': its element type changed; report this")
-
-    def add(self, hint: str, array: npt.NDArray[Any]) -> TensorProto:
-        """Add an initializer with a name nobody has, and return it."""
-        name = next(n for n in (f"{hint}_{k}" for k in range(1 << 30)) if n not in self._taken)
-        self._taken.add(name)
-        tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
-        graph = self._model.graph
-        graph.initializer.append(tensor)
-        if self._model.ir_version < 4:  # there, every initializer is an input as well
-            info = helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
-            graph.input.append(info)
-        self._places[name] = graph.initializer[-1]
-        return tensor
-
-
 @dataclass
 class _Surgery:
     graph: Graph
     groups: ChannelGroups
     dead: BoolArray
     model: ModelProto = field(init=False)
+    _known: dict[str, Kept] = field(default_factory=dict)
 
     def run(self) -> ModelProto:
-        self.model = _copy(self.graph.model)
-        constants = Constants(self.model)
-        for name in self.graph.constant_tensors:
-            kept = self._kept(name)
-            if kept:
-                constants.set(name, _compress(self.graph.constant(name), kept))
+        self.model = copy_model(self.graph, self._cut_constants())
         self._declare()
+        constants = Constants(self.graph, self.model)
         facts = start_facts(self.model, self.graph.input_shapes)
-        opsets = self.graph.opsets
-        for before, proto in zip(self.graph.nodes, self.model.graph.node, strict=True):
-            if self._touched(before):
+        written = {run.last.name: run for run in self._cut_runs()}
+        spent = {node.name for run in written.values() for node in run.nodes[:-1]}
+        for before in filter(constants.has, self.graph.nodes):
+            proto = before.proto if before.nested else constants.proto(before)
+            if before.name in spent:
+                constants.remove(before)
+                continue
+            if before.name in written:
+                self._write_out(written[before.name], proto, facts, constants)
+            elif self._touched(before, proto, facts):
                 self._restate(before, proto, facts, constants)
-            facts.follow(node_of(proto, opsets, name=before.name))
+            facts.follow(node_of(proto, self.graph.opsets, name=before.name))
             self._compare(before, facts)
+        constants.drop_unread()
         return self.model
 
-    def _kept(self, name: str) -> Kept:
-        return kept_positions(self.groups, self.dead, name)
+    def _cut_constants(self) -> dict[str, npt.NDArray[Any]]:
+        """What is left of each constant that is cut, and of each vector that is shared no more."""
+        cut = {}
+        for name in self.graph.constant_tensors:
+            kept, base = self._kept(name), self.graph.aliases.get(name)
+            if kept if base is None else not _same(kept, self._kept(base)):
+                cut[name] = _compress(self.graph.constant(name), kept)
+        return cut
 
-    def _touched(self, node: Node) -> bool:
-        return any(self._kept(name) for name in (*node.inputs, *node.outputs) if name)
+    def _cut_runs(self) -> list[Run]:
+        return [run for run in find_runs(self.graph).found if self._kept(run.source)]
+
+    def _write_out(self, run: Run, proto: NodeProto, facts: Facts, constants: Constants) -> None:
+        """Make the last node of a run take what is left, in the run's order, from its source."""
+        alive = self._kept(run.source).get(run.axis)
+        if alive is None:
+            alive = np.ones(run.taken.max() + 1, np.bool_)
+        proto.input[0] = run.source
+        _apply(as_gather(run.last, run.axis, run.taken, alive), run.last, proto, facts, constants)
+
+    def _kept(self, name: str) -> Kept:
+        if name not in self._known:
+            self._known[name] = kept_positions(self.groups, self.dead, name)
+        return self._known[name]
+
+    def _touched(self, node: Node, proto: NodeProto, facts: Facts) -> bool:
+        """Say whether a node's tensors are cut, or a value that it is told has changed."""
+        if any(self._kept(name) for name in (*node.inputs, *node.outputs) if name):
+            return True
+        told = self.graph.facts.values
+        return any(
+            name in told and not np.array_equal(told[name], facts.values.get(new, told[name]))
+            for name, new in zip(node.inputs, proto.input, strict=True)
+        )
 
     def _predicted(self, name: str) -> Shape | None:
         shape = self.graph.shape(name)
@@ -200,17 +180,17 @@ class _Surgery:
         op = find_op(node)
         if op is None or op.restate is None:
             return
-        edit = op.restate(self._site(node, facts))
+        edit = op.restate(self._site(node, proto, facts))
         if edit is not None:
             _apply(edit, node, proto, facts, constants)
 
-    def _site(self, node: Node, facts: Facts) -> Site:
+    def _site(self, node: Node, proto: NodeProto, facts: Facts) -> Site:
         before = site_of(self.graph, node, set())
         return replace(
             before,
-            values=[facts.values.get(name) for name in node.inputs],
+            values=[facts.values.get(name) for name in proto.input],
             before=before,
-            shapes=[facts.shape(name) if name else None for name in node.inputs],
+            shapes=[facts.shape(name) if name else None for name in proto.input],
             kept=[self._kept(name) for name in node.inputs],
             output_kept=[self._kept(name) for name in node.outputs],
             predicted=[self._predicted(name) if name else None for name in node.outputs],
@@ -226,9 +206,24 @@ class _Surgery:
                     f"{dims(found)}; does operator {node.op_type} restate a channel count?"
                 )
 
+    def _is_sound(self, value: ValueInfoProto) -> bool:
+        """Say whether what the model declares of a tensor agrees with the analysis."""
+        known, kind = self.graph.shape(value.name), value.type.tensor_type
+        if known is None or not kind.HasField("shape"):
+            return True
+        declared = kind.shape.dim
+        return len(declared) == len(known) and all(
+            dim.dim_value == n
+            for dim, n in zip(declared, known, strict=True)
+            if dim.HasField("dim_value")
+        )
+
     def _declare(self) -> None:
-        """Correct the sizes that the model declares for its cut tensors."""
+        """Correct the sizes that the model declares for its cut tensors; drop what is not true."""
         graph = self.model.graph
+        sound = [value for value in graph.value_info if self._is_sound(value)]
+        del graph.value_info[:]
+        graph.value_info.extend(sound)
         for value in (*graph.value_info, *graph.input, *graph.output):
             kept = self._kept(value.name)
             if kept and value.type.HasField("tensor_type"):
@@ -240,6 +235,12 @@ def _resize(value: ValueInfoProto, sizes: Mapping[int, int]) -> None:
     for axis, size in sizes.items():
         if axis < len(declared) and declared[axis].HasField("dim_value"):
             declared[axis].dim_value = size
+
+
+def _same(one: Kept, other: Kept) -> bool:
+    return one.keys() == other.keys() and all(
+        np.array_equal(one[axis], other[axis]) for axis in one
+    )
 
 
 def _compress(array: npt.NDArray[Any], kept: Kept) -> npt.NDArray[Any]:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxprune.errors import InvalidModel
-from onnxprune.graph import Graph, load_model
+from onnxprune.graph import Graph
+from onnxprune.storage import load_model
 from tests.models import model, run
 
 FLATTENED = """

@@ -69,6 +69,14 @@ g (float[N,3,6,6] x) => (float[N,5] y) <float[4,3,3,3] w, float[64,5] v> {
   y = Gemm(f, v)
 }
 """
+FLATTENED = """
+g (float[N,3,6,6] x) => (float[N,5] y) <float[4,3,3,3] w, float[64,5] v> {
+  a = Conv(x, w)
+  s = Constant<value_ints=[-1,64]>()
+  f = Reshape(a, s)
+  y = Gemm(f, v)
+}
+"""
 SPLIT = """
 g (float[N,3,6,6] x) => (float[N,2,6,6] y)
 <float[8,3,1,1] w, float[4,4,3,3] u, float[2,8,1,1] v> {
@@ -173,9 +181,9 @@ def test_an_emptied_axis_is_refused() -> None:
 def test_a_forgotten_restatement_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     for op in OPS["", "Reshape"]:
         monkeypatch.setitem(op.__dict__, "restate", None)
-    graph = Graph(model(SHUFFLE))
+    graph = Graph(model(FLATTENED))
     groups = find_groups(graph)
-    with pytest.raises(SurgeryError, match="Reshape 'r': output 'r' should have shape"):
+    with pytest.raises(SurgeryError, match="Reshape 'f': output 'f' should have shape"):
         prune(graph, groups, half(groups))
 
 
@@ -195,3 +203,35 @@ def test_a_slice_with_a_step_becomes_a_gather(step: int) -> None:
     }}
     """
     assert_pruned_equals_masked(model(text))
+
+
+def test_a_node_is_restated_when_a_count_that_it_is_told_has_changed() -> None:
+    """Its own tensors keep their channels; the target is the shape of one that does not."""
+    assert_pruned_equals_masked(
+        model("""
+        g (float[N,3,4,4] x) => (float[N,2,4,4] y)
+        <float[6,3,1,1] w, float[6,6,1,1] u, float[2,6,1,1] v> {
+          a = Conv(x, w)
+          s = Shape(a)
+          b = Conv(a, u)
+          l = LpNormalization<axis=1>(b)
+          f = Flatten(l)
+          r = Reshape(f, s)
+          y = Conv(r, v)
+        }
+        """)
+    )
+
+
+def test_what_a_model_declares_wrongly_of_a_tensor_is_dropped() -> None:
+    proto = model("""
+    g (float[1,3,8,8] x) => (float[1,2,8,8] y)
+    <float[6,3,1,1] w, float[2,6,1,1] v> { a = Conv(x, w)  r = Relu(a)  y = Conv(r, v) }
+    """)
+    for name, shape in (("a", [1, 6, 8, 8]), ("r", [1, 8, 8, 6])):
+        proto.graph.value_info.append(onnx.helper.make_tensor_value_info(name, 1, shape))
+    graph = Graph(proto)
+    groups = find_groups(graph)
+    small = prune(graph, groups, half(groups))
+    assert [value.name for value in small.graph.value_info] == ["a"]
+    assert run(small, images(proto, 1))[0].shape == (1, 2, 8, 8)

@@ -1,0 +1,75 @@
+"""The constants that weigh, which a mask sets to zero, and what stands for zero in each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import helper
+
+from onnxprune.graph import Graph
+from onnxprune.node import Node
+from onnxprune.ops import Axes, How, Moves, Site, find_op
+from onnxprune.pattern import parse
+from onnxprune.sites import site_of
+
+
+def weighing_constants(graph: Graph) -> dict[str, npt.NDArray[Any]]:
+    """Return the constants that weigh: read directly, moved, or computed so that 0 stays 0.
+
+    Each with what stands for zero in it, broadcast to its shape: the zero point where quantised.
+    """
+    found: dict[str, npt.NDArray[Any]] = {}
+    constant = set(graph.constant_tensors)
+    computed = set(constant)
+    for node in graph.nodes:
+        if node.inputs and computed.issuperset(node.inputs):
+            computed.update(node.outputs)
+    for node in reversed(graph.nodes):
+        op = find_op(node)
+        if op is None:
+            continue
+        site = site_of(graph, node, constant)
+        how = op.channels(site)
+        if op.zero_points:
+            for index, place in op.zero_points.items():
+                if index < len(node.inputs):
+                    found[node.inputs[index]] = _zero_point(graph, site, how, index, place)
+        elif isinstance(how, Axes):
+            found.update(dict.fromkeys(node.inputs, np.zeros((), np.int8)))
+        elif found.keys() & set(node.outputs) and (
+            isinstance(how, Moves)
+            or (computed.issuperset(node.inputs) and _keeps_zero(graph, node))
+        ):
+            zero = next(found[name] for name in node.outputs if name in found)
+            found.update(dict.fromkeys(node.inputs, zero))
+    return {name: zero for name, zero in found.items() if name in constant}
+
+
+def _keeps_zero(graph: Graph, node: Node) -> bool:
+    """Say whether zeros come out where zeros go in: of a Cast or a product, say."""
+    elements = [graph.facts.types[name].tensor_type.elem_type for name in node.inputs]
+    dtypes = [helper.tensor_dtype_to_np_dtype(element) for element in elements]
+    zeros = {name: np.zeros((), dtype) for name, dtype in zip(node.inputs, dtypes, strict=True)}
+    try:
+        return not any(np.any(result) for result in graph.facts.run(node, zeros))
+    except (TypeError, ValueError, RuntimeError, LookupError):
+        return False
+
+
+def _zero_point(
+    graph: Graph, site: Site, how: How, index: int, place: int | None
+) -> npt.NDArray[Any]:
+    """The zero point of an input, shaped to broadcast with it along the axis of the same letter."""
+    named = place is not None and place < len(site.node.inputs)
+    name = site.node.inputs[place] if named and place is not None else ""
+    if place is None or name not in graph.constant_tensors or not isinstance(how, Axes):
+        return np.zeros((), np.int8)
+    zero = graph.constant(name)
+    if zero.ndim != 1 or zero.size == 1:
+        return zero
+    operands, _ = parse(how.pattern)
+    (letter, _), *_ = operands[place].match(zero.shape, name)
+    axes = operands[index].match(site.shapes[index] or (), site.node.inputs[index])
+    return zero.reshape([-1 if axis == letter else 1 for axis, _ in axes])
