@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SHOWN = 4
-"""Tied convolutions named in a row; more are counted."""
+"""Tied convolutions, and reasons, named for one group; more are counted."""
 
 
 def before_after_table(report: Mapping[str, Any]) -> Table:
@@ -39,23 +39,52 @@ def class_table(comparison: Mapping[str, Any]) -> Table:
 
 
 def group_table(inspection: Mapping[str, Any]) -> Table:
-    """Return what can go, what each channel saves, and why the rest stays."""
-    table = _table("convolutions", "channels\nto remove", "params\neach", "MACs\neach")
-    explained = any(group["reason"] for group in inspection["groups"])
-    if explained:
-        table.add_column("why the rest stays", overflow="fold")
-    for group in inspection["groups"]:
-        names = group["convolutions"]
-        more = [f"and {len(names) - SHOWN + 1} more"] if len(names) > SHOWN else []
-        shown = [*names[: SHOWN - 1], *more] if more else names
-        table.add_row(
-            "\n".join(shown),
-            f"{group['removable']:,} of {group['channels']:,}",
-            f"{group['params_saved']:,}",
-            f"{group['macs_saved']:,}",
-            *([group["reason"] or ""] if explained else []),
+    """Return the groups: convolutions, widths, how much may go, and what each filter saves."""
+    table = _table("convolutions", "width", "may go", "params\neach", "MACs\neach", numbered=True)
+    for number, group in enumerate(inspection["groups"], 1):
+        names, widths = group["convolutions"], group["widths"]
+        figures = (
+            f"{100 * group['removable_filters'] // max(group['filters'], 1)} %",
+            amount(group["params_saved_per_filter"]),
+            amount(group["macs_saved_per_filter"]),
         )
+        shown = SHOWN if len(names) <= SHOWN else SHOWN - 1
+        for k, (name, width) in enumerate(zip(names[:shown], widths, strict=False)):
+            own = (f"{number}", figures) if k == 0 else ("", ("", "", ""))
+            table.add_row(own[0], name, f"{width:,}", *own[1])
+        if len(names) > shown:
+            table.add_row("", f"and {len(names) - shown} more", "", "", "", "")
     return table
+
+
+def pinned_table(inspection: Mapping[str, Any]) -> list[Table]:
+    """Return why channels stay, group by group; no table where all may go."""
+    table = _table("why channels stay", "channels", numbered=True)
+    for number, group in enumerate(inspection["groups"], 1):
+        pinned = sorted(group["pinned"], key=lambda entry: -entry["channels"])
+        for k, entry in enumerate(pinned[:SHOWN]):
+            label = f"{number}" if k == 0 else ""
+            table.add_row(label, entry["reason"], f"{entry['channels']:,}")
+        if len(pinned) > SHOWN:
+            rest = sum(entry["channels"] for entry in pinned[SHOWN:])
+            table.add_row("", f"and {len(pinned) - SHOWN} other reasons", f"{rest:,}")
+    return [table] if table.row_count else []
+
+
+def amount(number: int) -> str:
+    """Format a count with four figures and a unit: k, M or G.
+
+    >>> [amount(n) for n in (0, 9999, 12345, 999_999, 4_653_824, 12_345_678_901)]
+    ['0', '9,999', '12.3 k', '1.00 M', '4.65 M', '12.3 G']
+    """
+    if number < 10_000:
+        return f"{number:,}"
+    value, units = float(number), iter("kMGTP")
+    unit = ""
+    while float(f"{value:.3g}") >= 1000:
+        value, unit = value / 1000, next(units)
+    digits = 2 - (value >= 10) - (value >= 100)
+    return f"{value:.{digits}f} {unit}"
 
 
 def totals(inspection: Mapping[str, Any]) -> str:
@@ -93,12 +122,18 @@ def curve_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
-def _table(first: str, *others: str) -> Table:
-    """Return an empty table with names on the left and figures on the right."""
+def _table(first: str, *others: str, numbered: bool = False) -> Table:
+    """Return an empty table with names on the left and figures on the right.
+
+    A numbered one has a narrow column before the names, and is set closer.
+    """
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    if numbered:
+        table.padding = (0, 0, 0, 1)
+        table.add_column("#", justify="right", no_wrap=True)
     table.add_column(first, overflow="fold")
     for heading in others:
         table.add_column(heading, justify="right", no_wrap=True)
