@@ -1,21 +1,28 @@
 """Criteria: how much each channel matters, one number per class and channel.
 
 A criterion gives each filter of each convolution a value; a channel's score is the sum over its
-filters. There are two kinds, and a new one is one function and one line in `CRITERIA`:
+filters. It is named by what it measures and by options, in any order:
 
-* from samples: `(mirror, x, y, tensors) -> values` of each sample and filter; they are averaged
-  over each class's samples in float64.
-* from weights: `(weight, rng) -> values` of each filter; one row, no samples, no mirror.
+    NAME[:OPTION,...]        lrp    lrp:zplus    lrp:zplus@0-0.5,epsilon@0.5-1,layer-l2
+    MODULE:FUNCTION[,OPTION,...]                 mine.py:spread,layer-l2
+
+* a variant: of `lrp` a rule, or rules over depth (`onnxprune.rules`); of `magnitude` `l1` or `l2`;
+* how a sample's values count: `summed` (signed), `absolute` or `positive`; then they are averaged
+  over each class's samples in float64;
+* by which norm of all its filters a layer is divided: `layer-none`, `layer-l1`, `layer-l2` or
+  `layer-max`.
 
 Relevance is what LRP sums to, in the same unit everywhere, so layers are compared as they are.
-The others have no common unit and are divided by their layer's norm (Molchanov et al. 2017, 2.3).
+The others have no common unit and are divided by their layer's l2 norm (Molchanov et al. 2017,
+section 2.3). A function of one's own has the arguments of one of `onnxprune.measures`.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -29,44 +36,148 @@ from onnxprune.data import Data
 from onnxprune.errors import DataError, InvalidModel, UnknownName
 from onnxprune.fold import folded
 from onnxprune.graph import Graph
+from onnxprune.measures import (
+    activation,
+    batchnorm_scale,
+    geometric_median,
+    gradient,
+    lrp,
+    magnitude,
+    random,
+    taylor,
+    weight_of,
+)
 from onnxprune.mirror import Mirror, Trace
-from onnxprune.ops._torch import functional, torch
-from onnxprune.relevance import check_labels, relevance
-from onnxprune.routes import find_logits
-from onnxprune.rules import RULES, find_rule
+from onnxprune.ops._torch import torch
+from onnxprune.own import find_function, name_of
+from onnxprune.rules import RULES, find_composite
 from onnxprune.scores import ALL, FloatArray
 from onnxprune.scores import Scores as Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from onnxprune.rules import Rule
-
 logger = logging.getLogger(__name__)
 
 OnBatch = Callable[[int, int], None]
 
-FromSamples = Callable[[Mirror, npt.NDArray[Any], "Tensor", Collection[str]], Trace]
+FromSamples = Callable[[Mirror, npt.NDArray[Any], "Tensor", Mapping[str, int]], Trace]
 FromWeights = Callable[[FloatArray, np.random.Generator], FloatArray]
+
+
+FromGraph = Callable[[Graph, Filters], FloatArray | None]
+
+SIGNS: Mapping[str, Callable[[FloatArray], FloatArray]] = MappingProxyType(
+    {
+        "summed": lambda values: values,
+        "absolute": np.abs,
+        "positive": lambda values: np.maximum(values, 0),
+    }
+)
+"""How the value of a filter for one sample counts."""
+
+NORMS = MappingProxyType({"layer-none": None, "layer-l1": 1, "layer-l2": 2, "layer-max": np.inf})
+"""What the values of a layer's filters are divided by: a norm of their mean over classes."""
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """One way to value filters: from samples or from weights, never both.
+    """One way to value filters: from samples, from weights or from the graph, only one of them.
 
-    `normalise` divides by the layer's l2 norm.
+    `sign` is one of `SIGNS`, `norm` one of `NORMS`; `variants` makes the criterion of a variant.
     """
 
     from_samples: FromSamples | None = None
     from_weights: FromWeights | None = None
-    normalise: bool = True
+    from_graph: FromGraph | None = None
+    sign: str = "absolute"
+    norm: str = "layer-l2"
+    variants: Callable[[str], Criterion] | None = None
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether it looks at samples."""
+        return self.from_samples is not None
+
+
+def _lrp(rules: str) -> Criterion:
+    measure = partial(lrp, composite=find_composite(rules))
+    return Criterion(measure, norm="layer-none", variants=_lrp)
+
+
+def _magnitude(order: str) -> Criterion:
+    if order not in ("l1", "l2"):
+        raise UnknownName(f"criterion 'magnitude': no variant {order!r}; expected l1 or l2")
+    return Criterion(from_weights=partial(magnitude, order=int(order[1])), variants=_magnitude)
+
+
+CRITERIA: Mapping[str, Criterion] = MappingProxyType(
+    {
+        "lrp": _lrp("epsilon"),
+        "taylor": Criterion(taylor),
+        "gradient": Criterion(gradient),
+        "activation": Criterion(activation),
+        "magnitude": _magnitude("l2"),
+        "geometric-median": Criterion(from_weights=geometric_median),
+        "batchnorm-scale": Criterion(from_graph=batchnorm_scale),
+        "random": Criterion(from_weights=random, norm="layer-none"),
+    }
+)
+"""By the first part of the name that `--criterion` takes."""
+
+NAMES = (
+    *CRITERIA,
+    *(f"lrp:{name}" for name in RULES),
+    *("magnitude:l1", "module:function"),
+)
+"""What there is to name, without options and rules over depth."""
+
+OWN = "a function (mirror, x, y, tensors) or (weight, rng), see docs/method.md"
+
+
+def find_criterion(name: str | Callable[..., Any]) -> Criterion:
+    """Return the criterion that a name stands for, or that values as a function does.
+
+    Raises: UnknownName for a name, a variant or an option that does not exist.
+    """
+    if callable(name):
+        return _own(name, getattr(name, "__qualname__", "criterion"))
+    first, *options = (part.strip() for part in name.split(","))
+    base, _, variant = first.partition(":")
+    if base in CRITERIA:
+        found = CRITERIA[base]
+        options = [variant, *options] if variant else options
+    elif variant:
+        found = _own(find_function(first, OWN), first)
+    else:
+        raise UnknownName(f"criterion {name!r}: unknown; expected one of {', '.join(NAMES)}")
+    others = [o for o in options if o not in SIGNS and o not in NORMS]
+    if others and found.variants is None:
+        known = ", ".join((*SIGNS, *NORMS))
+        raise UnknownName(f"criterion {name!r}: no option {others[0]!r}; expected one of {known}")
+    if others and found.variants is not None:
+        found = found.variants(",".join(others))
+    for option in options:
+        found = replace(found, sign=option) if option in SIGNS else found
+        found = replace(found, norm=option) if option in NORMS else found
+    return found
+
+
+def _own(function: Callable[..., Any], name: str) -> Criterion:
+    """The criterion of a user's function, told by the number of its arguments."""
+    count = len(inspect.signature(function).parameters)
+    if count == 4:
+        return Criterion(function)
+    if count == 2:
+        return Criterion(from_weights=function)
+    raise UnknownName(f"criterion '{name}': takes {count} arguments; expected {OWN}")
 
 
 def score(
     graph: Graph,
     groups: ChannelGroups,
     data: Data | None = None,
-    criterion: str = "lrp",
+    criterion: str | Callable[..., Any] = "lrp",
     *,
     device: str = "auto",
     batch_size: int = 32,
@@ -74,36 +185,65 @@ def score(
     mirror: Mirror | None = None,
     on_batch: OnBatch | None = None,
 ) -> Scores:
-    """Return the score of every channel by the named criterion.
+    """Return the score of every channel by the named criterion, or by a function of one's own.
 
     `mirror` saves building one; `on_batch(done, total)` hears of the samples that are done.
     Raises: UnknownName for a criterion that does not exist; DataError when it needs samples and has
-    none; UnsupportedOp when the mirror cannot run the graph, or LRP not cross it.
+    none; InvalidModel when a function of one's own returns values of another shape; UnsupportedOp
+    when the mirror cannot run the graph, or LRP not cross it.
     """
-    if criterion not in CRITERIA:
-        raise UnknownName(
-            f"criterion {criterion!r}: unknown; expected one of {', '.join(CRITERIA)}"
-        )
-    chosen = CRITERIA[criterion]
-    if chosen.from_weights is not None:
-        rng = rng or np.random.default_rng(0)
-        found = [
-            chosen.from_weights(_weight(graph, groups, filters), rng)[None]
-            for filters in groups.filters
-        ]
-        return Scores(_gather(groups, found, 1, normalise=chosen.normalise), criterion, ALL)
-    if chosen.from_samples is None or data is None or len(data) == 0:
-        free = ", ".join(name for name, c in CRITERIA.items() if c.from_weights)
-        raise DataError(f"criterion {criterion!r}: needs samples; give data, or use one of {free}")
+    chosen = find_criterion(criterion)
+    name = criterion if isinstance(criterion, str) else name_of(criterion)
+    if not chosen.needs_samples:
+        found = _from_model(chosen, graph, groups, name, rng or np.random.default_rng(0))
+        return Scores(_gather(groups, found, 1, NORMS[chosen.norm]), name, ALL)
+    if data is None or len(data) == 0:
+        free = ", ".join(data_free())
+        raise DataError(f"criterion {name!r}: needs samples; give data, or use one of {free}")
     mirror = mirror or folded(Mirror(graph, device=device))
-    values = _class_means(chosen.from_samples, mirror, groups, data, batch_size, on_batch)
+    values = _class_means(chosen, mirror, groups, data, batch_size, on_batch)
     found = [values[filters.output] for filters in groups.filters]
-    table = _gather(groups, found, len(data.classes), normalise=chosen.normalise)
-    return Scores(table, criterion, data.classes)
+    return Scores(_gather(groups, found, len(data.classes), NORMS[chosen.norm]), name, data.classes)
+
+
+def data_free() -> tuple[str, ...]:
+    """Return the names of the criteria that need no samples."""
+    return tuple(name for name, one in CRITERIA.items() if not one.needs_samples)
+
+
+def _from_model(
+    chosen: Criterion, graph: Graph, groups: ChannelGroups, name: str, rng: np.random.Generator
+) -> list[FloatArray]:
+    """The values of each convolution's filters, as one row. Shapes: each `[1, filters]`.
+
+    Where the graph says nothing of any convolution, the criterion does not apply; where of some
+    not, their filters count alike.
+    """
+    sign = SIGNS[chosen.sign]
+    if chosen.from_weights is not None:
+        measure = chosen.from_weights
+        rows = [
+            np.asarray(measure(weight_of(graph, groups, f), rng), np.float64)
+            for f in groups.filters
+        ]
+        for row, f in zip(rows, groups.filters, strict=True):
+            _check_shape(row, (f.channels.size,), f)
+        return [sign(row)[None] for row in rows]
+    assert chosen.from_graph is not None
+    said = [chosen.from_graph(graph, f) for f in groups.filters]
+    if all(values is None for values in said):
+        raise InvalidModel(
+            f"criterion {name!r}: no convolution is followed by a batch normalisation; export the "
+            f"model with it kept, or use magnitude"
+        )
+    return [
+        (np.ones(f.channels.size) if values is None else sign(values))[None]
+        for values, f in zip(said, groups.filters, strict=True)
+    ]
 
 
 def _class_means(
-    measure: FromSamples,
+    chosen: Criterion,
     mirror: Mirror,
     groups: ChannelGroups,
     data: Data,
@@ -111,18 +251,23 @@ def _class_means(
     on_batch: OnBatch | None,
 ) -> dict[str, FloatArray]:
     """The mean of each filter's values over each class's samples. Shapes: `[classes, filters]`."""
-    tensors = {filters.output: filters.channels.size for filters in groups.filters}
+    assert chosen.from_samples is not None
+    tensors = {filters.output: filters.axis for filters in groups.filters}
+    sizes = {filters.output: filters.channels.size for filters in groups.filters}
     count = np.bincount(data.y, minlength=len(data.classes))
     if count.size > len(data.classes):
         raise DataError(f"samples: label {count.size - 1}, but {len(data.classes)} class names")
-    sums = {name: np.zeros((len(data.classes), size)) for name, size in tensors.items()}
+    sums = {name: np.zeros((len(data.classes), size)) for name, size in sizes.items()}
     done = 0
     for x, y in batches_of(mirror, data, batch_size):
         padded = np.concatenate([y, np.repeat(y[-1:], len(x) - len(y))])
         labels = torch.from_numpy(padded).to(mirror.device)
-        found = measure(mirror, x, labels, tensors)
-        for name, values in found.items():
-            np.add.at(sums[name], y, values.detach().double().cpu().numpy()[: len(y)])
+        found = chosen.from_samples(mirror, x, labels, tensors)
+        for filters in groups.filters:
+            if filters.output in found:
+                values = np.asarray(found[filters.output].detach().double().cpu())
+                _check_shape(values, (len(x), filters.channels.size), filters)
+                np.add.at(sums[filters.output], y, SIGNS[chosen.sign](values[: len(y)]))
         done += len(y)
         if on_batch is not None:
             on_batch(done, len(data))
@@ -132,156 +277,23 @@ def _class_means(
     return {name: total / np.maximum(count, 1)[:, None] for name, total in sums.items()}
 
 
+def _check_shape(values: FloatArray, expected: tuple[int, ...], filters: Filters) -> None:
+    if values.shape != expected:
+        raise InvalidModel(
+            f"Conv '{filters.node}': the criterion gives values of shape {list(values.shape)}; "
+            f"expected {list(expected)}"
+        )
+
+
 def _gather(
-    groups: ChannelGroups, found: list[FloatArray], rows: int, *, normalise: bool
+    groups: ChannelGroups, found: list[FloatArray], rows: int, order: float | None
 ) -> FloatArray:
     """Sum the values of filters into their channels. Shapes: each `[rows, filters]`."""
     table = np.zeros((rows, len(groups)))
     for filters, values in zip(groups.filters, found, strict=True):
-        norm = np.linalg.norm(values.mean(0)) if normalise else 1.0
+        norm = 1.0 if order is None else np.linalg.norm(values.mean(0), order)
         owned = filters.channels >= 0
         scaled = values[:, owned] / (norm or 1.0)
         for row, value in zip(table, scaled, strict=True):
             np.add.at(row, filters.channels[owned], value)
     return table
-
-
-def _weight(graph: Graph, groups: ChannelGroups, filters: Filters) -> FloatArray:
-    """A convolution's weight as a matrix, also one that the graph computes from constants.
-
-    Shapes: `[filters, inputs]`.
-    """
-    if filters.weight in graph.constant_tensors:
-        weight = graph.constant(filters.weight)
-    else:
-        weight = _computed(graph, filters)
-    axes = groups.cuts.get(filters.weight, {})
-    made = [a for a, owners in axes.items() if np.array_equal(owners, filters.channels)]
-    moved = np.moveaxis(np.asarray(weight, np.float64), made[0] if made else 0, 0)
-    return moved.reshape(len(filters.channels), -1)
-
-
-def _computed(graph: Graph, filters: Filters) -> npt.NDArray[Any]:
-    mirror = Mirror(graph, device="cpu")
-    env = dict(mirror.constants)
-    needed = {filters.weight}
-    for node, _ in reversed(mirror.steps):
-        if needed.intersection(node.outputs):
-            needed.update(node.inputs)
-    if needed.intersection(graph.inputs):
-        raise InvalidModel(
-            f"Conv '{filters.node}': its weight '{filters.weight}' depends on the image; criteria "
-            f"on weights need a constant one; use lrp, taylor or activation"
-        )
-    for step in mirror.steps:
-        if needed.intersection(step[0].outputs):
-            mirror.execute(step, env)
-    return env[filters.weight].double().numpy()
-
-
-def _space(x: Tensor) -> Tensor:
-    """Sum over space, in float64. Shapes: `[N, C, *]` -> `[N, C]`."""
-    return x.flatten(2).sum(2, dtype=torch.float64)
-
-
-def lrp(
-    mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Collection[str], *, rule: Rule
-) -> Trace:
-    """`|sum over space of R|` at the output of the convolution, normalisation folded in.
-
-    Source: Yeom et al. 2021, section 3; the absolute value per sample is measured, see docs/method.
-    """
-    return relevance(mirror, x, y, rule, tensors, reduce=lambda r: _space(r).abs())
-
-
-def taylor(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Collection[str]) -> Trace:
-    """`|sum over space of a dL/da|` at the output, L the cross-entropy of the true class.
-
-    Source: Molchanov et al. 2017, eq. 8.
-    """
-    logits = find_logits(mirror)
-    env = mirror.start({mirror.graph.image: x})
-    kept: Trace = {}
-    with torch.enable_grad():
-        for step, spent in mirror.schedule():
-            mirror.execute(step, env)
-            for name in step[0].outputs:
-                if name in tensors:
-                    kept[name] = env[name].requires_grad_()
-            if logits in env:
-                break
-            for name in spent:
-                env.pop(name, None)
-        loss = _loss(env[logits].flatten(1), y)
-        grads = torch.autograd.grad(loss, list(kept.values()), allow_unused=True)
-    with torch.no_grad():
-        return {
-            name: _space(kept[name] * grad).abs()
-            for name, grad in zip(kept, grads, strict=True)
-            if grad is not None
-        }
-
-
-def _loss(logits: Tensor, y: Tensor) -> Tensor:
-    """The summed cross-entropy of the true classes; a single logit is that of class 1."""
-    check_labels(y, logits.shape[1])
-    if logits.shape[1] == 1:
-        truth = y.clamp(0, 1)[:, None].to(logits.dtype)
-        return functional.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
-    return functional.cross_entropy(logits, y, reduction="sum")
-
-
-def activation(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Collection[str]) -> Trace:
-    """Mean over space of `max(a, 0)` at the output of the convolution.
-
-    Source: Molchanov et al. 2017, section 2.2.
-    """
-    env = mirror.start({mirror.graph.image: x})
-    found: Trace = {}
-    with torch.no_grad():
-        for step, spent in mirror.schedule():
-            mirror.execute(step, env)
-            for name in step[0].outputs:
-                if name in tensors:
-                    found[name] = env[name].clamp(min=0).flatten(2).mean(2, dtype=torch.float64)
-            for name in spent:
-                env.pop(name, None)
-    return found
-
-
-def magnitude(weight: FloatArray, rng: np.random.Generator, *, order: int = 2) -> FloatArray:
-    """The norm of a filter's weights. Source: Li et al. 2017, section 3.1 (l1)."""
-    return np.asarray(np.linalg.norm(weight, order, axis=1))
-
-
-def geometric_median(weight: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """The sum of a filter's distances to the layer's others: near the median is replaceable.
-
-    Source: He et al. 2019, eq. 4.
-    """
-    gram = weight @ weight.T
-    square = np.diag(gram)[:, None] + np.diag(gram) - 2 * gram
-    return np.asarray(np.sqrt(np.maximum(square, 0)).sum(1))
-
-
-def random(weight: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """A number that knows nothing: the floor that every criterion has to beat."""
-    return rng.random(len(weight))
-
-
-CRITERIA: Mapping[str, Criterion] = MappingProxyType(
-    {
-        "lrp": Criterion(partial(lrp, rule=find_rule("lrp")), normalise=False),
-        **{
-            f"lrp:{name}": Criterion(partial(lrp, rule=rule), normalise=False)
-            for name, rule in RULES.items()
-        },
-        "taylor": Criterion(taylor),
-        "activation": Criterion(activation),
-        "magnitude": Criterion(from_weights=magnitude),
-        "magnitude:l1": Criterion(from_weights=partial(magnitude, order=1)),
-        "geometric-median": Criterion(from_weights=geometric_median),
-        "random": Criterion(from_weights=random, normalise=False),
-    }
-)
-"""By the name that `--criterion` takes."""

@@ -25,7 +25,7 @@ from onnxprune.labels import IntArray
 from onnxprune.node import Node
 from onnxprune.ops import Aligns, Axes, Moves, Op, Relevance, find_op
 from onnxprune.pattern import Axis, parse
-from onnxprune.propagate import site_of
+from onnxprune.sites import site_of
 from onnxprune.surgery import kept_positions
 
 if TYPE_CHECKING:
@@ -48,17 +48,15 @@ class Cells:
 
 @dataclass(frozen=True)
 class Reader:
-    """One weighing node of the unpruned graph; `index` is its place among the graph's nodes.
+    """One weighing node of the unpruned graph.
 
     `read` and `written` are the axes of its weight along which it reads and writes channels,
     `given` and `made` the same channels' axes of its input and output, `rest` the axes of a map.
     `bias` is the input that a correction may be added to, None where there is none; `bias_scale` is
-    what it is multiplied by, `bias_shared` whether other nodes read it. `flattened[position]` is
-    the channel that owns a position of the input, where that is a map flattened so that every
-    channel fills equally many positions.
+    what it is multiplied by. `flattened[position]` is the channel that owns a position of the
+    input, where that is a map flattened so that every channel fills equally many positions.
     """
 
-    index: int
     node: Node
     op: Op
     weight: str
@@ -69,7 +67,6 @@ class Reader:
     rest: tuple[int, ...]
     bias: int | None
     bias_scale: float
-    bias_shared: bool
     flattened: IntArray | None
 
     @property
@@ -145,12 +142,12 @@ def find_readers(graph: Graph, groups: ChannelGroups) -> tuple[Reader, ...]:
     uses = Counter(n for node in graph.nodes for n in (*node.inputs, *node.captures))
     uses.update(graph.outputs)
     shared = {name for name, count in uses.items() if count > 1}
-    found = (_reader(graph, groups, k, node, shared) for k, node in enumerate(graph.nodes))
+    found = (_reader(graph, groups, node, shared) for node in graph.nodes if not node.nested)
     return tuple(reader for reader in found if reader is not None)
 
 
 def _reader(
-    graph: Graph, groups: ChannelGroups, index: int, node: Node, shared: Collection[str]
+    graph: Graph, groups: ChannelGroups, node: Node, shared: Collection[str]
 ) -> Reader | None:
     op = find_op(node)
     if op is None or op.relevance is not Relevance.LINEAR or op.weights != (1,):
@@ -176,11 +173,9 @@ def _reader(
     if channels is None or not groups.removable[channels[channels >= 0]].any():
         return None
     bias, scale = _bias(graph, op, node)
-    bias_shared = bias is not None and bias < len(node.inputs) and node.inputs[bias] in shared
     rest = tuple(k for k, axis in enumerate(axes[0]) if not axis.names)
     flattened = None if rest else _flattened(graph, groups, x, channels)
     return Reader(
-        index=index,
         node=node,
         op=op,
         weight=weight,
@@ -191,7 +186,6 @@ def _reader(
         rest=rest,
         bias=bias,
         bias_scale=scale,
-        bias_shared=bias_shared,
         flattened=flattened,
     )
 

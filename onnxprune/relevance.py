@@ -19,7 +19,7 @@ from onnxprune.errors import DataError
 from onnxprune.mirror import Mirror, Step, Trace
 from onnxprune.ops._torch import torch
 from onnxprune.routes import Route, Way, find_logits, find_routes
-from onnxprune.rules import Layer, Rule, distribute, pull, share
+from onnxprune.rules import Composite, Layer, distribute, pull, share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,10 +43,10 @@ def relevance(
     mirror: Mirror,
     x: npt.NDArray[Any] | Tensor,
     y: npt.NDArray[np.int64] | Tensor,
-    rule: Rule,
+    composite: Composite,
     tensors: Collection[str],
     *,
-    reduce: Callable[[Tensor], Tensor] = lambda relevance: relevance,
+    reduce: Callable[[str, Tensor], Tensor] = lambda _, relevance: relevance,
 ) -> Trace:
     """Return the relevance of the named tensors for the true classes, each through `reduce`.
 
@@ -57,7 +57,7 @@ def relevance(
     that is not one of the model's classes.
     """
     logits = find_logits(mirror)
-    routes = find_routes(mirror, rule, tensors, logits)
+    routes = find_routes(mirror, composite, tensors, logits)
     with torch.no_grad():
         records, output = _forward(mirror, x, routes, logits)
         flow = {logits: start(output, torch.as_tensor(y, device=mirror.device))}
@@ -65,11 +65,11 @@ def relevance(
         while records:
             record = records.pop()
             flowing = {n: flow.pop(n) for n in record.step[0].outputs if n in flow}
-            found |= {name: reduce(flowing[name]) for name in flowing if name in tensors}
+            found |= {name: reduce(name, flowing[name]) for name in flowing if name in tensors}
             if flowing and record.route is not None:
-                for name, received in _back(record, record.route, flowing, rule).items():
+                for name, received in _back(record, record.route, flowing).items():
                     flow[name] = flow[name] + received if name in flow else received
-        return found | {name: reduce(flow[name]) for name in flow if name in tensors}
+        return found | {name: reduce(name, flow[name]) for name in flow if name in tensors}
 
 
 def start(logits: Tensor, y: Tensor) -> Tensor:
@@ -154,13 +154,12 @@ def _layer(mirror: Mirror, step: Step, env: Trace, name: str) -> Layer:
     )
 
 
-def _back(record: Record, route: Route, flowing: Trace, rule: Rule) -> Trace:
+def _back(record: Record, route: Route, flowing: Trace) -> Trace:
     """Carry relevance from the outputs of one node to its inputs."""
-    op, leaves = record.step[1], record.leaves
+    leaves = record.leaves
     if record.layer is not None:
         name, arriving = next(iter(flowing.items()))
-        mine = rule.at(filters=op.filters)
-        received = distribute(mine, record.layer, record.outputs[name], arriving)
+        received = distribute(route.rule, record.layer, record.outputs[name], arriving)
         return {route.inputs[0]: received}
     if route.way is Way.PASS:
         arriving = next(iter(flowing.values()))
@@ -174,5 +173,5 @@ def _back(record: Record, route: Route, flowing: Trace, rule: Rule) -> Trace:
     if route.way is Way.PULL:
         received_all = pull(inputs, ends, arriving_all)
     else:
-        received_all = share(inputs, ends, arriving_all, rule.at(filters=op.filters).epsilon)
+        received_all = share(inputs, ends, arriving_all, route.rule.epsilon)
     return dict(zip(leaves, received_all, strict=True))

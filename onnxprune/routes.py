@@ -3,6 +3,9 @@
 It starts at the logits, takes at each node the way that the operator declares, and stops where
 nobody asked for more. `_way` is the table: which way crosses which kind of operator.
 
+**Products of two activations** (attention, weights that a branch computes): one factor is the
+signal, the other a weight that is taken as given (Ali et al. 2022, section 3.2, for attention).
+
 **Side branches.** A gate (squeeze and excitation, say) is a factor: relevance passes it by, and the
 filters inside it would get none at all. For them alone, a product hands its relevance to the gate
 as well, and within that branch it is shared in proportion to contributions; it ends where the
@@ -18,9 +21,10 @@ from enum import Enum, auto
 import numpy as np
 
 from onnxprune.errors import UnsupportedOp
+from onnxprune.fold import is_diagonal
 from onnxprune.mirror import Mirror, Step
 from onnxprune.ops import Aligns, Relevance, Shapes
-from onnxprune.rules import Rule
+from onnxprune.rules import Composite, Rule
 
 
 class Way(Enum):
@@ -38,10 +42,11 @@ class Way(Enum):
 
 @dataclass(frozen=True)
 class Route:
-    """How relevance crosses one node, and the inputs that it reaches."""
+    """How relevance crosses one node, the inputs that it reaches, and the rule there."""
 
     way: Way
     inputs: tuple[str, ...]
+    rule: Rule
 
 
 def find_logits(mirror: Mirror) -> str:
@@ -62,7 +67,7 @@ def find_logits(mirror: Mirror) -> str:
 
 
 def find_routes(
-    mirror: Mirror, rule: Rule, tensors: Collection[str], logits: str
+    mirror: Mirror, composite: Composite, tensors: Collection[str], logits: str
 ) -> dict[str, Route]:
     """Return how relevance crosses each node on its way from the logits to `tensors`.
 
@@ -70,6 +75,7 @@ def find_routes(
     """
     varying = _varying(mirror)
     inputs = {step[0].name: _signals(step, varying) for step in mirror.steps}
+    rules = _find_rules(mirror, composite)
     asked = set(tensors)
     for node, _ in mirror.steps:
         if any(name in asked for name in inputs[node.name]):
@@ -78,8 +84,8 @@ def find_routes(
     for step in reversed(mirror.steps):
         name = step[0].name
         if main.intersection(step[0].outputs) and inputs[name]:
-            gate = step[1].relevance is Relevance.GATE
-            signal[name] = (find_signal(mirror, step, inputs),) if gate else inputs[name]
+            alone = not _is_product(step, inputs[name])
+            signal[name] = inputs[name] if alone else (find_signal(mirror, step, inputs),)
             main.update(signal[name])
     routes: dict[str, Route] = {}
     reached = {logits}
@@ -90,23 +96,56 @@ def find_routes(
         aside = [n for n in inputs[node.name] if n not in main]
         mine = [n for n in (*signal.get(node.name, ()), *aside) if n in asked]
         if mine:
+            rule = rules[node.name]
             way = _way(mirror, step, rule, inputs[node.name]) if node.name in signal else Way.SHARE
-            routes[node.name] = Route(way, tuple(mine))
+            routes[node.name] = Route(way, tuple(mine), rule)
             reached.update(mine)
     return routes
+
+
+def _find_rules(mirror: Mirror, composite: Composite) -> dict[str, Rule]:
+    """The rule of each node: a layer's own, and elsewhere that of the layer before."""
+    layers = [
+        step[0].name
+        for step in mirror.steps
+        if step[1].relevance is Relevance.LINEAR
+        and step[1].weights
+        and not is_diagonal(mirror.graph, step)
+    ]
+    place = {name: k for k, name in enumerate(layers)}
+    rules: dict[str, Rule] = {}
+    here = composite.at(0.0, filters=True)
+    for node, op in mirror.steps:
+        if node.name in place:
+            depth = (place[node.name] + 0.5) / len(layers)
+            here = composite.at(depth, filters=op.filters)
+        rules[node.name] = here
+    return rules
+
+
+def _is_product(step: Step, inputs: Sequence[str]) -> bool:
+    """Whether a node multiplies activations, or an activation by a constant."""
+    op = step[1]
+    weighs = op.relevance is Relevance.LINEAR and bool(op.weights)
+    return op.relevance is Relevance.GATE or (weighs and len(inputs) > 1)
 
 
 def find_signal(mirror: Mirror, step: Step, inputs: Mapping[str, Sequence[str]]) -> str:
     """Return the input of a product that relevance goes to; the others are gates.
 
-    The signal is the larger one; of equals the one that the other is computed from (x sigmoid(x));
-    else the one with fewer activations behind it.
+    A convolution's is what it convolves. Otherwise it is the larger one, but of matrices that are
+    multiplied size says nothing; of equals the one that the other is computed from
+    (x sigmoid(x)); else the one with fewer activations behind it.
     """
     mine = inputs[step[0].name]
+    producers = {name: other for other in mirror.steps for name in other[0].outputs}
+    if step[1].filters:
+        return mine[0]
+    if step[1].relevance is Relevance.LINEAR:
+        return min(mine, key=lambda name: _activations(producers, inputs, name))
     shapes = {name: mirror.graph.shape(name) or () for name in mine}
     most = max(int(np.prod(shape)) for shape in shapes.values())
     largest = [name for name in mine if int(np.prod(shapes[name])) == most]
-    producers = {name: other for other in mirror.steps for name in other[0].outputs}
     for name in largest:
         if any(name in _behind(producers, inputs, other) for other in largest if other != name):
             return name
@@ -169,22 +208,9 @@ def _way(mirror: Mirror, step: Step, rule: Rule, inputs: Sequence[str]) -> Way:
     if op.relevance is Relevance.COPY:
         return Way.PASS if alone and isinstance(op.how, Aligns) else Way.PULL
     if op.relevance is Relevance.LINEAR and op.weights:
-        if _diagonal(mirror, step):
+        if is_diagonal(mirror.graph, step):
             return Way.SHARE if rule.bias else Way.PASS
-        if not alone:
-            raise UnsupportedOp(
-                f"{node}: its weight ({', '.join(inputs)}) depends on the image; LRP needs a "
-                f"constant weight; use the criterion taylor or activation"
-            )
-        return Way.RULE if rule.at(filters=op.filters).branches else Way.SHARE
+        return Way.RULE if alone and rule.branches else Way.SHARE
     if op.relevance is Relevance.SHARE and alone and not rule.bias:
         return Way.PASS
     return Way.SHARE
-
-
-def _diagonal(mirror: Mirror, step: Step) -> bool:
-    """Whether a layer weighs each channel alone, as batch normalisation does: nothing to share."""
-    node, op = step
-    weights = [mirror.graph.shape(node.inputs[k]) for k in op.weights]
-    ends = mirror.graph.shape(node.inputs[0]), mirror.graph.shape(node.outputs[0])
-    return all(w is not None and len(w) == 1 for w in weights) and ends[0] == ends[1]

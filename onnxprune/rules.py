@@ -14,16 +14,20 @@ and let autograd do the transpose. No rule knows a convolution from a matrix pro
 * gamma: positive contributions weigh 1 + γ; for outputs below zero the negative ones do.
 * alpha-beta: α times the positive share less β times the negative one, α - β = 1.
 
-Which rule goes where: the named rule on every weighted sum (`epsilon-plus`: z+ on convolutions,
-epsilon on matrix products); epsilon on residual sums, average pooling and whatever else is linear
-without weights; winner takes all at maxima; everything to the signal at gates; activations pass.
+Which rule goes where is a composite. Filters of convolutions and matrices may have different rules,
+and rules may change with depth; residual sums, average pooling and whatever else is linear without
+weights share by epsilon; winner takes all at maxima; everything to the signal at gates; activations
+pass. The depth of layer k of n, in the order in which they run, is `(k + 1/2) / n`.
 
->>> find_rule("lrp").name, find_rule("lrp:zplus").name
-('epsilon', 'zplus')
+>>> find_composite("epsilon-plus").at(0.9, filters=False).name
+'epsilon'
+>>> find_composite("zplus@0-0.5,epsilon@0.5-1").at(0.2, filters=True).name
+'zplus'
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -80,7 +84,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule for weighted sums; no branches: epsilon. `dense` is the rule of matrix products.
+    """A rule for weighted sums; no branches: epsilon.
 
     `bias` says whether biases take a share of the relevance (which is then lost).
     """
@@ -89,11 +93,28 @@ class Rule:
     branches: tuple[Branch, ...] = ()
     bias: bool = True
     epsilon: float = EPSILON
-    dense: Rule | None = None
 
-    def at(self, *, filters: bool) -> Rule:
-        """Return the rule of a layer, with filters (a convolution) or without."""
-        return self if filters or self.dense is None else self.dense
+
+@dataclass(frozen=True)
+class Span:
+    """The rules of layers down to depth `end`: of those with filters, and of matrix products."""
+
+    end: float
+    filters: Rule
+    dense: Rule
+
+
+@dataclass(frozen=True)
+class Composite:
+    """Which rule goes where: spans from the image (depth 0) to the logits (1)."""
+
+    name: str
+    spans: tuple[Span, ...]
+
+    def at(self, depth: float, *, filters: bool) -> Rule:
+        """Return the rule of the layer at a depth, with filters (a convolution) or without."""
+        span = next(span for span in self.spans if depth < span.end)
+        return span.filters if filters else span.dense
 
 
 @dataclass(frozen=True)
@@ -140,10 +161,15 @@ def share(
     """
     with torch.no_grad():
         shares = [
-            r.to(z.dtype).div(stabilise(z, epsilon))
+            _divide(r.to(z.dtype), stabilise(z, epsilon))
             for r, z in zip(relevances, outputs, strict=True)
         ]
     return [x.detach() * g for x, g in zip(inputs, pull(inputs, outputs, shares), strict=True)]
+
+
+def _divide(a: Tensor, b: Tensor) -> Tensor:
+    """`a / b`, in the place of `b`."""
+    return torch.div(a, b, out=b)
 
 
 def pull(
@@ -157,13 +183,20 @@ def pull(
 def distribute(rule: Rule, layer: Layer, output: Tensor, relevance: Tensor) -> Tensor:
     """Return the relevance of a layer's input under a rule with branches.
 
+    A branch whose outputs have no relevance costs nothing: behind an activation that cuts below
+    zero, none arrives there.
     Shapes: output and relevance as the layer's output -> as its input.
     Source: Montavon et al. 2019, table 10.1; for negative inputs Andéol et al. 2021, eq. 7 (gamma).
     """
     x = layer.arguments[layer.signal].detach()
-    positive = bool(x.min() >= 0) if x.numel() else True
-    total = torch.zeros_like(x)
+    positive = bool(x.amin() >= 0) if x.numel() else True
+    total: Tensor | None = None
     for branch in rule.branches:
+        mine = relevance
+        if branch.outputs:
+            mine = mine * ((output > 0) if branch.outputs > 0 else (output < 0))
+            if not mine.any():
+                continue
         parts = [part for part in branch.parts if part.input > 0 or not positive]
         with torch.enable_grad():
             signals = [(x if positive else part.select(x)).detach() for part in parts]
@@ -176,12 +209,10 @@ def distribute(rule: Rule, layer: Layer, output: Tensor, relevance: Tensor) -> T
                     for part, signal in zip(parts, signals, strict=True)
                 ],
             )
-        mine = relevance.to(z.dtype)
-        if branch.outputs:
-            mine = mine * ((output > 0) if branch.outputs > 0 else (output < 0))
         for received in share(signals, [z], [mine], rule.epsilon):
-            total += branch.factor * received
-    return total
+            received.mul_(branch.factor)
+            total = received if total is None else total.add_(received)
+    return torch.zeros_like(x) if total is None else total
 
 
 def _gamma(gamma: float) -> tuple[Branch, ...]:
@@ -196,30 +227,65 @@ _RISING = (Part(+1, 0.0, 1.0), Part(-1, 1.0, 0.0, bias=False))
 _FALLING = (Part(+1, 1.0, 0.0), Part(-1, 0.0, 1.0, bias=False))
 
 _EPSILON = Rule("epsilon")
-_ZPLUS = Branch(_RISING)
+_ZPLUS = Rule("zplus", (Branch(_RISING),), bias=False)
+_GAMMA = Rule("gamma", _gamma(GAMMA))
+_ALPHA_BETA = Rule("alpha-beta", (Branch(_RISING, factor=ALPHA), Branch(_FALLING, factor=-BETA)))
 
-RULES: Mapping[str, Rule] = MappingProxyType(
+
+def _everywhere(name: str, filters: Rule, dense: Rule) -> Composite:
+    return Composite(name, (Span(1.0, filters, dense),))
+
+
+RULES: Mapping[str, Composite] = MappingProxyType(
     {
-        rule.name: rule
-        for rule in (
-            _EPSILON,
-            Rule("zplus", (_ZPLUS,), bias=False),
-            Rule("epsilon-plus", (_ZPLUS,), bias=False, dense=_EPSILON),
-            Rule("gamma", _gamma(GAMMA)),
-            Rule("alpha-beta", (Branch(_RISING, factor=ALPHA), Branch(_FALLING, factor=-BETA))),
+        name: _everywhere(name, filters, dense)
+        for name, filters, dense in (
+            ("epsilon", _EPSILON, _EPSILON),
+            ("zplus", _ZPLUS, _ZPLUS),
+            ("gamma", _GAMMA, _GAMMA),
+            ("alpha-beta", _ALPHA_BETA, _ALPHA_BETA),
+            ("epsilon-plus", _ZPLUS, _EPSILON),
+            ("epsilon-alpha2-beta1", _ALPHA_BETA, _EPSILON),
+            ("epsilon-gamma-box", _GAMMA, _EPSILON),
         )
     }
 )
-"""By name. Sources: Bach et al. 2015, eq. 58 and 60 (epsilon, alpha-beta); Montavon et al. 2017,
-eq. 13 (z+); Montavon et al. 2019, eq. 10.4 (gamma)."""
+"""By name: one rule for all layers, or one for filters and one for matrices. The box rule that the
+last is named for shares relevance among pixels, which have no filters: it is left out.
+Sources: Bach et al. 2015, eq. 58 and 60 (epsilon, alpha-beta); Montavon et al. 2017, eq. 13 (z+);
+Montavon et al. 2019, eq. 10.4 (gamma)."""
+
+_TERM = re.compile(r"([a-z][a-z0-9-]*)@(\d*\.?\d+)-(\d*\.?\d+)")
 
 
-def find_rule(criterion: str) -> Rule:
-    """Return the rule that `lrp` (epsilon) or `lrp:<rule>` names.
+def find_composite(text: str) -> Composite:
+    """Return the composite of a name, or of `rule@from-to,...`: rules over depth.
 
-    Raises: UnknownName when there is none.
+    The spans follow each other from 0, the image, to 1, the logits.
+    Raises: UnknownName for a rule that does not exist, or spans that leave a gap or overlap.
     """
-    _, _, name = criterion.partition(":")
-    if (name or "epsilon") not in RULES:
+    if "@" not in text:
+        return _known(text)
+    spans: list[Span] = []
+    reached = 0.0
+    for term in text.split(","):
+        match = _TERM.fullmatch(term.strip())
+        if match is None:
+            raise UnknownName(f"LRP rule {term!r}: expected rule@from-to, such as zplus@0-0.5")
+        name, begin, end = match[1], float(match[2]), float(match[3])
+        if begin != reached or not begin < end <= 1:
+            raise UnknownName(
+                f"LRP rule {term!r}: expected to begin at {reached:g} and to end after it, at most "
+                f"at 1; spans follow each other from the image (0) to the logits (1)"
+            )
+        reached = end
+        spans += [Span(end, span.filters, span.dense) for span in _known(name).spans]
+    if reached != 1:
+        raise UnknownName(f"LRP rules {text!r}: end at {reached:g}; expected 1, the logits")
+    return Composite(text, tuple(spans))
+
+
+def _known(name: str) -> Composite:
+    if name not in RULES:
         raise UnknownName(f"LRP rule {name!r}: unknown; expected one of {', '.join(RULES)}")
-    return RULES[name or "epsilon"]
+    return RULES[name]

@@ -67,6 +67,48 @@ def test_a_normalisation_of_what_others_read_too_is_not_folded() -> None:
     assert relative_error(mirror(x).numpy(), run(proto, x)[0]) < CLOSE
 
 
+WRITTEN_OUT = """
+g (float[N,3,8,8] x) => (float[N,4] z)
+<float[6,3,3,3] w1, float[6] b1, float[6,1,3,3] w2, float[6,4] v, float[6,1,1] mean,
+ float[1,6,1,1] var, float[6,1,1] shift, float[6,6] pixels, float one = {{1.0}}> {{
+  a = Conv(x, w1, b1)
+  {first}
+  r = Relu(n)
+  c = Conv<group=6, pads=[1,1,1,1]>(r, w2)
+  {second}
+  p = GlobalAveragePool(m)
+  f = Flatten(p)
+  z = MatMul(f, v)
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "folds"),
+    [
+        ("k = Sub(a, mean) n = Mul(var, k)", "m = Add(shift, c)", "knm"),
+        ("n = Div(a, var)", "k = Mul(c, var) l = Add(k, shift) m = Sub(l, one)", "nklm"),
+        ("n = Sub(shift, a)", "m = Sum(c, shift, var)", "nm"),
+        ("n = Add(a, pixels)", "m = Add(c, c)", ""),
+        ("k = Abs(a) n = Add(k, one)", "k2 = Mul(c, c) m = Add(k2, c)", ""),
+        ("k = Exp(a) n = Div(one, k)", "m = AveragePool<kernel_shape=[2,2]>(c)", ""),
+    ],
+)
+def test_products_and_sums_by_channel_are_folded_and_nothing_else(
+    first: str, second: str, folds: str
+) -> None:
+    proto = model(WRITTEN_OUT.format(first=first, second=second))
+    plain = Mirror(Graph(proto), device="cpu", dtype=torch.float64)
+    mirror = folded(plain)
+    found = [node.name for node, _ in mirror.steps if node.op_type == "Identity"]
+    assert "".join(found) == folds
+    x = images(proto, 2)
+    expected = plain.trace(x)
+    for name, value in mirror.trace(x).items():
+        if name in "nmrz" and name in expected:
+            assert torch.allclose(value, expected[name], rtol=1e-9, atol=1e-12), name
+
+
 def test_the_users_graph_is_not_changed_by_folding() -> None:
     proto = model(NORMED)
     before = proto.SerializeToString(deterministic=True)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from onnxprune.graph import Graph
 from onnxprune.mirror import Mirror
 from onnxprune.relevance import relevance, start
 from onnxprune.routes import find_logits
-from onnxprune.rules import RULES, Rule, find_rule
+from onnxprune.rules import RULES, Composite, Rule, Span, find_composite
 from tests.models import images, model
 
 Array = npt.NDArray[np.float64]
@@ -36,10 +37,10 @@ def mirror_of(proto: onnx.ModelProto, *, fold: bool = True) -> Mirror:
     return folded(plain) if fold else plain
 
 
-def every(mirror: Mirror, x: Array, y: list[int], rule: str | Rule) -> dict[str, Tensor]:
+def every(mirror: Mirror, x: Array, y: list[int], rule: str | Composite) -> dict[str, Tensor]:
     """The relevance of every tensor that has one."""
     names = {name for node, _ in mirror.steps for name in (*node.inputs, *node.outputs)}
-    chosen = RULES[rule] if isinstance(rule, str) else rule
+    chosen = find_composite(rule) if isinstance(rule, str) else rule
     return relevance(mirror, x, np.array(y), chosen, names - mirror.constants.keys())
 
 
@@ -417,14 +418,61 @@ def test_what_nobody_asks_for_is_not_crossed() -> None:
     assert sorted(found) == ["f", "r"]
 
 
-def test_a_weight_that_depends_on_the_image_is_refused() -> None:
+# Products of activations
+
+ATTENTION = """
+g (float[N,4,6] x) => (float[N,5] z)
+<float[6,3] q, float[6,3] k, float[6,3] v, float[3,5] head, float[1] one, int64[1] middle = {1}> {
+  a = MatMul(x, q)
+  b = MatMul(x, k)
+  c = MatMul(x, v)
+  bt = Transpose<perm=[0,2,1]>(b)
+  l = MatMul(a, bt)
+  s = Softmax<axis=-1>(l)
+  m = MatMul(s, c)
+  p = ReduceMean<axes=[1], keepdims=0>(m)
+  z = MatMul(p, head)
+}
+"""
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "zplus"])
+def test_attention_gives_all_to_the_values_and_is_a_weight(rule: str) -> None:
+    mirror = mirror_of(model(ATTENTION))
+    x = images(mirror.graph.model, 2)
+    found = every(mirror, x, [0, 4], rule)
+    env = mirror.trace(x)
+    s, c, m = (env[name].numpy() for name in "scm")
+    for k in range(2):
+        ratio = found["m"][k].numpy() / safe(m[k])
+        expected = c[k] * (s[k].T @ ratio)
+        np.testing.assert_allclose(found["c"][k].numpy(), expected, rtol=EXACT, atol=EXACT)
+    assert found["a"].abs().sum() > 0  # queries are valued, as filters inside a gate are
+    for received, given in zip(*sums(found, "c m"), strict=True):
+        assert received == pytest.approx(given, rel=STABILISERS)
+
+
+def test_a_weight_that_a_branch_computes_is_a_weight() -> None:
     text = """
-    g (float[N,4,4] x) => (float[N,16] z) { a = MatMul(x, x)  b = Relu(x)  c = MatMul(a, b)
-    z = Flatten(c) }
+    g (float[1,3,3,3] x) => (float[1,4] z) <float[12,3,3,3] w, float[4,1,1,1] u, int64[4] shape =
+    {4,3,1,1}> {
+      a = Conv(x, w)
+      k = Reshape(a, shape)
+      y = Conv(x, k)
+      r = Relu(y)
+      p = GlobalAveragePool(r)
+      z = Flatten(p)
+    }
     """
     mirror = mirror_of(model(text))
-    with pytest.raises(UnsupportedOp, match=r"MatMul 'c': its weight \(a, b\) depends on the im"):
-        every(mirror, images(mirror.graph.model, 1), [0], "epsilon")
+    x = images(mirror.graph.model, 1)
+    found = every(mirror, x, [1], "epsilon")
+    W = mirror.trace(x)["k"].numpy().reshape(4, 3)
+    env = mirror.trace(x)
+    pixels, y = x[0].reshape(3, 9), env["y"][0].numpy().reshape(4, 9)
+    expected = pixels * (W.T @ (found["y"][0].numpy().reshape(4, 9) / safe(y)))
+    through_weight = found["x"][0].numpy().reshape(3, 9)
+    np.testing.assert_allclose(through_weight, expected, rtol=1e-5, atol=1e-8)
 
 
 def test_a_tensor_that_relevance_does_not_reach_is_left_out() -> None:
@@ -447,11 +495,102 @@ def test_shape_arithmetic_carries_no_relevance() -> None:
     assert torch.equal(found["x"], expected["x"])
 
 
-def test_an_unknown_rule_is_answered_with_the_known_ones() -> None:
-    assert find_rule("lrp") is RULES["epsilon"]
-    assert find_rule("lrp:zplus") is RULES["zplus"]
-    with pytest.raises(UnknownName, match="LRP rule 'beta': unknown; expected one of epsilon, zpl"):
-        find_rule("lrp:beta")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "beta",
+            r"LRP rule 'beta': unknown; expected one of epsilon, zplus, gamma, alpha-beta, ep",
+        ),
+        ("beta@0-1", "LRP rule 'beta': unknown"),
+        ("zplus@0-0.5", r"LRP rules 'zplus@0-0.5': end at 0.5; expected 1, the logits"),
+        ("zplus@0-0.5,gamma@0.6-1", r"LRP rule 'gamma@0.6-1': expected to begin at 0.5 and to end"),
+        ("zplus@0.5-0.2", r"LRP rule 'zplus@0.5-0.2': expected to begin at 0 "),
+        (
+            "zplus@0-2",
+            r"LRP rule 'zplus@0-2': expected to begin at 0 and to end after it, at most a",
+        ),
+        ("zplus@0-0.5,epsilon", r"LRP rule 'epsilon': expected rule@from-to, such as zplus@0-0.5"),
+        ("zplus,epsilon", r"LRP rule 'zplus,epsilon': unknown"),
+    ],
+)
+def test_rules_that_say_nothing_clear_are_refused_in_a_line(text: str, message: str) -> None:
+    with pytest.raises(UnknownName, match=message) as caught:
+        find_composite(text)
+    assert "\n" not in str(caught.value)
+
+
+# Rules over depth
+
+DEEP = """
+g (float[N,3,8,8] x) => (float[N,4] z)
+<float[5,3,3,3] w1, float[5] b1, float[6,5,3,3] w2, float[6] b2, float[7,6,3,3] w3, float[7] b3,
+ float[7,4] v> {
+  a = Conv(x, w1, b1)
+  r = Relu(a)
+  b = Conv(r, w2, b2)
+  s = Relu(b)
+  c = Conv(s, w3, b3)
+  t = Relu(c)
+  p = GlobalAveragePool(t)
+  f = Flatten(p)
+  z = MatMul(f, v)
+}
+"""
+
+
+def of_weight(weight: Tensor, x: Tensor) -> Tensor:
+    """A convolution of one image, flat."""
+    return torch.nn.functional.conv2d(x, weight)[0].flatten()
+
+
+def test_rules_over_depth_are_each_rule_in_its_layers() -> None:
+    """A layer's relevance at its input follows from that at its output by its own rule alone."""
+    mirror = mirror_of(model(DEEP))
+    x = images(mirror.graph.model, 3)
+    mixed = every(
+        mirror, x, [0, 1, 3], "gamma@0-.25,zplus@.25-0.5,alpha-beta@0.5-.75,epsilon@0.75-1"
+    )
+    env = mirror.trace(x)
+    constants = {name: value.numpy() for name, value in mirror.constants.items()}
+    ends = {
+        "gamma": ("x", "a", "w1", "b1"),
+        "zplus": ("r", "b", "w2", "b2"),
+        "alpha-beta": ("s", "c", "w3", "b3"),
+    }
+    for rule, (before, after, weight, bias) in ends.items():
+        for k in range(3):
+            w = torch.from_numpy(constants[weight])
+            value = env[before][k : k + 1]
+            zero = torch.zeros_like(value)
+            W = torch.autograd.functional.jacobian(partial(of_weight, w), zero)
+            b = np.repeat(constants[bias], mixed[after][k, 0].numel())
+            R = mixed[after][k].numpy().ravel()
+            expected = REPLICAS[rule](value.numpy().ravel(), W.flatten(1).numpy(), b, R)
+            np.testing.assert_allclose(
+                mixed[before][k].numpy().ravel(), expected, rtol=EXACT, atol=EXACT
+            )
+    assert torch.equal(mixed["f"], every(mirror, x, [0, 1, 3], "epsilon")["f"])
+
+
+def test_one_rule_all_the_way_is_that_rule() -> None:
+    mirror = mirror_of(model(DEEP))
+    x = images(mirror.graph.model, 3)
+    one, split = (every(mirror, x, [0, 1, 3], r) for r in ("zplus", "zplus@0-0.3,zplus@0.3-1"))
+    assert all(torch.equal(one[name], split[name]) for name in one)
+
+
+def test_relevance_of_a_class_is_that_of_its_logit() -> None:
+    """What is explained is the class that is asked for, whatever the image shows."""
+    mirror = mirror_of(model(DEEP))
+    x = images(mirror.graph.model, 1)
+    logits = mirror(x)[0]
+    shares = [every(mirror, x, [k], "epsilon")["f"][0] for k in range(4)]
+    env, v = mirror.trace(x), mirror.constants["v"]
+    for k, found in enumerate(shares):
+        terms = (torch.eye(4, dtype=torch.float64)[k] - 1 / 4) * logits
+        expected = env["f"][0] * (v @ (terms / terms.abs().sum() / (logits + EPS * logits.sign())))
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -549,7 +688,7 @@ def test_filters_have_the_relevance_that_zennit_gives_them(name: str) -> None:
     net = net.double()
     x, y = torch.randn(2, 3, 32, 32, dtype=torch.float64), torch.tensor([3, 7])
     for rule in REPLICAS:
-        found = relevance(mirror, x, y, RULES[rule], outputs, reduce=lambda r: r.sum((2, 3)))
+        found = relevance(mirror, x, y, RULES[rule], outputs, reduce=lambda _, r: r.sum((2, 3)))
         expected = zennit_relevance(net, NETWORKS[name], rule, x, y)
         assert len(expected) == len(outputs) == {"vgg16": 13, "resnet18": 20}[name]
         for output, theirs in zip(outputs, expected, strict=True):
@@ -557,6 +696,50 @@ def test_filters_have_the_relevance_that_zennit_gives_them(name: str) -> None:
             difference = (found[output] - theirs).abs()
             assert theirs.abs().max() > 0
             assert (difference <= ORACLE * theirs.abs() + 1e-9 * theirs.abs().max()).all(), output
+
+
+UNBIASED = ("mobilenet_v3_small", "convnext_tiny")
+
+
+def unbiased(name: str) -> nn.Module:
+    """A network whose activations are of the size of trained ones, and in which no bias adds."""
+    from onnxprune.converters.torchvision import import_torchvision
+
+    torch.manual_seed(0xBEE)
+    net: nn.Module = import_torchvision().models.get_model(name, weights=None, num_classes=10)
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 0.5
+    with torch.no_grad():
+        for _ in range(4 if norms else 0):
+            net.train()(torch.randn(8, 3, 64, 64))
+        for norm in norms:
+            norm.running_mean.zero_()
+        for key, value in net.named_parameters():
+            if key.endswith("bias"):
+                value.zero_()
+    return net.eval()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("name", UNBIASED)
+def test_whole_networks_lose_only_what_biases_and_the_stabiliser_take(name: str) -> None:
+    from onnxprune.converters import Options
+    from onnxprune.converters.pytorch import export_network
+
+    options = Options(input_shape=(3, 64, 64), exporter="classic", keep_batchnorm=True)
+    mirror = mirror_of(export_network(unbiased(name), name, options).model)
+    outputs = [filters.output for filters in find_groups(mirror.graph).filters]
+    logits = find_logits(mirror)
+    exact = Rule("epsilon", epsilon=1e-13)
+    composite = Composite("exact", (Span(1.0, exact, exact),))
+    x = np.random.default_rng(0).normal(size=(2, 3, 64, 64))
+    found = relevance(mirror, x, np.array([1, 3]), composite, [logits, *outputs])
+    assert set(outputs) <= found.keys()
+    first, last = sums(found, f"{outputs[0]} {logits}")
+    size = float(found[outputs[0]].abs().sum())
+    assert first == pytest.approx(last, abs=1e-6 * max(size, 1))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

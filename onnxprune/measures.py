@@ -1,0 +1,200 @@
+"""What a filter is measured by: one function each.
+
+From samples: `(mirror, x, y, tensors) -> values` of each sample and filter, signed; `tensors` are
+those that convolutions write, each with the axis of its filters. From weights: `(weight, rng) ->
+values` of each filter. From the graph: `(graph, filters) -> values` of each filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.channels import ChannelGroups, Filters
+from onnxprune.errors import InvalidModel
+from onnxprune.fold import is_diagonal
+from onnxprune.graph import Graph
+from onnxprune.mirror import Mirror, Trace
+from onnxprune.ops import Relevance, find_op
+from onnxprune.ops._torch import functional, torch
+from onnxprune.relevance import check_labels, relevance
+from onnxprune.routes import find_logits
+from onnxprune.scores import FloatArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from onnxprune.rules import Composite
+
+
+def _space(x: Tensor, axis: int) -> Tensor:
+    """Sum over all but the samples and `axis`, in float64. Shapes: `[N, *]` -> `[N, C]`."""
+    return _rows(x, axis).sum(2, dtype=torch.float64)
+
+
+def _rows(x: Tensor, axis: int) -> Tensor:
+    return x.movedim(axis, 1).flatten(2)
+
+
+def lrp(
+    mirror: Mirror,
+    x: npt.NDArray[Any],
+    y: Tensor,
+    tensors: Mapping[str, int],
+    *,
+    composite: Composite,
+) -> Trace:
+    """The sum over space of R at the output of the convolution, normalisation folded in.
+
+    Source: Yeom et al. 2021, section 3.
+    """
+    return relevance(
+        mirror, x, y, composite, tensors, reduce=lambda name, r: _space(r, tensors[name])
+    )
+
+
+def taylor(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]) -> Trace:
+    """The sum over space of `a dL/da` at the output, L the cross-entropy of the true class.
+
+    Source: Molchanov et al. 2017, eq. 8.
+    """
+    kept, slopes = _slopes(mirror, x, y, tensors)
+    return {
+        name: _space(kept[name].detach() * slope, tensors[name]) for name, slope in slopes.items()
+    }
+
+
+def gradient(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]) -> Trace:
+    """The sum over space of `dL/da` at the output: the slope of the loss in the filter's bias.
+
+    Source: Sun et al. 2017, section 3 (meProp); as a criterion Yeom et al. 2021, section 4.
+    """
+    return {
+        name: _space(slope, tensors[name])
+        for name, slope in _slopes(mirror, x, y, tensors)[1].items()
+    }
+
+
+def _slopes(
+    mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]
+) -> tuple[Trace, Trace]:
+    """The named tensors, and of those that the loss depends on its gradient there."""
+    logits = find_logits(mirror)
+    env = mirror.start({mirror.graph.image: x})
+    kept: Trace = {}
+    with torch.enable_grad():
+        for step, spent in mirror.schedule():
+            mirror.execute(step, env)
+            for name in step[0].outputs:
+                if name in tensors:
+                    kept[name] = env[name].requires_grad_()
+            if logits in env:
+                break
+            for name in spent:
+                env.pop(name, None)
+        loss = _loss(env[logits].flatten(1), y)
+        grads = torch.autograd.grad(loss, list(kept.values()), allow_unused=True)
+    found = zip(kept, grads, strict=True)
+    return kept, {name: grad for name, grad in found if grad is not None}
+
+
+def _loss(logits: Tensor, y: Tensor) -> Tensor:
+    """The summed cross-entropy of the true classes; a single logit is that of class 1."""
+    check_labels(y, logits.shape[1])
+    if logits.shape[1] == 1:
+        truth = y.clamp(0, 1)[:, None].to(logits.dtype)
+        return functional.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
+    return functional.cross_entropy(logits, y, reduction="sum")
+
+
+def activation(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]) -> Trace:
+    """Mean over space of `max(a, 0)` at the output of the convolution.
+
+    Source: Molchanov et al. 2017, section 2.2.
+    """
+    env = mirror.start({mirror.graph.image: x})
+    found: Trace = {}
+    with torch.no_grad():
+        for step, spent in mirror.schedule():
+            mirror.execute(step, env)
+            for name in step[0].outputs:
+                if name in tensors:
+                    found[name] = _rows(env[name].clamp(min=0), tensors[name]).mean(
+                        2, dtype=torch.float64
+                    )
+            for name in spent:
+                env.pop(name, None)
+    return found
+
+
+def magnitude(weight: FloatArray, rng: np.random.Generator, *, order: int = 2) -> FloatArray:
+    """The norm of a filter's weights. Source: Li et al. 2017, section 3.1 (l1)."""
+    return np.asarray(np.linalg.norm(weight, order, axis=1))
+
+
+def geometric_median(weight: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """The sum of a filter's distances to the layer's others: near the median is replaceable.
+
+    Source: He et al. 2019, eq. 4.
+    """
+    gram = weight @ weight.T
+    square = np.diag(gram)[:, None] + np.diag(gram) - 2 * gram
+    return np.asarray(np.sqrt(np.maximum(square, 0)).sum(1))
+
+
+def random(weight: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """A number that knows nothing: the floor that every criterion has to beat."""
+    return rng.random(len(weight))
+
+
+def batchnorm_scale(graph: Graph, filters: Filters) -> FloatArray | None:
+    """`|γ|` of the normalisation that alone reads the convolution's output, or None without one.
+
+    Source: Liu et al. 2017, section 3 (network slimming).
+    """
+    readers = graph.consumers.get(filters.output, [])
+    op = find_op(readers[0]) if len(readers) == 1 else None
+    if op is None or op.relevance is not Relevance.LINEAR or not op.weights:
+        return None
+    if not is_diagonal(graph, (readers[0], op)):
+        return None
+    scale = readers[0].inputs[op.weights[0]]
+    if scale not in graph.constant_tensors:
+        return None
+    return np.abs(np.asarray(graph.constant(scale), np.float64)).ravel()
+
+
+def weight_of(graph: Graph, groups: ChannelGroups, filters: Filters) -> FloatArray:
+    """Return a convolution's weight as a matrix, also one that the graph computes from constants.
+
+    Shapes: `[filters, inputs]`.
+    """
+    if filters.weight in graph.constant_tensors:
+        weight = graph.constant(filters.weight)
+    else:
+        weight = _computed(graph, filters)
+    axes = groups.cuts.get(filters.weight, {})
+    made = [a for a, owners in axes.items() if np.array_equal(owners, filters.channels)]
+    moved = np.moveaxis(np.asarray(weight, np.float64), made[0] if made else 0, 0)
+    return moved.reshape(len(filters.channels), -1)
+
+
+def _computed(graph: Graph, filters: Filters) -> npt.NDArray[Any]:
+    mirror = Mirror(graph, device="cpu")
+    env = dict(mirror.constants)
+    needed = {filters.weight}
+    for node, _ in reversed(mirror.steps):
+        if needed.intersection(node.outputs):
+            needed.update(node.inputs)
+    if needed.intersection(graph.inputs):
+        raise InvalidModel(
+            f"Conv '{filters.node}': its weight '{filters.weight}' depends on the image; criteria "
+            f"on weights need a constant one; use lrp, taylor or activation"
+        )
+    for step in mirror.steps:
+        if needed.intersection(step[0].outputs):
+            mirror.execute(step, env)
+    return env[filters.weight].double().numpy()

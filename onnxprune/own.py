@@ -1,0 +1,47 @@
+"""The user's own functions, named as `package.module:function` or `path/to/file.py:function`."""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from onnxprune.errors import UnknownName
+
+
+def find_function(text: str, expected: str) -> Callable[..., Any]:
+    """Import a function by its name; modules are also looked for in the working directory.
+
+    Raises: UnknownName when there is no such module or function, or importing it fails; `expected`
+    ends the sentence.
+    """
+    module, _, name = text.rpartition(":")
+    path = Path(module).resolve()
+    is_file = path.suffix == ".py"
+    folder = str(path.parent if is_file else Path.cwd())
+    sys.path.insert(0, folder)  # as `python file.py` and `python -m package.module` do
+    try:
+        names = runpy.run_path(str(path)) if is_file else vars(importlib.import_module(module))
+        found = names[name]
+    except Exception as error:  # the code is the user's: it may raise anything
+        line = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+        raise UnknownName(f"{text}: cannot be imported ({line}); expected {expected}") from error
+    finally:
+        sys.path[:] = [entry for entry in sys.path if entry is not folder]
+    if not callable(found):
+        raise UnknownName(f"{text}: is {type(found).__name__}; expected {expected}")
+    return found  # type: ignore[no-any-return]
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name by which `find_function` finds a function.
+
+    Raises: UnknownName when there is none: a lambda, or a function within another.
+    """
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "<")
+    if module is None or not name.isidentifier():
+        raise UnknownName(f"{name}: has no name to import it by; expected a function of a module")
+    return f"{module}:{name}"
