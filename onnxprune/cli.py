@@ -34,24 +34,31 @@ def main() -> None:
 
 @main.command(epilog=example("onnxprune inspect model.onnx"))
 @MODEL
-@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of tables.")
+@click.option("--svg", type=options.FILE, metavar="FILE", help="Draw the network, too.")
+@options.ALLOW_INEXACT
 @options.VOLUME
 @click.pass_obj
-def inspect(screen: Screen, /, model: str, as_json: bool) -> None:
+def inspect(screen: Screen, /, model: str, as_json: bool, svg: str | None, **asked: Any) -> None:
     """Show what can go, what it would save, and why the rest stays.
 
-    Convolutions in one row are tied: their filters go together, as one channel. "each" is what one
-    channel saves.
+    Convolutions of one group are tied: their filters go together. "each" is what one filter saves.
     """
+    if svg:
+        check_place(svg)
     from onnxprune.inspection import inspect
 
-    found = inspect(model)
+    found = inspect(model, svg=svg, **asked)
+    if svg:
+        screen.say(f"drawing: {svg}")
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    from onnxprune.tables import group_table, totals
+    from onnxprune.tables import group_table, pinned_table, totals
 
-    screen.print(group_table(found), totals(found))
+    screen.print(group_table(found), *pinned_table(found), totals(found))
+    if found["inexact"]:
+        screen.say(f"inexact, as allowed: {', '.join(found['inexact'])}")
 
 
 @main.command(epilog=example("onnxprune score model.onnx --data reference/ -o scores.npz"))
@@ -59,25 +66,24 @@ def inspect(screen: Screen, /, model: str, as_json: bool) -> None:
 @options.DATA
 @OUTPUT
 @options.CRITERION
+@options.ALLOW_INEXACT
 @options.WORK
 @click.pass_obj
-def score(
-    screen: Screen, /, model: str, data: str | None, output: str, criterion: str, **work: Any
-) -> None:
+def score(screen: Screen, /, model: str, data: str | None, output: str, **asked: Any) -> None:
     """Rank the filters of MODEL.
 
     Writes the score of every channel, for each class where the criterion has one, to an .npz.
     """
     check_place(output)
-    use_threads(work["threads"])
+    use_threads(asked["threads"])
     from onnxprune.channels import find_groups
     from onnxprune.criteria import score
-    from onnxprune.graph import load_model
     from onnxprune.run import open_model
+    from onnxprune.storage import load_model
 
-    settings = Settings.of(criterion=criterion, **work)
+    settings = Settings.of(**asked)
     graph, samples = open_model(load_model(model), data, settings)
-    groups = find_groups(graph)
+    groups = find_groups(graph, allow_inexact=settings.allow_inexact)
     with screen.progress(f"scoring {len(groups):,} channels"):
         scores = score(
             graph,
@@ -134,7 +140,7 @@ def prune(
     use_threads(settings["threads"])
     asked = Settings.of(**settings)
     result = _prune(screen, model, data, asked, run_dir=run_dir, resume=resume)
-    from onnxprune.graph import save_model
+    from onnxprune.storage import save_model
 
     save_model(result.model, output)
     if plan:
@@ -176,6 +182,8 @@ def _prune(
             on_state=show,
         )
     screen.print(before_after_table(result.report))
+    if result.report["inexact"]:
+        screen.say(f"pruned through, as allowed: {', '.join(result.report['inexact'])}")
     return result
 
 
@@ -193,9 +201,9 @@ def apply(screen: Screen, /, model: str, plan: str, output: str, masked: bool) -
     corrects weights as well, and only its own model has those.
     """
     check_place(output)
-    from onnxprune.graph import save_model
     from onnxprune.plan import Plan
     from onnxprune.run import apply
+    from onnxprune.storage import save_model
 
     wanted = Plan.load(plan)
     save_model(apply(model, wanted, masked=masked), output)
@@ -212,6 +220,7 @@ def apply(screen: Screen, /, model: str, plan: str, output: str, masked: bool) -
     help="Test samples, best unseen in pruning: a folder, .npz or module:function.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of tables.")
+@options.LATENCY_BATCH
 @options.WORK
 @click.pass_obj
 def compare(
@@ -273,6 +282,7 @@ def _compare(
     metavar="DIR",
     help="Folder for curve.json, curve.svg and curve.png.",
 )
+@options.UNLABELLED
 @options.LIMITS
 @options.WORK
 @click.pass_obj
@@ -293,8 +303,8 @@ def curve(
     """
     use_threads(settings["threads"])
     from onnxprune.curve import draw_curve, parse_method
-    from onnxprune.graph import load_model
     from onnxprune.plots import write_curve_plot
+    from onnxprune.storage import load_model
     from onnxprune.tables import curve_table
 
     asked = Settings.of(**settings)

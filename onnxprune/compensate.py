@@ -36,13 +36,13 @@ from onnx import ModelProto
 
 from onnxprune.batches import batches_of
 from onnxprune.channels import BoolArray, ChannelGroups
+from onnxprune.constants import Constants, copy_model
 from onnxprune.errors import DataError, UnknownName
 from onnxprune.graph import Graph
-from onnxprune.least_squares import RIDGE, regress
+from onnxprune.least_squares import MAX_ROWS, RIDGE, regress
 from onnxprune.mirror import Mirror, Trace
 from onnxprune.ops._torch import torch
 from onnxprune.readers import WIDE, Reader, find_readers
-from onnxprune.surgery import Constants
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,8 +53,6 @@ logger = logging.getLogger(__name__)
 
 METHODS = ("none", "bias", "least-squares")
 
-MAX_ROWS = 4096
-"""A layer that reads more channels than this keeps its weights: the system would be too large."""
 HELD_BYTES = 512 * 2**20
 """How much of the unpruned net's activations is kept from one compensation to the next."""
 LIVE_BYTES = 2 * 2**30
@@ -150,7 +148,7 @@ class _Bias:
         self._source = source
 
     def __call__(self, model: ModelProto, dead: BoolArray) -> ModelProto:
-        writer = _Writer(model)
+        writer = _Writer(Graph(model))
         for reader, read, written in self._source.losing(dead):
             mean = self._means.get(reader.key)
             if reader.bias is None or mean is None:
@@ -201,12 +199,12 @@ class _LeastSquares:
         self._ridge = ridge
 
     def __call__(self, model: ModelProto, dead: BoolArray) -> ModelProto:
-        writer = _Writer(model)
         losing = {one[0].key: one for one in self._source.losing(dead)}
         if not losing:
-            return writer.model
+            return model
         with torch.no_grad():
             mirror = self._source.mirror(model)
+            writer = _Writer(mirror.graph)
             image = mirror.graph.image
             envs = [mirror.start({image: x}) for x in self._observed.batches]
             for step, spent in mirror.schedule():
@@ -310,21 +308,20 @@ class _LeastSquares:
 class _Writer:
     """A copy of a pruned model whose weights and biases can be set."""
 
-    def __init__(self, model: ModelProto) -> None:
-        self.model = ModelProto()
-        self.model.CopyFrom(model)
-        self.constants = Constants(self.model)
+    def __init__(self, graph: Graph) -> None:
+        self.model = copy_model(graph)
+        self.constants = Constants(graph, self.model)
 
     def shift(self, reader: Reader, shift: Tensor) -> None:
         """Move a node's bias; one that others read too is left to them. Shapes: `[o]`."""
-        proto = self.model.graph.node[reader.index]
+        proto = self.constants.proto(reader.node)
         index = reader.bias
         assert index is not None
         added = shift.cpu().numpy() / reader.bias_scale
         name = proto.input[index] if index < len(proto.input) else ""
         bias = self.constants.array(name) if name else np.zeros(1, self._dtype(reader))
         moved = (bias + added).astype(bias.dtype)
-        if name and moved.shape == bias.shape and not reader.bias_shared:
+        if name and moved.shape == bias.shape and not self.constants.is_shared(name):
             self.constants.set(name, moved)
             return
         own = self.constants.add(f"{reader.node.name}_bias", moved)

@@ -110,12 +110,13 @@ Source: TypeAlias = (
 
 @dataclass(frozen=True)
 class _Form:
-    """What the samples must become: the model's input, and how many of each class."""
+    """What the samples must become: the model's input, from a folder of classes or of anything."""
 
     shape: tuple[int | None, ...]
     dtype: np.dtype[Any]
     preprocess: str
     limit: int | None
+    labelled: bool
 
 
 def load_data(
@@ -125,6 +126,7 @@ def load_data(
     dtype: npt.DTypeLike = np.float32,
     preprocess: str = "auto",
     limit: int | None = None,
+    labelled: bool = True,
 ) -> Data:
     """Read labelled samples in the form the model takes, at most `limit` of each class.
 
@@ -132,16 +134,16 @@ def load_data(
     `classes`), `package.module:function` or `file.py:function` that returns any of these, an
     `(x, y)`, or an iterable of `(x, y)` batches or `(sample, label)` pairs. The labels of a folder
     are the positions of its sorted class names, or those names where all are plain integers.
+    Without `labelled` the images of a folder may lie anywhere in it, and labels say nothing.
     `preprocess` names one of `PRESETS` and serves folders only; `auto` is `imagenet` for three
     channels, `unit` for one, and `raw` where the model takes integers.
 
     Shapes: `shape` is the model's input without its batch axis, None where it is dynamic.
     Raises: DataError, when the samples cannot be read or do not fit.
     """
-    if preprocess not in ("auto", *PRESETS):
-        known = ", ".join(("auto", *PRESETS))
-        raise DataError(f"preprocess: {preprocess!r} is unknown, expected one of {known}")
-    form = _Form(tuple(shape), np.dtype(dtype), preprocess, limit)
+    if preprocess not in (have := ("auto", *PRESETS)):
+        raise DataError(f"preprocess: {preprocess!r} is unknown, expected one of {', '.join(have)}")
+    form = _Form(tuple(shape), np.dtype(dtype), preprocess, limit, labelled)
     return _load(source, form, "samples")
 
 
@@ -293,14 +295,14 @@ def _from_folder(folder: Path, form: _Form) -> Data:
 
     Image.init()
     readable = {s for s, name in Image.registered_extensions().items() if name in Image.OPEN}
+    folders = [one for one in sorted(folder.iterdir()) if one.is_dir() and one.name[0] != "."]
     found = {
         one.name: [
             file
             for file in sorted(one.rglob("*"))
             if file.suffix.lower() in readable and not file.name.startswith(".")
         ][: form.limit]
-        for one in sorted(folder.iterdir())
-        if one.is_dir() and not one.name.startswith(".")
+        for one in (folders if form.labelled else [folder])
     }
     files = [file for group in found.values() for file in group]
     if not files:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import onnx
 
 from onnxprune.errors import DataError, InvalidModel, MissingPackage
+from onnxprune.storage import session_source
 
 if TYPE_CHECKING:
     from onnxprune.data import Data, IntArray
@@ -192,9 +193,9 @@ def _start(runtime: Any, model: Model, providers: list[Any], threads: int, exact
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     options.use_deterministic_compute = exact
-    source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
     try:
-        return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+        with session_source(model) as source:
+            return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's errors have no root of their own
         raise InvalidModel(f"{_name(model)}: onnxruntime refuses it: {_reason(error)}") from error
 
@@ -322,8 +323,7 @@ class Evaluator:
         net = _Classifier(model, self._device, self._threads, exact=True)
         if net.place == "cpu":
             self._device = "cpu"  # a GPU that did not start is not asked again
-        rows = [net.logits(batch) for batch in self._batches(net)]
-        return np.concatenate(rows)[: len(self.data)]
+        return np.concatenate([net.logits(b) for b in self._batches(net)])[: len(self.data)]
 
     def _batches(self, net: _Classifier) -> list[Any]:
         """Bind the samples in the form this model takes, unless they are already."""
@@ -346,14 +346,15 @@ def latency(
     device: str = "auto",
     threads: int = 0,
     repeats: int = 50,
+    patience: float = 5.0,
     warmup: int = 5,
     shape: Sequence[int] | None = None,
-    rng: np.random.Generator | None = None,
 ) -> float:
     """Time one batch of noise; a model whose batch is fixed is timed with that one.
 
     Shapes: `shape` is one sample, needed only where the model leaves an axis open.
-    Units: ms, median of `repeats` after `warmup` runs.
+    Units: ms, median of `repeats` after `warmup` runs, of fewer (not under 5) where those would
+    take more than `patience` seconds.
     Raises: InvalidModel, when an axis is open and no shape is given, or as `session` does.
     """
     net = _Classifier(model, device, threads, exact=False)
@@ -361,13 +362,15 @@ def latency(
     if sizes is None or None in sizes:
         raise InvalidModel(f"{net.name}: input {net.input!r} has open axes; pass shape=")
     sample = [size for size in sizes if size is not None]
-    noise = (rng or np.random.default_rng(0)).random((net.batch or batch_size, *sample))
+    noise = np.random.default_rng(0).random((net.batch or batch_size, *sample))
     batch = net.bind((noise * (127 if net.dtype.kind in "iu" else 1)).astype(net.dtype), net.place)
     times = []
     for _ in range(warmup + repeats):
         start = time.perf_counter()
         net.run(batch)
         times.append(time.perf_counter() - start)
+        if len(times) >= warmup + 5 and sum(times[warmup:]) > patience:
+            break
     return float(np.median(times[warmup:])) * 1e3
 
 

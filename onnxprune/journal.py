@@ -26,10 +26,10 @@ from onnxprune.data import Data
 from onnxprune.errors import OutputError, RunDirectoryError
 from onnxprune.evaluate import Accuracy
 from onnxprune.files import make_folder, write_whole
-from onnxprune.graph import save_model
 from onnxprune.plan import Plan
 from onnxprune.report import write_page
 from onnxprune.settings import Settings
+from onnxprune.storage import digest, save_model
 from onnxprune.task import State
 
 CONFIG, JOURNAL, PLAN = "config.json", "journal.jsonl", "plan.json"
@@ -147,7 +147,7 @@ def _config(settings: Settings, model: ModelProto, data: Data | None) -> dict[st
         samples = hashlib.sha256(np.ascontiguousarray(data.x).tobytes() + data.y.tobytes())
     return {
         "settings": settings.to_json(),
-        "model_sha256": hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
+        "model_sha256": digest(model),
         "data_sha256": samples.hexdigest() if samples is not None else None,
     }
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from onnxprune.compensate import METHODS
-from onnxprune.criteria import CRITERIA
+from onnxprune.criteria import NAMES
 from onnxprune.data import PRESETS
 from onnxprune.plan import Limits
 from onnxprune.program import Screen
@@ -92,6 +92,14 @@ VOLUME = together(
     ),
 )
 
+LATENCY_BATCH = click.option(
+    "--latency-batch",
+    type=click.IntRange(1),
+    default=Settings.latency_batch,
+    show_default=True,
+    help="Samples in a batch whose latency is measured.",
+)
+
 DEVICE = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -142,7 +150,14 @@ CRITERION = click.option(
     default=Settings.criterion,
     show_default=True,
     metavar="NAME",
-    help=f"What filters are ranked by: {', '.join(CRITERIA)}.",
+    help=f"What filters are ranked by: {', '.join(NAMES)}; see docs/method.md.",
+)
+
+UNLABELLED = click.option(
+    "--unlabelled",
+    default=Settings.unlabelled,
+    metavar="DIR",
+    help="More images, in any order and without labels, for least squares to fit on.",
 )
 
 METHOD = together(
@@ -162,6 +177,7 @@ METHOD = together(
         help="How weights after removed filters are corrected: none leaves them as they were, "
         "auto is least-squares where there are samples.",
     ),
+    UNLABELLED,
 )
 
 TARGET = together(
@@ -178,6 +194,17 @@ TARGET = together(
         type=POSITIVE,
         help="Stop at this share of the multiply-adds (up to 1), or at this many (above 1).",
     ),
+    click.option(
+        "--size",
+        type=POSITIVE,
+        help="Stop at this share of the file's bytes (up to 1), or at this many (above 1).",
+    ),
+    click.option(
+        "--latency-ms",
+        type=POSITIVE,
+        help="Stop at this latency on onnxruntime, measured with --threads and --latency-batch.",
+    ),
+    LATENCY_BATCH,
 )
 
 FLOOR = together(
@@ -192,6 +219,21 @@ FLOOR = together(
         help="Never lose more than this of the harmonic mean; 0.01 where neither target nor floor "
         "is given.",
     ),
+)
+
+
+def _names(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    """Read names with commas between them."""
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+ALLOW_INEXACT = click.option(
+    "--allow-inexact",
+    default="",
+    callback=_names,
+    metavar="OPERATORS",
+    help="Prune through operators that mix channels, as in layernorm,groupnorm; the report names "
+    "each node.",
 )
 
 LIMITS = together(
@@ -221,6 +263,15 @@ LIMITS = together(
         metavar="PATTERN",
         help="Spare convolutions with such a name; repeatable.",
     ),
+    click.option(
+        "--round-to",
+        type=click.IntRange(1),
+        default=Limits.round_to,
+        show_default=True,
+        metavar="N",
+        help="Leave widths at multiples of N, as in 8, which runtimes compute faster.",
+    ),
+    ALLOW_INEXACT,
 )
 
 DATA = click.option(

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,24 +24,30 @@ from onnxprune.cost import Costs
 from onnxprune.errors import InvalidPlan
 from onnxprune.files import write_whole
 from onnxprune.labels import IntArray
+from onnxprune.rounding import Rounding
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The filters that go, by the name of their convolution node."""
+    """The filters that go, by the name of their convolution node.
+
+    `allow_inexact` are the operators that the plan was made to prune through inexactly.
+    """
 
     removed: Mapping[str, tuple[int, ...]]
+    allow_inexact: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return sum(len(filters) for filters in self.removed.values())
 
     @classmethod
-    def of(cls, groups: ChannelGroups, dead: BoolArray) -> Plan:
+    def of(cls, groups: ChannelGroups, dead: BoolArray, allow_inexact: Sequence[str] = ()) -> Plan:
         """Return the plan that removes the `dead` channels. Shapes: dead `[channels]`."""
         found = {f.node: np.flatnonzero(dead[f.channels]).tolist() for f in groups.filters}
-        return cls({name: tuple(filters) for name, filters in found.items() if filters})
+        removed = {name: tuple(filters) for name, filters in found.items() if filters}
+        return cls(removed, tuple(allow_inexact))
 
     def dead(self, groups: ChannelGroups) -> BoolArray:
         """Return which channels of a graph the plan removes, tied filters included.
@@ -72,7 +79,9 @@ class Plan:
             for name, filters in self.removed.items()
         )
         body = f"{{\n{lines}\n  }}" if lines else "{}"
-        return f'{{\n  "format": {FORMAT},\n  "removed": {body}\n}}\n'
+        allowed = json.dumps(list(self.allow_inexact))
+        also = f'  "allow_inexact": {allowed},\n' if self.allow_inexact else ""
+        return f'{{\n  "format": {FORMAT},\n{also}  "removed": {body}\n}}\n'
 
     @classmethod
     def from_json(cls, text: str, where: str = "plan") -> Plan:
@@ -83,6 +92,7 @@ class Plan:
         try:
             content = json.loads(text)
             removed = {str(k): tuple(int(i) for i in v) for k, v in content["removed"].items()}
+            allowed = tuple(str(name) for name in content.get("allow_inexact", ()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidPlan(
                 f'{where}: not a plan ({error}); expected {{"format": 1, "removed": {{node: '
@@ -90,7 +100,7 @@ class Plan:
             ) from error
         if content.get("format") != FORMAT:
             raise InvalidPlan(f"{where}: format {content.get('format')}; expected {FORMAT}")
-        return cls(removed)
+        return cls(removed, allowed)
 
     def save(self, path: str | Path) -> Path:
         """Write the plan whole, or not at all."""
@@ -111,21 +121,29 @@ class Plan:
 
 @dataclass(frozen=True)
 class Target:
-    """What to reach: removal stops at the first figure that is met; None is not asked for.
+    """What to reach: removal stops as soon as every figure is met; None is not asked for.
 
-    Units: rate, share of removable filters removed; params and macs, share of the original that
-    may be kept (up to 1) or an absolute figure (above 1).
+    Units: rate, share of removable filters removed; params, macs and size (bytes of the file),
+    share of the original that may be kept (up to 1) or an absolute figure (above 1); latency_ms,
+    milliseconds of one batch on onnxruntime.
     """
 
     rate: float | None = None
     params: float | None = None
     macs: float | None = None
+    size: float | None = None
+    latency_ms: float | None = None
 
     def __bool__(self) -> bool:
-        return any(figure is not None for figure in (self.rate, self.params, self.macs))
+        return bool(self.asked)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The names of the figures asked for."""
+        return tuple(one.name for one in fields(self) if getattr(self, one.name) is not None)
 
     def met(self, costs: Costs, dead: BoolArray) -> bool:
-        """Say whether removing the `dead` channels reaches every figure asked for."""
+        """Say whether removing the `dead` channels reaches the rate, params and macs asked for."""
         rate = share_removed(costs.groups, dead)
         if self.rate is not None and rate < self.rate - 1e-9:
             return False
@@ -154,19 +172,27 @@ class Floor:
             levels.append(unpruned - self.max_drop)
         return max(levels, default=0.0)
 
+    def decisive(self, unpruned: float) -> tuple[str, ...]:
+        """Name what decides the lowest harmonic mean allowed."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        level = self.level(unpruned)
+        return tuple(n for n, v in given.items() if Floor(**{n: v}).level(unpruned) == level)
+
 
 @dataclass(frozen=True)
 class Limits:
     """What is spared.
 
     At least `min_channels` on every axis stay, at most `max_layer_rate` of a group goes, and only
-    from groups with a convolution that matches `include` and none that matches `exclude`.
+    from groups with a convolution that matches `include` and none that matches `exclude`. Widths
+    end at multiples of `round_to`, as `onnxprune.rounding` says.
     """
 
     min_channels: int = 1
     max_layer_rate: float = 1.0
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
+    round_to: int = 1
 
     def allowed(self, groups: ChannelGroups) -> BoolArray:
         """Return which channels may be chosen. Shapes: `[channels]`."""
@@ -198,7 +224,6 @@ class Picker:
     groups: ChannelGroups
     limits: Limits
     _members: list[list[int]] = field(init=False)
-    _sizes: IntArray = field(init=False)
 
     def __post_init__(self) -> None:
         """Index which axes each channel is on."""
@@ -206,8 +231,8 @@ class Picker:
         for index, channels in enumerate(self.groups.axes):
             for channel in channels.tolist():
                 self._members[channel].append(index)
-        self._sizes = np.array([channels.size for channels in self.groups.axes], np.int64)
         self.allowed = self.limits.allowed(self.groups)
+        self._rounding = Rounding(self.groups, self.limits.round_to)
 
     def pick(
         self, order: IntArray, dead: BoolArray, *, layer_share: float | None = None
@@ -218,20 +243,48 @@ class Picker:
         Shapes: order `[n]`, dead `[channels]` -> `[m]`, m <= n.
         """
         groups = self.groups
-        left = self._sizes - np.array([int(dead[c].sum()) for c in groups.axes], np.int64)
+        left = [int(c.size - dead[c].sum()) for c in groups.axes]
         whole = np.bincount(groups.group, minlength=len(groups.names))
         gone = np.bincount(groups.group[dead], minlength=len(groups.names))
         cap = np.floor(self.limits.max_layer_rate * whole + 1e-9) - gone
         if layer_share is not None:
-            cap = np.minimum(cap, np.maximum(np.floor(layer_share * (whole - gone)), 1))
+            least = self.limits.round_to
+            cap = np.minimum(cap, np.maximum(np.floor(layer_share * (whole - gone)), least))
         chosen = []
-        for channel in order.tolist():
-            group, axes = groups.group[channel], self._members[channel]
-            if dead[channel] or not self.allowed[channel] or cap[group] < 1:
+        # Lists: one number at a time, they are several times faster than arrays.
+        room, group_of, may_go = cap.tolist(), groups.group.tolist(), self.allowed & ~dead
+        for channel in order[may_go[order]].tolist():
+            group, axes = group_of[channel], self._members[channel]
+            if room[group] < 1 or any(left[a] <= self.limits.min_channels for a in axes):
                 continue
-            if any(left[a] <= self.limits.min_channels for a in axes):
-                continue
-            cap[group] -= 1
-            left[axes] -= 1
+            room[group] -= 1
+            for axis in axes:
+                left[axis] -= 1
             chosen.append(channel)
         return np.array(chosen, np.int64)
+
+    def remove(self, chosen: IntArray, dead: BoolArray) -> BoolArray:
+        """Return what is gone after the `dead` channels when `chosen` go, too, rounded.
+
+        Shapes: chosen `[n]`, dead `[channels]` -> `[channels]`.
+        """
+        if self.limits.round_to > 1:
+            return self._rounding.remove(chosen, dead)
+        gone = dead.copy()
+        gone[chosen] = True
+        return gone
+
+    def stopped_by(self, dead: BoolArray) -> tuple[str, ...]:
+        """Name the limits without which more than the `dead` channels could go.
+
+        Shapes: dead `[channels]`.
+        """
+        usual, asked = asdict(Limits()), asdict(self.limits)
+        names = [name for name in asked if asked[name] != usual[name]]
+        alone = [name for name in names if self._goes_on(dead, **{name: usual[name]})]
+        return tuple(alone or (names if self._goes_on(dead, **usual) else ()))
+
+    def _goes_on(self, dead: BoolArray, **limits: Any) -> bool:
+        picker = Picker(self.groups, replace(self.limits, **limits))
+        chosen = picker.pick(np.flatnonzero(~dead), dead)
+        return bool((picker.remove(chosen, dead) != dead).any())

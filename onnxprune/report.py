@@ -229,11 +229,20 @@ def _notice(run: Run) -> str:
         )
     report = run.report
     why = STOPPED.get(report["stopped"], report["stopped"])
+    if report.get("stopped_by"):
+        why += f" ({', '.join(name.replace('_', '-') for name in report['stopped_by'])})"
     return (
         f'<p class="notice">{percent(run.rate)} of the removable filters were removed in '
         f"{_time(report['seconds'])} and {report['evaluations']:,} evaluations. "
-        f"The run stopped because {escape(why)}.</p>"
+        f"The run stopped because {escape(why)}.{_inexact(report.get('inexact', ()))}</p>"
     )
+
+
+def _inexact(nodes: Sequence[str]) -> str:
+    if not nodes:
+        return ""
+    named = ", ".join(map(escape, nodes))
+    return f" As allowed, it pruned through nodes whose result changes with that: {named}."
 
 
 def _tiles(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -55,7 +55,7 @@ def search(task: Task, advance: Advance, state: State | None = None) -> Iterator
 
 def _advance(task: Task, advance: Advance, state: State) -> State:
     """One accepted step, in smaller and smaller tries while the floor refuses them."""
-    if task.target and task.target.met(task.costs, state.dead):
+    if task.target and task.reach.met(state.dead):
         return replace(state, stopped="target")
     while True:
         following = advance(task, state)
@@ -109,20 +109,24 @@ def accuracy_aware(task: Task, state: State) -> State:
     A step is judged by the harmonic mean over classes of the mean probability of the true class,
     which still sees differences where ten samples per class saturate the accuracy.
     """
-    if state.accuracy is None:
+    now = state.accuracy
+    if now is None:
         raise DataError(
             "control 'accuracy-aware': needs reference samples; give --data, or use "
             "--control one-shot"
         )
-    before = max(state.accuracy.soft_harmonic, 1e-12)
-    if _due(task, state):
-        state = _recalibrate(task, state, class_weights(state.accuracy.soft_per_class))
+    before = max(now.soft_harmonic, 1e-12)
+    if task.ranks_once:
+        ones, nothing = np.ones(len(task.groups.names)), np.zeros_like(state.dead)
+        state = replace(state, ranked=nothing, exchange=ones)
+    elif _due(task, state):
+        state = _recalibrate(task, state, class_weights(now.soft_per_class))
     assert state.ranked is not None and state.exchange is not None
     ranking = _cached(task, state.ranked, state.class_weights) * state.exchange[task.groups.group]
     first = _attempt(task, state, ranking, state.size)
     if first.accuracy is None or (first.dead == state.dead).all():
         return first
-    if first.accuracy.soft_harmonic >= HARMFUL * before:
+    if task.ranks_once or first.accuracy.soft_harmonic >= HARMFUL * before:
         grown = first.accuracy.soft_harmonic >= HARMLESS * before
         return replace(first, size=min(1.5 * first.size, STRIDE) if grown else first.size)
     if state.size <= SMALLEST:

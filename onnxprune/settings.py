@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from onnxprune.compensate import METHODS
-from onnxprune.criteria import CRITERIA
+from onnxprune.criteria import find_criterion
 from onnxprune.errors import UnknownName
+from onnxprune.ops import OPS
+from onnxprune.own import name_of
 from onnxprune.plan import Floor, Limits, Target
 from onnxprune.search import CONTROLLERS
 
@@ -20,19 +22,22 @@ AUTO = "auto"
 class Settings:
     """What a run is asked to do.
 
-    Units: batch_size and per_class (at most so many samples of each class) in samples; threads 0
-    leaves the number to the runtime.
+    Units: batch_size, latency_batch (what a latency is measured on) and per_class (at most so many
+    of each class) in samples; threads 0 leaves the number to the runtime.
     """
 
     control: str = "accuracy-aware"
     criterion: str = "lrp"
     compensate: str = AUTO
+    unlabelled: str | None = None
     target: Target = field(default_factory=Target)
     floor: Floor = field(default_factory=Floor)
     limits: Limits = field(default_factory=Limits)
+    allow_inexact: tuple[str, ...] = ()
     preprocess: str = "auto"
     per_class: int | None = None
     batch_size: int = 32
+    latency_batch: int = 1
     device: str = "auto"
     threads: int = 0
     seed: int = 0
@@ -40,8 +45,9 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse names that do not exist."""
         check_name("control", self.control, CONTROLLERS)
-        check_name("criterion", self.criterion, CRITERIA)
+        find_criterion(self.criterion)
         check_name("compensate", self.compensate, (AUTO, *METHODS))
+        check_operators(self.allow_inexact)
 
     @classmethod
     def of(cls, **options: Any) -> Settings:
@@ -52,7 +58,8 @@ class Settings:
         parts: dict[str, dict[str, Any]] = {"target": {}, "floor": {}, "limits": {}}
         kinds = {"target": Target, "floor": Floor, "limits": Limits}
         own: dict[str, Any] = {}
-        for name, value in options.items():
+        for name, given in options.items():
+            value = name_of(given) if name == "criterion" and callable(given) else given
             part = next((p for p, kind in kinds.items() if name in _names(kind)), None)
             if part is not None:
                 parts[part][name] = value
@@ -81,7 +88,8 @@ class Settings:
             "floor": Floor(**content["floor"]),
             "limits": Limits(**content["limits"]),
         }
-        return cls(**{**content, **parts})
+        allowed = tuple(content.get("allow_inexact", ()))
+        return cls(**{**content, **parts, "allow_inexact": allowed})
 
 
 def check_name(kind: str, name: str, known: Any) -> None:
@@ -91,6 +99,20 @@ def check_name(kind: str, name: str, known: Any) -> None:
     """
     if name not in known:
         raise UnknownName(f"{kind} '{name}': unknown; expected one of {', '.join(known)}")
+
+
+def check_operators(names: Sequence[str]) -> None:
+    """Refuse a name that is not the beginning of any described operator's name.
+
+    Raises: UnknownName for the first such name.
+    """
+    known = {name.lower() for _, name in OPS}
+    for name in names:
+        if not name or not any(one.startswith(name.lower()) for one in known):
+            raise UnknownName(
+                f"allow-inexact '{name}': no operator's name begins so; expected operators such "
+                f"as layernorm, groupnorm, reducemean"
+            )
 
 
 def _names(kind: Any) -> list[str]:

@@ -18,8 +18,8 @@ from onnx import ModelProto
 from onnxprune.channels import BoolArray, ChannelGroups
 from onnxprune.cost import Costs, find_costs
 from onnxprune.graph import Graph
-from onnxprune.labels import IntArray
 from onnxprune.plan import Floor, Limits, Picker, Target
+from onnxprune.reach import Clock, Reach
 from onnxprune.surgery import prune
 
 FloatArray = npt.NDArray[np.float64]
@@ -89,7 +89,10 @@ class Task:
     """One search: the graph, what is asked for, and how things are ranked and measured.
 
     `rank(graph, groups, class_weights)` scores the channels of a (pruned) graph; `probe` measures
-    the damage of sets of channels; `evaluate` runs a model; `compensate` corrects a pruned model.
+    the damage of sets of channels; `evaluate` runs a model; `compensate` corrects a pruned model;
+    `clock` measures a model's latency in ms.
+    With `ranks_once` the ranking of the unpruned net holds to the end: that of a net whose weights
+    were re-fitted on the same few samples is a worse guide (docs/method.md).
     """
 
     graph: Graph
@@ -101,7 +104,9 @@ class Task:
     target: Target = field(default_factory=Target)
     floor: Floor = field(default_factory=Floor)
     limits: Limits = field(default_factory=Limits)
+    clock: Clock | None = None
     stride: float = STRIDE
+    ranks_once: bool = False
     evaluations: int = 0
     rankings: dict[bytes, FloatArray] = field(default_factory=dict)
 
@@ -124,6 +129,11 @@ class Task:
     def picker(self) -> Picker:
         """What chooses channels within the limits."""
         return Picker(self.groups, self.limits)
+
+    @cached_property
+    def reach(self) -> Reach:
+        """What holds nets against the target."""
+        return Reach(self.graph, self.costs, self.target, self.build, self.clock)
 
     def build(self, dead: BoolArray) -> ModelProto:
         """Return the pruned, compensated model; the last few are remembered.
@@ -171,27 +181,39 @@ class Task:
         """Remove the lowest-ranked channels: `size` of the filters, never past the target."""
         order = np.argsort(ranking, kind="stable")
         chosen = self.picker.pick(order, dead, layer_share=layer_share)
-        filters = np.cumsum(self.groups.filter_count[chosen])
-        budget = size * self.groups.removable_filters
-        count = int(np.searchsorted(filters, budget * (1 + 1e-9), side="right"))
-        chosen = chosen[: max(count, 1)]
-        return self._trim(chosen, dead)
-
-    def _trim(self, chosen: IntArray, dead: BoolArray) -> BoolArray:
-        """Remove no more of `chosen` than the target needs."""
+        budget = size * self.groups.removable_filters * (1 + 1e-9)
 
         def without(count: int) -> BoolArray:
-            gone = dead.copy()
-            gone[chosen[:count]] = True
-            return gone
+            return self.picker.remove(chosen[:count], dead)
 
-        if not self.target or not self.target.met(self.costs, without(len(chosen))):
-            return without(len(chosen))
-        low, high = 0, len(chosen)
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.target.met(self.costs, without(middle)):
-                high = middle
-            else:
-                low = middle
-        return without(high)
+        def too_many(count: int) -> bool:
+            return int(self.groups.filter_count[without(count) & ~dead].sum()) > budget
+
+        most = first(too_many, len(chosen) + 1)
+        if most > 1 and (most > len(chosen) or (without(most - 1) != dead).any()):
+            most -= 1
+        if layer_share is not None and (without(most) == dead).all():
+            return self.step(ranking, dead, size)
+        return self._trim(without, most)
+
+    def _trim(self, without: Callable[[int], BoolArray], most: int) -> BoolArray:
+        """Remove no more than the target needs, to a hundredth of all where that is measured."""
+        if not self.target or not self.reach.near(without(most)):
+            return without(most)
+        apart = 1 if self.target.latency_ms is None else max(len(self.groups) // 100, 1)
+        return without(first(lambda count: self.reach.near(without(count)), most, apart))
+
+
+def first(holds: Callable[[int], bool], last: int, apart: int = 1) -> int:
+    """Return the first number from 1 to `last` for which something holds, by bisection.
+
+    It is taken to hold for `last`; the answer holds and is less than `apart` from the first.
+
+    >>> first(lambda n: n >= 7, 20), first(lambda n: n >= 7, 20, apart=5) in range(7, 12)
+    (7, True)
+    """
+    low, high = 0, last
+    while high - low > apart:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high

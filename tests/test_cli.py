@@ -66,23 +66,14 @@ def test_inspect_gives_the_promised_keys(folder: Path) -> None:
     assert tied["macs_saved"] == 16 * (2 + 5 + 5 + 3)
 
 
-def test_many_reasons_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxprune import inspection
-
-    graph = onnxprune.Graph(model(PINNED))
-    groups = onnxprune.find_groups(graph)
-    reasons = {channel: f"reason {channel}" for channel in range(5)}
-    many = type(groups)(groups.cuts, groups.filters, groups.group, groups.names, reasons)
-    monkeypatch.setattr(inspection, "find_groups", lambda graph: many)
-    first = inspection.inspect(model(PINNED))["groups"][0]
-    assert first["reason"] == "reason 0; reason 1; 3 other reasons"
-    assert first["removable"] == 0
-
-
 def test_inspect_shows_a_table_and_the_totals(folder: Path) -> None:
     onnx.save(model(PINNED), folder / "m.onnx")
     result = call("inspect", "m.onnx")
-    assert "is the graph output 'y'" in result.stdout
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["1", "a", "5", "100", "%", "8", "120"] in rows
+    assert ["b", "5"] in rows
+    assert ["2", "y", "3", "0", "%", "5", "80"] in rows
+    assert ["2", "is", "the", "graph", "output", "'y'", "3"] in rows
     assert "50 parameters, 800 MACs, 13 filters, of which 10 (76.9 %) may go" in result.stdout
     assert result.stderr == ""
 
@@ -93,7 +84,36 @@ def test_a_narrow_table_loses_nothing(folder: Path, monkeypatch: pytest.MonkeyPa
     *table, _ = call("inspect", "m.onnx").stdout.splitlines()
     assert max(map(len, table)) <= 60
     words = " ".join(table).split()
-    assert {"5", "of", "0", "3", "15", "240", "is", "the", "graph", "output", "'y'"} <= set(words)
+    assert {"5", "100", "0", "3", "8", "120", "is", "the", "graph", "output", "'y'"} <= set(words)
+
+
+def test_inspect_draws(folder: Path) -> None:
+    onnx.save(model(PINNED), folder / "m.onnx")
+    result = call("inspect", "m.onnx", "--svg", "net.svg")
+    assert result.stderr == "drawing: net.svg\n"
+    svg = (folder / "net.svg").read_text(encoding="utf-8")
+    assert svg.count("5 filters, 100 %") == 2
+    as_json = call("inspect", "m.onnx", "--svg", "again.svg", "--json")
+    assert json.loads(as_json.stdout)["coverage"] == pytest.approx(10 / 13)
+    assert (folder / "again.svg").read_text(encoding="utf-8") == svg
+
+
+def test_a_drawing_without_a_place_is_refused_before_the_work(folder: Path) -> None:
+    onnx.save(model(PINNED), folder / "m.onnx")
+    result = CliRunner().invoke(main, ["inspect", "m.onnx", "--svg", "missing/net.svg"])
+    assert result.exit_code == 1
+    assert "missing does not exist" in result.output
+    assert [file.name for file in folder.iterdir()] == ["m.onnx"]
+
+
+def test_inspect_shows_what_could_go_inexactly(folder: Path) -> None:
+    text = PINNED.replace("s = Add(a, b)", "t = Add(a, b) s = LayerNormalization<axis=1>(t, n)")
+    onnx.save(model(text.replace("> {", ", float[5,4,4] n> {")), folder / "m.onnx")
+    exact = call("inspect", "m.onnx")
+    assert "feeds LayerNormalization 's', whose statistics span its channels" in exact.stdout
+    allowed = call("inspect", "m.onnx", "--allow-inexact", "layernorm")
+    assert "feeds LayerNormalization" not in allowed.stdout
+    assert allowed.stderr == "inexact, as allowed: LayerNormalization 's'\n"
 
 
 def test_a_name_with_brackets_is_shown_as_it_is(folder: Path, small: Small) -> None:
@@ -127,27 +147,32 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
         *("prune", small.path, "-o", "out.onnx", "--data", small.data, "--run-dir", "run"),
         *("--control", "iterative", "--criterion", "lrp:zplus", "--compensate", "bias"),
         *("--rate", "0.3", "--params", "0.9", "--macs", "0.8", "--min-accuracy", "0.1"),
+        *("--size", "0.97", "--latency-ms", "1e6", "--latency-batch", "2", "--round-to", "1"),
         *("--max-drop", "0.9", "--min-channels", "2", "--max-layer-rate", "0.7"),
         *("--include", "one", "--include", "two", "--exclude", "three", "--seed", "5"),
         *("--device", "cpu", "--threads", "1", "--batch-size", "7", "--preprocess", "raw"),
-        *("--per-class", "4"),
+        *("--per-class", "4", "--allow-inexact", "layernorm, groupnorm"),
     )
     settings = json.loads(Path("run/config.json").read_text())["settings"]
     assert settings == {
         "control": "iterative",
         "criterion": "lrp:zplus",
         "compensate": "bias",
-        "target": {"rate": 0.3, "params": 0.9, "macs": 0.8},
+        "unlabelled": None,
+        "target": {"rate": 0.3, "params": 0.9, "macs": 0.8, "size": 0.97, "latency_ms": 1e6},
         "floor": {"min_accuracy": 0.1, "max_drop": 0.9},
         "limits": {
             "min_channels": 2,
             "max_layer_rate": 0.7,
             "include": ["one", "two"],
             "exclude": ["three"],
+            "round_to": 1,
         },
+        "allow_inexact": ["layernorm", "groupnorm"],
         "preprocess": "raw",
         "per_class": 4,
         "batch_size": 7,
+        "latency_batch": 2,
         "device": "cpu",
         "threads": 1,
         "seed": 5,

@@ -72,6 +72,15 @@ def test_files_come_in_sorted_order(tmp_path: Path) -> None:
     assert data.x.ravel().tolist() == list(range(15))
 
 
+def test_images_without_labels_may_lie_anywhere_in_a_folder(folder: Path) -> None:
+    shape = (3, 4, 5)
+    save(folder / "loose.png", pixels(4, 5, 3))
+    data = load_data(folder, shape=shape, preprocess="raw", labelled=False)
+    labelled = load_data(folder, shape=shape, preprocess="raw")
+    assert len(data) == len(labelled) + 1
+    assert {image.tobytes() for image in labelled.x} < {image.tobytes() for image in data.x}
+
+
 def test_integer_folder_names_are_the_labels(tmp_path: Path) -> None:
     for name in ("2", "10"):
         save(tmp_path / name / "a.png", pixels(2, 2))

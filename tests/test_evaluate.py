@@ -345,6 +345,15 @@ def test_latency_is_the_median_after_warm_up(monkeypatch: pytest.MonkeyPatch) ->
     assert next(ticks, None) is None
 
 
+def test_latency_of_a_slow_model_takes_fewer_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(1000))
+    monkeypatch.setattr(onnxprune.evaluate.time, "perf_counter", lambda: next(ticks))
+    assert latency(NET, warmup=2, patience=6.5, threads=1) == pytest.approx(1000)
+    assert next(ticks) == 2 * (2 + 7), "each run takes a second"
+    assert latency(NET, warmup=0, patience=0, threads=1) == pytest.approx(1000)
+    assert next(ticks) == 2 * (2 + 7) + 1 + 2 * 5
+
+
 def test_latency_runs_the_batch_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
     run = onnxprune.evaluate._Classifier.run

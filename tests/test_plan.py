@@ -152,6 +152,28 @@ def test_a_share_caps_what_a_layer_loses_at_once() -> None:
 
 
 @pytest.mark.parametrize(
+    ("limits", "names"),
+    [
+        (Limits(), ()),
+        (Limits(min_channels=2), ("min_channels",)),
+        (Limits(max_layer_rate=0.5, exclude=("c",)), ("max_layer_rate", "exclude")),
+        (Limits(round_to=2), ("round_to",)),
+        (Limits(min_channels=2, max_layer_rate=0.6), ("min_channels", "max_layer_rate")),
+    ],
+)
+def test_the_limits_that_hold_channels_back_are_named(
+    limits: Limits, names: tuple[str, ...]
+) -> None:
+    """Where all that may go is gone: each limit that alone keeps more, else all together."""
+    picker, dead = Picker(GROUPS, limits), np.zeros(len(GROUPS), np.bool_)
+    while (after := picker.remove(picker.pick(np.arange(len(GROUPS)), dead), dead)).sum() > (
+        dead.sum()
+    ):
+        dead = after
+    assert picker.stopped_by(dead) == names
+
+
+@pytest.mark.parametrize(
     ("limits", "nodes"),
     [
         (Limits(include=("c",)), {"c"}),
@@ -214,6 +236,25 @@ def test_every_figure_asked_for_must_be_met() -> None:
 def test_the_higher_floor_counts(floor: Floor, level: float) -> None:
     assert floor.level(0.9) == pytest.approx(level)
     assert bool(floor) == (floor != Floor())
+
+
+@pytest.mark.parametrize(
+    ("floor", "names"),
+    [
+        (Floor(min_accuracy=0.7), ("min_accuracy",)),
+        (Floor(min_accuracy=0.7, max_drop=0.05), ("max_drop",)),
+        (Floor(min_accuracy=0.88, max_drop=0.05), ("min_accuracy",)),
+        (Floor(), ()),
+    ],
+)
+def test_the_floor_that_counts_is_named(floor: Floor, names: tuple[str, ...]) -> None:
+    assert floor.decisive(0.9) == names
+
+
+def test_the_figures_asked_for_are_named() -> None:
+    assert Target(macs=0.5, latency_ms=3.0).asked == ("macs", "latency_ms")
+    assert Target().asked == ()
+    assert bool(Target(size=0.5)) is True
 
 
 def test_the_text_is_made_to_be_read_and_edited() -> None:

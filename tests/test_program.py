@@ -144,7 +144,7 @@ def test_our_mistakes_are_one_line_and_with_vv_a_traceback(
 def test_what_the_machine_lacks_is_said(
     small: Small, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr("onnxprune.inspection.find_groups", fail)

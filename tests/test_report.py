@@ -13,7 +13,7 @@ import onnxprune
 from onnxprune.errors import OutputError, RunDirectoryError
 from onnxprune.plots import run_plot, write_curve_plot
 from onnxprune.report import STOPPED, percent, rows, write_page
-from onnxprune.tables import SHOWN, before_after_table, class_table, group_table
+from onnxprune.tables import SHOWN, before_after_table, class_table, group_table, pinned_table
 from tests.conftest import Small
 
 SIDE: dict[str, Any] = {
@@ -103,7 +103,9 @@ def test_a_page_tells_what_the_report_holds(finished: Path) -> None:
         for figure in ("params", "macs", "filters"):
             assert f"{report[side][figure]:,}" in found.text
         assert percent(report[side]["accuracy"]["harmonic"]) in found.text
-    assert STOPPED[report["stopped"]] in found.text
+    assert report["stopped_by"], "a run with an end that has a name"
+    names = ", ".join(report["stopped_by"]).replace("_", "-")
+    assert f"{STOPPED[report['stopped']]} ({names})" in found.text
     for layer in report["layers"]:
         assert f"{layer['name']} {layer['filters']} {layer['removed']}" in found.text
     assert "Class accuracies" in found.text
@@ -286,9 +288,21 @@ def test_classes_without_a_name_are_numbered() -> None:
 
 
 def test_of_many_tied_convolutions_the_rest_is_counted() -> None:
-    group = {"channels": 8, "removable": 8, "params_saved": 1, "macs_saved": 1, "reason": None}
+    saved = {"params_saved_per_filter": 1, "macs_saved_per_filter": 1}
+    group = {"filters": 8, "removable_filters": 8, **saved, "pinned": [], "widths": [8] * 9}
     names = [f"conv{k}" for k in range(SHOWN + 3)]
     few = {**group, "convolutions": names[:SHOWN]}
     many = {**group, "convolutions": names}
-    first, *_ = cells(group_table({"groups": [few, many]}))
-    assert first == ["conv0\nconv1\nconv2\nconv3", "conv0\nconv1\nconv2\nand 4 more"]
+    numbers, first, *_ = cells(group_table({"groups": [few, many]}))
+    assert first == ["conv0", "conv1", "conv2", "conv3", "conv0", "conv1", "conv2", "and 4 more"]
+    assert numbers == ["1", "", "", "", "2", "", "", ""]
+
+
+def test_of_many_reasons_the_rest_is_counted() -> None:
+    pinned = [{"reason": f"reason {k}", "channels": k + 1} for k in range(SHOWN + 2)]
+    (table,) = pinned_table({"groups": [{"pinned": []}, {"pinned": pinned}]})
+    numbers, reasons, channels = cells(table)
+    assert numbers == ["2", "", "", "", ""]
+    assert reasons == ["reason 5", "reason 4", "reason 3", "reason 2", "and 2 other reasons"]
+    assert channels == ["6", "5", "4", "3", "3"]
+    assert pinned_table({"groups": [{"pinned": []}]}) == []

@@ -11,6 +11,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 import onnxprune
+from onnxprune.criteria import score
 from onnxprune.data import Data, load_data
 from onnxprune.errors import (
     DataError,
@@ -24,7 +25,7 @@ from onnxprune.plan import Limits, Plan
 from onnxprune.samples import fashion_mnist
 from onnxprune.settings import Settings
 from tests.conftest import Small
-from tests.models import run
+from tests.models import model, run
 
 FILES = {"config.json", "journal.jsonl", "plan.json", "pruned.onnx", "report.json", "report.html"}
 FREE: dict[str, Any] = {"control": "one-shot", "criterion": "magnitude", "threads": 1}
@@ -82,6 +83,71 @@ def test_multiply_adds_are_reached(small: Small) -> None:
     assert macs <= 0.5 * result.report["before"]["macs"]
 
 
+@pytest.mark.parametrize("compensate", ["none", "bias"])
+def test_a_size_is_that_of_the_file_and_reached(
+    small: Small, tmp_path: Path, compensate: str
+) -> None:
+    ask: dict[str, Any] = {"control": "one-shot", "threads": 1, "compensate": compensate}
+    goal = small.path.stat().st_size - 1000
+    result = onnxprune.prune(
+        small.proto, samples(small), **ask, size=goal, run_dir=tmp_path / "run"
+    )
+    file = (tmp_path / "run" / "pruned.onnx").stat().st_size
+    assert result.report["after"]["size_bytes"] == file
+    assert goal - 600 < file <= goal, "one filter of both is 84 weights"
+    assert result.report["stopped_by"] == ["size"]
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_latency_is_reached_and_confirmed(
+    small: Small, control: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a clock that counts weights: what the report holds is what was measured last."""
+    asked = []
+
+    def clock(proto: ModelProto, **where: Any) -> float:
+        asked.append((where["batch_size"], where["threads"], tuple(where["shape"])))
+        return float(params(proto))
+
+    monkeypatch.setattr("onnxprune.evaluate.latency", clock)
+    ask: dict[str, Any] = {"control": control, "threads": 1, "latency_batch": 4}
+    goal = 0.6 * params(small.proto)
+    result = onnxprune.prune(small.proto, samples(small), **ask, latency_ms=goal)
+    assert params(result.model) == result.report["after"]["latency_ms"] <= goal
+    assert result.report["before"]["latency_ms"] == params(small.proto)
+    assert result.report["latency"] == {"batch": 4, "threads": 1}
+    assert result.report["stopped_by"] == ["latency_ms"]
+    assert set(asked) == {(4, 1, (1, 8, 8))}
+
+
+def test_a_latency_is_measured_without_samples(small: Small) -> None:
+    result = onnxprune.prune(small.proto, **FREE, latency_ms=1e6)
+    assert not result.plan.removed
+    assert 0 < result.report["after"]["latency_ms"] < 1e6
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_every_state_of_a_search_has_round_widths(
+    small: Small, tmp_path: Path, control: str
+) -> None:
+    folder = tmp_path / "run"
+    result = onnxprune.prune(
+        small.proto,
+        samples(small),
+        control=control,
+        threads=1,
+        rate=0.4,
+        round_to=4,
+        run_dir=folder,
+    )
+    assert result.report["rate"] >= 0.4
+    for line in journal(folder):
+        first = sum(channel < 8 for channel in line["dead"])
+        second = len(line["dead"]) - first
+        # Of 8 filters multiples of 4 stay, of 6 all or 4.
+        assert (first % 4, second) in ((0, 0), (0, 2))
+
+
 @pytest.mark.parametrize("control", CONTROLS)
 @pytest.mark.parametrize("floor", [{"max_drop": 0.1}, {"min_accuracy": 0.8}])
 def test_the_floor_holds(small: Small, control: str, floor: dict[str, float]) -> None:
@@ -105,6 +171,66 @@ def test_without_target_and_floor_a_drop_of_a_hundredth_is_allowed(
 def test_a_target_out_of_reach_says_what_can_be_had(small: Small) -> None:
     with pytest.raises(UnreachableTarget, match=r"most that can go is rate 0\.857"):
         onnxprune.prune(small.proto, **FREE, rate=0.9)
+    with pytest.raises(UnreachableTarget, match=r"size \d+ bytes; ask for less$"):
+        onnxprune.prune(small.proto, **FREE, size=10.0)
+    with pytest.raises(UnreachableTarget, match=r"latency 0\.\d+ ms; ask for less$"):
+        onnxprune.prune(small.proto, **FREE, latency_ms=1e-9)
+
+
+PINNED = """
+net (float[N,2,4,4] x) => (float[N,3,4,4] y)
+<float[8,2,1,1] w1, float[5,8,1,1] w2, float[5,4,4] scale, float[9,5,1,1] w3, float[3,9,1,1] w4> {
+  a = Conv(x, w1)
+  b = Conv(a, w2)
+  n = LayerNormalization<axis=1>(b, scale)
+  c = Conv(n, w3)
+  y = Conv(c, w4)
+}
+"""
+
+
+def test_a_target_out_of_reach_names_what_pins_the_most() -> None:
+    with pytest.raises(UnreachableTarget) as caught:
+        onnxprune.prune(model(PINNED), **FREE, macs=0.01)
+    (line,) = str(caught.value).splitlines()
+    assert "what pins most: feeds LayerNormalization 'n'" in line
+    assert "(5 of 25 filters)" in line
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"min_channels": 4}, "or loosen min-channels"),
+        ({"max_layer_rate": 0.5}, "or loosen max-layer-rate"),
+        ({"round_to": 4}, "or loosen round-to"),
+        ({"exclude": ("one",)}, "or loosen exclude"),
+        ({"include": ("two",)}, "or loosen include"),
+        ({"min_channels": 2, "max_layer_rate": 0.75}, "or loosen min-channels, max-layer-rate"),
+    ],
+)
+def test_a_target_out_of_reach_names_the_limits(
+    small: Small, limits: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UnreachableTarget, match=f"{says}$"):
+        onnxprune.prune(small.proto, **FREE, rate=0.85, **limits)
+
+
+@pytest.mark.parametrize(
+    ("ask", "stopped", "by"),
+    [
+        ({"rate": 0.2, "macs": 0.9}, "target", ["rate", "macs"]),
+        ({"max_drop": 0.0, "min_accuracy": 0.1}, "floor", ["max_drop"]),
+        ({"max_drop": 1.0, "max_layer_rate": 0.3}, "limits", ["max_layer_rate"]),
+        ({"max_drop": 1.0}, "limits", []),
+    ],
+)
+def test_a_report_says_what_ended_the_run(
+    small: Small, ask: dict[str, Any], stopped: str, by: list[str]
+) -> None:
+    report = onnxprune.prune(
+        small.proto, samples(small), control="iterative", threads=1, **ask
+    ).report
+    assert (report["stopped"], report["stopped_by"]) == (stopped, by)
 
 
 def test_limits_hold(small: Small) -> None:
@@ -126,6 +252,43 @@ def test_the_result_is_a_model_that_runs(small: Small, compensate: str) -> None:
     assert run(result.model, small.x)[0].shape == (24, 3)
     replayed = onnxprune.apply(small.proto, result.plan)
     assert (replayed == result.model) == (compensate == "none")
+
+
+def test_least_squares_fits_on_images_without_labels_too(small: Small, tmp_path: Path) -> None:
+    more = tmp_path / "more.npz"
+    np.savez(more, x=2 * small.x[:8], y=np.full(8, 7))
+    ask: dict[str, Any] = {"control": "one-shot", "rate": 0.4, "threads": 1}
+
+    def pruned(where: Path | None, compensate: str) -> ModelProto:
+        unlabelled = None if where is None else str(where)
+        given = {**ask, "compensate": compensate, "unlabelled": unlabelled}
+        return onnxprune.prune(small.proto, samples(small), **given).model
+
+    assert pruned(more, "least-squares") != pruned(None, "least-squares")
+    assert pruned(more, "least-squares") == pruned(more, "least-squares")
+    assert pruned(more, "none") == pruned(None, "none")
+    with pytest.raises(DataError, match="no such file or folder"):
+        pruned(tmp_path / "absent", "least-squares")
+
+
+@pytest.mark.parametrize(
+    ("compensate", "criterion", "once"),
+    [("least-squares", "lrp", True), ("least-squares", "magnitude", False), ("none", "lrp", False)],
+)
+def test_a_net_that_is_refitted_is_ranked_once(
+    small: Small, monkeypatch: pytest.MonkeyPatch, compensate: str, criterion: str, once: bool
+) -> None:
+    nets = []
+
+    def counted(graph: Any, *arguments: Any, **options: Any) -> Any:
+        nets.append(len(graph.nodes))
+        return score(graph, *arguments, **options)
+
+    monkeypatch.setattr("onnxprune.run.score", counted)
+    settings = {"criterion": criterion, "compensate": compensate, "rate": 0.6, "threads": 1}
+    result = onnxprune.prune(small.proto, samples(small), **settings)
+    assert result.report["evaluations"] > 3
+    assert (len(nets) == 1) == once
 
 
 def test_a_masked_model_computes_what_the_pruned_one_does(small: Small) -> None:

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from onnxprune.samples import fashion_mnist, vgg16_cifar10
+from onnxprune.samples import compare_methods, fashion_mnist, vgg16_cifar10
 from onnxprune.samples.fashion_mnist import train
 
 MEGABYTE = 1_000_000
@@ -315,6 +315,38 @@ def test_vgg_labels_are_the_alphabetical_order_of_the_folders(
     assert result.exit_code == 0, result.output
     assert "2 classes (blue, red)" in result.output
     assert sorted(path.name for path in (tmp_path / "out" / "test").iterdir()) == ["blue", "red"]
+
+
+def test_methods_are_compared_over_seeds_and_a_stopped_run_goes_on(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    place = arguments.index("--per-class")
+    options = [*arguments[:place], *arguments[place + 2 :], "-o", str(tmp_path / "out")]
+    options += ["--task", "blue,green,red:5", "--seed", "0", "--seed", "1"]
+    for method in ("one-shot/lrp:zplus", "one-shot/random/least-squares"):
+        options += ["--method", method]
+    result = CliRunner().invoke(compare_methods.main, options)
+    assert result.exit_code == 0, result.output
+    assert "blue,green,red:5, 2 seeds" in result.output
+    lines = re.findall(r"^\| `(\S+)` \| (\S+) ± (\S+) \| \S+ \| (\S+) %", result.output, re.M)
+    assert [line[0] for line in lines] == ["one-shot/lrp:zplus", "one-shot/random/least-squares"]
+    curves = [
+        json.loads(path.read_text())["auc_mean"]
+        for path in sorted((tmp_path / "out").glob("*/one-shot-lrp-zplus.json"))
+    ]
+    assert len(curves) == 2
+    assert float(lines[0][1]) == pytest.approx(np.mean(curves), abs=5e-4)
+    assert float(lines[0][2]) == pytest.approx(np.std(curves, ddof=1), abs=5e-4)
+    assert lines[0][3] == "+0.0"
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/*.json")}
+    again = CliRunner().invoke(compare_methods.main, options).output
+    assert again.splitlines() == result.output.splitlines()[-len(again.splitlines()) :]
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+
+
+def test_the_greatest_early_loss_is_up_to_rate_three_tenths() -> None:
+    curve = {"rate": [0.0, 0.2, 0.3, 0.4], "mean": [0.9, 0.7, 0.8, 0.1]}
+    assert compare_methods.early_loss(curve) == pytest.approx(0.2)
 
 
 def test_vgg_head_is_the_minimum_of_its_loss() -> None:

@@ -1,0 +1,169 @@
+"""What only this channel can say: relevance weighed by what a least-squares fit cannot restore.
+
+With `--compensate least-squares` the loss of a channel is not its relevance: the kept channels of
+its layer are re-fitted to predict it, and only what they cannot predict is lost. For kept channels
+S of a layer with covariance G and relevance R, the loss is
+
+    L(S) = sum_j R_j * (1 - r2_j(S)),        1 - r2_j(S) = (G - G_:S G_SS^-1 G_S:)_jj / G_jj
+
+the relevance of every channel times the share of its variance that S leaves unexplained. Channels
+go one by one, each time the one that raises L least. With `P = G_SS^-1`, `A = G_:S P` and
+`T = A' diag(R / G_jj) A` the rise is `T_jj / P_jj`, and both are updated by outer products: one
+inverse and O(C^2) for each channel, no forward pass beyond the one that measures G.
+
+Source: the elimination is Hassibi and Stork 1993 (optimal brain surgeon, eq. 5) applied to whole
+channels and a quadratic form made of relevance. Measured: docs/method.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.batches import batches_of
+from onnxprune.channels import ChannelGroups
+from onnxprune.graph import Graph
+from onnxprune.labels import IntArray
+from onnxprune.least_squares import MAX_ROWS, RIDGE
+from onnxprune.mirror import Mirror
+from onnxprune.ops._torch import torch
+from onnxprune.readers import Reader, find_readers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from onnxprune.data import Data
+
+FloatArray = npt.NDArray[np.float64]
+
+ORDERED = 1e-12
+"""Relative; keeps losses apart that are equal, so that sorting them gives the elimination back."""
+
+
+def irreplaceable(
+    graph: Graph,
+    groups: ChannelGroups,
+    data: Data,
+    scores: FloatArray,
+    *,
+    device: str = "auto",
+    batch_size: int = 32,
+) -> FloatArray:
+    """Return what each channel's removal costs once the others speak for it, in units of `scores`.
+
+    Sorted within a group they give the order of the elimination. Channels that nothing reads which
+    a compensation can re-fit keep their score.
+    Shapes: scores `[channels]` -> `[channels]`.
+    """
+    result = scores.copy()
+    for channels, covariance in _covariances(graph, groups, data, device, batch_size):
+        result[channels] = eliminate(covariance, scores[channels])
+    return result
+
+
+def eliminate(covariance: FloatArray, relevance: FloatArray, *, ridge: float = RIDGE) -> FloatArray:
+    """Return the loss at which each channel goes, rising in the order in which they go.
+
+    `ridge` is a share of the mean variance, as in the compensation.
+    Shapes: covariance `[C, C]`, relevance `[C]` -> `[C]`.
+    """
+    variance = np.diag(covariance)
+    mean = float(variance.mean())
+    if not 0.0 < mean < np.inf:
+        return relevance.copy()
+    held = covariance + ridge * mean * np.eye(len(covariance))
+    inverse: FloatArray = np.asarray(np.linalg.inv(held), np.float64)
+    quadratic = np.diag(relevance / np.maximum(variance, 1e-6 * mean))
+    alive = np.ones(len(covariance), np.bool_)
+    loss = np.empty(len(covariance))
+    highest = 0.0
+    for _ in range(len(covariance)):
+        rise = np.diag(quadratic) / np.maximum(np.diag(inverse), 1e-300)
+        gone = int(np.where(alive, rise, np.inf).argmin())
+        highest = max(highest * (1 + ORDERED), float(rise[gone]))
+        loss[gone] = highest
+        alive[gone] = False
+        _remove(gone, inverse, quadratic)
+    return loss
+
+
+def _remove(gone: int, inverse: FloatArray, quadratic: FloatArray) -> None:
+    """Take a channel out of `P` and `T`, in place. Shapes: both `[C, C]`."""
+    row = inverse[gone] / inverse[gone, gone]
+    inverse -= np.outer(inverse[gone].copy(), row)
+    column = quadratic[:, gone].copy()
+    quadratic -= np.outer(column, row)
+    quadratic -= np.outer(row, column - column[gone] * row)
+    for matrix in (inverse, quadratic):
+        matrix[gone] = matrix[:, gone] = 0.0
+
+
+def _covariances(
+    graph: Graph, groups: ChannelGroups, data: Data, device: str, batch_size: int
+) -> Iterator[tuple[IntArray, FloatArray]]:
+    """Yield the channels of each group that readers read, and their covariance there.
+
+    Several readers of a group count equally, each on its own scale.
+    """
+    sums = {reader.key: _Sum(reader) for reader in find_readers(graph, groups)}
+    with torch.no_grad():
+        mirror = Mirror(graph, device=device)
+        for x, _ in batches_of(mirror, data, batch_size):
+            env = mirror.start({mirror.graph.image: x})
+            for step, spent in mirror.schedule():
+                mirror.execute(step, env)
+                if step[0].outputs[0] in sums:
+                    sums[step[0].outputs[0]].add(env[step[0].inputs[0]])
+                for name in spent:
+                    env.pop(name, None)
+    whole: dict[int, FloatArray] = {}
+    for total in sums.values():
+        owners, covariance = total.covariance(groups)
+        for group in np.unique(groups.group[owners]).tolist():
+            members = np.flatnonzero(groups.group == group)
+            rows = np.flatnonzero(groups.group[owners] == group)
+            places = np.searchsorted(members, owners[rows])
+            own = covariance[np.ix_(rows, rows)]
+            matrix = whole.setdefault(group, np.zeros((members.size, members.size)))
+            matrix[np.ix_(places, places)] += own / max(float(np.diag(own).mean()), 1e-300)
+    for group, matrix in whole.items():
+        members = np.flatnonzero(groups.group == group)
+        read = np.diag(matrix) > 0
+        yield members[read], matrix[np.ix_(read, read)]
+
+
+@dataclass
+class _Sum:
+    """The products and the sum of what one reader reads, over all samples and positions."""
+
+    reader: Reader
+    products: FloatArray | None = None
+    total: FloatArray | None = None
+    count: int = 0
+
+    def add(self, x: Tensor) -> None:
+        rows = self.reader.rows(x)
+        if len(rows) > MAX_ROWS:
+            return
+        products = (rows @ rows.T).double().cpu().numpy()
+        total = rows.sum(1, dtype=torch.float64).cpu().numpy()
+        self.products = products if self.products is None else self.products + products
+        self.total = total if self.total is None else self.total + total
+        self.count += rows.shape[1]
+
+    def covariance(self, groups: ChannelGroups) -> tuple[IntArray, FloatArray]:
+        """Return the channels that it reads, each once, and their covariance."""
+        cells = self.reader.cells()
+        owners = groups.cuts[self.reader.weight][self.reader.read]
+        owners = owners if cells is None else owners[cells.order[:: cells.places]]
+        channels, first = np.unique(owners, return_index=True)
+        first, channels = first[channels >= 0], channels[channels >= 0]
+        if self.products is None or self.total is None:
+            return channels[:0], np.zeros((0, 0))
+        mean = self.total / self.count
+        covariance = self.products / self.count - np.outer(mean, mean)
+        return channels, covariance[np.ix_(first, first)]
