@@ -5,6 +5,7 @@
     python3 tasks.py test [ARGS]     install for development and run the tests but the slow ones
     python3 tasks.py check [--fast]  format, lint, types, all tests, documents; --fast: no tests
     python3 tasks.py format          rewrite the sources in the house style
+    python3 tasks.py docs            rewrite docs/operators.md from the operator table
 
 Everything is installed into .venv beside this file, and again only when pyproject.toml or
 constraints.txt has changed. ARGS go to pytest: `python3 tasks.py test tests/test_plan.py -x`.
@@ -67,11 +68,19 @@ def format_(arguments: Sequence[str]) -> None:
     run("ruff", "format", *STYLED)
 
 
+def docs(arguments: Sequence[str]) -> None:
+    if arguments:
+        sys.exit(f"docs: takes no arguments, found {arguments[0]!r}")
+    install("test")
+    run("python", "-m", "tests.ops.catalogue")
+
+
 TASKS: dict[str, Callable[[Sequence[str]], None]] = {
     "demo": demo,
     "test": test,
     "check": check,
     "format": format_,
+    "docs": docs,
 }
 
 

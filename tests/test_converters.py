@@ -73,7 +73,7 @@ instance = Net()
 
 @pytest.fixture
 def source(tmp_path: Path) -> str:
-    path = tmp_path / "networks.py"
+    path = tmp_path / "my_networks.py"
     path.write_text(NETWORKS, encoding="utf-8")
     return str(path)
 
@@ -141,7 +141,7 @@ def test_the_outputs_are_those_of_the_network(
 
 
 def _net(source: str) -> torch.nn.Module:
-    names: dict[str, Any] = {"__name__": "networks"}
+    names: dict[str, Any] = {"__name__": "my_networks"}
     exec(compile(Path(source).read_text(encoding="utf-8"), source, "exec"), names)
     network = names["Net"]()
     assert isinstance(network, torch.nn.Module)
@@ -153,8 +153,8 @@ def test_a_module_names_a_network(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
-    path = pytorch("networks:make", tmp_path / "net.onnx", exporter="classic")
-    monkeypatch.delitem(sys.modules, "networks")
+    path = pytorch("my_networks:make", tmp_path / "net.onnx", exporter="classic")
+    monkeypatch.delitem(sys.modules, "my_networks")
     assert run(path, batch_of(2, 3, 12, 12))[0].shape == (2, 4)
     assert sys.path == before
 
@@ -313,8 +313,8 @@ def test_a_batch_baked_into_the_model_is_noticed(source: str, tmp_path: Path) ->
     assert "has shape (3, 4), expected (1, 4)" in message
     assert output.read_bytes() == b"older"
     assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == [
+        "my_networks.py",
         "net.onnx",
-        "networks.py",
     ]
 
 

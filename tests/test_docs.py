@@ -1,5 +1,6 @@
 """What the documents say can be followed: links lead somewhere, commands are accepted."""
 
+import doctest
 import re
 import shlex
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+SESSIONS = [path for path in DOCUMENTS if "\n>>> " in path.read_text(encoding="utf-8")]
 
 FENCE = re.compile(r"^ *(`{3,}|~{3,})([^\n]*)\n(.*?)^ *\1`* *$", re.MULTILINE | re.DOTALL)
 INLINE_CODE = re.compile(r"`[^`\n]+`")
@@ -138,6 +141,24 @@ def test_tasks_exist(path: Path) -> None:
     known = set(re.findall(r"^    python3 tasks\.py (\w+)", tasks, re.MULTILINE))
     assert known
     assert named - known == set()
+
+
+@pytest.mark.parametrize("path", SESSIONS, ids=name_of)
+def test_python_sessions_print_what_they_show(path: Path) -> None:
+    from onnxprune.ops import OPS
+
+    known = set(OPS)
+    try:
+        result = doctest.testfile(str(path), module_relative=False, encoding="utf-8")
+    finally:
+        for described in OPS.keys() - known:
+            del OPS[described]
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_the_tutorial_on_operators_is_a_session() -> None:
+    assert "docs/how-to/add-an-operator.md" in map(name_of, SESSIONS)
 
 
 def test_broken_links_are_found() -> None:
