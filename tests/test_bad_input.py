@@ -212,7 +212,7 @@ def test_bad_samples(folder: Path, kind: str, command: tuple[str, ...]) -> None:
         ((*FREE[:4], "--rate", "0.999"), "the most that can go is rate 0.857"),
         ((*DATA, "--rate", "0.999"), "the most that can go is rate 0.857"),
         ((*FREE[:4], "--params", "3"), "the most that can go is"),
-        ((*FREE, "--include", "nothing"), "loosen the limits"),
+        ((*FREE, "--include", "nothing"), "loosen include"),
         ((*DATA, "--criterion", "luck"), "criterion 'luck': unknown; expected one of lrp"),
         ((*DATA, "--criterion", "lrp:luck"), "luck"),
         ((*DATA, "--preprocess", "imagenet", "--data", "IMAGES"), "IMAGES: no such file or folder"),

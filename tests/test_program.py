@@ -44,7 +44,8 @@ def test_quiet_says_results_only(small: Small) -> None:
 
 
 def test_verbose_says_more(small: Small) -> None:
-    arguments = ("prune", small.path, "-o", "a.onnx", "--data", small.data, "--rate", "0.9")
+    ask = ("--rate", "0.8", "--compensate", "none")
+    arguments = ("prune", small.path, "-o", "a.onnx", "--data", small.data, *ask)
     plain = CliRunner().invoke(main, list(map(str, arguments)))
     verbose = CliRunner().invoke(main, [*map(str, arguments), "-v"])
     assert "costs too much" in verbose.stderr
