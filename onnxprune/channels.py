@@ -134,7 +134,7 @@ class ChannelGroups:
     def axes(self) -> tuple[IntArray, ...]:
         """The distinct sets of channels of which at least one must stay. Shapes: each `[n]`."""
         found = {}
-        for _, _, channels in self._each_cut:
+        for channels in {id(channels): channels for _, _, channels in self._each_cut}.values():
             if channels.min() >= 0:
                 owners = np.unique(channels)
                 found[owners.tobytes()] = owners
@@ -182,7 +182,7 @@ def find_groups(graph: Graph, *, allow_inexact: Sequence[str] = ()) -> ChannelGr
     for node in graph.nodes:
         walk.step(node)
         op = find_op(node)
-        axis = None if op is None else op.filter_axis(site_of(graph, node, walk.constant))
+        axis = None if op is None else op.filter_axis(site_of(graph, node))
         if op is None or axis is None:
             continue
         found += 1
@@ -218,7 +218,8 @@ def _number(walk: Propagation, sources: Sequence[Filters]) -> ChannelGroups:
     of = number[classes.of]
     of[0] = STAYS
     filters = tuple(replace(found, channels=of[found.channels]) for found in sources)
-    owned = {t: dict(_owned(axes, of)) for t, axes in walk.cuts.items()}
+    known: dict[int, IntArray] = {}
+    owned = {t: dict(_owned(axes, of, known)) for t, axes in walk.cuts.items()}
     owned = {t: axes for t, axes in owned.items() if axes}
     reasons = {int(number[c]): why for c, why in classes.reason.items() if number[c] >= 0}
     group, names = _connect(owned, filters, order.size)
@@ -228,9 +229,14 @@ def _number(walk: Propagation, sources: Sequence[Filters]) -> ChannelGroups:
     return _keep_sole(groups)
 
 
-def _owned(axes: Mapping[int, IntArray], of: IntArray) -> Iterator[tuple[int, IntArray]]:
+def _owned(
+    axes: Mapping[int, IntArray], of: IntArray, known: dict[int, IntArray]
+) -> Iterator[tuple[int, IntArray]]:
+    """The channels of each axis that has any; what carries the same labels shares one array."""
     for axis, labels in axes.items():
-        channels = of[labels]
+        channels = known.get(id(labels))
+        if channels is None:
+            channels = known[id(labels)] = of[labels]
         if (channels >= 0).any():
             yield axis, channels
 

@@ -12,9 +12,10 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from onnx import TensorProto
 
 from onnxprune.channels import STAYS, BoolArray, ChannelGroups
-from onnxprune.graph import Graph, is_float
+from onnxprune.graph import Graph
 from onnxprune.node import Node
 from onnxprune.ops import Axes, Op, find_op
 from onnxprune.pattern import parse
@@ -23,13 +24,16 @@ from onnxprune.sites import site_of
 
 FloatArray = npt.NDArray[np.float64]
 
+NO_PARAMETERS = {TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING}
+"""Element types of shapes, indices and names; smaller integers are quantised weights."""
+
 
 @dataclass(frozen=True)
 class Cost:
     """What a model costs.
 
-    Units: params, elements of floating-point constants; macs, multiply-adds for one image;
-    filters, output channels of all convolutions.
+    Units: params, elements of constants but shapes, indices (64-bit integers) and truth values;
+    macs, multiply-adds for one image; filters, output channels of all convolutions.
     """
 
     params: int
@@ -103,23 +107,20 @@ def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
     constants = []
     ignored = _behind_computed(graph) | graph.aliases.keys()
     for name, tensor in graph.constant_tensors.items():
-        if is_float(np.empty(0, _dtype(tensor.data_type))):
+        if tensor.data_type not in NO_PARAMETERS:
             if name not in ignored:
                 constants.append(name)
             shapes[name] = tuple(tensor.dims)
     weights: dict[str, int] = {}
     filters = 0
-    known = set(graph.constant_tensors)
     for node in graph.nodes:
         op = find_op(node)
         if op is None:
             continue
-        if all(name in known for name in node.inputs if name):
-            known.update(node.outputs)
-        axis, shape = op.filter_axis(site_of(graph, node, known)), graph.shape(node.outputs[0])
+        axis, shape = op.filter_axis(site_of(graph, node)), graph.shape(node.outputs[0])
         if axis is not None and shape is not None:
             filters += shape[axis]
-        for name, times in _repeats(graph, node, op, known).items():
+        for name, times in _repeats(graph, node, op).items():
             weights[name] = weights.get(name, 0) + times
             shapes[name] = graph.shape(name) or ()
     aliases = {a: name for a, name in graph.aliases.items() if a in shapes}
@@ -133,9 +134,9 @@ def _behind_computed(graph: Graph) -> set[str]:
     return hidden - {n for node in graph.nodes if node.name not in inside for n in node.inputs}
 
 
-def _repeats(graph: Graph, node: Node, op: Op, known: set[str]) -> dict[str, int]:
+def _repeats(graph: Graph, node: Node, op: Op) -> dict[str, int]:
     """How often each weight of a node is applied for one image."""
-    how = op.channels(site_of(graph, node, known)) if op.weights else None
+    how = op.channels(site_of(graph, node)) if op.weights else None
     place = node.inputs[0] if op.scatters else node.outputs[0]
     size = graph.shape(place)
     if not isinstance(how, Axes) or size is None:
@@ -152,9 +153,3 @@ def _repeats(graph: Graph, node: Node, op: Op, known: set[str]) -> dict[str, int
         shared = [n for axis, n in pairs if axis.names and axis.letter in there]
         found[node.inputs[index]] = int(np.prod(size)) // max(int(np.prod(shared)), 1)
     return found
-
-
-def _dtype(element: int) -> np.dtype[np.generic]:
-    from onnx import helper
-
-    return helper.tensor_dtype_to_np_dtype(element)

@@ -92,6 +92,16 @@ class Graph:
         return found
 
     @cached_property
+    def constant_names(self) -> frozenset[str]:
+        """The constants, and all that nodes work out from constants alone."""
+        found = set(self.constant_tensors)
+        for node in self.nodes:
+            read = [name for name in (*node.inputs, *node.captures) if name]
+            if read and found.issuperset(read):
+                found.update(node.outputs)
+        return frozenset(found)
+
+    @cached_property
     def computed(self) -> Computed:
         """Weights that the model works out from constants, in ways that labels cannot follow."""
         return find_computed(self.nodes, self.facts, self.initializers, self.outputs)

@@ -18,14 +18,16 @@ from onnxprune.channels import ChannelGroups, find_groups
 from onnxprune.cost import Costs, find_costs
 from onnxprune.data import Source
 from onnxprune.drawing import write_drawing
-from onnxprune.evaluate import Accuracy, Evaluator, agreement
+from onnxprune.evaluate import Evaluator
 from onnxprune.graph import Graph
+from onnxprune.metrics import agreement
 from onnxprune.ops import Pins, find_op
-from onnxprune.run import describe, open_model
+from onnxprune.outcome import describe
+from onnxprune.run import open_model
 from onnxprune.settings import Settings, check_operators
 from onnxprune.sites import site_of
 from onnxprune.storage import Source as ModelSource
-from onnxprune.storage import load_model
+from onnxprune.storage import load_model, read_tensor
 
 MOST_REASONS = 3
 """More different reasons for one group are counted in `reason`; `pinned` lists them all."""
@@ -51,6 +53,8 @@ def inspect(
     """
     check_operators(allow_inexact)
     graph = Graph.load(model)
+    for tensor in graph.proto.initializer:
+        read_tensor(tensor)  # weights that are cut short are found here, not when they are pruned
     groups = find_groups(graph, allow_inexact=allow_inexact)
     if svg is not None:
         write_drawing(graph, groups, svg, _title(model, graph))
@@ -111,7 +115,7 @@ def _ungrouped(graph: Graph, groups: ChannelGroups) -> Iterator[dict[str, Any]]:
     """The convolutions whose filters the analysis does not follow: a group each, which stays."""
     known = {found.node for found in groups.filters}
     for node in graph.nodes:
-        op, site = find_op(node), site_of(graph, node, graph.constant_tensors)
+        op, site = find_op(node), site_of(graph, node)
         axis = None if op is None else op.filter_axis(site)
         if op is None or axis is None or node.name in known:
             continue
@@ -178,7 +182,7 @@ def compare(
 ) -> dict[str, Any]:
     """Return cost, latency and accuracy of two models on the same samples, and their agreement.
 
-    Units: `agreement`, share of the samples that both put into the same class.
+    Units: `agreement`, share of the samples, or pixels, that both put into the same class.
     Raises: OnnxPruneError for whatever is wrong with a model or the samples.
     """
     models = (load_model(before), load_model(after))
@@ -186,21 +190,23 @@ def compare(
     assert samples is not None
     judge = Evaluator(
         samples,
+        metric=settings.metric,
         device=settings.device,
         threads=settings.threads,
         batch_size=settings.batch_size,
     )
-    sides, rows = [], []
+    sides, given = [], []
     for model in models:
-        rows.append(judge.logits(model))
+        accuracy, classes = judge.judge(model)
+        given.append(classes)
         graph = Graph(model)
         cost = find_costs(graph, find_groups(graph)).of()
-        accuracy = Accuracy.from_logits(rows[-1], samples.y)
         sides.append(describe(model, cost, samples, settings, accuracy=accuracy))
     return {
         "before": sides[0],
         "after": sides[1],
-        "agreement": agreement(rows[0], rows[1]),
+        "metric": settings.metric,
+        "agreement": agreement(given[0], given[1]),
         "samples": len(samples),
         "classes": list(samples.classes),
     }

@@ -1,8 +1,9 @@
 """What a filter is measured by: one function each.
 
 From samples: `(mirror, x, y, tensors) -> values` of each sample and filter, signed; `tensors` are
-those that convolutions write, each with the axis of its filters. From weights: `(weight, rng) ->
-values` of each filter. From the graph: `(graph, filters) -> values` of each filter.
+those that convolutions write, each with the axis of its filters. From weights, of any type:
+`(weight, rng) -> values` of each filter. From the graph: `(graph, filters) -> values` of each
+filter.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.channels import ChannelGroups, Filters
-from onnxprune.errors import InvalidModel
+from onnxprune.errors import InvalidModel, UnsupportedOp
 from onnxprune.fold import is_diagonal
 from onnxprune.graph import Graph
+from onnxprune.label_maps import IGNORED
 from onnxprune.mirror import Mirror, Trace
 from onnxprune.ops import Relevance, find_op
 from onnxprune.ops._torch import functional, torch
-from onnxprune.relevance import check_labels, relevance
+from onnxprune.relevance import by_class, check_labels, pixel_weights, relevance
 from onnxprune.routes import find_logits
 from onnxprune.scores import FloatArray
 
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from onnxprune.rules import Composite
+
+
+BLOCK = 2**16
+"""Elements of a weight that are looked at in one piece: 512 KiB in float64, which a cache holds."""
 
 
 def _space(x: Tensor, axis: int) -> Tensor:
@@ -89,25 +95,41 @@ def _slopes(
         for step, spent in mirror.schedule():
             mirror.execute(step, env)
             for name in step[0].outputs:
-                if name in tensors:
+                if name in tensors and env[name].is_floating_point():
                     kept[name] = env[name].requires_grad_()
             if logits in env:
                 break
             for name in spent:
                 env.pop(name, None)
-        loss = _loss(env[logits].flatten(1), y)
+        loss = _loss(*by_class(env[logits], y))
+        if not loss.requires_grad:
+            raise UnsupportedOp(
+                f"graph '{mirror.graph.proto.name}': no gradient comes from '{logits}' to a "
+                f"convolution, as values are rounded to integers in between; use the criterion "
+                f"activation or magnitude, or score the model before it was quantised"
+            )
         grads = torch.autograd.grad(loss, list(kept.values()), allow_unused=True)
     found = zip(kept, grads, strict=True)
     return kept, {name: grad for name, grad in found if grad is not None}
 
 
 def _loss(logits: Tensor, y: Tensor) -> Tensor:
-    """The summed cross-entropy of the true classes; a single logit is that of class 1."""
+    """The summed cross-entropy of the true classes; a single logit is that of class 1.
+
+    That of pixels is weighed by `pixel_weights`.
+    Shapes: logits `[N, K]`, y `[N]`; logits `[N, K, H, W]`, maps y `[N, H, W]`.
+    """
     check_labels(y, logits.shape[1])
+    weights = None if y.ndim == 1 else pixel_weights(y)
     if logits.shape[1] == 1:
         truth = y.clamp(0, 1)[:, None].to(logits.dtype)
-        return functional.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
-    return functional.cross_entropy(logits, y, reduction="sum")
+        return functional.binary_cross_entropy_with_logits(
+            logits, truth, None if weights is None else weights[:, None], reduction="sum"
+        )
+    if weights is None:
+        return functional.cross_entropy(logits, y, reduction="sum")
+    losses = functional.cross_entropy(logits, y, ignore_index=IGNORED, reduction="none")
+    return (losses * weights).sum()
 
 
 def activation(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]) -> Trace:
@@ -130,22 +152,28 @@ def activation(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[
     return found
 
 
-def magnitude(weight: FloatArray, rng: np.random.Generator, *, order: int = 2) -> FloatArray:
-    """The norm of a filter's weights. Source: Li et al. 2017, section 3.1 (l1)."""
-    return np.asarray(np.linalg.norm(weight, order, axis=1))
+def magnitude(weight: npt.NDArray[Any], rng: np.random.Generator, *, order: int = 2) -> FloatArray:
+    """The norm of a filter's weights, of any type, in float64 a few filters at a time.
+
+    Source: Li et al. 2017, section 3.1 (l1).
+    """
+    step = max(1, BLOCK // max(weight.shape[1], 1))
+    blocks = (weight[k : k + step].astype(np.float64) for k in range(0, len(weight), step))
+    return np.concatenate([np.linalg.norm(block, order, axis=1) for block in blocks])
 
 
-def geometric_median(weight: FloatArray, rng: np.random.Generator) -> FloatArray:
+def geometric_median(weight: npt.NDArray[Any], rng: np.random.Generator) -> FloatArray:
     """The sum of a filter's distances to the layer's others: near the median is replaceable.
 
     Source: He et al. 2019, eq. 4.
     """
+    weight = weight.astype(np.float64, copy=False)
     gram = weight @ weight.T
     square = np.diag(gram)[:, None] + np.diag(gram) - 2 * gram
     return np.asarray(np.sqrt(np.maximum(square, 0)).sum(1))
 
 
-def random(weight: FloatArray, rng: np.random.Generator) -> FloatArray:
+def random(weight: npt.NDArray[Any], rng: np.random.Generator) -> FloatArray:
     """A number that knows nothing: the floor that every criterion has to beat."""
     return rng.random(len(weight))
 
@@ -167,10 +195,10 @@ def batchnorm_scale(graph: Graph, filters: Filters) -> FloatArray | None:
     return np.abs(np.asarray(graph.constant(scale), np.float64)).ravel()
 
 
-def weight_of(graph: Graph, groups: ChannelGroups, filters: Filters) -> FloatArray:
+def weight_of(graph: Graph, groups: ChannelGroups, filters: Filters) -> npt.NDArray[Any]:
     """Return a convolution's weight as a matrix, also one that the graph computes from constants.
 
-    Shapes: `[filters, inputs]`.
+    Of the weight's own type, bfloat16 and integers included. Shapes: `[filters, inputs]`.
     """
     if filters.weight in graph.constant_tensors:
         weight = graph.constant(filters.weight)
@@ -178,7 +206,7 @@ def weight_of(graph: Graph, groups: ChannelGroups, filters: Filters) -> FloatArr
         weight = _computed(graph, filters)
     axes = groups.cuts.get(filters.weight, {})
     made = [a for a, owners in axes.items() if np.array_equal(owners, filters.channels)]
-    moved = np.moveaxis(np.asarray(weight, np.float64), made[0] if made else 0, 0)
+    moved = np.moveaxis(weight, made[0] if made else 0, 0)
     return moved.reshape(len(filters.channels), -1)
 
 

@@ -43,7 +43,6 @@ class Propagation:
     allowed: tuple[str, ...] = ()
     labels: Labels = field(default_factory=Labels)
     cuts: dict[str, dict[int, IntArray]] = field(default_factory=dict)
-    constant: set[str] = field(default_factory=set)
     inexact: dict[str, IntArray] = field(default_factory=dict)
     balances: list[Balance] = field(default_factory=list)
 
@@ -77,14 +76,12 @@ class Propagation:
         op = find_op(node)
         for name in (*node.inputs, *node.captures):
             self._introduce(name)
-        if node.inputs and all(name in self.constant for name in node.inputs if name):
-            self.constant.update(node.outputs)
         if node.name in self.graph.computed.inside:
             return
         self.counts.follow(node)
         self.fewest.follow(node)
         site = replace(
-            site_of(self.graph, node, self.constant),
+            site_of(self.graph, node),
             counted=self.counts.differs,
             cut=[self.cuts.get(name, {}).keys() for name in node.inputs],
         )
@@ -137,7 +134,6 @@ class Propagation:
         tensor = self.graph.constant_tensors.get(name)
         if name in self.cuts or tensor is None:
             return
-        self.constant.add(name)
         if tensor.data_type != TensorProto.INT64 or len(tensor.dims) > 1:
             self.cuts[name] = {k: self.labels.fresh(n) for k, n in enumerate(tensor.dims) if n > 1}
 
@@ -297,8 +293,7 @@ class Propagation:
         found: set[int] = set()
         for node in self.graph.consumers.get(name, ()):
             op, shape = find_op(node), self.graph.shape(name)
-            constant = self.constant | self.graph.constant_tensors.keys()
-            how = op.channels(site_of(self.graph, node, constant)) if op else None
+            how = op.channels(site_of(self.graph, node)) if op else None
             if not isinstance(how, Axes) or shape is None:
                 continue
             for operand, read in zip(parse(how.pattern)[0], node.inputs, strict=False):

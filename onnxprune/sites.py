@@ -9,8 +9,9 @@ from onnxprune.node import Node
 from onnxprune.ops import Site
 
 
-def site_of(graph: Graph, node: Node, constant: Collection[str]) -> Site:
-    """Return what the analysis knows at a node."""
+def site_of(graph: Graph, node: Node, constant: Collection[str] | None = None) -> Site:
+    """Return what the analysis knows at a node; `constant` in place of all constant tensors."""
+    constant = graph.constant_names if constant is None else constant
     return Site(
         node,
         [graph.shape(name) if name else None for name in node.inputs],

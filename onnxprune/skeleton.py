@@ -42,7 +42,7 @@ class Part:
 
 def find_parts(graph: Graph, groups: ChannelGroups) -> list[Part]:
     """Return the parts of a network, each after those it reads."""
-    walk = _Walk(graph, pinning(groups), set(graph.constant_tensors))
+    walk = _Walk(graph, pinning(groups))
     for name in graph.inputs:
         walk.add(Part("input", name), [name])
     for node in graph.nodes:
@@ -64,7 +64,6 @@ class _Walk:
 
     graph: Graph
     pinning: frozenset[str]
-    constant: set[str]
     parts: list[Part] = field(default_factory=list)
     behind: dict[str, int] = field(default_factory=dict)
     joined: dict[tuple[int, ...], int] = field(default_factory=dict)
@@ -79,15 +78,13 @@ class _Walk:
 
     def step(self, node: Node) -> None:
         op = find_op(node)
-        if node.inputs and all(name in self.constant for name in node.inputs if name):
-            self.constant.update(node.outputs)
         if op is not None and isinstance(op.how, Shapes):
             return
         data = [n for k, n in enumerate(node.inputs) if op is None or not op.is_parameter(k)]
         sources = self.read([*data, *node.captures])
         if not sources:
             return
-        site = site_of(self.graph, node, self.constant)
+        site = site_of(self.graph, node)
         moves = op is not None and isinstance(op.channels(site), Moves)
         if op is not None and op.filter_axis(site) is not None:
             kind: Kind | None = "filters"

@@ -22,6 +22,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxprune.errors import InvalidModel
 from onnxprune.files import write_whole
+from onnxprune.wire import prefix, read_pieces
 
 Source = str | Path | ModelProto
 
@@ -30,6 +31,9 @@ LARGE = 1024
 
 MESSAGE_LIMIT = 2**31 - 2**20
 """Bytes of one protobuf message, less what the shell may need beside the weights."""
+
+IN_PIECES = 2**24
+"""Bytes; larger files are read weight by weight."""
 
 
 def load_model(source: Source) -> ModelProto:
@@ -43,7 +47,7 @@ def load_model(source: Source) -> ModelProto:
     if not path.is_file():
         raise InvalidModel(f"{path}: no such file; give the path of an ONNX model")
     try:
-        model = onnx.load(str(path))
+        model = _read(path)
     except (DecodeError, ValueError) as error:
         raise InvalidModel(
             f"{path}: not an ONNX model, or cut short ({path.stat().st_size} bytes); "
@@ -53,6 +57,14 @@ def load_model(source: Source) -> ModelProto:
         raise InvalidModel(f"{path}: cannot be read ({_first_line(error)})") from error
     if not model.graph.node:
         raise InvalidModel(f"{path}: not an ONNX model, or one without nodes; export it again")
+    return model
+
+
+def _read(path: Path) -> ModelProto:
+    if path.suffix != ".onnx" or path.stat().st_size < IN_PIECES:
+        return onnx.load(str(path))
+    model = read_pieces(path)
+    onnx.load_external_data_for_model(model, str(path.parent))
     return model
 
 
@@ -87,10 +99,7 @@ def save_model(model: ModelProto, path: str | Path, *, limit: int = MESSAGE_LIMI
 
 
 def _message(model: ModelProto) -> Iterator[bytes]:
-    """The bytes of a model, in pieces of one tensor each: serialised whole it takes thrice that.
-
-    Source: the wire format of Protocol Buffers, length-delimited fields.
-    """
+    """The bytes of a model, in pieces of one tensor each: serialised whole it takes thrice that."""
     head = shell(model, keep=lambda _: False)
     graph = head.graph.SerializeToString()
     head.ClearField("graph")
@@ -98,10 +107,10 @@ def _message(model: ModelProto) -> Iterator[bytes]:
     starts, lengths = [], []
     for tensor in tensors:
         start, values = _split(tensor)
-        starts.append(_prefix(model.graph, "initializer", len(start) + values) + start)
+        starts.append(prefix(model.graph, "initializer", len(start) + values) + start)
         lengths.append(values)
     yield head.SerializeToString()
-    yield _prefix(model, "graph", len(graph) + sum(map(len, starts)) + sum(lengths))
+    yield prefix(model, "graph", len(graph) + sum(map(len, starts)) + sum(lengths))
     yield graph
     for tensor, start, values in zip(tensors, starts, lengths, strict=True):
         yield start
@@ -118,20 +127,7 @@ def _split(tensor: TensorProto) -> tuple[bytes, int]:
     if tensor.HasField("doc_string"):
         head.doc_string = tensor.doc_string
     head.metadata_props.extend(tensor.metadata_props)
-    return head.SerializeToString() + _prefix(tensor, "raw_data", values), values
-
-
-def _prefix(message: Message, field: str, length: int) -> bytes:
-    """What stands before a field of so many bytes."""
-    number = message.DESCRIPTOR.fields_by_name[field].number
-    return bytes(_varint(number << 3 | 2)) + bytes(_varint(length))
-
-
-def _varint(number: int) -> Iterator[int]:
-    while number > 127:
-        yield number & 127 | 128
-        number >>= 7
-    yield number
+    return head.SerializeToString() + prefix(tensor, "raw_data", values), values
 
 
 @contextmanager

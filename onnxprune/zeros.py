@@ -21,16 +21,11 @@ def weighing_constants(graph: Graph) -> dict[str, npt.NDArray[Any]]:
     Each with what stands for zero in it, broadcast to its shape: the zero point where quantised.
     """
     found: dict[str, npt.NDArray[Any]] = {}
-    constant = set(graph.constant_tensors)
-    computed = set(constant)
-    for node in graph.nodes:
-        if node.inputs and computed.issuperset(node.inputs):
-            computed.update(node.outputs)
     for node in reversed(graph.nodes):
         op = find_op(node)
         if op is None:
             continue
-        site = site_of(graph, node, constant)
+        site = site_of(graph, node, graph.constant_tensors)
         how = op.channels(site)
         if op.zero_points:
             for index, place in op.zero_points.items():
@@ -40,11 +35,11 @@ def weighing_constants(graph: Graph) -> dict[str, npt.NDArray[Any]]:
             found.update(dict.fromkeys(node.inputs, np.zeros((), np.int8)))
         elif found.keys() & set(node.outputs) and (
             isinstance(how, Moves)
-            or (computed.issuperset(node.inputs) and _keeps_zero(graph, node))
+            or (graph.constant_names.issuperset(node.inputs) and _keeps_zero(graph, node))
         ):
             zero = next(found[name] for name in node.outputs if name in found)
             found.update(dict.fromkeys(node.inputs, zero))
-    return {name: zero for name, zero in found.items() if name in constant}
+    return {name: zero for name, zero in found.items() if name in graph.constant_tensors}
 
 
 def _keeps_zero(graph: Graph, node: Node) -> bool:

@@ -113,10 +113,9 @@ def coverage(graph: Graph, groups: ChannelGroups, costs: Costs) -> Coverage:
     avoidable: Counter[str] = Counter()
     given = output_convolutions(graph)
     cut = {filters.node: filters.channels for filters in groups.filters}
-    constant = set(graph.constant_tensors)
     for node in graph.nodes:
         op = find_op(node)
-        axis = None if op is None else op.filter_axis(site_of(graph, node, constant))
+        axis = None if op is None else op.filter_axis(site_of(graph, node))
         if axis is None:
             continue
         if node.name not in cut:

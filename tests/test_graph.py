@@ -45,6 +45,21 @@ def test_weights_listed_as_inputs_are_constants() -> None:
     assert Graph(proto).inputs == ("x",)
 
 
+def test_what_is_worked_out_from_constants_alone_is_constant() -> None:
+    text = """
+    g (float[N,4] x) => (float[N,4] y)
+    <float[4,4] w, float[4] b, bool t = {1}> {
+      turned = Transpose(w)
+      moved = Add(turned, b)
+      z = MatMul(x, moved)
+      y = If(t) <then_branch = one () => (float[N,4] o) { o = Relu(z) },
+                 else_branch = two () => (float[N,4] o) { o = Abs(z) }>
+    }
+    """
+    found = Graph(model(text)).constant_names
+    assert found == {"w", "b", "t", "turned", "moved"}
+
+
 def test_node_names_are_unique_even_where_the_model_repeats_them() -> None:
     proto = model("g (float[N,3] x) => (float[N,3] y) { a = Relu(x)\n y = Relu(a) }")
     for node in proto.graph.node:

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from onnxprune import Graph, find_groups
 from onnxprune.cost import find_costs
-from onnxprune.errors import UnknownName
+from onnxprune.errors import InvalidModel, UnknownName
 from onnxprune.inspection import inspect
 from onnxprune.surgery import prune
 from tests.models import model
@@ -21,6 +22,13 @@ net (float[N,2,4,4] x) => (float[N,3,4,4] y, float[N,1,4,4] m)
   c = Conv(s, w3)
   y = Conv(c, w4)
   m = Conv(c, w5)
+}
+"""
+WIDE = """
+net (float[N,2,4,4] x) => (float[N,40,4,4] y) <float[40,2,1,1] w1, float[40,40,1,1] w2> {
+  a = Conv(x, w1)
+  b = Conv(a, w2)
+  y = Relu(b)
 }
 """
 UNKNOWN = """
@@ -107,6 +115,16 @@ def test_many_reasons_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert first["reason"] == "reason 0; reason 1; 3 other reasons"
     assert [entry["reason"] for entry in first["pinned"]] == [f"reason {k}" for k in range(5)]
     assert first["removable"] == 0
+
+
+def test_weights_that_are_cut_short_are_noticed() -> None:
+    proto = model(WIDE)
+    weight = next(tensor for tensor in proto.graph.initializer if tensor.name == "w2")
+    values = numpy_helper.to_array(weight)
+    weight.CopyFrom(numpy_helper.from_array(values, "w2"))
+    weight.raw_data = weight.raw_data[:-4]
+    with pytest.raises(InvalidModel, match="weight 'w2': its values do not fill its shape"):
+        inspect(proto)
 
 
 def test_an_operator_that_nobody_knows_cannot_be_allowed() -> None:

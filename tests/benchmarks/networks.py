@@ -4,6 +4,7 @@
     python -m tests.benchmarks.networks resnet18 own/unet     some of them
     python -m tests.benchmarks.networks --list others --exports dynamo,classic-17
     python -m tests.benchmarks.networks --table coverage.jsonl
+    python -m tests.benchmarks.networks --matrix coverage.jsonl
 
 Every network runs in a process of its own, and every result is a line of a file, so that what was
 interrupted goes on where it stopped. timm's networks need timm.
@@ -35,6 +36,9 @@ from tests.networks import build, made_here, size_of
 
 DEFAULT_EXPORTS = ("classic-11", "classic-13", "classic-17", "classic-13-batchnorm", "dynamo")
 
+SEEN = 1e-3
+"""What the loss of half of the filters changes at least, relative to the largest output."""
+
 TORCHVISION = (
     "alexnet vgg16 vgg16_bn resnet18 resnet50 wide_resnet50_2 resnext50_32x4d densenet121 "
     "googlenet inception_v3 squeezenet1_1 mobilenet_v2 mobilenet_v3_large mnasnet1_0 "
@@ -59,7 +63,10 @@ OTHERS = (
     "efficientvit_b0 ghostnetv2_100 regnetz_b16 seresnext26d_32x4d resnet26d resnetblur50 "
     "skresnext50_32x4d resnest26d res2next50 hrnet_w18_small_v2 dla46x_c ese_vovnet19b_dw "
     "mobilenetv3_small_050 mobilenetv4_hybrid_medium efficientformer_l1 poolformer_s12 "
-    "repvit_m0_9 vgg11_bn coatnet_nano_rw_224"
+    "repvit_m0_9 vgg11_bn coatnet_nano_rw_224 fasternet_t0 ghostnetv3_050 cs3darknet_focus_s "
+    "lcnetv2_small cspnext_s sedarknet21 shvit_s1 mobilevitv2_050 mambaout_femto resnet51q "
+    "hgnet_tiny dla60_res2net densenetblur121d lowformer_b0 swiftformer_xs resnet10t tf_mixnet_s "
+    "mobilenetv1_100 efficientvit_m0 cpubone_b0_bfrobust xception41p regnetv_040"
 ).split()
 """Networks of the same kinds, on which nothing was developed."""
 
@@ -114,8 +121,11 @@ def measure(name: str, export: str, models: Path | None = None) -> dict[str, Any
 
 
 def halve(graph: Graph, groups: ChannelGroups, costs: Costs) -> dict[str, Any]:
-    """Remove half in both orders; the error is the larger one, the shares are of the random one."""
-    found: dict[str, Any] = {"error": 0.0}
+    """Remove half in both orders; the error is the larger one, the shares are of the random one.
+
+    `effect` is how far the masked network is from the whole one, relative to the largest output.
+    """
+    found: dict[str, Any] = {"error": 0.0, "effect": float("inf")}
     full = costs.of()
     for how in ORDERS:
         dead = half_of_every_group(groups, order_of(graph, groups, how, seed=0))
@@ -123,7 +133,11 @@ def halve(graph: Graph, groups: ChannelGroups, costs: Costs) -> dict[str, Any]:
         small = prune(graph, groups, dead)
         found["surgery_s"] = time.process_time() - start
         onnx.checker.check_model(small, full_check=True)
-        error = difference(small, mask(graph, groups, dead))
+        zeroed = mask(graph, groups, dead)
+        error = difference(small, zeroed)
+        found["effect"] = min(found["effect"], difference(zeroed, graph.model))
+        if found["effect"] < SEEN and dead.any():
+            found["problem"] = f"{how}: what goes does not matter, so that nothing is shown"
         if not error <= EXACT:
             found["problem"] = f"{how}: pruned is not masked"
         found["error"] = max(found["error"], error)
@@ -192,6 +206,26 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def matrix(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One Markdown line for each network, one cell for each export: coverage and error."""
+    exports = [e for e in EXPORTERS if any(row["export"] == e for row in rows)]
+    lines = [f"| network | filters | {' | '.join(exports)} |", "|---" * (len(exports) + 2) + "|"]
+    for name in dict.fromkeys(row["network"] for row in rows):
+        mine = {row["export"]: row for row in rows if row["network"] == name}
+        cells = [_cell(mine.get(export)) for export in exports]
+        counts = {row["filters"] for row in mine.values() if "filters" in row}
+        lines.append(f"| {name} | {' or '.join(map(str, sorted(counts)))} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "not run"
+    if row["problem"]:
+        return f"**{row['problem'][:120]}**"
+    return f"{row['share']:.1%}, {row['error']:.0e}".replace("100.0%", "100%")
+
+
 def _table_line(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     worst = min(rows, key=lambda row: row["share"])
     defined = worst["filters"] - sum(worst["undefined"].values())
@@ -219,10 +253,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--again", action="store_true", help="measure what the file has already")
     parser.add_argument("--timeout", type=float, default=1200, help="seconds for one network")
     parser.add_argument("--table", type=Path, help="only print the table of such a file")
+    parser.add_argument("--matrix", type=Path, help="only print it with a column for each export")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.table:
         print(table(list(read(given.table).values())))
+        return
+    if given.matrix:
+        print(matrix(list(read(given.matrix).values())))
         return
     exports = given.exports.split(",")
     for name in given.names or networks(given.list):

@@ -32,6 +32,9 @@ SIZES = {
 """Pixels, where `SIZE` does not do: small maps run out, classic exports want adaptive pools that
 divide evenly, and position embeddings belong to one size."""
 
+UNSEEN = 1e-3
+"""A parameter that is nowhere larger scales away what is before it."""
+
 SIZE = 64
 """Pixels of height and width of the images that most networks are exported for."""
 
@@ -66,7 +69,10 @@ def size_of(name: str) -> int:
 
 
 def shaken(network: nn.Module) -> nn.Module:
-    """Give batch normalisation statistics that make it do something."""
+    """Give batch normalisation statistics, and scales that start at 0, what makes them matter.
+
+    Behind a scale of 1e-6, as of ConvNeXt's residual branches, nothing that is pruned would show.
+    """
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.1)
@@ -74,6 +80,9 @@ def shaken(network: nn.Module) -> nn.Module:
             if module.affine:
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias, 0, 0.1)
+    for name, parameter in network.named_parameters():
+        if not name.endswith("bias") and parameter.abs().max() < UNSEEN:
+            nn.init.uniform_(parameter, 0.5, 1.5)
     return network
 
 

@@ -6,6 +6,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from onnxprune.channels import find_groups
+from onnxprune.cost import find_costs
 from onnxprune.graph import Graph
 from onnxprune.surgery import prune
 from tests.models import model
@@ -50,6 +51,17 @@ def quantised(text: str) -> ModelProto:
 def test_quantised_weights_with_one_scale_or_one_for_each_filter(w: str, u: str) -> None:
     text = NETWORK.format(w=w, u=u).replace("[]", "")
     check(quantised(text), a="abcd", c="efghi")
+
+
+def test_quantised_weights_count_as_parameters() -> None:
+    proto = quantised(NETWORK.format(w="4", u="5"))
+    graph = Graph(proto)
+    groups = find_groups(graph)
+    dead = some(groups, 1.0, 0)
+    costs = find_costs(graph, groups)
+    small = prune(graph, groups, dead)
+    for cost, model_left in ((costs.of(), proto), (costs.of(dead), small)):
+        assert cost.params == sum(int(np.prod(t.dims)) for t in model_left.graph.initializer)
 
 
 def test_weights_stay_quantised() -> None:

@@ -1,0 +1,97 @@
+"""The wire format of Protocol Buffers, as far as a model is read and written in pieces.
+
+A message is a sequence of fields: a number with the kind of what follows, then the value; values of
+kind 2 start with their length. Two messages in a row are one message with the fields of both.
+Source: Protocol Buffers, "Encoding".
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+from google.protobuf.message import DecodeError, Message
+from onnx import ModelProto
+
+VARINT, EIGHT_BYTES, DELIMITED, FOUR_BYTES = 0, 1, 2, 5
+"""The kinds of values that ONNX uses."""
+
+WHOLE = 2**16
+"""Bytes; longer initializers are read one by one."""
+
+Field = tuple[int, int, int, int]
+"""Number, where the field starts, where its value starts (behind the length), where it ends."""
+
+
+def prefix(message: Message, field: str, length: int) -> bytes:
+    """Return what stands before a field of so many bytes."""
+    number: int = message.DESCRIPTOR.fields_by_name[field].number
+    return bytes(_varint(number << 3 | DELIMITED)) + bytes(_varint(length))
+
+
+def read_pieces(path: Path) -> ModelProto:
+    """Read a model without holding the file in memory beside it.
+
+    Raises: DecodeError when the file is not a model; ValueError when it is empty.
+    """
+    model = ModelProto()
+    graph_number: int = ModelProto.DESCRIPTOR.fields_by_name["graph"].number
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        for number, start, value, end in _fields(view, 0, len(view)):
+            if number == graph_number:
+                _merge_graph(model, view, value, end)
+            else:
+                model.MergeFromString(view[start:end])
+    return model
+
+
+def _merge_graph(model: ModelProto, view: mmap.mmap, start: int, end: int) -> None:
+    """Merge the fields of a graph in their order: large initializers one by one, others in runs."""
+    graph = model.graph
+    large: int = graph.DESCRIPTOR.fields_by_name["initializer"].number
+    done = start
+    for number, begin, value, stop in _fields(view, start, end):
+        if number == large and stop - value > WHOLE:
+            graph.MergeFromString(view[done:begin])
+            graph.initializer.add().MergeFromString(view[value:stop])
+            done = stop
+    graph.MergeFromString(view[done:end])
+
+
+def _fields(view: mmap.mmap, at: int, end: int) -> Iterator[Field]:
+    """The fields that lie between two places of a file."""
+    while at < end:
+        start = at
+        key, at = _read_varint(view, at, end)
+        kind, length = key & 7, 0
+        if kind == VARINT:
+            _, value = _read_varint(view, at, end)
+        elif kind == DELIMITED:
+            length, value = _read_varint(view, at, end)
+        elif kind in (EIGHT_BYTES, FOUR_BYTES):
+            value, length = at, 8 if kind == EIGHT_BYTES else 4
+        else:
+            raise DecodeError(f"byte {start}: value of unknown kind {kind}")
+        at = value + length
+        if at > end:
+            raise DecodeError(f"byte {start}: {length} bytes expected, {end - value} found")
+        yield key >> 3, start, value, at
+
+
+def _read_varint(view: mmap.mmap, at: int, end: int) -> tuple[int, int]:
+    """A number, seven bits a byte, the lowest first, and the place behind it."""
+    number = 0
+    for place in range(at, min(at + 10, end)):
+        byte = view[place]
+        number |= (byte & 127) << 7 * (place - at)
+        if byte < 128:
+            return number, place + 1
+    raise DecodeError(f"byte {at}: a number without an end")
+
+
+def _varint(number: int) -> Iterator[int]:
+    while number > 127:
+        yield number & 127 | 128
+        number >>= 7
+    yield number
