@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.files import write_whole
+from onnxprune.metrics import caption
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,9 @@ INK, ACCENT, MUTED = INLINE
 SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "onnxprune", "font.size": 10.0}
 
 
-def run_plot(points: Sequence[Mapping[str, float]], floor: float | None = None) -> str:
+def run_plot(
+    points: Sequence[Mapping[str, float]], floor: float | None = None, metric: str = "top-1"
+) -> str:
     """Return the inline SVG of a run, coloured by the page's `--ink`, `--accent` and `--muted`.
 
     A point has `rate`, `mean` and `harmonic`; `floor` is the lowest harmonic mean allowed.
@@ -44,7 +47,7 @@ def run_plot(points: Sequence[Mapping[str, float]], floor: float | None = None) 
         if floor is not None:
             axes.axhline(floor, color=INK, linewidth=1, linestyle=":", label="floor")
         lowest = min([*means, *harmonics, *([] if floor is None else [floor])])
-        _frame(axes, INK, lowest=lowest, last=max(rates))
+        _frame(axes, INK, metric, lowest=lowest, last=max(rates))
         axes.legend(
             frameon=False,
             labelcolor=INK,
@@ -60,9 +63,12 @@ def run_plot(points: Sequence[Mapping[str, float]], floor: float | None = None) 
     return svg
 
 
-def write_curve_plot(methods: Mapping[str, Mapping[str, Any]], path: str | Path) -> Path:
+def write_curve_plot(
+    methods: Mapping[str, Mapping[str, Any]], path: str | Path, metric: str = "top-1"
+) -> Path:
     """Write the curves of `curve.json` as a picture: `.svg`, `.png` or `.pdf`.
 
+    A curve with `mean_spread` and `harmonic_spread` gets a band of so much on both sides.
     Raises: OutputError when the place is not writable.
     """
     import matplotlib as mpl
@@ -74,17 +80,20 @@ def write_curve_plot(methods: Mapping[str, Mapping[str, Any]], path: str | Path)
         panels = ((left, "mean", "Mean of the classes"), (right, "harmonic", "Harmonic mean"))
         for axes, kind, title in panels:
             for number, (name, curve) in enumerate(methods.items()):
+                colour = COLOURS[number % len(COLOURS)]
+                if f"{kind}_spread" in curve:
+                    _band(axes, curve, kind, colour)
                 axes.plot(
                     curve["rate"],
                     curve[kind],
-                    color=COLOURS[number % len(COLOURS)],
+                    color=colour,
                     linestyle=DASHES[number // len(COLOURS) % len(DASHES)],
                     marker="o",
                     markersize=3,
                     label=f"{name}  (AUC {curve[f'auc_{kind}']:.3f})",
                 )
             axes.set_title(title)
-            _frame(axes, "#222222", lowest=0.0, last=1.0)
+            _frame(axes, "#222222", metric, lowest=0.0, last=1.0)
             axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.12))
         right.set_ylabel("")
         picture = io.BytesIO()
@@ -95,10 +104,16 @@ def write_curve_plot(methods: Mapping[str, Mapping[str, Any]], path: str | Path)
     return write_whole(path, picture.getvalue())
 
 
-def _frame(axes: Axes, ink: str, *, lowest: float, last: float) -> None:
+def _band(axes: Axes, curve: Mapping[str, Any], kind: str, colour: str) -> None:
+    pairs = list(zip(curve[kind], curve[f"{kind}_spread"], strict=True))
+    low, high = [mean - by for mean, by in pairs], [mean + by for mean, by in pairs]
+    axes.fill_between(curve["rate"], low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _frame(axes: Axes, ink: str, metric: str, *, lowest: float, last: float) -> None:
     """Draw axes, their labels and a grid."""
     axes.set_xlabel("Removed share of the removable filters", color=ink)
-    axes.set_ylabel("Class accuracy", color=ink)
+    axes.set_ylabel(f"Class {caption(metric)}", color=ink)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
     axes.tick_params(colors=ink)

@@ -1,157 +1,290 @@
-"""Compare pruning methods over tasks and seeds: the table of docs/benchmarks.md.
+"""Compare pruning methods over networks, tasks and seeds: the tables of docs/method.md.
 
+    pip install "onnxprune[compare]"
     python samples/compare_methods.py --reference reference.tar --test test.tar -o DIR
 
-For every task (`all:20` takes all classes and 20 references of each, `cat,dog,ship:10` three
-classes) and every seed, `vgg16_cifar10.py` builds a model whose head has learned from the
-references, and `onnxprune curve` draws each method on other images. DIR keeps every curve, so a
-run that was stopped goes on where it was. The table has the area under the curve of the mean and of
-the harmonic mean of the class accuracies: mean and standard deviation over seeds, gain over
-one-shot LRP by z+ and by the same rule, share of the area of a model that never lost accuracy
-(the ceiling), and what is lost at most up to rate 0.3.
+A task is `NETWORK/CLASSES:PER_CLASS`, such as `vgg16/cat,dog,ship:10` or `resnet-fashion/all:20`:
+the network, the classes that its new head learns, and how many references of each there are;
+without `NETWORK/` it is VGG16's. For every task and seed the network's program in this folder
+builds a model, and each method is drawn on images that no search has seen.
+
+A method is `control/criterion[/compensate]` as for `onnxprune curve`, or one of another tool
+(`onnxprune.samples.peers`): `torch-pruning/taylor`, `onnxsim/l2`, ... `NAME=METHOD,setting=value`
+draws it under a name of its own with other `onnxprune.settings.Settings`.
+
+DIR keeps every curve as JSON, so a run that was stopped goes on where it was, and `--only-tables`
+prints those that are there. It also receives the tables as `comparison.md` and, for each task, the
+mean curves with bands of one standard deviation as SVG.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import onnx
 
-from onnxprune.curve import draw_curve
-from onnxprune.samples import vgg16_cifar10
+from onnxprune.curve import draw_curve, parse_method
+from onnxprune.errors import OnnxPruneError
+from onnxprune.files import write_whole
+from onnxprune.samples import peers
+from onnxprune.samples.comparison import Comparison, overall_table, slug, task_table, write_plot
+from onnxprune.samples.comparison_tasks import SOURCES, Sources, Task
+from onnxprune.samples.peers import CannotRun, draw_peer
 from onnxprune.settings import Settings
 
 METHODS = (
-    "one-shot/lrp:zplus",
-    "one-shot/lrp",
-    "one-shot/magnitude",
+    *("one-shot/lrp:zplus", "one-shot/lrp", "one-shot/magnitude", "one-shot/taylor"),
+    *("one-shot/activation", "one-shot/geometric-median", "one-shot/random"),
+    *("torch-pruning/taylor", "torch-pruning/magnitude", "torch-pruning/fpgm"),
+    *("torch-pruning/taylor:uniform", "torch-pruning/magnitude:uniform"),
+    *("onnxsim/l1", "onnxsim/l2"),
     "accuracy-aware/lrp",
     "one-shot/random/least-squares",
     "one-shot/lrp/least-squares",
     "accuracy-aware/lrp/least-squares",
 )
-EARLY = 0.3
-"""Up to this rate nothing should be lost."""
+TASKS = (
+    *("vgg16/cat,dog,ship:10", "vgg16/all:20"),
+    *("efficientnet-lite0/cat,dog,ship:10", "efficientnet-lite0/all:20"),
+    *("resnet-fashion/all:10", "resnet-fashion/all:20"),
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method with the settings that it changes, under a name."""
+
+    name: str
+    method: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> "Method":
+        """Read `[NAME=]METHOD[,setting=value...]`; values are JSON, or text as it is.
+
+        Raises: click.BadParameter for a setting or a method that does not exist.
+        """
+        name, equals, rest = text.partition("=")
+        if not equals or "/" in name:
+            name, rest = text, text
+        parts = rest.split(",")
+        changes = dict(_change(part) for part in parts if "=" in part)
+        found = cls(name, ",".join(part for part in parts if "=" not in part), changes)
+        if found.tool and found.method not in peers.METHODS:
+            known = ", ".join(peers.METHODS)
+            raise click.BadParameter(f"method {found.method!r}: expected one of {known}")
+        try:
+            found.settings(Settings())
+        except OnnxPruneError as error:
+            raise click.BadParameter(str(error), param_hint="--method") from error
+        return found
+
+    @property
+    def tool(self) -> str:
+        """The other tool, if it is one's."""
+        tool = self.method.partition("/")[0]
+        return tool if tool in peers.PEERS else ""
+
+    def settings(self, common: Settings) -> Settings:
+        """The settings that it is drawn with."""
+        changed = replace(common, **self.changes)
+        return changed if self.tool else parse_method(self.method, changed)
+
+    def draw(self, folder: Path, settings: Settings) -> dict[str, Any]:
+        """Its curve on the model and the images of a folder, or the problem that it has."""
+        model = onnx.load(folder / "model.onnx")
+        draw = draw_peer if self.tool else draw_curve
+        wall, cpu = time.monotonic(), time.process_time()
+        try:
+            curve = draw(
+                model,
+                folder / "reference",
+                folder / "test",
+                self.method,
+                replace(settings, **self.changes),
+            )
+        except (CannotRun, OnnxPruneError) as error:
+            return {"problem": str(error)}
+        wall, cpu = time.monotonic() - wall, time.process_time() - cpu
+        return {**curve.to_json(), "wall": wall, "cpu": cpu}
+
+
+def _change(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    known = {f.name: getattr(Settings(), f.name) for f in fields(Settings)}
+    try:
+        new = json.loads(value)
+    except json.JSONDecodeError:
+        new = value
+    if name not in known:
+        raise click.BadParameter(f"setting {name!r}: expected one of {', '.join(known)}")
+    if isinstance(known[name], bool) and not isinstance(new, bool):
+        raise click.BadParameter(f"setting {name}={value}: expected true or false")
+    return name, new
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One task with one seed, and the curves drawn so far."""
+    """One task with one seed, in a folder of its own."""
 
-    task: str
+    task: Task
     seed: int
-    folder: Path
+    output: Path
 
-    def build(self, arguments: Sequence[str]) -> None:
-        """Build the model and its images, unless they are there."""
-        if (self.folder / "model.onnx").exists():
-            return
-        names, _, per_class = self.task.rpartition(":")
-        chosen = () if names == "all" else ("--classes", names)
-        own = (*chosen, "--per-class", per_class, "--seed", str(self.seed), "-o", str(self.folder))
-        vgg16_cifar10.main.main([*arguments, *own], standalone_mode=False)
+    @cached_property
+    def folder(self) -> Path:
+        return self.output / f"{slug(self.task.text)}-{self.seed}"
 
-    def curve(self, method: str, settings: Settings) -> dict[str, Any]:
-        """Draw one method, unless it is drawn, and return what `onnxprune curve` says of it."""
-        place = self.folder / f"{method.replace('/', '-').replace(':', '-')}.json"
-        if not place.exists():
-            drawn = draw_curve(
-                onnx.load(self.folder / "model.onnx"),
-                self.folder / "reference",
-                self.folder / "test",
-                method,
-                replace(settings, seed=self.seed),
+    def build(self, sources: Sources) -> None:
+        """Build the model and its images, unless they are there; what is said is no table."""
+        if not (self.folder / "model.onnx").exists():
+            with redirect_stdout(sys.stderr):
+                self.task.build(sources, self.seed, self.folder)
+
+    def place(self, method: Method) -> Path:
+        return self.folder / f"{slug(method.name)}.json"
+
+    def stored(self, method: Method) -> bool:
+        """Whether the curve is there; what could not run is tried again.
+
+        Raises: click.UsageError when one of another method has its name.
+        """
+        if not self.place(method).exists():
+            return False
+        record = json.loads(self.place(method).read_text("utf-8"))
+        drawn = record.get("method"), record.get("changes")
+        if drawn != (method.method, method.changes):
+            raise click.UsageError(
+                f"{self.place(method)} holds {drawn[0]} with {drawn[1]}; give {method.method} "
+                "with other settings a name of its own, NAME=METHOD"
             )
-            place.write_text(json.dumps(drawn.to_json(), indent=2) + "\n", "utf-8")
-        found: dict[str, Any] = json.loads(place.read_text("utf-8"))
-        return found
+        return "problem" not in record
 
-
-def early_loss(curve: dict[str, Any]) -> float:
-    """What the mean class accuracy loses at most up to the rate `EARLY`."""
-    mean = np.array(curve["mean"])[np.array(curve["rate"]) <= EARLY + 1e-9]
-    return float(curve["mean"][0] - mean.min())
-
-
-def rows(curves: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """One line of the table for each method, from its curves over the seeds."""
-
-    def areas(method: str, key: str = "auc_mean") -> Any:
-        return np.array([curve[key] for curve in curves[method]])
-
-    lines = []
-    for method, drawn in curves.items():
-        area, harmonic = areas(method), areas(method, "auc_harmonic")
-        ceiling = np.array([curve["mean"][0] for curve in drawn])
-        spread = area.std(ddof=1) if len(area) > 1 else 0.0
-        gains = [
-            f"{100 * (area / areas(base)).mean() - 100:+.1f} %" if base in curves else ""
-            for base in ("one-shot/lrp:zplus", "one-shot/lrp")
-        ]
-        lines.append(
-            f"| `{method}` | {area.mean():.3f} ± {spread:.3f} | {harmonic.mean():.3f} | {gains[0]} "
-            f"| {gains[1]} | {(area / ceiling).mean():.3f} "
-            f"| {np.mean([early_loss(curve) for curve in drawn]):.3f} |"
+    def draw(self, method: Method, settings: Settings) -> str:
+        """Draw and store a curve; what there is to say of it."""
+        found = method.draw(self.folder, replace(settings, seed=self.seed))
+        record = {"task": self.task.text, "seed": self.seed, **asdict(method), **found}
+        write_whole(self.place(method), json.dumps(record, indent=2) + "\n")
+        says = record.get("problem") or "AUC {auc_mean:.3f}, {wall:.0f} s, {cpu:.0f} CPU s".format(
+            **record
         )
-    return lines
+        return f"{self.task.text} seed {self.seed} {method.name}: {says}"
 
 
-def table(title: str, curves: dict[str, list[dict[str, Any]]]) -> str:
-    """One task as a table in Markdown."""
-    return "\n".join(
-        (
-            f"{title}, {len(next(iter(curves.values())))} seeds",
-            "",
-            "| method | AUC mean | AUC harmonic | over one-shot z+ | over one-shot epsilon "
-            f"| of the ceiling | loss up to rate {EARLY} |",
-            "|---|---|---|---|---|---|---|",
-            *rows(curves),
+def _draw(trial: Trial, method: Method, settings: Settings) -> str:
+    import torch
+
+    torch.set_num_threads(settings.threads)
+    return trial.draw(method, settings)
+
+
+def draw_all(
+    trials: Sequence[Trial], methods: Sequence[Method], settings: Settings, jobs: int
+) -> Iterator[str]:
+    """Draw the curves that are not there yet, `jobs` at a time."""
+    missing = [(t, m, settings) for t in trials for m in methods if not t.stored(m)]
+    if jobs == 1:
+        for job in missing:
+            yield _draw(*job)
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(_draw, *job) for job in missing]):
+            yield done.result()
+
+
+def read_records(
+    output: Path, tasks: Sequence[str], seeds: Sequence[int], methods: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The stored curves, in the order of tasks and methods; no names are all of them."""
+    found = [json.loads(path.read_text("utf-8")) for path in sorted(output.glob("*/*.json"))]
+    records = [
+        record
+        for record in found
+        if "task" in record
+        and (not tasks or record["task"] in tasks)
+        and (not seeds or record["seed"] in seeds)
+        and (not methods or record["name"] in methods)
+    ]
+    order = [*methods, *(m for m in METHODS if m not in methods)]
+
+    def place(record: dict[str, Any]) -> tuple[int, int, int]:
+        task, name = record["task"], record["name"]
+        return (
+            tasks.index(task) if task in tasks else len(tasks),
+            order.index(name) if name in order else len(order),
+            record["seed"],
         )
-    )
+
+    return sorted(records, key=place)
 
 
-@click.command()
-@click.option("--reference", type=click.Path(exists=True), required=True)
-@click.option("--test", type=click.Path(exists=True), required=True)
-@click.option("--weights", type=click.Path(exists=True, dir_okay=False))
-@click.option("--task", "tasks", multiple=True, default=("cat,dog,ship:10", "all:20"))
-@click.option("--seed", "seeds", multiple=True, type=int, default=(0, 1, 2), show_default=True)
-@click.option("--method", "methods", multiple=True, default=METHODS, show_default=True)
-@click.option("--test-per-class", type=click.IntRange(min=1), default=40, show_default=True)
-@click.option("--size", type=click.IntRange(min=1), default=64, show_default=True)
+def report(records: list[dict[str, Any]], output: Path) -> str:
+    """Write the tables and plots of records; the tables."""
+    comparison = Comparison(records)
+    tables = [task_table(comparison, task) for task in comparison.tasks]
+    if len(tables) > 1:
+        tables.append(overall_table(comparison))
+    for task in comparison.tasks:
+        write_plot(comparison, task, output)
+    text = "\n\n".join(tables) + "\n"
+    (output / "comparison.md").write_text(text, "utf-8")
+    return text
+
+
+def _source_options(command: Any) -> Any:
+    for name, says in reversed(SOURCES.items()):
+        kind = click.IntRange(min=1) if name in ("size", "test_per_class") else None
+        place = kind or click.Path(exists=True, path_type=Path)
+        command = click.option(f"--{name.replace('_', '-')}", type=place, help=says)(command)
+    return command
+
+
+@click.command(help="Draw every method on every task with every seed; print a table for each task.")
+@_source_options
+@click.option("--task", "tasks", multiple=True, help=f"[default: {' '.join(TASKS)}]")
+@click.option("--seed", "seeds", multiple=True, type=int, help="[default: 0 1 2]")
+@click.option("--method", "methods", multiple=True, help=f"[default: {' '.join(METHODS)}]")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--unlabelled", help="More images for least squares; labels are ignored.")
+@click.option("--only-tables", is_flag=True, help="Print what is stored, draw nothing.")
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True)
 def main(
-    reference: str,
-    test: str,
-    weights: str | None,
     tasks: tuple[str, ...],
     seeds: tuple[int, ...],
     methods: tuple[str, ...],
-    test_per_class: int,
-    size: int,
+    jobs: int,
     threads: int,
     unlabelled: str | None,
+    only_tables: bool,
     output: Path,
+    **sources: Any,
 ) -> None:
-    """Draw every method on every task with every seed, and print one table for each task."""
-    built = ["--reference", reference, "--test", test, "--threads", str(threads)]
-    built += ["--size", str(size), "--test-per-class", str(test_per_class)]
-    built += ["--weights", weights] if weights else []
-    settings = Settings(preprocess="unit", threads=threads, unlabelled=unlabelled)
-    for task in tasks:
-        curves: dict[str, list[dict[str, Any]]] = {method: [] for method in methods}
-        for seed in seeds:
-            trial = Trial(task, seed, output / f"{task.replace(',', '-').replace(':', '-')}-{seed}")
-            trial.build(built)
-            for method in methods:
-                curves[method].append(trial.curve(method, settings))
-        click.echo(table(task, curves) + "\n")
+    chosen = [Method.parse(text) for text in methods or METHODS]
+    if not only_tables:
+        given = Sources(**{k: v for k, v in sources.items() if v is not None}, threads=threads)
+        names, seeds = tasks or TASKS, seeds or (0, 1, 2)
+        trials = [Trial(Task.parse(text), seed, output) for text in names for seed in seeds]
+        for trial in trials:
+            trial.build(given)
+        settings = Settings(preprocess="unit", threads=threads, unlabelled=unlabelled)
+        for line in draw_all(trials, chosen, settings, jobs):
+            click.echo(line, err=True)
+        tasks = tuple(dict.fromkeys(trial.task.text for trial in trials))
+    names = [method.name for method in chosen] if methods or not only_tables else []
+    records = read_records(output, tasks, seeds, names)
+    if not records:
+        raise click.ClickException(f"{output} holds no curves of these tasks, seeds and methods")
+    click.echo(report(records, output))
 
 
 if __name__ == "__main__":
