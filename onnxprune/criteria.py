@@ -36,6 +36,7 @@ from onnxprune.data import Data
 from onnxprune.errors import DataError, InvalidModel, UnknownName
 from onnxprune.fold import folded
 from onnxprune.graph import Graph
+from onnxprune.label_maps import class_shares, counted
 from onnxprune.measures import (
     activation,
     batchnorm_scale,
@@ -50,7 +51,7 @@ from onnxprune.measures import (
 from onnxprune.mirror import Mirror, Trace
 from onnxprune.ops._torch import torch
 from onnxprune.own import find_function, name_of
-from onnxprune.rules import RULES, find_composite
+from onnxprune.rules import RULES, Composite, find_composite
 from onnxprune.scores import ALL, FloatArray
 from onnxprune.scores import Scores as Scores
 
@@ -62,8 +63,7 @@ logger = logging.getLogger(__name__)
 OnBatch = Callable[[int, int], None]
 
 FromSamples = Callable[[Mirror, npt.NDArray[Any], "Tensor", Mapping[str, int]], Trace]
-FromWeights = Callable[[FloatArray, np.random.Generator], FloatArray]
-
+FromWeights = Callable[[npt.NDArray[Any], np.random.Generator], FloatArray]
 
 FromGraph = Callable[[Graph, Filters], FloatArray | None]
 
@@ -84,7 +84,8 @@ NORMS = MappingProxyType({"layer-none": None, "layer-l1": 1, "layer-l2": 2, "lay
 class Criterion:
     """One way to value filters: from samples, from weights or from the graph, only one of them.
 
-    `sign` is one of `SIGNS`, `norm` one of `NORMS`; `variants` makes the criterion of a variant.
+    `sign` is one of `SIGNS`, `norm` one of `NORMS`; `variants` makes the criterion of a variant;
+    `composite` are the rules of relevance, where a filter's value is plain relevance.
     """
 
     from_samples: FromSamples | None = None
@@ -93,6 +94,7 @@ class Criterion:
     sign: str = "absolute"
     norm: str = "layer-l2"
     variants: Callable[[str], Criterion] | None = None
+    composite: Composite | None = None
 
     @property
     def needs_samples(self) -> bool:
@@ -101,8 +103,9 @@ class Criterion:
 
 
 def _lrp(rules: str) -> Criterion:
-    measure = partial(lrp, composite=find_composite(rules))
-    return Criterion(measure, norm="layer-none", variants=_lrp)
+    rule = find_composite(rules)
+    measure = partial(lrp, composite=rule)
+    return Criterion(measure, norm="layer-none", variants=_lrp, composite=rule)
 
 
 def _magnitude(order: str) -> Criterion:
@@ -158,8 +161,8 @@ def find_criterion(name: str | Callable[..., Any]) -> Criterion:
     if others and found.variants is not None:
         found = found.variants(",".join(others))
     for option in options:
-        found = replace(found, sign=option) if option in SIGNS else found
-        found = replace(found, norm=option) if option in NORMS else found
+        found = replace(found, sign=option, composite=None) if option in SIGNS else found
+        found = replace(found, norm=option, composite=None) if option in NORMS else found
     return found
 
 
@@ -169,7 +172,9 @@ def _own(function: Callable[..., Any], name: str) -> Criterion:
     if count == 4:
         return Criterion(function)
     if count == 2:
-        return Criterion(from_weights=function)
+        return Criterion(
+            from_weights=lambda weight, rng: function(weight.astype(np.float64, copy=False), rng)
+        )
     raise UnknownName(f"criterion '{name}': takes {count} arguments; expected {OWN}")
 
 
@@ -250,31 +255,40 @@ def _class_means(
     batch_size: int,
     on_batch: OnBatch | None,
 ) -> dict[str, FloatArray]:
-    """The mean of each filter's values over each class's samples. Shapes: `[classes, filters]`."""
+    """The mean of each filter's values over each class's samples. Shapes: `[classes, filters]`.
+
+    A sample with a label map counts alike for each class in it.
+    """
     assert chosen.from_samples is not None
     tensors = {filters.output: filters.axis for filters in groups.filters}
     sizes = {filters.output: filters.channels.size for filters in groups.filters}
-    count = np.bincount(data.y, minlength=len(data.classes))
-    if count.size > len(data.classes):
-        raise DataError(f"samples: label {count.size - 1}, but {len(data.classes)} class names")
+    highest = int(counted(data.y).max(initial=0))
+    if highest >= len(data.classes):
+        raise DataError(f"samples: label {highest}, but {len(data.classes)} class names")
+    shares = class_shares(data.y, len(data.classes))
+    count = shares.sum(0)
     sums = {name: np.zeros((len(data.classes), size)) for name, size in sizes.items()}
     done = 0
     for x, y in batches_of(mirror, data, batch_size):
-        padded = np.concatenate([y, np.repeat(y[-1:], len(x) - len(y))])
+        padded = np.concatenate([y, np.repeat(y[-1:], len(x) - len(y), axis=0)])
         labels = torch.from_numpy(padded).to(mirror.device)
         found = chosen.from_samples(mirror, x, labels, tensors)
+        shown = shares[done : done + len(y)]
+        rows, classes = np.nonzero(shown)
+        held = shown[rows, classes]
         for filters in groups.filters:
             if filters.output in found:
                 values = np.asarray(found[filters.output].detach().double().cpu())
                 _check_shape(values, (len(x), filters.channels.size), filters)
-                np.add.at(sums[filters.output], y, SIGNS[chosen.sign](values[: len(y)]))
+                weighed = SIGNS[chosen.sign](values[rows]) * held[:, None]
+                np.add.at(sums[filters.output], classes, weighed)
         done += len(y)
         if on_batch is not None:
             on_batch(done, len(data))
         if done == len(y):
             for name in sorted(tensors.keys() - found.keys()):
                 logger.warning("convolution output '%s' has no way to the output: scores 0", name)
-    return {name: total / np.maximum(count, 1)[:, None] for name, total in sums.items()}
+    return {name: total / np.where(count > 0, count, 1)[:, None] for name, total in sums.items()}
 
 
 def _check_shape(values: FloatArray, expected: tuple[int, ...], filters: Filters) -> None:

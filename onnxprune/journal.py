@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
-from onnxprune.channels import BoolArray
 from onnxprune.data import Data
 from onnxprune.errors import OutputError, RunDirectoryError
-from onnxprune.evaluate import Accuracy
 from onnxprune.files import make_folder, write_whole
+from onnxprune.metrics import Accuracy
 from onnxprune.plan import Plan
 from onnxprune.report import write_page
 from onnxprune.settings import Settings
@@ -34,6 +33,9 @@ from onnxprune.task import State
 
 CONFIG, JOURNAL, PLAN = "config.json", "journal.jsonl", "plan.json"
 MODEL, REPORT, PAGE = "pruned.onnx", "report.json", "report.html"
+
+COUNTS = ("correct", "total", "probability", "seen")
+"""What an accuracy is made of; the last only where it is not the second."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class RunDirectory:
         settings: Settings,
         model: ModelProto,
         data: Data | None,
+        unlabelled: Data | None = None,
         *,
         resume: bool,
     ) -> RunDirectory:
@@ -69,7 +72,7 @@ class RunDirectory:
                 raise RunDirectoryError("resume: which run? give its --run-dir")
             return cls(None)
         path = Path(path)
-        config = _config(settings, model, data)
+        config = _config(settings, model, data, unlabelled)
         if (path / JOURNAL).exists() and not resume:
             raise RunDirectoryError(
                 f"{path}: holds a run already; give --resume to continue it, or another --run-dir"
@@ -141,15 +144,21 @@ class RunDirectory:
         os.truncate(self.path / JOURNAL, size)
 
 
-def _config(settings: Settings, model: ModelProto, data: Data | None) -> dict[str, Any]:
-    samples = None
-    if data is not None:
-        samples = hashlib.sha256(np.ascontiguousarray(data.x).tobytes() + data.y.tobytes())
+def _config(
+    settings: Settings, model: ModelProto, data: Data | None, unlabelled: Data | None
+) -> dict[str, Any]:
     return {
         "settings": settings.to_json(),
         "model_sha256": digest(model),
-        "data_sha256": samples.hexdigest() if samples is not None else None,
+        "data_sha256": _digest(data),
+        "unlabelled_sha256": _digest(unlabelled),
     }
+
+
+def _digest(data: Data | None) -> str | None:
+    if data is None:
+        return None
+    return hashlib.sha256(np.ascontiguousarray(data.x).tobytes() + data.y.tobytes()).hexdigest()
 
 
 def _compare(path: Path, config: Mapping[str, Any]) -> None:
@@ -165,7 +174,8 @@ def _compare(path: Path, config: Mapping[str, Any]) -> None:
         return
     old, new = held.get("settings", {}), now["settings"]
     differ = [name for name in new if old.get(name) != new[name]]
-    differ += [key for key in ("model_sha256", "data_sha256") if held.get(key) != now[key]]
+    digests = [key for key in now if key.endswith("_sha256")]
+    differ += [key for key in digests if held.get(key) != now[key]]
     raise RunDirectoryError(
         f"{path}: was made with other {', '.join(differ)}; resume with the same, or give another "
         f"--run-dir"
@@ -176,43 +186,24 @@ def _line(state: State) -> dict[str, Any]:
     accuracy = state.accuracy
     counts = None
     if isinstance(accuracy, Accuracy):
-        counts = {
-            name: getattr(accuracy, name).tolist() for name in ("correct", "total", "probability")
-        }
+        held = {name: getattr(accuracy, name) for name in COUNTS}
+        counts = {name: count.tolist() for name, count in held.items() if count is not None}
     return {
         "channels": len(state.dead),
         "dead": np.flatnonzero(state.dead).tolist(),
         "size": state.size,
         "accuracy": counts,
-        "ranked": None if state.ranked is None else np.flatnonzero(state.ranked).tolist(),
-        "class_weights": None if state.class_weights is None else state.class_weights.tolist(),
-        "exchange": None if state.exchange is None else state.exchange.tolist(),
-        "due": state.due,
         "stopped": state.stopped,
     }
 
 
 def _state(line: Mapping[str, Any]) -> State:
-    def flags(indices: list[int] | None) -> BoolArray | None:
-        if indices is None:
-            return None
-        found = np.zeros(line["channels"], np.bool_)
-        found[indices] = True
-        return found
-
-    def array(values: list[float] | None) -> Any:
-        return None if values is None else np.array(values, np.float64)
-
+    dead = np.zeros(line["channels"], np.bool_)
+    dead[line["dead"]] = True
     counts = line["accuracy"]
-    dead = flags(line["dead"])
-    assert dead is not None
     return State(
         dead,
         line["size"],
         None if counts is None else Accuracy(**{k: np.array(v) for k, v in counts.items()}),
-        flags(line["ranked"]),
-        array(line["class_weights"]),
-        array(line["exchange"]),
-        line["due"],
         line["stopped"],
     )

@@ -2,7 +2,7 @@
 
 One loop: each node's forward is called with its inputs and attributes. There are no modules, no
 tracing and no canonizers: a residual sum is a node like any other. `trace` keeps every tensor for
-those who walk the nodes backwards; `resume` recomputes only what follows a changed tensor.
+those who walk the nodes backwards.
 """
 
 from __future__ import annotations
@@ -92,18 +92,6 @@ class Mirror:
         for step in self.steps:
             self.execute(step, env)
         return env
-
-    def resume(self, env: Mapping[str, Tensor], changed: Mapping[str, Tensor]) -> Tensor:
-        """Return the first output when some tensors of a trace are replaced by others.
-
-        Only the nodes after them run again.
-        """
-        fresh = dict(changed)
-        for node, op in self.steps:
-            if any(name in fresh for name in node.inputs) and node.outputs[0] not in changed:
-                merged = {name: fresh.get(name, env.get(name)) for name in node.inputs}
-                self.execute((node, op), merged, fresh)
-        return fresh.get(self.graph.outputs[0], env[self.graph.outputs[0]])
 
     def arguments(self, step: Step, env: Mapping[str, Any]) -> list[Any]:
         """Return the inputs of a node as its forward takes them."""

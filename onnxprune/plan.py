@@ -215,22 +215,48 @@ def share_removed(groups: ChannelGroups, dead: BoolArray) -> float:
 
 
 @dataclass
+class Room:
+    """What may still go: `free` channels, so many of each group (`left`) and axis (`spare`)."""
+
+    free: BoolArray
+    left: list[float]
+    spare: list[int]
+    picker: Picker
+
+    def take(self, channel: int) -> None:
+        """Let a channel go, and all that may not follow it stay."""
+        groups = self.picker.groups
+        self.free[channel] = False
+        group = int(groups.group[channel])
+        self.left[group] -= 1
+        if self.left[group] < 1:
+            self.free[groups.group == group] = False
+        for axis in self.picker.axes_of(channel):
+            self.spare[axis] -= 1
+            if self.spare[axis] <= 0:
+                self.free[groups.axes[axis]] = False
+
+
+@dataclass
 class Picker:
     """Chooses channels from a ranking, never against the limits.
 
-    `left[a]` counts the channels left on axis a; an axis never falls under `min_channels`.
+    An axis never falls under `min_channels`.
     """
 
     groups: ChannelGroups
     limits: Limits
-    _members: list[list[int]] = field(init=False)
+    _members: list[int] = field(init=False)
+    _ends: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         """Index which axes each channel is on."""
-        self._members = [[] for _ in range(len(self.groups))]
-        for index, channels in enumerate(self.groups.axes):
-            for channel in channels.tolist():
-                self._members[channel].append(index)
+        axes = self.groups.axes
+        owners = np.concatenate(axes or [np.empty(0, np.int64)])
+        members = np.repeat(np.arange(len(axes)), [channels.size for channels in axes])
+        self._members = members[np.argsort(owners, kind="stable")].tolist()
+        counts = np.bincount(owners, minlength=len(self.groups))
+        self._ends = [0, *np.cumsum(counts).tolist()]
         self.allowed = self.limits.allowed(self.groups)
         self._rounding = Rounding(self.groups, self.limits.round_to)
 
@@ -239,29 +265,40 @@ class Picker:
     ) -> IntArray:
         """Return the channels of `order` that may go one after another, after the `dead` ones.
 
-        `layer_share` caps what goes from each group, as a share of what it has left.
-        Shapes: order `[n]`, dead `[channels]` -> `[m]`, m <= n.
+        `layer_share` as in `room`. Shapes: order `[n]`, dead `[channels]` -> `[m]`, m <= n.
         """
-        groups = self.groups
-        left = [int(c.size - dead[c].sum()) for c in groups.axes]
-        whole = np.bincount(groups.group, minlength=len(groups.names))
-        gone = np.bincount(groups.group[dead], minlength=len(groups.names))
+        room = self.room(dead, layer_share)
+        chosen = []
+        for channel in order[room.free[order]].tolist():
+            if room.free[channel]:
+                room.take(channel)
+                chosen.append(channel)
+        return np.array(chosen, np.int64)
+
+    def room(self, dead: BoolArray, layer_share: float | None = None) -> Room:
+        """Return what may go after the `dead` channels.
+
+        `layer_share` caps what goes from each group, as a share of what it has left.
+        Shapes: dead `[channels]`.
+        """
+        group = self.groups.group
+        whole = np.bincount(group, minlength=len(self.groups.names))
+        gone = np.bincount(group[dead], minlength=len(self.groups.names))
         cap = np.floor(self.limits.max_layer_rate * whole + 1e-9) - gone
         if layer_share is not None:
             least = self.limits.round_to
             cap = np.minimum(cap, np.maximum(np.floor(layer_share * (whole - gone)), least))
-        chosen = []
-        # Lists: one number at a time, they are several times faster than arrays.
-        room, group_of, may_go = cap.tolist(), groups.group.tolist(), self.allowed & ~dead
-        for channel in order[may_go[order]].tolist():
-            group, axes = group_of[channel], self._members[channel]
-            if room[group] < 1 or any(left[a] <= self.limits.min_channels for a in axes):
-                continue
-            room[group] -= 1
-            for axis in axes:
-                left[axis] -= 1
-            chosen.append(channel)
-        return np.array(chosen, np.int64)
+        axes = self.groups.axes
+        spare = [int(c.size - dead[c].sum()) - self.limits.min_channels for c in axes]
+        free = self.allowed & ~dead & (cap[group] >= 1)
+        for channels, count in zip(axes, spare, strict=True):
+            if count <= 0:
+                free[channels] = False
+        return Room(free, cap.tolist(), spare, self)
+
+    def axes_of(self, channel: int) -> list[int]:
+        """Return the axes that a channel is on."""
+        return self._members[self._ends[channel] : self._ends[channel + 1]]
 
     def remove(self, chosen: IntArray, dead: BoolArray) -> BoolArray:
         """Return what is gone after the `dead` channels when `chosen` go, too, rounded.

@@ -152,10 +152,13 @@ def share(
     outputs: Sequence[Tensor],
     relevances: Sequence[Tensor],
     epsilon: float = EPSILON,
+    *,
+    again: bool = False,
 ) -> list[Tensor]:
     """Return the relevance of each input in proportion to its contribution: the epsilon rule.
 
-    `outputs` were computed from `inputs` under autograd. What a constant contributed is lost.
+    `outputs` were computed from `inputs` under autograd, which `again` leaves as it is. What a
+    constant contributed is lost.
     Shapes: relevances as outputs -> as inputs.
     Source: Bach et al. 2015, eq. 58 (epsilon).
     """
@@ -164,7 +167,8 @@ def share(
             _divide(r.to(z.dtype), stabilise(z, epsilon))
             for r, z in zip(relevances, outputs, strict=True)
         ]
-    return [x.detach() * g for x, g in zip(inputs, pull(inputs, outputs, shares), strict=True)]
+    pulled = pull(inputs, outputs, shares, again=again)
+    return [x.detach() * g for x, g in zip(inputs, pulled, strict=True)]
 
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:
@@ -173,10 +177,17 @@ def _divide(a: Tensor, b: Tensor) -> Tensor:
 
 
 def pull(
-    inputs: Sequence[Tensor], outputs: Sequence[Tensor], values: Sequence[Tensor]
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    values: Sequence[Tensor],
+    *,
+    again: bool = False,
 ) -> list[Tensor]:
-    """Return `values` of the outputs carried back to the inputs along the gradient."""
-    found = torch.autograd.grad(outputs, inputs, values, allow_unused=True)
+    """Return `values` of the outputs carried back to the inputs along the gradient.
+
+    `again` keeps what autograd holds, for another walk.
+    """
+    found = torch.autograd.grad(outputs, inputs, values, allow_unused=True, retain_graph=again)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
 
 

@@ -17,6 +17,7 @@ from onnx import ModelProto
 
 from onnxprune.channels import BoolArray, ChannelGroups
 from onnxprune.cost import Costs, find_costs
+from onnxprune.damage import Damage
 from onnxprune.graph import Graph
 from onnxprune.plan import Floor, Limits, Picker, Target
 from onnxprune.reach import Clock, Reach
@@ -48,11 +49,6 @@ class Measured(Protocol):
         """The same of the mean probability of the true class."""
         ...
 
-    @property
-    def soft_per_class(self) -> FloatArray:
-        """Mean probability of the true class. Shapes: `[classes]`."""
-        ...
-
     def to_json(self) -> dict[str, Any]:
         """Return mean, harmonic and per_class."""
         ...
@@ -62,24 +58,18 @@ class Measured(Protocol):
 class State:
     """A net on the way down, and what its controller remembers.
 
-    `dead` are the channels that are gone, `size` the next step as a share of removable filters,
-    `ranked` the channels that were gone when the ranking was made, under `class_weights`, with
-    `exchange[group]` the worth of a unit of relevance; `due` asks for a new ranking. `accuracy` is
-    what was measured on the reference samples, if anything was.
+    `dead` are the channels that are gone, `size` the next step as a share of what is left,
+    `accuracy` what was measured on the reference samples, if anything was.
     """
 
     dead: BoolArray
-    size: float = STRIDE
+    size: float = 1.0
     accuracy: Measured | None = None
-    ranked: BoolArray | None = None
-    class_weights: FloatArray | None = None
-    exchange: FloatArray | None = None
-    due: bool = True
     stopped: str = ""
 
 
-Rank = Callable[[Graph, ChannelGroups, FloatArray | None], FloatArray]
-Probe = Callable[[Graph, ChannelGroups, list[BoolArray], FloatArray], FloatArray]
+Rank = Callable[[Graph, ChannelGroups], FloatArray]
+MeasureDamage = Callable[[Graph, ChannelGroups], Damage]
 Evaluate = Callable[[ModelProto], Measured]
 Compensate = Callable[[ModelProto, BoolArray], ModelProto]
 
@@ -88,9 +78,9 @@ Compensate = Callable[[ModelProto, BoolArray], ModelProto]
 class Task:
     """One search: the graph, what is asked for, and how things are ranked and measured.
 
-    `rank(graph, groups, class_weights)` scores the channels of a (pruned) graph; `probe` measures
-    the damage of sets of channels; `evaluate` runs a model; `compensate` corrects a pruned model;
-    `clock` measures a model's latency in ms.
+    `rank(graph, groups)` scores the channels of a (pruned) graph; `damage` measures what sets of
+    them do; `evaluate` runs a model; `compensate` corrects a pruned model; `clock` measures a
+    model's latency in ms.
     With `ranks_once` the ranking of the unpruned net holds to the end: that of a net whose weights
     were re-fitted on the same few samples is a worse guide (docs/method.md).
     """
@@ -99,7 +89,7 @@ class Task:
     groups: ChannelGroups
     rank: Rank
     evaluate: Evaluate | None = None
-    probe: Probe | None = None
+    damage: MeasureDamage | None = None
     compensate: Compensate | None = None
     target: Target = field(default_factory=Target)
     floor: Floor = field(default_factory=Floor)
@@ -168,12 +158,41 @@ class Task:
         net = Graph(self.build(dead), input_shapes=self.graph.input_shapes)
         return net, self.groups.without(dead)
 
-    def scores(self, dead: BoolArray, weights: FloatArray | None) -> FloatArray:
-        """Return the scores of the net without `dead`; channels that are gone score infinity."""
-        scores = np.full(len(self.groups), np.inf)
-        graph, groups = self.view(dead)
-        scores[~dead] = self.rank(graph, groups, weights)
-        return scores
+    def scores(self, dead: BoolArray) -> FloatArray:
+        """Return the scores of the net without `dead`; channels that are gone score infinity.
+
+        The last ones are remembered.
+        """
+        return self._remember(dead, lambda: self.rank(*self.view(dead)))
+
+    def order(self, dead: BoolArray, share: float, layer_share: float) -> FloatArray:
+        """Return the place of each channel in the order of least damage, after the `dead` ones.
+
+        The order is that of a step of a share of the filters left. The last one is remembered.
+        """
+
+        def places() -> FloatArray:
+            assert self.damage is not None
+            damage = self.damage(*self.view(dead))
+            alive = np.flatnonzero(~dead)
+            room = self.picker.room(dead, layer_share)
+            count = self.groups.filter_count[alive]
+            most = share * int(count[self.picker.allowed[alive]].sum())
+            order = damage.order(
+                count, lambda: room.free[alive], lambda c: room.take(alive[c]), most
+            )
+            return np.argsort(order, kind="stable").astype(np.float64)
+
+        return self._remember(dead, places)
+
+    def _remember(self, dead: BoolArray, rank: Callable[[], FloatArray]) -> FloatArray:
+        key = dead.tobytes()
+        if key not in self.rankings:
+            self.rankings.clear()
+            ranking = np.full(len(self.groups), np.inf)
+            ranking[~dead] = rank()
+            self.rankings[key] = ranking
+        return self.rankings[key]
 
     def step(
         self, ranking: FloatArray, dead: BoolArray, size: float, layer_share: float | None = None

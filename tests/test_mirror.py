@@ -116,43 +116,6 @@ def test_the_users_graph_is_not_changed_by_folding() -> None:
     assert proto.SerializeToString(deterministic=True) == before
 
 
-def test_resuming_from_a_changed_tensor_equals_running_all() -> None:
-    mirror = folded(Mirror(Graph(model(NORMED)), device="cpu"))
-    x = images(mirror.graph.model, 3)
-    trace = mirror.trace(x)
-    masked = trace["r"].clone()
-    masked[:, :3] = 0
-    env = mirror.start({"x": x})
-    for step in mirror.steps:
-        mirror.execute(step, env)
-        if "r" in step[0].outputs:
-            env["r"] = masked
-    assert torch.equal(mirror.resume(trace, {"r": masked}), env["z"])
-    both = {"r": masked, "n": torch.zeros_like(masked)}
-    assert torch.equal(mirror.resume(trace, both), env["z"])
-    assert not torch.equal(env["z"], trace["z"])
-
-
-def test_resuming_from_a_changed_constant_equals_a_model_that_has_it() -> None:
-    proto = model(NORMED)
-    mirror = Mirror(Graph(proto), device="cpu")
-    x = images(proto, 3)
-    weight = mirror.constants["w2"].clone()
-    weight[2] = 0
-    changed = onnx.ModelProto()
-    changed.CopyFrom(proto)
-    place = next(k for k, t in enumerate(proto.graph.initializer) if t.name == "w2")
-    changed.graph.initializer[place].CopyFrom(onnx.numpy_helper.from_array(weight.numpy(), "w2"))
-    found = mirror.resume(mirror.trace(x), {"w2": weight})
-    assert relative_error(found.numpy(), run(changed, x)[0]) < CLOSE
-
-
-def test_resuming_from_nothing_is_the_output() -> None:
-    mirror = Mirror(Graph(model(NORMED)), device="cpu")
-    trace = mirror.trace(images(mirror.graph.model, 1))
-    assert mirror.resume(trace, {}) is trace["z"]
-
-
 def test_several_outputs_come_by_name_and_the_first_is_the_result() -> None:
     text = """
     g (float[N,3,4,4] x) => (float[N,3,4,4] b, float[N,3,4,4] a) { a = Relu(x)  b = Neg(a) }

@@ -52,7 +52,7 @@ def task(target: Target, clock: Callable[[ModelProto], float] = width, round_to:
     return Task(
         NET,
         GROUPS,
-        rank=lambda graph, groups, weights: scores[: len(groups)],
+        rank=lambda graph, groups: scores[: len(groups)],
         target=target,
         limits=Limits(round_to=round_to),
         clock=clock,
