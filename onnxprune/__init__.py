@@ -19,11 +19,11 @@ if typing.TYPE_CHECKING:
     from onnxprune.data import Data as Data
     from onnxprune.data import load_data as load_data
     from onnxprune.errors import OnnxPruneError as OnnxPruneError
-    from onnxprune.evaluate import Accuracy as Accuracy
     from onnxprune.evaluate import Evaluator as Evaluator
     from onnxprune.graph import Graph as Graph
     from onnxprune.inspection import compare as compare
     from onnxprune.inspection import inspect as inspect
+    from onnxprune.metrics import Accuracy as Accuracy
     from onnxprune.plan import Floor as Floor
     from onnxprune.plan import Limits as Limits
     from onnxprune.plan import Plan as Plan
@@ -41,9 +41,10 @@ _MODULES = {
     "criteria": ("Scores", "score"),
     "data": ("Data", "load_data"),
     "errors": ("OnnxPruneError",),
-    "evaluate": ("Accuracy", "Evaluator"),
+    "evaluate": ("Evaluator",),
     "graph": ("Graph",),
     "inspection": ("compare", "inspect"),
+    "metrics": ("Accuracy",),
     "plan": ("Floor", "Limits", "Plan", "Target"),
     "run": ("Result", "apply", "prune"),
     "settings": ("Settings",),

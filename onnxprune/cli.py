@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from onnxprune import __version__, options
-from onnxprune.files import check_place, make_folder, write_whole
+from onnxprune.files import check_place, make_folder
 from onnxprune.options import example
 from onnxprune.program import Program, Progress, Screen, use_threads
 from onnxprune.settings import Settings
@@ -161,7 +161,8 @@ def _prune(
     resume: bool = False,
 ) -> Any:
     """Run a search with its progress on the screen, and print what it came to."""
-    from onnxprune.run import prune, summary
+    from onnxprune.outcome import summary
+    from onnxprune.run import prune
     from onnxprune.tables import before_after_table, step_line
 
     goal = settings.target.rate
@@ -220,6 +221,7 @@ def apply(screen: Screen, /, model: str, plan: str, output: str, masked: bool) -
     help="Test samples, best unseen in pruning: a folder, .npz or module:function.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of tables.")
+@options.METRIC
 @options.LATENCY_BATCH
 @options.WORK
 @click.pass_obj
@@ -283,6 +285,7 @@ def _compare(
     help="Folder for curve.json, curve.svg and curve.png.",
 )
 @options.UNLABELLED
+@options.METRIC
 @options.LIMITS
 @options.WORK
 @click.pass_obj
@@ -302,7 +305,7 @@ def curve(
     that share of the best there could be.
     """
     use_threads(settings["threads"])
-    from onnxprune.curve import draw_curve, parse_method
+    from onnxprune.curve import draw_curve, parse_method, write_curves
     from onnxprune.plots import write_curve_plot
     from onnxprune.storage import load_model
     from onnxprune.tables import curve_table
@@ -316,9 +319,9 @@ def curve(
         with screen.progress(method) as progress:
             drawn = draw_curve(proto, data, test, method, asked, on_point=_point_shower(progress))
         found[method] = drawn.to_json()
-        write_whole(folder / "curve.json", json.dumps({"methods": found}, indent=2) + "\n")
+        write_curves(found, asked.metric, folder / "curve.json")
     for name in ("curve.svg", "curve.png"):
-        write_curve_plot(found, folder / name)
+        write_curve_plot(found, folder / name, asked.metric)
     screen.print(curve_table(found))
     screen.say(f"curves: {folder / 'curve.svg'}")
 

@@ -6,9 +6,11 @@ draw the curve. A method is written `control/criterion` or `control/criterion/co
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from onnx import ModelProto
 from onnxprune.data import Data, Source
 from onnxprune.errors import UnknownName
 from onnxprune.evaluate import Evaluator
+from onnxprune.files import write_whole
 from onnxprune.plan import Floor, Target, share_removed
 from onnxprune.run import make_task, open_model
 from onnxprune.search import CONTROLLERS, search
@@ -50,6 +53,15 @@ class Curve:
             "seconds": self.seconds,
             "evaluations": self.evaluations,
         }
+
+
+def write_curves(methods: Mapping[str, Any], metric: str, path: Path) -> None:
+    """Write what each method reached, as `Curve.to_json` gives it, and what was measured.
+
+    Raises: OutputError when the place is not writable.
+    """
+    content = {"metric": metric, "methods": methods}
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def area(rate: list[float], accuracy: list[float]) -> float:
@@ -98,7 +110,9 @@ def draw_curve(
     graph, samples = open_model(model, data, settings)
     _, unseen = open_model(model, test, replace(settings, per_class=None))
     assert isinstance(samples, Data) and isinstance(unseen, Data)
-    judge = Evaluator(unseen, device=settings.device, threads=settings.threads)
+    judge = Evaluator(
+        unseen, metric=settings.metric, device=settings.device, threads=settings.threads
+    )
     task = make_task(graph, samples, settings)
     task.stride = STRIDE
     curve = Curve()

@@ -2,399 +2,139 @@
 
 A search evaluates hundreds of candidates on the same samples, so the samples are decoded, cast and
 bound once (`Evaluator`), and a candidate costs one session and its forward passes, nothing else.
-Results are counts per class (`Accuracy`): shards of the samples add up, and the harmonic mean of
-the class accuracies, 0 as soon as one class is never right, shows what the mean hides.
+Results are scores per class (`onnxprune.metrics`): the harmonic mean of these, 0 as soon as one
+class is never right, shows what the mean hides.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
-import logging
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterator
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
-from onnxprune.errors import DataError, InvalidModel, MissingPackage
-from onnxprune.storage import session_source
+from onnxprune.errors import DataError, InvalidModel
+from onnxprune.label_maps import class_axis
+from onnxprune.metrics import Accuracy, Function, find_metric, predict
+from onnxprune.runtime import Model, Network
 
 if TYPE_CHECKING:
-    from onnxprune.data import Data, IntArray
-
-logger = logging.getLogger(__name__)
-
-FloatArray: TypeAlias = npt.NDArray[np.float64]
-Model: TypeAlias = onnx.ModelProto | str | Path
-
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-
-EXACT = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
-"""CUDA as CPU computes: no TF32, whose 10-bit products move a logit by 1e-3; and no search for the
-fastest convolution, which would cost more than it saves on the few samples of a candidate."""
+    from onnxprune.data import Data
 
 RESIDENT_BYTES = 4 << 30
 """Samples up to this size stay on the GPU; more are sent batch by batch, to leave room to run."""
-
-PROBABILITY_TOLERANCE = 1e-3
-"""Rows that sum to 1 this closely are probabilities already: float16 rounds 1,000 of them so."""
-
-DTYPES: dict[str, np.dtype[Any]] = {
-    "tensor(float)": np.dtype("float32"),
-    "tensor(double)": np.dtype("float64"),
-    "tensor(float16)": np.dtype("float16"),
-    "tensor(uint8)": np.dtype("uint8"),
-}
-"""What an image may come as, under onnxruntime's names."""
-
-
-@dataclass(frozen=True, eq=False)
-class Accuracy:
-    """How often each class is right; classes without samples count in no mean.
-
-    Shapes: all `[classes]`.
-    Units: `correct` and `total` are counts; `probability` sums that of the true class.
-    """
-
-    correct: FloatArray
-    total: FloatArray
-    probability: FloatArray
-
-    @classmethod
-    def from_logits(cls, logits: npt.NDArray[Any], labels: IntArray) -> Accuracy:
-        """Count per class; rows that are probabilities already are taken as they are.
-
-        Shapes: logits `[n, classes]`, labels `[n]`.
-        Raises: DataError, when a label is none of the model's classes.
-        """
-        classes = logits.shape[1]
-        outside = labels[(labels < 0) | (labels >= classes)]
-        if outside.size:
-            raise DataError(
-                f"samples: label {outside[0]}, expected 0 to {classes - 1} as the model has "
-                f"{classes} classes; name class folders by the model's class numbers"
-            )
-        true = _probabilities(logits)[np.arange(len(labels)), labels]
-        right = logits.argmax(axis=1) == labels
-
-        def count(weights: npt.NDArray[Any] | None = None) -> FloatArray:
-            return np.asarray(np.bincount(labels, weights, classes), np.float64)
-
-        return cls(correct=count(right), total=count(), probability=count(true))
-
-    def __add__(self, other: Accuracy) -> Accuracy:
-        if self.total.shape != other.total.shape:
-            found = f"{len(self.total)} and {len(other.total)} classes"
-            raise DataError(
-                f"accuracies of {found} do not add up; evaluate one model on all shards"
-            )
-        return Accuracy(
-            self.correct + other.correct,
-            self.total + other.total,
-            self.probability + other.probability,
-        )
-
-    @property
-    def per_class(self) -> FloatArray:
-        """Accuracy of each class, NaN without samples."""
-        with np.errstate(invalid="ignore"):
-            return self.correct / self.total
-
-    @property
-    def soft_per_class(self) -> FloatArray:
-        """Mean probability of the true class, NaN without samples."""
-        with np.errstate(invalid="ignore"):
-            return self.probability / self.total
-
-    @property
-    def mean(self) -> float:
-        """Mean of the class accuracies."""
-        return _power_mean(self.per_class, 1)
-
-    @property
-    def harmonic(self) -> float:
-        """Harmonic mean of the class accuracies, 0 when a class is never right."""
-        return _power_mean(self.per_class, -1)
-
-    @property
-    def soft_mean(self) -> float:
-        """Mean of the classes' mean probabilities."""
-        return _power_mean(self.soft_per_class, 1)
-
-    @property
-    def soft_harmonic(self) -> float:
-        """Harmonic mean of the classes' mean probabilities; it never saturates at 1."""
-        return _power_mean(self.soft_per_class, -1)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what a report holds, with None for a class without samples."""
-        per_class = [None if np.isnan(share) else float(share) for share in self.per_class]
-        return {"mean": self.mean, "harmonic": self.harmonic, "per_class": per_class}
-
-
-def session(model: Model, *, device: str = "auto", threads: int = 0, exact: bool = True) -> Any:
-    """Start an `onnxruntime.InferenceSession` on `auto`, `cpu` or `cuda`.
-
-    `auto` is CUDA where onnxruntime offers it and it starts, else CPU. `threads` 0 is all cores.
-    `exact` asks for deterministic kernels and for `EXACT` on CUDA; without it a session runs as a
-    user's would.
-
-    Raises: InvalidModel, when onnxruntime refuses the model; MissingPackage, without onnxruntime,
-        or when `cuda` is asked for and is not there.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device {device!r}, expected auto, cpu or cuda")
-    runtime = _onnxruntime()
-    offered = CUDA in runtime.get_available_providers()
-    if device == "cuda" and not offered:
-        raise MissingPackage(
-            "device 'cuda': this onnxruntime has no CUDA; in place of onnxruntime, "
-            'pip install "onnxprune[gpu]"'
-        )
-    if device == "cpu" or not offered:
-        return _start(runtime, model, [CPU], threads, exact)
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints which libraries it cannot find
-        getattr(runtime, "preload_dlls", lambda: None)()
-    reason = "onnxruntime left it out"
-    try:
-        cuda = _start(runtime, model, [(CUDA, EXACT if exact else {}), CPU], threads, exact)
-        if CUDA in cuda.get_providers():
-            return cuda
-    except InvalidModel as error:
-        reason = str(error)
-    started = _start(runtime, model, [CPU], threads, exact)  # raises if the model is to blame
-    if device == "cuda":
-        raise MissingPackage(f"device 'cuda' does not start ({reason}); use cpu or repair CUDA")
-    logger.warning("CUDA does not start (%s): running on the CPU", reason)
-    return started
-
-
-def _onnxruntime() -> Any:
-    """Import onnxruntime, which only measuring needs."""
-    how = 'pip install "onnxprune[cpu]" or "onnxprune[gpu]"'
-    try:
-        runtime = importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise MissingPackage(f"running a model needs onnxruntime; {how}") from error
-    if not hasattr(runtime, "InferenceSession"):  # what removing one of the two builds leaves
-        raise MissingPackage(f"onnxruntime is broken, remove both of its builds, then {how}")
-    return runtime
-
-
-def _start(runtime: Any, model: Model, providers: list[Any], threads: int, exact: bool) -> Any:
-    """Start a session on these providers, no others."""
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    options.use_deterministic_compute = exact
-    try:
-        with session_source(model) as source:
-            return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
-    except Exception as error:  # onnxruntime's errors have no root of their own
-        raise InvalidModel(f"{_name(model)}: onnxruntime refuses it: {_reason(error)}") from error
-
-
-def _name(model: Model) -> str:
-    """Name a model in an error."""
-    return f"model {model.graph.name!r}" if isinstance(model, onnx.ModelProto) else str(model)
-
-
-def _reason(error: Exception) -> str:
-    """Shorten onnxruntime's message to the first line of what it says."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line.split(" : ", 3)[-1] if line.startswith("[ONNXRuntimeError]") else line
-
-
-class _Classifier:
-    """A session whose one input and first output are bound."""
-
-    def __init__(self, model: Model, device: str, threads: int, *, exact: bool) -> None:
-        self.name = _name(model)
-        self.session = session(model, device=device, threads=threads, exact=exact)
-        self.binding = self.session.io_binding()
-        self.place = "cuda" if CUDA in self.session.get_providers() else "cpu"
-        inputs = self.session.get_inputs()
-        if len(inputs) != 1:
-            names = ", ".join(one.name for one in inputs) or "none"
-            raise InvalidModel(
-                f"{self.name}: {len(inputs)} inputs ({names}), expected the image only; "
-                "make the others constants"
-            )
-        self.input, self.output = inputs[0].name, self.session.get_outputs()[0].name
-        if inputs[0].type not in DTYPES:
-            raise InvalidModel(
-                f"{self.name}: input {self.input!r} is {inputs[0].type}, expected one of "
-                f"{', '.join(DTYPES)}"
-            )
-        self.dtype = DTYPES[inputs[0].type]
-        sizes = [size if isinstance(size, int) else None for size in inputs[0].shape]
-        self.batch: int | None = sizes[0] if sizes else None
-        self.shape: tuple[int | None, ...] | None = tuple(sizes[1:]) if sizes else None
-
-    def fitted(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Cast samples to what the model takes, without a copy where they are that already.
-
-        Raises: DataError, when a shape or a value does not fit.
-        """
-        found = x.shape[1:]
-        want = found if self.shape is None else self.shape
-        pairs = zip(want, found, strict=False)
-        if len(want) != len(found) or any(size not in (None, has) for size, has in pairs):
-            raise DataError(
-                f"{self.name}: takes samples of {list(want)}, these are {list(found)}; "
-                "load them in that shape"
-            )
-        with np.errstate(over="ignore", invalid="ignore"):
-            cast = np.ascontiguousarray(x, self.dtype)
-        exact = np.array_equal(cast, x) if self.dtype.kind in "iu" else np.isfinite(cast).all()
-        if not exact:
-            raise DataError(
-                f"{self.name}: takes {self.dtype}, which cannot hold all values of these samples "
-                f"({x.dtype}); scale, round or clean them"
-            )
-        return cast
-
-    def bind(self, batch: npt.NDArray[Any], place: str) -> Any:
-        """Put one batch where the session reads it; on the CPU it is not copied."""
-        return _onnxruntime().OrtValue.ortvalue_from_numpy(batch, place, 0)
-
-    def run(self, batch: Any) -> npt.NDArray[Any]:
-        """Run one bound batch and fetch the first output as it comes."""
-        self.binding.bind_ortvalue_input(self.input, batch)
-        self.binding.bind_output(self.output)  # anew: the last batch may have another size
-        try:
-            self.session.run_with_iobinding(self.binding)
-        except Exception as error:  # as in _start
-            raise InvalidModel(
-                f"{self.name}: fails on a batch {batch.shape()}: {_reason(error)}"
-            ) from error
-        return np.asarray(self.binding.get_outputs()[0].numpy())
-
-    def logits(self, batch: Any) -> npt.NDArray[Any]:
-        """Run one bound batch and check that the output is a classification.
-
-        Shapes: `[b, ...]` -> `[b, classes]`.
-        """
-        rows = self.run(batch)
-        found = list(rows.shape)
-        while rows.ndim > 2 and rows.shape[-1] == 1:
-            rows = rows[..., 0]
-        samples = batch.shape()[0]
-        if rows.ndim != 2 or rows.shape[0] != samples or rows.dtype.kind != "f" or not rows.size:
-            raise InvalidModel(
-                f"{self.name}: output {self.output!r} is {rows.dtype} {found}, expected "
-                f"floats [{samples}, classes]; make the class scores the first output"
-            )
-        if not np.isfinite(rows.max(axis=1)).all():  # a single -inf is a score, too
-            raise InvalidModel(f"{self.name}: output {self.output!r} holds NaN or infinity")
-        return rows
 
 
 class Evaluator:
     """Measures models on the same samples; the batches are cast and bound once, then reused."""
 
     def __init__(
-        self, data: Data, *, device: str = "auto", threads: int = 0, batch_size: int = 64
+        self,
+        data: Data,
+        *,
+        metric: str | Function = "top-1",
+        device: str = "auto",
+        threads: int = 0,
+        batch_size: int = 64,
     ) -> None:
         if not len(data):
             raise DataError("samples: none to evaluate on")
         self.data = data
+        self.metric = find_metric(metric)
         self._device, self._threads, self._batch_size = device, threads, batch_size
         self._bound: dict[tuple[Any, ...], list[Any]] = {}
 
     def __call__(self, model: Model) -> Accuracy:
-        """Count what the model gets right.
+        """Measure what the model gets right; label maps are resized to its output.
 
-        Raises: InvalidModel, when it is no image classifier; DataError, when samples do not fit.
+        Raises: InvalidModel, when its output is not what the labels ask for; DataError, when
+        samples do not fit, or a metric of one's own fails.
         """
-        return Accuracy.from_logits(self.logits(model), self.data.y)
+        return self._measure(self._run(model))
 
-    def logits(self, model: Model) -> npt.NDArray[Any]:
-        """Run the model on all samples.
+    def judge(self, model: Model) -> tuple[Accuracy, npt.NDArray[Any]]:
+        """Measure, and say into which class the model puts each sample, or pixel.
 
-        Shapes: `[n, classes]`.
+        Shapes: `[n]` or `[n, H, W]`.
         """
-        net = _Classifier(model, self._device, self._threads, exact=True)
+        classes = []
+
+        def noted() -> Iterator[npt.NDArray[Any]]:
+            for rows in self._run(model):
+                classes.append(predict(rows, self.data.y))
+                yield rows
+
+        return self._measure(noted()), np.concatenate(classes)
+
+    def outputs(self, model: Model) -> npt.NDArray[Any]:
+        """Run the model on all samples and return its first output.
+
+        Shapes: `[n, classes]`; where the samples have label maps `[n, classes, H, W]` or
+        `[n, H, W, classes]`; for a metric of one's own `[n, ...]`, whatever the model gives.
+        """
+        return np.concatenate(list(self._run(model)))
+
+    def _measure(self, outputs: Iterator[npt.NDArray[Any]]) -> Accuracy:
+        """Measure the output of all samples, in batches where it is maps, which may be many."""
+        targets = self.data.y
+        if targets.ndim == 1 or not self.metric.adds_up:
+            return self.metric(np.concatenate(list(outputs)), targets)
+        measured, start = [], 0
+        for rows in outputs:
+            measured.append(self.metric(rows, targets[start : start + len(rows)]))
+            start += len(rows)
+        return reduce(add, measured)
+
+    def _run(self, model: Model) -> Iterator[npt.NDArray[Any]]:
+        """Yield the checked output of each batch."""
+        net = Network(model, self._device, self._threads, exact=True)
         if net.place == "cpu":
             self._device = "cpu"  # a GPU that did not start is not asked again
-        return np.concatenate([net.logits(b) for b in self._batches(net)])[: len(self.data)]
+        left = len(self.data)
+        for batch in self._batches(net):
+            yield self._checked(net, net.run(batch), batch.shape()[0])[:left]
+            left -= batch.shape()[0]
 
-    def _batches(self, net: _Classifier) -> list[Any]:
+    def _checked(self, net: Network, rows: npt.NDArray[Any], samples: int) -> npt.NDArray[Any]:
+        """Refuse an output that the metric cannot read.
+
+        Shapes: `[b, classes, 1..]` -> `[b, classes]`, maps and those for a metric of one's own
+        as they are.
+        """
+        found, maps = list(rows.shape), self.data.y.ndim == 3
+        if not self.metric.adds_up:
+            expected, fits = "...", True
+        elif maps:
+            expected, fits = "classes, height, width", rows.ndim == 4
+        else:
+            while rows.ndim > 2 and rows.shape[-1] == 1:
+                rows = rows[..., 0]
+            expected, fits = "classes", rows.ndim == 2
+        fits = fits and rows.shape[:1] == (samples,) and rows.dtype.kind == "f" and rows.size > 0
+        if not fits:
+            how = "; or give label maps" if rows.ndim == 4 and not maps else ""
+            raise InvalidModel(
+                f"{net.name}: output {net.output!r} is {rows.dtype} {found}, expected floats "
+                f"[{samples}, {expected}]; make the class scores the first output{how}"
+            )
+        axis = class_axis(rows.shape, self.data.y.shape)
+        highest = rows.max(axis=axis) if self.metric.adds_up else rows  # one -inf is a score, too
+        if not np.isfinite(highest).all():
+            raise InvalidModel(f"{net.name}: output {net.output!r} holds NaN or infinity")
+        return rows
+
+    def _batches(self, net: Network) -> list[Any]:
         """Bind the samples in the form this model takes, unless they are already."""
         key = (net.shape, net.dtype, net.batch, net.place)
         if key not in self._bound:
             x = net.fitted(self.data.x)
             size = net.batch or self._batch_size
             batches = [x[start : start + size] for start in range(0, len(x), size)]
-            if net.batch:  # fill the last one by repeating it; `logits` drops the surplus
+            if net.batch:  # fill the last one by repeating it; `_run` drops the surplus
                 batches[-1] = np.resize(batches[-1], (size, *x.shape[1:]))
             place = net.place if x.nbytes <= RESIDENT_BYTES else "cpu"
             self._bound[key] = [net.bind(batch, place) for batch in batches]
         return self._bound[key]
-
-
-def latency(
-    model: Model,
-    *,
-    batch_size: int = 1,
-    device: str = "auto",
-    threads: int = 0,
-    repeats: int = 50,
-    patience: float = 5.0,
-    warmup: int = 5,
-    shape: Sequence[int] | None = None,
-) -> float:
-    """Time one batch of noise; a model whose batch is fixed is timed with that one.
-
-    Shapes: `shape` is one sample, needed only where the model leaves an axis open.
-    Units: ms, median of `repeats` after `warmup` runs, of fewer (not under 5) where those would
-    take more than `patience` seconds.
-    Raises: InvalidModel, when an axis is open and no shape is given, or as `session` does.
-    """
-    net = _Classifier(model, device, threads, exact=False)
-    sizes = net.shape if shape is None else tuple(shape)
-    if sizes is None or None in sizes:
-        raise InvalidModel(f"{net.name}: input {net.input!r} has open axes; pass shape=")
-    sample = [size for size in sizes if size is not None]
-    noise = np.random.default_rng(0).random((net.batch or batch_size, *sample))
-    batch = net.bind((noise * (127 if net.dtype.kind in "iu" else 1)).astype(net.dtype), net.place)
-    times = []
-    for _ in range(warmup + repeats):
-        start = time.perf_counter()
-        net.run(batch)
-        times.append(time.perf_counter() - start)
-        if len(times) >= warmup + 5 and sum(times[warmup:]) > patience:
-            break
-    return float(np.median(times[warmup:])) * 1e3
-
-
-def agreement(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    """Share of samples that two models put into the same class.
-
-    Shapes: both `[n, classes]`.
-    """
-    if a.shape != b.shape or not len(a):
-        found = f"{list(a.shape)} and {list(b.shape)}"
-        raise DataError(f"agreement: logits are {found}; run both models on the same samples")
-    return float(np.mean(a.argmax(axis=1) == b.argmax(axis=1)))
-
-
-def _probabilities(rows: npt.NDArray[Any]) -> FloatArray:
-    """Softmax, but of rows that are probabilities already; row by row, so that shards add up."""
-    x = rows.astype(np.float64)
-    done = (x >= 0).all(axis=1) & (np.abs(x.sum(axis=1) - 1) <= PROBABILITY_TOLERANCE)
-    e = np.exp(x - x.max(axis=1, keepdims=True))
-    return np.where(done[:, None], x, e / e.sum(axis=1, keepdims=True))
-
-
-def _power_mean(values: FloatArray, power: float) -> float:
-    """Mean over the classes with samples, 0 without any: 1 is arithmetic, -1 harmonic."""
-    seen = values[~np.isnan(values)]
-    with np.errstate(divide="ignore", over="ignore"):  # 1 / 0 is infinite, and 1 / that is 0
-        return float(np.mean(seen**power) ** (1 / power)) if seen.size else 0.0

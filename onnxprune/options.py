@@ -10,7 +10,7 @@ import click
 
 from onnxprune.compensate import METHODS
 from onnxprune.criteria import NAMES
-from onnxprune.data import PRESETS
+from onnxprune.images import PRESETS
 from onnxprune.plan import Limits
 from onnxprune.program import Screen
 from onnxprune.search import CONTROLLERS
@@ -153,6 +153,14 @@ CRITERION = click.option(
     help=f"What filters are ranked by: {', '.join(NAMES)}; see docs/method.md.",
 )
 
+METRIC = click.option(
+    "--metric",
+    default=Settings.metric,
+    show_default=True,
+    metavar="NAME",
+    help="What is measured of each class: top-1, top-5, mean-iou, or your own module:function.",
+)
+
 UNLABELLED = click.option(
     "--unlabelled",
     default=Settings.unlabelled,
@@ -178,6 +186,7 @@ METHOD = together(
         "auto is least-squares where there are samples.",
     ),
     UNLABELLED,
+    METRIC,
 )
 
 TARGET = together(

@@ -5,11 +5,27 @@ from __future__ import annotations
 import importlib
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import UnknownName
+
+
+@contextmanager
+def beside(text: str) -> Iterator[None]:
+    """Let a function's file import what lies beside it, and a module what lies in the folder.
+
+    As `python file.py` and `python -m package.module` do.
+    """
+    path = Path(text.rpartition(":")[0]).resolve()
+    folder = str(path.parent if path.suffix == ".py" else Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path[:] = [entry for entry in sys.path if entry is not folder]
 
 
 def find_function(text: str, expected: str) -> Callable[..., Any]:
@@ -20,17 +36,14 @@ def find_function(text: str, expected: str) -> Callable[..., Any]:
     """
     module, _, name = text.rpartition(":")
     path = Path(module).resolve()
-    is_file = path.suffix == ".py"
-    folder = str(path.parent if is_file else Path.cwd())
-    sys.path.insert(0, folder)  # as `python file.py` and `python -m package.module` do
     try:
-        names = runpy.run_path(str(path)) if is_file else vars(importlib.import_module(module))
+        with beside(text):
+            is_file = path.suffix == ".py"
+            names = runpy.run_path(str(path)) if is_file else vars(importlib.import_module(module))
         found = names[name]
     except Exception as error:  # the code is the user's: it may raise anything
-        line = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
-        raise UnknownName(f"{text}: cannot be imported ({line}); expected {expected}") from error
-    finally:
-        sys.path[:] = [entry for entry in sys.path if entry is not folder]
+        reason = first_line(error)
+        raise UnknownName(f"{text}: cannot be imported ({reason}); expected {expected}") from error
     if not callable(found):
         raise UnknownName(f"{text}: is {type(found).__name__}; expected {expected}")
     return found  # type: ignore[no-any-return]
@@ -45,3 +58,8 @@ def name_of(function: Callable[..., Any]) -> str:
     if module is None or not name.isidentifier():
         raise UnknownName(f"{name}: has no name to import it by; expected a function of a module")
     return f"{module}:{name}"
+
+
+def first_line(error: BaseException) -> str:
+    """Name an error of somebody else's code in one line."""
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]

@@ -15,6 +15,7 @@ from typing import Any
 
 from onnxprune.errors import RunDirectoryError
 from onnxprune.files import write_whole
+from onnxprune.metrics import caption
 
 SHOWN_CLASSES = 40
 """With more classes, only those that changed most are shown at once."""
@@ -106,6 +107,11 @@ class Run:
         return (_side(self.lines[0]), _side(self.lines[-1])) if self.lines else None
 
     @property
+    def metric(self) -> str:
+        """The name of what was measured of each class."""
+        return str(self.settings.get("metric", "top-1"))
+
+    @property
     def rate(self) -> float:
         """The share of the removable filters that is gone."""
         last = self.report or (self.lines[-1] if self.lines else {"rate": 0.0})
@@ -146,7 +152,7 @@ def page(run: Run) -> str:
     if run.sides is None:
         parts.append("<p>No step has been journalled yet: there is nothing to compare.</p>")
     else:
-        parts += [_tiles(*run.sides), _comparison(*run.sides)]
+        parts += [_tiles(run, *run.sides), _comparison(run, *run.sides)]
         parts += [_plot(run), _classes(run, *run.sides), _layers(run), _steps(run)]
     parts += [_settings(run), _foot(run)]
     title = f"onnxprune: {escape(run.name)}"
@@ -159,7 +165,7 @@ def page(run: Run) -> str:
     )
 
 
-def rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Row]:
+def rows(before: Mapping[str, Any], after: Mapping[str, Any], metric: str = "top-1") -> list[Row]:
     """Return the figures that both sides have, as a report holds them, to put in a table."""
     found = []
     for key, label in (("params", "Parameters"), ("macs", "MACs"), ("filters", "Filters")):
@@ -175,7 +181,7 @@ def rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Row]:
             texts = (f"{one:,.3g} {unit}", f"{other:,.3g} {unit}")
             found.append(Row(label, *texts, _relative(one, other)))
     if before.get("accuracy") and after.get("accuracy"):
-        for key, label in (("mean", "Mean accuracy"), ("harmonic", "Harmonic mean")):
+        for key, label in (("mean", f"Mean {caption(metric)}"), ("harmonic", "Harmonic mean")):
             one, other = before["accuracy"][key], after["accuracy"][key]
             change = f"{100 * (other - one):+.1f} points".replace("-", "\u2212")
             found.append(Row(label, percent(one), percent(other), change))
@@ -210,7 +216,10 @@ def _side(line: Mapping[str, Any]) -> dict[str, Any]:
     if line.get("accuracy") is None:
         return side
     counts = zip(line["accuracy"]["correct"], line["accuracy"]["total"], strict=True)
-    shares = [right / total if total else None for right, total in counts]
+    seen = line["accuracy"].get("seen", line["accuracy"]["total"])
+    shares = [
+        right / total if some else None for (right, total), some in zip(counts, seen, strict=True)
+    ]
     return side | {
         "accuracy": {"mean": line["mean"], "harmonic": line["harmonic"], "per_class": shares}
     }
@@ -245,14 +254,16 @@ def _inexact(nodes: Sequence[str]) -> str:
     return f" As allowed, it pruned through nodes whose result changes with that: {named}."
 
 
-def _tiles(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    shown = [row for row in rows(before, after) if row.label not in ("Filters", "Mean accuracy")]
+def _tiles(run: Run, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    left_out = ("Filters", f"Mean {caption(run.metric)}")
+    shown = [row for row in rows(before, after, run.metric) if row.label not in left_out]
     tiles = (f"<div><b>{row.change}</b><span>{row.label}</span></div>" for row in shown)
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
-def _comparison(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    body = [(row.label, row.before, row.after, row.change) for row in rows(before, after)]
+def _comparison(run: Run, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    shown = rows(before, after, run.metric)
+    body = [(row.label, row.before, row.after, row.change) for row in shown]
     return _section("Before and after", _table(("", "Before", "After", "Change"), body))
 
 
@@ -265,7 +276,9 @@ def _plot(run: Run) -> str:
     from onnxprune.plots import run_plot
 
     note = '<p class="muted">Measured on the reference samples, which the search has seen.</p>'
-    return _section("Accuracy over pruning rate", run_plot(run.points, run.floor) + note)
+    return _section(
+        "Accuracy over pruning rate", run_plot(run.points, run.floor, run.metric) + note
+    )
 
 
 def _classes(run: Run, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -280,13 +293,14 @@ def _classes(run: Run, before: Mapping[str, Any], after: Mapping[str, Any]) -> s
         for label, one, other in seen
     ]
     headings = ("Class", "Before", "After", "")
+    title = "Class accuracies" if run.metric == "top-1" else f"Class {caption(run.metric)}"
     if len(body) <= SHOWN_CLASSES:
-        return _section("Class accuracies", _table(headings, body))
+        return _section(title, _table(headings, body))
     order = sorted(range(len(seen)), key=lambda k: seen[k][2] - seen[k][1])
     first, rest = order[:SHOWN_CLASSES], sorted(order[SHOWN_CLASSES:])
     note = f'<p class="muted">The {len(first)} classes that lost most, of {len(seen)}.</p>'
     other = _details(f"The other {len(rest)} classes", _table(headings, [body[k] for k in rest]))
-    return _section("Class accuracies", note + _table(headings, [body[k] for k in first]) + other)
+    return _section(title, note + _table(headings, [body[k] for k in first]) + other)
 
 
 def _layers(run: Run) -> str:
@@ -339,7 +353,7 @@ def _foot(run: Run) -> str:
 
 
 def _section(title: str, body: str) -> str:
-    return f"<section>\n<h2>{title}</h2>\n{body}\n</section>"
+    return f"<section>\n<h2>{escape(title)}</h2>\n{body}\n</section>"
 
 
 def _details(title: str, body: str) -> str:

@@ -8,31 +8,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto
 
-from onnxprune import evaluate
-from onnxprune.channels import BoolArray, ChannelGroups, find_groups
-from onnxprune.cost import Cost
+from onnxprune.channels import ChannelGroups, find_groups
 from onnxprune.criteria import data_free, find_criterion, score
 from onnxprune.data import Data, Source, load_data
-from onnxprune.errors import DataError, UnreachableTarget
+from onnxprune.errors import DataError
+from onnxprune.evaluate import Evaluator
 from onnxprune.graph import Graph
 from onnxprune.journal import RunDirectory
-from onnxprune.plan import Floor, Plan, share_removed
+from onnxprune.outcome import clock, make_report, summary, unreachable
+from onnxprune.plan import Floor, Plan
 from onnxprune.search import CONTROLLERS, search
 from onnxprune.settings import AUTO, Settings
 from onnxprune.storage import Source as ModelSource
 from onnxprune.storage import load_model
 from onnxprune.surgery import mask
 from onnxprune.surgery import prune as cut
-from onnxprune.task import STRIDE, Measured, State, Task
+from onnxprune.task import STRIDE, State, Task
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +71,9 @@ def prune(
     graph, samples = open_model(proto, data, settings)
     settings = _complete(settings, samples)
     started = time.monotonic()
-    task = make_task(graph, samples, settings)
-    record = RunDirectory.open(run_dir, settings, proto, samples, resume=resume)
+    more = open_unlabelled(graph, samples, settings)
+    task = make_task(graph, samples, settings, more)
+    record = RunDirectory.open(run_dir, settings, proto, samples, more, resume=resume)
     last, spent = record.last()
     task.evaluations += spent.evaluations
     state = last
@@ -84,7 +84,7 @@ def prune(
             on_state(task, state)
     assert state is not None
     if state.stopped == "limits" and task.target:
-        raise _unreachable(task, state)
+        raise unreachable(task, state)
     pruned = task.build(state.dead)
     seconds = spent.seconds + time.monotonic() - started
     report = make_report(task, state, pruned, samples, settings, seconds)
@@ -122,16 +122,42 @@ def open_model(
     )
     if None in shape:
         graph = Graph(model, input_shapes={graph.image: (1, *samples.x.shape[1:])})
-    return graph, samples
+    output = graph.shape(graph.outputs[0]) or ()
+    if samples.y.ndim == 3 and output and len(output) != 4:
+        raise DataError(
+            f"samples: have label maps, but output '{graph.outputs[0]}' has {len(output)} axes, "
+            f"expected [N, classes, height, width]; give one label for each sample"
+        )
+    return graph, samples.fitted(output)
 
 
-def make_task(graph: Graph, data: Data | None, settings: Settings) -> Task:
-    """Put together what a search needs: criterion, evaluation, probes, compensation."""
+def open_unlabelled(graph: Graph, data: Data | None, settings: Settings) -> Data | None:
+    """Read the images without labels, where a compensation is fitted on them."""
+    if data is None or settings.unlabelled is None or settings.compensate == "none":
+        return None
+    return load_data(
+        settings.unlabelled,
+        shape=data.x.shape[1:],
+        dtype=graph.image_form[1],
+        preprocess=settings.preprocess,
+        labelled=False,
+    )
+
+
+def make_task(
+    graph: Graph, data: Data | None, settings: Settings, more: Data | None = None
+) -> Task:
+    """Put together what a search needs: criterion, evaluation, damage, compensation.
+
+    `more` are the images without labels, which are read where they are not given.
+    """
     groups = find_groups(graph, allow_inexact=settings.allow_inexact)
-    evaluator, fitted = None, _fitted(graph, data, settings)
+    evaluator = None
+    fitted = _fitted(data, more or open_unlabelled(graph, data, settings))
     if data is not None:
-        evaluator = evaluate.Evaluator(
+        evaluator = Evaluator(
             data,
+            metric=settings.metric,
             device=settings.device,
             threads=settings.threads,
             batch_size=settings.batch_size,
@@ -140,26 +166,16 @@ def make_task(graph: Graph, data: Data | None, settings: Settings) -> Task:
     return Task(
         graph,
         groups,
-        clock=_clock(data, settings),
+        clock=clock(data, settings),
         rank=_ranker(data, fitted, settings),
         evaluate=evaluator if evaluator is not None and not direct else None,
-        probe=_prober(graph, data, settings),
+        damage=_meter(graph, data, settings),
         compensate=_compensator(graph, groups, fitted, settings),
         target=settings.target,
         floor=settings.floor,
         limits=settings.limits,
         stride=1.0 if direct else STRIDE,
         ranks_once=_by_what_is_lost(settings),
-    )
-
-
-def _clock(data: Data | None, settings: Settings) -> Any:
-    return partial(
-        evaluate.latency,
-        batch_size=settings.latency_batch,
-        device=settings.device,
-        threads=settings.threads,
-        shape=None if data is None else data.x.shape[1:],
     )
 
 
@@ -189,23 +205,16 @@ def _complete(settings: Settings, data: Data | None) -> Settings:
     return settings.with_floor(DEFAULT_FLOOR)
 
 
-def _fitted(graph: Graph, data: Data | None, settings: Settings) -> Data | None:
+def _fitted(data: Data | None, more: Data | None) -> Data | None:
     """The samples that a compensation is fitted on: the labelled ones, and those without labels."""
-    if data is None or settings.unlabelled is None or settings.compensate == "none":
+    if data is None or more is None:
         return data
-    more = load_data(
-        settings.unlabelled,
-        shape=data.x.shape[1:],
-        dtype=graph.image_form[1],
-        preprocess=settings.preprocess,
-        labelled=False,
-    )
-    y = np.concatenate([data.y, np.zeros_like(more.y)])
+    y = np.concatenate([data.y, np.zeros((len(more), *data.y.shape[1:]), np.int64)])
     return Data(np.concatenate([data.x, more.x]), y, data.classes)
 
 
 def _ranker(data: Data | None, fitted: Data | None, settings: Settings) -> Any:
-    def rank(graph: Graph, groups: ChannelGroups, weights: Any) -> Any:
+    def rank(graph: Graph, groups: ChannelGroups) -> Any:
         rng = np.random.default_rng(settings.seed)
         scores = score(
             graph,
@@ -216,7 +225,7 @@ def _ranker(data: Data | None, fitted: Data | None, settings: Settings) -> Any:
             batch_size=settings.batch_size,
             rng=rng,
         )
-        total = scores.total(None if weights is None else weights[: len(scores.classes)])
+        total = scores.total()
         if fitted is None or not _by_what_is_lost(settings):
             return total
         from onnxprune.redundancy import irreplaceable
@@ -234,20 +243,15 @@ def _by_what_is_lost(settings: Settings) -> bool:
     return refitted and find_criterion(settings.criterion).needs_samples
 
 
-def _prober(graph: Graph, data: Data | None, settings: Settings) -> Any:
-    if data is None or settings.control != "accuracy-aware":
+def _meter(graph: Graph, data: Data | None, settings: Settings) -> Any:
+    """What measures damage, where relevance is asked for as it comes."""
+    criterion = find_criterion(settings.criterion)
+    if data is None or settings.control != "accuracy-aware" or criterion.composite is None:
         return None
-    from onnxprune.damage import measure_damage, reference_outputs
+    from onnxprune.damage import Meter
 
     where: dict[str, Any] = {"device": settings.device, "batch_size": settings.batch_size}
-    held: list[Any] = []
-
-    def probe(current: Graph, groups: ChannelGroups, probes: list[BoolArray], weights: Any) -> Any:
-        if not held:
-            held.append(reference_outputs(graph, data, **where))
-        return measure_damage(current, groups, probes, data, held[0], weights, **where)
-
-    return probe
+    return Meter(graph, data, criterion.composite, seed=settings.seed, **where)
 
 
 def _compensator(graph: Graph, groups: ChannelGroups, data: Data | None, settings: Settings) -> Any:
@@ -263,128 +267,3 @@ def _compensator(graph: Graph, groups: ChannelGroups, data: Data | None, setting
         device=settings.device,
         batch_size=settings.batch_size,
     )
-
-
-def _unreachable(task: Task, state: State) -> UnreachableTarget:
-    nearest, full = task.costs.of(state.dead), task.costs.of()
-    measured = ""
-    if task.target.size is not None:
-        measured += f", size {task.reach.size(state.dead)} bytes"
-    if task.target.latency_ms is not None:
-        measured += f", latency {task.reach.latency(state.dead):.3g} ms"
-    limits = ", ".join(name.replace("_", "-") for name in task.picker.stopped_by(state.dead))
-    return UnreachableTarget(
-        f"target: cannot be reached; the most that can go is rate "
-        f"{share_removed(task.groups, state.dead):.3f}, which leaves params "
-        f"{nearest.params} ({nearest.params / max(full.params, 1):.3f}), macs {nearest.macs} "
-        f"({nearest.macs / max(full.macs, 1):.3f}){measured}; "
-        f"{_most_pinned(task.groups)}ask for less{f', or loosen {limits}' if limits else ''}"
-    )
-
-
-def _most_pinned(groups: ChannelGroups) -> str:
-    """Say what keeps most of the filters that may not go at all."""
-    pinned: dict[str, int] = {}
-    for channel, reason in groups.reasons.items():
-        pinned[reason] = pinned.get(reason, 0) + int(groups.filter_count[channel])
-    if not pinned:
-        return ""
-    reason = max(pinned, key=lambda one: pinned[one])
-    of = int(groups.filter_count.sum())
-    return f"what pins most: {reason} ({pinned[reason]} of {of} filters); "
-
-
-def summary(task: Task, state: State) -> dict[str, Any]:
-    """Return the figures of a state that people follow: rate, cost, accuracy."""
-    cost = task.costs.of(state.dead)
-    figures: dict[str, Any] = {
-        "rate": share_removed(task.groups, state.dead),
-        "params": cost.params,
-        "macs": cost.macs,
-        "filters": cost.filters,
-    }
-    if state.accuracy is not None:
-        figures |= {"mean": state.accuracy.mean, "harmonic": state.accuracy.harmonic}
-        figures["soft_harmonic"] = state.accuracy.soft_harmonic
-    return figures
-
-
-def make_report(
-    task: Task,
-    state: State,
-    pruned: ModelProto,
-    data: Data | None,
-    settings: Settings,
-    seconds: float,
-) -> dict[str, Any]:
-    """Return the content of `report.json`: before, after, and how the run went."""
-    full, left = task.costs.of(), task.costs.of(state.dead)
-    confirmed = task.reach.last_latency(state.dead)
-    after = describe(pruned, left, data, settings, accuracy=state.accuracy, latency_ms=confirmed)
-    return {
-        "before": describe(task.graph.model, full, data, settings),
-        "after": after,
-        "rate": share_removed(task.groups, state.dead),
-        "seconds": seconds,
-        "evaluations": task.evaluations,
-        "stopped": state.stopped,
-        "stopped_by": list(_stopped_by(task, state)),
-        "latency": {"batch": settings.latency_batch, "threads": settings.threads},
-        "control": settings.control,
-        "criterion": settings.criterion,
-        "compensate": settings.compensate,
-        "seed": settings.seed,
-        "inexact": task.groups.crossed(state.dead),
-        "classes": list(data.classes) if data is not None else [],
-        "samples": len(data) if data is not None else 0,
-        "layers": [
-            {
-                "name": f.node,
-                "filters": int(f.channels.size),
-                "removed": int(state.dead[f.channels].sum()),
-            }
-            for f in task.groups.filters
-        ],
-    }
-
-
-def _stopped_by(task: Task, state: State) -> Sequence[str]:
-    """Name the options that ended a search."""
-    if state.stopped == "target":
-        return task.target.asked
-    if state.stopped == "floor" and task.unpruned is not None:
-        return task.floor.decisive(task.unpruned.harmonic)
-    return task.picker.stopped_by(state.dead)
-
-
-def describe(
-    model: ModelProto,
-    cost: Cost,
-    data: Data | None,
-    settings: Settings,
-    *,
-    accuracy: Measured | None = None,
-    latency_ms: float | None = None,
-) -> dict[str, Any]:
-    """Return size, cost, latency and accuracy of a model, as a report holds them.
-
-    Latency and accuracy are measured, unless they are known already; without samples there is no
-    accuracy, and a latency only where one is asked for.
-    """
-    figures: dict[str, Any] = {
-        "params": cost.params,
-        "macs": cost.macs,
-        "filters": cost.filters,
-        "size_bytes": model.ByteSize(),
-        "latency_ms": latency_ms,
-        "accuracy": None,
-    }
-    if latency_ms is None and (data is not None or settings.target.latency_ms is not None):
-        figures["latency_ms"] = _clock(data, settings)(model)
-    if data is None:
-        return figures
-    if accuracy is None:
-        where: dict[str, Any] = {"device": settings.device, "threads": settings.threads}
-        accuracy = evaluate.Evaluator(data, batch_size=settings.batch_size, **where)(model)
-    figures["accuracy"] = accuracy.to_json()
-    return figures

@@ -9,6 +9,7 @@ from typing import Any
 from onnxprune.compensate import METHODS
 from onnxprune.criteria import find_criterion
 from onnxprune.errors import UnknownName
+from onnxprune.metrics import find_metric
 from onnxprune.ops import OPS
 from onnxprune.own import name_of
 from onnxprune.plan import Floor, Limits, Target
@@ -16,6 +17,9 @@ from onnxprune.search import CONTROLLERS
 
 AUTO = "auto"
 """Least squares where there are samples, none where there are not."""
+
+NAMED = ("criterion", "metric")
+"""Options that take a function of one's own, which is kept by its name."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Settings:
     criterion: str = "lrp"
     compensate: str = AUTO
     unlabelled: str | None = None
+    metric: str = "top-1"
     target: Target = field(default_factory=Target)
     floor: Floor = field(default_factory=Floor)
     limits: Limits = field(default_factory=Limits)
@@ -47,6 +52,7 @@ class Settings:
         check_name("control", self.control, CONTROLLERS)
         find_criterion(self.criterion)
         check_name("compensate", self.compensate, (AUTO, *METHODS))
+        find_metric(self.metric)
         check_operators(self.allow_inexact)
 
     @classmethod
@@ -59,7 +65,7 @@ class Settings:
         kinds = {"target": Target, "floor": Floor, "limits": Limits}
         own: dict[str, Any] = {}
         for name, given in options.items():
-            value = name_of(given) if name == "criterion" and callable(given) else given
+            value = name_of(given) if name in NAMED and callable(given) else given
             part = next((p for p, kind in kinds.items() if name in _names(kind)), None)
             if part is not None:
                 parts[part][name] = value

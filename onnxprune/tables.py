@@ -17,7 +17,7 @@ SHOWN = 4
 def before_after_table(report: Mapping[str, Any]) -> Table:
     """Return the figures before and after of a report or a comparison."""
     table = _table("", "before", "after", "change")
-    for row in rows(report["before"], report["after"]):
+    for row in rows(report["before"], report["after"], report.get("metric", "top-1")):
         table.add_row(row.label, row.before, row.after, row.change)
     if "agreement" in report:
         table.add_row("Same class given", "", "", percent(report["agreement"]))

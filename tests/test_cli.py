@@ -151,7 +151,7 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
         *("--max-drop", "0.9", "--min-channels", "2", "--max-layer-rate", "0.7"),
         *("--include", "one", "--include", "two", "--exclude", "three", "--seed", "5"),
         *("--device", "cpu", "--threads", "1", "--batch-size", "7", "--preprocess", "raw"),
-        *("--per-class", "4", "--allow-inexact", "layernorm, groupnorm"),
+        *("--per-class", "4", "--allow-inexact", "layernorm, groupnorm", "--metric", "top-2"),
     )
     settings = json.loads(Path("run/config.json").read_text())["settings"]
     assert settings == {
@@ -159,6 +159,7 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
         "criterion": "lrp:zplus",
         "compensate": "bias",
         "unlabelled": None,
+        "metric": "top-2",
         "target": {"rate": 0.3, "params": 0.9, "macs": 0.8, "size": 0.97, "latency_ms": 1e6},
         "floor": {"min_accuracy": 0.1, "max_drop": 0.9},
         "limits": {

@@ -221,6 +221,118 @@ def test_limit_takes_the_first_of_each_class(folder: Path) -> None:
     np.testing.assert_array_equal(data.x, full.x[:2])
 
 
+# Images with label maps
+
+
+@pytest.fixture
+def pairs_folder(tmp_path: Path) -> Path:
+    """Three images of 8 x 6 pixels with their maps: grey, palette, and of another size."""
+    root = tmp_path / "scenes"
+    for name in ("a", "deep/b", "c"):
+        save(root / "images" / f"{name}.jpg", pixels(6, 8, 3))
+    save(root / "masks" / "a.png", RNG.choice(np.array([0, 1, 255], np.uint8), (6, 8)))
+    palette = Image.fromarray(RNG.integers(0, 3, (6, 8), np.uint8))
+    palette.putpalette(RNG.integers(0, 256, 768).tolist())
+    (root / "masks" / "deep").mkdir()
+    palette.save(root / "masks" / "deep" / "b.png")
+    save(root / "masks" / "c.png", RNG.integers(0, 2, (12, 16)).astype(np.uint8))
+    return root
+
+
+def test_a_folder_of_images_and_masks_gives_maps(pairs_folder: Path) -> None:
+    data = load_data(pairs_folder, shape=(3, 3, 4), preprocess="raw")
+    assert (data.y.dtype, data.classes) == (np.int64, ("0", "1", "2"))
+    for sample, label_map, name in zip(data.x, data.y, ("a", "c", "deep/b"), strict=True):
+        image = Image.open(pairs_folder / "images" / f"{name}.jpg")
+        expected = np.asarray(image.resize((4, 3), Image.Resampling.BILINEAR))
+        np.testing.assert_array_equal(sample, expected.transpose(2, 0, 1))
+        mask = Image.open(pairs_folder / "masks" / f"{name}.png")
+        expected = np.asarray(mask.resize((4, 3), Image.Resampling.NEAREST))
+        np.testing.assert_array_equal(label_map, expected)
+
+
+def test_maps_follow_images_of_any_layout_and_size(pairs_folder: Path) -> None:
+    (pairs_folder / "classes.txt").write_text("sky\nroad\n\ncar\n")
+    assert load_data(pairs_folder, shape=(None, None, 3)).y.shape == (3, 6, 8)
+    data = load_data(pairs_folder, shape=(5, 7, 3))
+    assert (data.x.shape, data.y.shape) == ((3, 5, 7, 3), (3, 5, 7))
+    assert data.classes == ("sky", "road", "car")
+
+
+def test_images_with_masks_serve_without_labels_too(pairs_folder: Path) -> None:
+    shape = (3, 6, 8)
+    data = load_data(pairs_folder, shape=shape, labelled=False)
+    np.testing.assert_array_equal(data.x, load_data(pairs_folder, shape=shape).x)
+    assert data.y.tolist() == [0, 0, 0]
+
+
+def test_limit_takes_maps_while_a_class_has_room(pairs_folder: Path) -> None:
+    for name, value in (("a", 0), ("c", 255), ("deep/b", 1)):
+        save(pairs_folder / "masks" / f"{name}.png", np.full((6, 8), value, np.uint8))
+    full = load_data(pairs_folder, shape=(3, 6, 8))
+    data = load_data(pairs_folder, shape=(3, 6, 8), limit=1)
+    np.testing.assert_array_equal(data.x, full.x[[0, 2]])
+    np.testing.assert_array_equal(data.y, full.y[[0, 2]])
+    np.testing.assert_array_equal(load_data((full.x, full.y), shape=(3, 6, 8), limit=1).x, data.x)
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "match"),
+    [
+        ("masks/a.png", None, r"images/a\.jpg: has no partner .*masks/a\.\*; expected one label"),
+        ("images/c.jpg", None, r"masks/c\.png: has no partner .*images/c\.\*"),
+        ("masks/a.png", np.zeros((6, 8, 3), np.uint8), r"a\.png: 3 channels, expected one"),
+        ("masks/a.png", b"no image", r"a\.png: not a readable image"),
+    ],
+)
+def test_pairs_that_are_none_are_refused(
+    pairs_folder: Path, name: str, made: Any, match: str
+) -> None:
+    (pairs_folder / name).unlink()
+    if isinstance(made, bytes):
+        (pairs_folder / name).write_bytes(made)
+    elif made is not None:
+        save(pairs_folder / name, made)
+    refused(match, pairs_folder)
+
+
+def test_maps_where_nothing_counts_are_refused(pairs_folder: Path, tmp_path: Path) -> None:
+    for name in ("a", "c", "deep/b"):
+        save(pairs_folder / "masks" / f"{name}.png", np.full((6, 8), 255, np.uint8))
+    for limit in (None, 1):
+        refused("every pixel is labelled 255, which does not count", pairs_folder, limit=limit)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "scenes").rename(tmp_path / ".scenes")
+    refused(r"no images, expected images/NAME\.\* and masks/NAME\.png", tmp_path)
+
+
+MAPS = RNG.choice([0, 1, 2, 255], (6, 4, 5))
+MAP_SOURCES: dict[str, Callable[[], Any]] = {
+    "Data": lambda: Data(X, MAPS, ("0", "1", "2")),
+    "tuple": lambda: (X, MAPS),
+    "with an axis of channels": lambda: (X, MAPS[:, None]),
+    "bytes": lambda: [(X, MAPS.astype(np.uint8))],
+    "batches": lambda: [(X[:4], MAPS[:4]), (X[4:], MAPS[4:])],
+    "pairs": lambda: list(zip(X, MAPS, strict=True)),
+}
+
+
+@pytest.mark.parametrize("make", MAP_SOURCES.values(), ids=MAP_SOURCES)
+def test_every_source_gives_the_same_maps(make: Callable[[], Any]) -> None:
+    data = load_data(make(), shape=(3, None, 5))
+    np.testing.assert_array_equal(data.x, X)
+    np.testing.assert_array_equal(data.y, MAPS)
+    assert (data.classes, data.y.dtype) == (("0", "1", "2"), np.int64)
+
+
+def test_an_npz_may_hold_maps(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=X, y=MAPS.astype(np.uint8), classes=["sky", "road", "car"])
+    data = load_data(tmp_path / "a.npz", shape=(3, 4, 5))
+    np.testing.assert_array_equal(data.y, MAPS)
+    assert data.classes == ("sky", "road", "car")
+
+
 # Arrays, iterables, functions
 
 
@@ -299,7 +411,7 @@ def test_a_function_is_imported_and_called(module: str, form: str) -> None:
 @pytest.mark.parametrize(
     ("form", "match"),
     [
-        ("{}:nothing", "KeyError: 'nothing'; expected package.module:function"),
+        ("{}:nothing", r"\(KeyError: 'nothing'\); expected package.module:function"),
         ("{}.py:broken", "KeyError: 'no such thing'"),
         ("{}:late", "OSError: disk gone"),
         ("nowhere.to_be:found", "ModuleNotFoundError: No module named 'nowhere'"),
@@ -321,8 +433,14 @@ def test_samples_of_a_function_are_checked_too(module: str) -> None:
         (r"a sample is \[3, 4, 5\], expected \[3, 8, 8\]", (X, Y)),
         (r"expected \[3, 8, 8\]", (X[0], Y[:3])),
         (r"x is \[6, 3, 8, 8\] and y is \[5\]", (np.ones((6, 3, 8, 8)), Y[:5])),
-        (r"y is \[2, 3\], expected one label per sample", (np.ones((2, 3, 8, 8)), np.eye(2, 3))),
+        (r"y is \[2, 3\], expected one label or label map", (np.ones((2, 3, 8, 8)), np.eye(2, 3))),
         ("label -1, expected class numbers", (np.ones((2, 3, 8, 8)), [0, -1])),
+        ("label -1, expected class numbers", (np.ones((2, 3, 8, 8)), np.full((2, 8, 8), -1))),
+        (r"y is \[2, 3, 8, 8\], expected", (np.ones((2, 3, 8, 8)), np.ones((2, 3, 8, 8)))),
+        (
+            r"labels of a sample are \[4, 4\], those before \[8, 8\]; resize",
+            [(np.ones((1, 3, 8, 8)), np.ones((1, k, k))) for k in (8, 4)],
+        ),
         ("label 0.5, expected class numbers", (np.ones((2, 3, 8, 8)), [0, 0.5])),
         ("label nan, expected class numbers", (np.ones((2, 3, 8, 8)), [0, np.nan])),
         ("label 1e\\+300, expected class numbers", (np.ones((1, 3, 8, 8)), [1e300])),

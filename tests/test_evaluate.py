@@ -1,9 +1,6 @@
 """Accuracies are those one counts by hand, logits those of ONNX's own reference."""
 
-import statistics
 import sys
-from functools import reduce
-from operator import add
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -14,13 +11,13 @@ import onnx.parser
 import onnx.reference
 import onnxruntime
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import onnxprune.evaluate
+import onnxprune.runtime
 from onnxprune.data import Data
 from onnxprune.errors import DataError, InvalidModel, MissingPackage, OnnxPruneError
-from onnxprune.evaluate import Accuracy, Evaluator, agreement, latency, session
+from onnxprune.evaluate import Evaluator
+from onnxprune.runtime import latency, session
 
 RNG = np.random.default_rng(0)
 CLASSES = 4
@@ -46,109 +43,9 @@ def reference(net: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     return np.asarray(onnx.reference.ReferenceEvaluator(net).run(None, {name: x})[0])
 
 
-def is_probability(row: np.ndarray) -> bool:
-    return min(row) >= 0 and abs(sum(row) - 1) <= 1e-3
-
-
 def softmax(logits: np.ndarray) -> np.ndarray:
     e = np.exp(logits.astype(np.float64))
     return e / e.sum(axis=1, keepdims=True)
-
-
-# Accuracy
-
-
-def rows(of: st.SearchStrategy[float], n: int) -> st.SearchStrategy[np.ndarray]:
-    return st.lists(of, min_size=n, max_size=n).map(np.array)
-
-
-@st.composite
-def accuracies(draw: st.DrawFn) -> Accuracy:
-    """Counts of 1 to 6 classes, some without samples."""
-    n = draw(st.integers(1, 6))
-    total = draw(rows(st.integers(0, 9).map(float), n))
-    correct = np.floor(total * draw(rows(st.floats(0, 1), n)))
-    return Accuracy(correct, total, total * draw(rows(st.floats(0, 1), n)))
-
-
-def present(values: np.ndarray) -> list[float]:
-    return [v for v in values.tolist() if v == v]
-
-
-@given(accuracies())
-def test_means_are_those_of_the_statistics_module(accuracy: Accuracy) -> None:
-    for shares, mean, harmonic in (
-        (accuracy.per_class, accuracy.mean, accuracy.harmonic),
-        (accuracy.soft_per_class, accuracy.soft_mean, accuracy.soft_harmonic),
-    ):
-        seen = present(shares)
-        assert mean == pytest.approx(statistics.fmean(seen) if seen else 0)
-        assert harmonic == pytest.approx(statistics.harmonic_mean(seen) if seen else 0)
-
-
-@given(accuracies())
-def test_the_harmonic_mean_is_never_above_the_mean(accuracy: Accuracy) -> None:
-    assert accuracy.harmonic <= accuracy.mean + 1e-12
-    assert accuracy.soft_harmonic <= accuracy.soft_mean + 1e-12
-
-
-@given(accuracies(), st.randoms())
-def test_means_do_not_depend_on_the_order_of_classes(accuracy: Accuracy, random: Any) -> None:
-    order = list(range(len(accuracy.total)))
-    random.shuffle(order)
-    parts = (accuracy.correct, accuracy.total, accuracy.probability)
-    other = Accuracy(*(part[order] for part in parts))
-    assert other.mean == pytest.approx(accuracy.mean)
-    assert other.harmonic == pytest.approx(accuracy.harmonic)
-
-
-def test_a_class_that_is_never_right_makes_the_harmonic_mean_zero() -> None:
-    accuracy = Accuracy(np.array([5.0, 0.0]), np.array([5.0, 5.0]), np.array([4.0, 1.0]))
-    assert (accuracy.mean, accuracy.harmonic) == (0.5, 0.0)
-    assert accuracy.soft_harmonic == pytest.approx(2 / (5 / 4 + 5 / 1))
-
-
-def test_a_class_without_samples_is_none_in_json() -> None:
-    accuracy = Accuracy(np.array([1.0, 0.0]), np.array([2.0, 0.0]), np.zeros(2))
-    assert accuracy.to_json() == {"mean": 0.5, "harmonic": 0.5, "per_class": [0.5, None]}
-    assert np.isnan(accuracy.per_class[1])
-
-
-logits_and_labels = st.integers(1, 12).flatmap(
-    lambda n: st.tuples(
-        st.lists(rows(st.floats(-50, 50), 3), min_size=n, max_size=n).map(np.array),
-        rows(st.integers(0, 2), n),
-    )
-)
-
-
-@given(logits_and_labels)
-def test_counting_is_what_a_loop_would_do(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    logits, labels = pair
-    accuracy = Accuracy.from_logits(logits, labels)
-    for k in range(3):
-        mine = logits[labels == k]
-        assert accuracy.total[k] == len(mine)
-        assert accuracy.correct[k] == sum(int(np.argmax(row)) == k for row in mine)
-        true = [row[k] if is_probability(row) else softmax(row[None])[0, k] for row in mine]
-        assert accuracy.probability[k] == pytest.approx(sum(true))
-
-
-@given(logits_and_labels, st.integers(1, 12))
-def test_shards_add_up(pair: tuple[np.ndarray, np.ndarray], size: int) -> None:
-    logits, labels = pair
-    cuts = range(0, len(labels), size)
-    shards = [Accuracy.from_logits(logits[i : i + size], labels[i : i + size]) for i in cuts]
-    joined, whole = reduce(add, shards), Accuracy.from_logits(logits, labels)
-    np.testing.assert_array_equal(joined.correct, whole.correct)
-    np.testing.assert_array_equal(joined.total, whole.total)
-    np.testing.assert_allclose(joined.probability, whole.probability)
-
-
-def test_accuracies_of_different_models_do_not_add_up() -> None:
-    two, three = (Accuracy(*np.ones((3, n))) for n in (2, 3))
-    with pytest.raises(DataError, match="accuracies of 2 and 3 classes do not add up"):
-        two + three
 
 
 @pytest.mark.parametrize("label", [-1, 4])
@@ -165,7 +62,7 @@ def test_a_label_the_model_does_not_know_is_refused(label: int) -> None:
 @pytest.mark.parametrize("batch", ["N", "1", "2", "7", "9"])
 def test_logits_are_those_of_the_reference(batch: str, batch_size: int) -> None:
     net = model(HEAD + "y = Flatten(m)", f"float[{batch}, 3, 4, 4] x", f"float[{batch}, 4] y")
-    logits = Evaluator(DATA, batch_size=batch_size, threads=1).logits(net)
+    logits = Evaluator(DATA, batch_size=batch_size, threads=1).outputs(net)
     np.testing.assert_allclose(logits, reference(NET, X), rtol=1e-5, atol=1e-6)
 
 
@@ -193,9 +90,9 @@ def test_probabilities_are_not_softmaxed_again(last: str) -> None:
 def test_a_model_is_read_from_its_file_too(tmp_path: Path) -> None:
     onnx.save(NET, tmp_path / "net.onnx")
     evaluator = Evaluator(DATA, threads=1)
-    expected = evaluator.logits(NET)
+    expected = evaluator.outputs(NET)
     for path in (tmp_path / "net.onnx", str(tmp_path / "net.onnx")):
-        np.testing.assert_array_equal(evaluator.logits(path), expected)
+        np.testing.assert_array_equal(evaluator.outputs(path), expected)
 
 
 def test_batches_are_bound_once_and_reused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +105,7 @@ def test_batches_are_bound_once_and_reused(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_numpy", staticmethod(counted))
     evaluator = Evaluator(DATA, threads=1, batch_size=3)
-    first, second = evaluator.logits(NET), evaluator.logits(NET)
+    first, second = evaluator.outputs(NET), evaluator.outputs(NET)
     assert [len(x) for x in made] == [3, 3, 1]
     assert all(np.shares_memory(x, X) for x in made)
     np.testing.assert_array_equal(first, second)
@@ -218,7 +115,7 @@ def test_initializers_among_the_inputs_are_no_inputs() -> None:
     net = onnx.ModelProto()
     net.CopyFrom(NET)
     net.graph.input.append(onnx.helper.make_tensor_value_info("w", 1, [4, 3, 1, 1]))
-    logits = Evaluator(DATA, threads=1).logits(net)
+    logits = Evaluator(DATA, threads=1).outputs(net)
     np.testing.assert_allclose(logits, reference(NET, X), rtol=1e-5, atol=1e-6)
 
 
@@ -232,7 +129,7 @@ def test_samples_are_cast_to_the_models_type(kind: str, dtype: type[np.generic])
         f"{kind}[N, 3, 4, 4] x",
     )
     x = RNG.integers(0, 256, X.shape).astype(np.float32)
-    logits = Evaluator(Data(x, Y, ()), threads=1).logits(net)
+    logits = Evaluator(Data(x, Y, ()), threads=1).outputs(net)
     np.testing.assert_allclose(logits, reference(net, x.astype(dtype)), rtol=1e-4)
 
 
@@ -313,7 +210,7 @@ def test_a_model_without_a_declared_rank_is_run() -> None:
     net = onnx.ModelProto()
     net.CopyFrom(NET)
     net.graph.input[0].type.tensor_type.ClearField("shape")
-    logits = Evaluator(DATA, threads=1).logits(net)
+    logits = Evaluator(DATA, threads=1).outputs(net)
     np.testing.assert_allclose(logits, reference(NET, X), rtol=1e-5, atol=1e-6)
     assert latency(net, repeats=1, shape=(3, 4, 4)) > 0
 
@@ -334,20 +231,20 @@ def test_no_samples_are_refused() -> None:
         Evaluator(Data(X[:0], Y[:0], ()))
 
 
-# Latency and agreement
+# Latency
 
 
 def test_latency_is_the_median_after_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     durations = [9.0, 9.0, 0.003, 0.001, 0.002]  # two runs of warm-up, then three
     ticks = iter(np.cumsum(np.repeat(durations, 2) * np.tile([0, 1], 5)).tolist())
-    monkeypatch.setattr(onnxprune.evaluate.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(onnxprune.runtime.time, "perf_counter", lambda: next(ticks))
     assert latency(NET, repeats=3, warmup=2, threads=1) == pytest.approx(2.0)
     assert next(ticks, None) is None
 
 
 def test_latency_of_a_slow_model_takes_fewer_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(1000))
-    monkeypatch.setattr(onnxprune.evaluate.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(onnxprune.runtime.time, "perf_counter", lambda: next(ticks))
     assert latency(NET, warmup=2, patience=6.5, threads=1) == pytest.approx(1000)
     assert next(ticks) == 2 * (2 + 7), "each run takes a second"
     assert latency(NET, warmup=0, patience=0, threads=1) == pytest.approx(1000)
@@ -356,9 +253,9 @@ def test_latency_of_a_slow_model_takes_fewer_runs(monkeypatch: pytest.MonkeyPatc
 
 def test_latency_runs_the_batch_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
-    run = onnxprune.evaluate._Classifier.run
+    run = onnxprune.runtime.Network.run
     monkeypatch.setattr(
-        onnxprune.evaluate._Classifier,
+        onnxprune.runtime.Network,
         "run",
         lambda net, batch: ran.append(batch.shape()) or run(net, batch),
     )
@@ -373,14 +270,6 @@ def test_latency_needs_the_axes_a_model_leaves_open() -> None:
     with pytest.raises(InvalidModel, match="input 'x' has open axes; pass shape="):
         latency(net)
     assert latency(net, repeats=1, shape=(3, 4, 4)) > 0
-
-
-def test_agreement_is_the_share_of_equal_classes() -> None:
-    a = np.eye(4)
-    assert agreement(a, 3 * a + 1) == 1
-    assert agreement(a, a[[0, 1, 3, 2]]) == 0.5
-    with pytest.raises(DataError, match=r"logits are \[4, 4\] and \[4, 3\]; run both models"):
-        agreement(a, a[:, :3])
 
 
 # Devices and packages
@@ -430,7 +319,7 @@ def test_cuda_that_does_not_start_falls_back_once_with_a_warning(
 ) -> None:
     evaluator = Evaluator(DATA, threads=1)
     for _ in range(2):
-        np.testing.assert_allclose(evaluator.logits(NET), reference(NET, X), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(evaluator.outputs(NET), reference(NET, X), rtol=1e-5, atol=1e-6)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "running on the CPU" in caplog.text
     assert [len(providers) for providers in broken_cuda] == [2, 1, 1]
@@ -478,9 +367,9 @@ def test_samples_stay_on_the_gpu_where_they_fit(
     monkeypatch.setattr(onnxprune.evaluate, "RESIDENT_BYTES", room)
     evaluator = Evaluator(DATA, batch_size=4, threads=1)
     for _ in range(2):
-        np.testing.assert_allclose(evaluator.logits(NET), reference(NET, X), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(evaluator.outputs(NET), reference(NET, X), rtol=1e-5, atol=1e-6)
     assert places == [place, place]
-    assert asked == [("CUDAExecutionProvider", onnxprune.evaluate.EXACT)] * 2
+    assert asked == [("CUDAExecutionProvider", onnxprune.runtime.EXACT)] * 2
 
 
 def test_threads_and_determinism_reach_the_session() -> None:

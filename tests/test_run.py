@@ -109,7 +109,7 @@ def test_a_latency_is_reached_and_confirmed(
         asked.append((where["batch_size"], where["threads"], tuple(where["shape"])))
         return float(params(proto))
 
-    monkeypatch.setattr("onnxprune.evaluate.latency", clock)
+    monkeypatch.setattr("onnxprune.outcome.latency", clock)
     ask: dict[str, Any] = {"control": control, "threads": 1, "latency_batch": 4}
     goal = 0.6 * params(small.proto)
     result = onnxprune.prune(small.proto, samples(small), **ask, latency_ms=goal)
