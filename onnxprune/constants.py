@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from onnxprune.errors import SurgeryError
 from onnxprune.graph import Graph
 from onnxprune.node import Node
 from onnxprune.ops import Fills, Holds, find_op
-from onnxprune.storage import shell
+from onnxprune.storage import fill, is_large, shell
+from onnxprune.weights import AS_THEY_LIE, NONE_APART, Kept, Weight, Weights, compress
 
 Array = npt.NDArray[Any]
 
@@ -24,12 +26,45 @@ def copy_model(graph: Graph, changed: Mapping[str, Array] | None = None) -> Mode
     What changes is not copied first: a large weight exists twice only where both are kept.
     Raises: SurgeryError when a constant would change its element type.
     """
-    changed, model = changed or {}, graph.model
+    changed = changed or {}
+    apart = {name: weight for name, weight in graph.weights.items() if name not in changed}
+    return fill(_copy_bare(graph, changed), apart)
+
+
+def cut_model(graph: Graph, cuts: Mapping[str, Kept]) -> tuple[ModelProto, Weights]:
+    """Return a copy of a graph's model with what is kept of its constants.
+
+    Large weights are held apart: what is left of them is worked out when they are asked for.
+    """
+    apart, changed = dict(graph.weights), {}
+    for name, kept in cuts.items():
+        if name in graph.initializers and name not in graph.aliases:
+            if _stays_large(graph.initializers[name], kept):
+                apart[name] = Weight(partial(graph.constant, name), kept)
+                continue
+            apart.pop(name, None)
+        changed[name] = compress(graph.constant(name), kept)
+    return _copy_bare(graph, changed, apart), apart
+
+
+def _stays_large(tensor: TensorProto, kept: Kept) -> bool:
+    left = TensorProto()
+    _declare(left, tensor, kept)
+    return is_large(left) and tensor.data_type in AS_THEY_LIE
+
+
+def _copy_bare(
+    graph: Graph, changed: Mapping[str, Array], apart: Weights = NONE_APART
+) -> ModelProto:
+    """Copy a model but for the values of those large weights that are held apart."""
+    model = graph.bare
     copy = shell(model, keep=lambda _: False)
     for tensor in model.graph.initializer:
         place = copy.graph.initializer.add()
         if tensor.name in changed:
             _write(place, tensor, changed[tensor.name])
+        elif tensor.name in apart and apart[tensor.name].kept:
+            _declare(place, tensor, apart[tensor.name].kept)
         else:
             place.CopyFrom(tensor)
     others = [name for name in changed if name in graph.aliases or name not in graph.initializers]
@@ -39,6 +74,13 @@ def copy_model(graph: Graph, changed: Mapping[str, Array] | None = None) -> Mode
             constants.set(name, changed[name])
         constants.drop_unread()
     return copy
+
+
+def _declare(place: TensorProto, tensor: TensorProto, kept: Kept) -> None:
+    """Give a place the name, the type and what is left of the shape of a tensor."""
+    place.name, place.data_type, place.doc_string = tensor.name, tensor.data_type, tensor.doc_string
+    lengths = {axis: int(alive.sum()) for axis, alive in kept.items()}
+    place.dims.extend(lengths.get(axis, length) for axis, length in enumerate(tensor.dims))
 
 
 class Constants:

@@ -20,9 +20,18 @@ from onnxprune.errors import InvalidModel
 from onnxprune.node import Node, node_of
 from onnxprune.ops import Fills, Holds, find_op
 from onnxprune.shapes import Facts, Shape
-from onnxprune.storage import Source, check_model, is_large, load_model, read_tensor, typed_shell
+from onnxprune.storage import (
+    Source,
+    check_model,
+    fill,
+    is_large,
+    load_apart,
+    read_tensor,
+    typed_shell,
+)
 from onnxprune.unshare import alias_vectors
 from onnxprune.variation import Variation
+from onnxprune.weights import NONE_APART, Weights
 
 DYNAMIC_SIZE = 224
 """Pixels; what the analysis takes for a dynamic height or width. The model keeps it dynamic."""
@@ -39,13 +48,18 @@ class Graph:
     """
 
     def __init__(
-        self, model: ModelProto, *, input_shapes: Mapping[str, Sequence[int]] | None = None
+        self,
+        model: ModelProto,
+        *,
+        input_shapes: Mapping[str, Sequence[int]] | None = None,
+        weights: Weights = NONE_APART,
     ) -> None:
         """View `model`, which is not changed and must not be changed while the view is used.
 
+        `weights` are the values of those initializers that `model` holds without.
         Raises: InvalidModel when the model is not valid ONNX.
         """
-        self.model = model
+        self.bare, self.weights = model, weights
         self.proto: GraphProto = model.graph
         check_model(model)
         self.opsets = {entry.domain: entry.version for entry in model.opset_import}
@@ -65,7 +79,17 @@ class Graph:
 
         Raises: InvalidModel when there is no such file or it is not a valid ONNX model.
         """
-        return cls(load_model(source), input_shapes=input_shapes)
+        model, weights = load_apart(source)
+        return cls(model, input_shapes=input_shapes, weights=weights)
+
+    @cached_property
+    def model(self) -> ModelProto:
+        """The model with all its weights."""
+        if not self.weights:
+            return self.bare
+        whole = ModelProto()
+        whole.CopyFrom(self.bare)
+        return fill(whole, self.weights)
 
     @cached_property
     def constant_tensors(self) -> dict[str, TensorProto]:
@@ -117,6 +141,9 @@ class Graph:
         if found is None and name in self.computed.makers:
             found = self.computed.evaluate(name, self.opsets, self.constant)
             self._arrays[name] = found
+        apart = self.weights.get(self.aliases.get(name, name))
+        if apart is not None:
+            return apart.array()
         if found is None:
             found = read_tensor(tensor)
             if not is_large(tensor):  # weights once more in memory would be the model once more
@@ -210,7 +237,7 @@ class Graph:
         return self._infer(batch=2, size=DYNAMIC_SIZE + 32)
 
     def _infer(self, *, batch: int, size: int) -> Facts:
-        facts = start_facts(self.model, self.input_shapes, batch=batch, size=size)
+        facts = start_facts(self.bare, self.input_shapes, batch=batch, size=size)
         for alias in self.aliases:
             facts.set_constant(alias, self.initializers[alias])
         for node in self.nodes:

@@ -27,7 +27,7 @@ from onnxprune.run import open_model
 from onnxprune.settings import Settings, check_operators
 from onnxprune.sites import site_of
 from onnxprune.storage import Source as ModelSource
-from onnxprune.storage import load_model, read_tensor
+from onnxprune.storage import load_model
 
 MOST_REASONS = 3
 """More different reasons for one group are counted in `reason`; `pinned` lists them all."""
@@ -54,7 +54,7 @@ def inspect(
     check_operators(allow_inexact)
     graph = Graph.load(model)
     for tensor in graph.proto.initializer:
-        read_tensor(tensor)  # weights that are cut short are found here, not when they are pruned
+        graph.constant(tensor.name)  # what is cut short is found here, not when it is pruned
     groups = find_groups(graph, allow_inexact=allow_inexact)
     if svg is not None:
         write_drawing(graph, groups, svg, _title(model, graph))

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError, Message
@@ -22,7 +24,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxprune.errors import InvalidModel
 from onnxprune.files import write_whole
-from onnxprune.wire import prefix, read_pieces
+from onnxprune.weights import AS_THEY_LIE, NONE_APART, Weight, Weights
+from onnxprune.wire import Take, prefix, read_pieces
 
 Source = str | Path | ModelProto
 
@@ -41,13 +44,64 @@ def load_model(source: Source) -> ModelProto:
 
     Raises: InvalidModel when there is no such file or it is not ONNX.
     """
+    return source if isinstance(source, ModelProto) else _load(Path(source), _leave)
+
+
+def load_apart(source: Source) -> tuple[ModelProto, Weights]:
+    """Read a model and, apart from it, the values of large weights; one given is returned as it is.
+
+    Raises: InvalidModel as `load_model` does.
+    """
     if isinstance(source, ModelProto):
-        return source
-    path = Path(source)
+        return source, {}
+    path, weights = Path(source), dict[str, Weight]()
+
+    def take(tensor: TensorProto, start: int, end: int) -> bool:
+        if not _lies_plain(tensor, end - start):
+            return False
+        with path.open("rb") as file:
+            file.seek(start)
+            raw = np.frombuffer(file.read(end - start), AS_THEY_LIE[tensor.data_type])
+        values = raw.reshape(tensor.dims)
+        weights[tensor.name] = Weight(lambda: values)  # read-only, as those of a message are
+        return True
+
+    model = _load(path, take)
+    if weights and len({t.name for t in model.graph.initializer}) < len(model.graph.initializer):
+        return load_model(path), {}
+    return model, weights
+
+
+def fill(model: ModelProto, weights: Weights) -> ModelProto:
+    """Put the weights that are held apart from a model into it, and return it."""
+    for tensor in model.graph.initializer:
+        if tensor.name in weights:
+            tensor.raw_data = weights[tensor.name].raw()
+    return model
+
+
+def _lies_plain(tensor: TensorProto, length: int) -> bool:
+    """Say whether so many bytes of a file, and nothing else, are a weight's values as an array."""
+    kind = AS_THEY_LIE.get(tensor.data_type)
+    return (
+        kind is not None
+        and sys.byteorder == "little"
+        and is_large(tensor)
+        and math.prod(tensor.dims) * np.dtype(kind).itemsize == length
+        and not tensor.HasField("raw_data")
+        and tensor.data_location != TensorProto.EXTERNAL
+    )
+
+
+def _leave(tensor: TensorProto, start: int, end: int) -> bool:
+    return False
+
+
+def _load(path: Path, take: Take) -> ModelProto:
     if not path.is_file():
         raise InvalidModel(f"{path}: no such file; give the path of an ONNX model")
     try:
-        model = _read(path)
+        model = _read(path, take)
     except (DecodeError, ValueError) as error:
         raise InvalidModel(
             f"{path}: not an ONNX model, or cut short ({path.stat().st_size} bytes); "
@@ -60,22 +114,29 @@ def load_model(source: Source) -> ModelProto:
     return model
 
 
-def _read(path: Path) -> ModelProto:
+def _read(path: Path, take: Take) -> ModelProto:
     if path.suffix != ".onnx" or path.stat().st_size < IN_PIECES:
         return onnx.load(str(path))
-    model = read_pieces(path)
+    model = read_pieces(path, take)
     onnx.load_external_data_for_model(model, str(path.parent))
     return model
 
 
-def save_model(model: ModelProto, path: str | Path, *, limit: int = MESSAGE_LIMIT) -> Path:
+def save_model(
+    model: ModelProto,
+    path: str | Path,
+    *,
+    weights: Weights = NONE_APART,
+    limit: int = MESSAGE_LIMIT,
+) -> Path:
     """Write a model whole, or not at all; weights that exceed `limit` bytes into `PATH.data`.
 
+    `weights` are the values of those initializers that `model` holds without.
     Raises: OutputError when the place is not writable.
     """
     path = Path(path)
     if fits_message(model, limit):
-        return write_whole(path, _message(model))
+        return write_whole(path, _message(model, weights))
     data = path.with_name(path.name + ".data")
     stub, offset = shell(model), 0
     large = []
@@ -94,11 +155,11 @@ def save_model(model: ModelProto, path: str | Path, *, limit: int = MESSAGE_LIMI
             place.external_data.add(key=key, value=str(value))
         offset += length
         large.append(tensor)
-    write_whole(data, map(_raw, large))
+    write_whole(data, (piece for t in large for piece in _values(t, weights)))
     return write_whole(path, stub.SerializeToString())
 
 
-def _message(model: ModelProto) -> Iterator[bytes]:
+def _message(model: ModelProto, weights: Weights) -> Iterator[bytes]:
     """The bytes of a model, in pieces of one tensor each: serialised whole it takes thrice that."""
     head = shell(model, keep=lambda _: False)
     graph = head.graph.SerializeToString()
@@ -106,7 +167,7 @@ def _message(model: ModelProto) -> Iterator[bytes]:
     tensors = model.graph.initializer
     starts, lengths = [], []
     for tensor in tensors:
-        start, values = _split(tensor)
+        start, values = _split(tensor, weights)
         starts.append(prefix(model.graph, "initializer", len(start) + values) + start)
         lengths.append(values)
     yield head.SerializeToString()
@@ -115,12 +176,13 @@ def _message(model: ModelProto) -> Iterator[bytes]:
     for tensor, start, values in zip(tensors, starts, lengths, strict=True):
         yield start
         if values:
-            yield tensor.raw_data
+            yield from _values(tensor, weights)
 
 
-def _split(tensor: TensorProto) -> tuple[bytes, int]:
+def _split(tensor: TensorProto, weights: Weights) -> tuple[bytes, int]:
     """The bytes of a tensor up to its raw values, and the number of those that follow."""
-    if not is_large(tensor) or not tensor.HasField("raw_data"):
+    raw = tensor.HasField("raw_data") or tensor.name in weights
+    if not is_large(tensor) or not raw:
         return tensor.SerializeToString(), 0
     values = _byte_count(tensor)
     head = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
@@ -240,6 +302,13 @@ def _byte_count(tensor: TensorProto) -> int:
     if packed:
         return -(-elements // packed)
     return elements * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def _values(tensor: TensorProto, weights: Weights) -> Iterator[bytes]:
+    if tensor.name in weights:
+        yield from weights[tensor.name].pieces()
+    else:
+        yield _raw(tensor)
 
 
 def _raw(tensor: TensorProto) -> bytes:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from onnxprune.channels import STAYS, BoolArray, ChannelGroups
-from onnxprune.constants import Constants, copy_model
+from onnxprune.constants import Constants, copy_model, cut_model
 from onnxprune.errors import InvalidPlan, SurgeryError
 from onnxprune.graph import Graph, dims, start_facts
 from onnxprune.node import Node, node_of
@@ -26,6 +26,8 @@ from onnxprune.ops import Edit, Site, as_gather, find_op
 from onnxprune.runs import Run, find_runs
 from onnxprune.shapes import Facts, Shape
 from onnxprune.sites import site_of
+from onnxprune.storage import fill
+from onnxprune.weights import Weights
 from onnxprune.zeros import weighing_constants
 
 Kept = dict[int, BoolArray]
@@ -38,9 +40,18 @@ def prune(graph: Graph, groups: ChannelGroups, dead: BoolArray) -> ModelProto:
     Raises: InvalidPlan when a channel must stay or an axis would be emptied; SurgeryError when the
     result is not the predicted one.
     """
+    return fill(*prune_apart(graph, groups, dead))
+
+
+def prune_apart(graph: Graph, groups: ChannelGroups, dead: BoolArray) -> tuple[ModelProto, Weights]:
+    """Return what `prune` returns with its large weights apart, for `save_model`.
+
+    Shapes: dead `[channels]`.
+    Raises: what `prune` raises.
+    """
     _refuse(groups, dead)
     if not dead.any():
-        return copy_model(graph)
+        return cut_model(graph, {})
     return _Surgery(graph, groups, dead).run()
 
 
@@ -113,8 +124,8 @@ class _Surgery:
     model: ModelProto = field(init=False)
     _known: dict[str, Kept] = field(default_factory=dict)
 
-    def run(self) -> ModelProto:
-        self.model = copy_model(self.graph, self._cut_constants())
+    def run(self) -> tuple[ModelProto, Weights]:
+        self.model, apart = cut_model(self.graph, self._cuts())
         self._declare()
         constants = Constants(self.graph, self.model)
         facts = start_facts(self.model, self.graph.input_shapes)
@@ -132,16 +143,16 @@ class _Surgery:
             facts.follow(node_of(proto, self.graph.opsets, name=before.name))
             self._compare(before, facts)
         constants.drop_unread()
-        return self.model
+        return self.model, apart
 
-    def _cut_constants(self) -> dict[str, npt.NDArray[Any]]:
-        """What is left of each constant that is cut, and of each vector that is shared no more."""
-        cut = {}
+    def _cuts(self) -> dict[str, Kept]:
+        """What is kept of each constant that is cut, and of each vector that is shared no more."""
+        cuts = {}
         for name in self.graph.constant_tensors:
             kept, base = self._kept(name), self.graph.aliases.get(name)
             if kept if base is None else not _same(kept, self._kept(base)):
-                cut[name] = _compress(self.graph.constant(name), kept)
-        return cut
+                cuts[name] = kept
+        return cuts
 
     def _cut_runs(self) -> list[Run]:
         return [run for run in find_runs(self.graph).found if self._kept(run.source)]
@@ -241,12 +252,6 @@ def _same(one: Kept, other: Kept) -> bool:
     return one.keys() == other.keys() and all(
         np.array_equal(one[axis], other[axis]) for axis in one
     )
-
-
-def _compress(array: npt.NDArray[Any], kept: Kept) -> npt.NDArray[Any]:
-    for axis, alive in kept.items():
-        array = np.compress(alive, array, axis)
-    return array
 
 
 def _apply(edit: Edit, node: Node, proto: NodeProto, facts: Facts, constants: Constants) -> None:

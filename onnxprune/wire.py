@@ -8,17 +8,25 @@ Source: Protocol Buffers, "Encoding".
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from google.protobuf.message import DecodeError, Message
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 VARINT, EIGHT_BYTES, DELIMITED, FOUR_BYTES = 0, 1, 2, 5
 """The kinds of values that ONNX uses."""
 
 WHOLE = 2**16
 """Bytes; longer initializers are read one by one."""
+
+BEFORE_VALUES = 64
+"""Fields of an initializer that may stand before its raw values; exporters write half a dozen."""
+
+Take = Callable[[TensorProto, int, int], bool]
+"""Given an initializer without its raw values, and where in the file these start and end: say
+whether they are taken, and so no part of the model."""
 
 Field = tuple[int, int, int, int]
 """Number, where the field starts, where its value starts (behind the length), where it ends."""
@@ -30,8 +38,8 @@ def prefix(message: Message, field: str, length: int) -> bytes:
     return bytes(_varint(number << 3 | DELIMITED)) + bytes(_varint(length))
 
 
-def read_pieces(path: Path) -> ModelProto:
-    """Read a model without holding the file in memory beside it.
+def read_pieces(path: Path, take: Take = lambda *_: False) -> ModelProto:
+    """Read a model without holding the file in memory beside it, less the values that `take` takes.
 
     Raises: DecodeError when the file is not a model; ValueError when it is empty.
     """
@@ -40,13 +48,13 @@ def read_pieces(path: Path) -> ModelProto:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         for number, start, value, end in _fields(view, 0, len(view)):
             if number == graph_number:
-                _merge_graph(model, view, value, end)
+                _merge_graph(model, view, value, end, take)
             else:
                 model.MergeFromString(view[start:end])
     return model
 
 
-def _merge_graph(model: ModelProto, view: mmap.mmap, start: int, end: int) -> None:
+def _merge_graph(model: ModelProto, view: mmap.mmap, start: int, end: int, take: Take) -> None:
     """Merge the fields of a graph in their order: large initializers one by one, others in runs."""
     graph = model.graph
     large: int = graph.DESCRIPTOR.fields_by_name["initializer"].number
@@ -54,9 +62,23 @@ def _merge_graph(model: ModelProto, view: mmap.mmap, start: int, end: int) -> No
     for number, begin, value, stop in _fields(view, start, end):
         if number == large and stop - value > WHOLE:
             graph.MergeFromString(view[done:begin])
-            graph.initializer.add().MergeFromString(view[value:stop])
+            _merge_tensor(graph.initializer.add(), view, value, stop, take)
             done = stop
     graph.MergeFromString(view[done:end])
+
+
+def _merge_tensor(tensor: TensorProto, view: mmap.mmap, start: int, end: int, take: Take) -> None:
+    """Merge an initializer, less its raw values if these are taken."""
+    raw: int = tensor.DESCRIPTOR.fields_by_name["raw_data"].number
+    for number, begin, value, stop in islice(_fields(view, start, end), BEFORE_VALUES):
+        if number == raw:
+            tensor.MergeFromString(view[start:begin])
+            tensor.MergeFromString(view[stop:end])
+            if take(tensor, value, stop):
+                return
+            tensor.Clear()
+            break
+    tensor.MergeFromString(view[start:end])
 
 
 def _fields(view: mmap.mmap, at: int, end: int) -> Iterator[Field]:

@@ -79,26 +79,26 @@ def write_network(name: str, folder: Path) -> dict[str, Any]:
 
 
 def ours(folder: Path) -> Stages:
-    """onnxprune: `score` ranks the filters, `prune` removes half of each group."""
+    """onnxprune: `score` ranks the filters, `prune` removes half of each group, file to file."""
     from onnxprune.channels import find_groups
     from onnxprune.criteria import score
     from onnxprune.graph import Graph
-    from onnxprune.storage import load_model, save_model
-    from onnxprune.surgery import mask, prune
+    from onnxprune.storage import load_apart, save_model
+    from onnxprune.surgery import mask, prune_apart
 
     def run(clock: Clock) -> None:
-        model = load_model(folder / MODEL)
+        model, weights = load_apart(folder / MODEL)
         clock("read")
-        graph = Graph(model)
+        graph = Graph(model, weights=weights)
         clock("graph")
         groups = find_groups(graph)
         clock("find")
         order = np.argsort(score(graph, groups, None, "magnitude").total(), kind="stable")
         dead = half_of_every_group(groups, order)
         clock("score")
-        small = prune(graph, groups, dead)
+        small, left = prune_apart(graph, groups, dead)
         clock("prune")
-        save_model(small, folder / "ours.onnx")
+        save_model(small, folder / "ours.onnx", weights=left)
         clock("save")
         last.update(graph=graph, groups=groups, dead=dead)
 

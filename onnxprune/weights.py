@@ -1,0 +1,76 @@
+"""Large weights held apart from the message that names them: read, cut and written piece by piece.
+
+A protobuf message copies what it is given and what it gives. A weight that goes from one file to
+another need not pass through one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import TensorProto
+
+Array = npt.NDArray[Any]
+Kept = Mapping[int, npt.NDArray[np.bool_]]
+"""Which positions of an axis are kept; an axis that is not named keeps all."""
+
+PIECE = 2**18
+"""Elements of a weight that are cut at once: 1 MiB in float32, which a cache holds."""
+
+AS_THEY_LIE: Mapping[int, str] = {
+    TensorProto.FLOAT: "<f4",
+    TensorProto.DOUBLE: "<f8",
+    TensorProto.FLOAT16: "<f2",
+}
+"""Element types whose raw values in a file are an array."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What is kept of a weight that `read` gives whole when it is asked."""
+
+    read: Callable[[], Array]
+    kept: Kept = field(default_factory=dict)
+
+    def array(self) -> Array:
+        """Return all values, in memory of their own where not all are kept."""
+        return compress(self.read(), self.kept)
+
+    def raw(self) -> bytes:
+        """Return the values as ONNX stores them."""
+        return _raw(self.array())
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the values as ONNX stores them, a few rows at a time."""
+        values = self.read()
+        rows = np.flatnonzero(self.kept.get(0, np.ones(len(values), np.bool_)))
+        places = {axis: np.flatnonzero(alive) for axis, alive in self.kept.items() if axis}
+        step = max(1, PIECE // max(math.prod(values.shape[1:]), 1))
+        for k in range(0, len(rows), step):
+            piece = values[rows[k : k + step]] if 0 in self.kept else values[k : k + step]
+            for axis, chosen in places.items():
+                piece = piece.take(chosen, axis)
+            yield _raw(piece)
+
+
+Weights = Mapping[str, Weight]
+"""Large weights by the names of the initializers that hold no values."""
+
+NONE_APART: Weights = MappingProxyType({})
+
+
+def _raw(array: Array) -> bytes:
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def compress(array: Array, kept: Kept) -> Array:
+    """Return what is kept of an array."""
+    for axis, alive in kept.items():
+        array = np.compress(alive, array, axis)
+    return array
