@@ -78,7 +78,7 @@ def score(screen: Screen, /, model: str, data: str | None, output: str, **asked:
     use_threads(asked["threads"])
     from onnxprune.channels import find_groups
     from onnxprune.criteria import score
-    from onnxprune.run import open_model
+    from onnxprune.run import open_model, walk_batch
     from onnxprune.storage import load_model
 
     settings = Settings.of(**asked)
@@ -91,7 +91,7 @@ def score(screen: Screen, /, model: str, data: str | None, output: str, **asked:
             samples,
             settings.criterion,
             device=settings.device,
-            batch_size=settings.batch_size,
+            batch_size=walk_batch(graph, samples, settings),
             rng=np.random.default_rng(settings.seed),
         )
     scores.save(output)
@@ -203,11 +203,10 @@ def apply(screen: Screen, /, model: str, plan: str, output: str, masked: bool) -
     """
     check_place(output)
     from onnxprune.plan import Plan
-    from onnxprune.run import apply
-    from onnxprune.storage import save_model
+    from onnxprune.run import apply_to
 
     wanted = Plan.load(plan)
-    save_model(apply(model, wanted, masked=masked), output)
+    apply_to(output, model, wanted, masked=masked)
     screen.say(f"{len(wanted):,} filters {'masked' if masked else 'removed'}: {output}")
 
 
@@ -223,7 +222,7 @@ def apply(screen: Screen, /, model: str, plan: str, output: str, masked: bool) -
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of tables.")
 @options.METRIC
 @options.LATENCY_BATCH
-@options.WORK
+@options.RUNNING
 @click.pass_obj
 def compare(
     screen: Screen, /, model: str, other: str, data: str, as_json: bool, **work: Any

@@ -112,7 +112,7 @@ SEED = click.option(
     "--seed", type=int, default=Settings.seed, show_default=True, help="Seed of all randomness."
 )
 
-WORK = together(
+RUNNING = together(
     DEVICE,
     SEED,
     click.option(
@@ -143,6 +143,18 @@ WORK = together(
         help="Use at most N samples of each class.",
     ),
     VOLUME,
+)
+
+WORK = together(
+    RUNNING,
+    click.option(
+        "--memory",
+        type=click.IntRange(1),
+        default=Settings.memory,
+        metavar="MB",
+        help="For the activations of the samples that relevance or least squares computes at "
+        "once: fewer samples where they do not fit. By default a quarter of what is free.",
+    ),
 )
 
 CRITERION = click.option(

@@ -23,15 +23,16 @@ from onnxprune.errors import DataError
 from onnxprune.evaluate import Evaluator
 from onnxprune.graph import Graph
 from onnxprune.journal import RunDirectory
+from onnxprune.memory import batch_within
 from onnxprune.outcome import clock, make_report, summary, unreachable
 from onnxprune.plan import Floor, Plan
 from onnxprune.search import CONTROLLERS, search
 from onnxprune.settings import AUTO, Settings
 from onnxprune.storage import Source as ModelSource
-from onnxprune.storage import load_model
-from onnxprune.surgery import mask
-from onnxprune.surgery import prune as cut
+from onnxprune.storage import fill, load_model, save_model
+from onnxprune.surgery import mask, prune_apart
 from onnxprune.task import STRIDE, State, Task
+from onnxprune.weights import NONE_APART, Weights
 
 logger = logging.getLogger(__name__)
 
@@ -99,10 +100,27 @@ def apply(model: ModelSource, plan: Plan | str | Path, *, masked: bool = False) 
 
     Raises: InvalidPlan when the plan does not belong to the model.
     """
+    return fill(*_apply(model, plan, masked))
+
+
+def apply_to(
+    path: str | Path, model: ModelSource, plan: Plan | str | Path, *, masked: bool = False
+) -> Path:
+    """Write what `apply` returns to a file, without a copy of it in memory.
+
+    Raises: InvalidPlan as `apply` does; OutputError when the place is not writable.
+    """
+    small, weights = _apply(model, plan, masked)
+    return save_model(small, path, weights=weights)
+
+
+def _apply(model: ModelSource, plan: Plan | str | Path, masked: bool) -> tuple[ModelProto, Weights]:
     graph = Graph.load(model)
     plan = plan if isinstance(plan, Plan) else Plan.load(plan)
     groups = find_groups(graph, allow_inexact=plan.allow_inexact)
-    return (mask if masked else cut)(graph, groups, plan.dead(groups))
+    if masked:
+        return mask(graph, groups, plan.dead(groups)), NONE_APART
+    return prune_apart(graph, groups, plan.dead(groups))
 
 
 def open_model(
@@ -167,7 +185,7 @@ def make_task(
         graph,
         groups,
         clock=clock(data, settings),
-        rank=_ranker(data, fitted, settings),
+        rank=_ranker(graph, data, fitted, settings),
         evaluate=evaluator if evaluator is not None and not direct else None,
         damage=_meter(graph, data, settings),
         compensate=_compensator(graph, groups, fitted, settings),
@@ -177,6 +195,16 @@ def make_task(
         stride=1.0 if direct else STRIDE,
         ranks_once=_by_what_is_lost(settings),
     )
+
+
+def walk_batch(graph: Graph, data: Data | None, settings: Settings) -> int:
+    """Return how many samples relevance and least squares compute at once.
+
+    Raises: DataError where the memory asked for does not hold one.
+    """
+    if data is None:
+        return settings.batch_size
+    return batch_within(graph, settings.batch_size, settings.memory, device=settings.device)
 
 
 def _complete(settings: Settings, data: Data | None) -> Settings:
@@ -213,7 +241,9 @@ def _fitted(data: Data | None, more: Data | None) -> Data | None:
     return Data(np.concatenate([data.x, more.x]), y, data.classes)
 
 
-def _ranker(data: Data | None, fitted: Data | None, settings: Settings) -> Any:
+def _ranker(graph: Graph, data: Data | None, fitted: Data | None, settings: Settings) -> Any:
+    batch_size = walk_batch(graph, data, settings)
+
     def rank(graph: Graph, groups: ChannelGroups) -> Any:
         rng = np.random.default_rng(settings.seed)
         scores = score(
@@ -222,7 +252,7 @@ def _ranker(data: Data | None, fitted: Data | None, settings: Settings) -> Any:
             data,
             settings.criterion,
             device=settings.device,
-            batch_size=settings.batch_size,
+            batch_size=batch_size,
             rng=rng,
         )
         total = scores.total()
@@ -231,7 +261,7 @@ def _ranker(data: Data | None, fitted: Data | None, settings: Settings) -> Any:
         from onnxprune.redundancy import irreplaceable
 
         return irreplaceable(
-            graph, groups, fitted, total, device=settings.device, batch_size=settings.batch_size
+            graph, groups, fitted, total, device=settings.device, batch_size=batch_size
         )
 
     return rank
@@ -250,7 +280,8 @@ def _meter(graph: Graph, data: Data | None, settings: Settings) -> Any:
         return None
     from onnxprune.damage import Meter
 
-    where: dict[str, Any] = {"device": settings.device, "batch_size": settings.batch_size}
+    size = walk_batch(graph, data, settings)
+    where: dict[str, Any] = {"device": settings.device, "batch_size": size}
     return Meter(graph, data, criterion.composite, seed=settings.seed, **where)
 
 
@@ -265,5 +296,5 @@ def _compensator(graph: Graph, groups: ChannelGroups, data: Data | None, setting
         data,
         settings.compensate,
         device=settings.device,
-        batch_size=settings.batch_size,
+        batch_size=walk_batch(graph, data, settings),
     )

@@ -27,7 +27,8 @@ class Settings:
     """What a run is asked to do.
 
     Units: batch_size, latency_batch (what a latency is measured on) and per_class (at most so many
-    of each class) in samples; threads 0 leaves the number to the runtime.
+    of each class) in samples; memory (for the activations of a walk; None, a quarter of what is
+    free) in MB of 2**20 bytes; threads 0 leaves the number to the runtime.
     """
 
     control: str = "accuracy-aware"
@@ -42,6 +43,7 @@ class Settings:
     preprocess: str = "auto"
     per_class: int | None = None
     batch_size: int = 32
+    memory: int | None = None
     latency_batch: int = 1
     device: str = "auto"
     threads: int = 0

@@ -22,7 +22,7 @@ MODEL = ROOT / "samples" / "fashion_mnist" / "model.onnx"
 
 ORDER = (
     ("errors",),
-    ("labels", "label_maps", "node", "files", "wire", "own"),
+    ("labels", "label_maps", "node", "files", "wire", "own", "weights"),
     ("pattern", "letters", "boxes", "balance"),
     ("ops", "storage"),
     ("shapes", "subgraphs", "variation", "computed", "unshare"),
@@ -31,7 +31,7 @@ ORDER = (
     ("propagate", "channels"),
     ("mirror", "fold"),
     ("zeros",),
-    ("surgery", "rules", "routes", "relevance", "cost", "scores", "batches"),
+    ("surgery", "rules", "routes", "relevance", "cost", "scores", "batches", "memory"),
     ("directions", "damage"),
     ("measures", "criteria"),
     ("readers", "least_squares", "redundancy", "compensate"),
@@ -73,8 +73,8 @@ UNDER_LEAVES = ("errors", "files", "storage", "own", "label_maps")
 
 ONLY_IN = {
     "torch": {
-        *("ops", "mirror", "fold", "rules", "relevance", "batches", "criteria", "measures"),
-        *("compensate", "least_squares", "redundancy", "damage", "directions"),
+        *("ops", "mirror", "fold", "rules", "relevance", "batches", "memory", "criteria"),
+        *("measures", "compensate", "least_squares", "redundancy", "damage", "directions"),
     },
     "onnxruntime": {"runtime"},
     "click": {"cli", "options", "program"},

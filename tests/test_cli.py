@@ -150,8 +150,9 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
         *("--size", "0.97", "--latency-ms", "1e6", "--latency-batch", "2", "--round-to", "1"),
         *("--max-drop", "0.9", "--min-channels", "2", "--max-layer-rate", "0.7"),
         *("--include", "one", "--include", "two", "--exclude", "three", "--seed", "5"),
-        *("--device", "cpu", "--threads", "1", "--batch-size", "7", "--preprocess", "raw"),
-        *("--per-class", "4", "--allow-inexact", "layernorm, groupnorm", "--metric", "top-2"),
+        *("--device", "cpu", "--threads", "1", "--batch-size", "7", "--memory", "900"),
+        *("--preprocess", "raw", "--per-class", "4", "--metric", "top-2"),
+        *("--allow-inexact", "layernorm, groupnorm"),
     )
     settings = json.loads(Path("run/config.json").read_text())["settings"]
     assert settings == {
@@ -173,6 +174,7 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
         "preprocess": "raw",
         "per_class": 4,
         "batch_size": 7,
+        "memory": 900,
         "latency_batch": 2,
         "device": "cpu",
         "threads": 1,

@@ -1,0 +1,99 @@
+"""How many samples are walked at once: as many as asked for, or fewer where memory is short.
+
+A walk forward and back holds the activations of a batch, and relevance or a copy beside each. Of
+how many samples they are decides about memory, and about nothing else but the order of sums.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+from onnxprune.errors import DataError
+from onnxprune.graph import Graph
+from onnxprune.ops._torch import torch
+
+logger = logging.getLogger(__name__)
+
+SHARE = 0.25
+"""Of what is free, where nothing is asked for."""
+MEGABYTE = 2**20
+ELEMENT = 4
+"""Bytes; the mirror computes in single precision."""
+WAYS = 2
+"""Forward and back."""
+SYSTEM, CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+
+
+def batch_within(
+    graph: Graph, batch_size: int, memory: int | None = None, *, device: str = "auto"
+) -> int:
+    """Return the largest batch up to `batch_size` whose walk fits into memory.
+
+    Without `memory` that is a quarter of what is free, and one sample is always tried.
+    Units: memory, MB of 2**20 bytes.
+    Raises: DataError where what is asked for does not hold one sample.
+    """
+    sample = sample_bytes(graph)
+    if not sample:
+        return batch_size
+    if memory is None:
+        free = free_bytes(device)
+        fit = batch_size if free is None else max(int(SHARE * free) // sample, 1)
+    else:
+        fit = memory * MEGABYTE // sample
+        if not fit:
+            raise DataError(
+                f"memory {memory}: too little for one sample, whose walk through this model takes "
+                f"{math.ceil(sample / MEGABYTE)} MB; give --memory {math.ceil(sample / MEGABYTE)} "
+                f"or more"
+            )
+    if fit < batch_size:
+        logger.info("batches of %d in place of %d, to save memory", fit, batch_size)
+    return min(fit, batch_size)
+
+
+def sample_bytes(graph: Graph) -> int:
+    """Return what a walk forward and back holds of one sample, in bytes, from the graph's shapes.
+
+    All activations at once; a tensor whose shape is not known counts nothing.
+    """
+    known = graph.constant_names
+    sizes = [
+        math.prod(graph.shape(name) or (0,))
+        for node in graph.nodes
+        for name in node.outputs
+        if name and name not in known
+    ]
+    at_once = (graph.shape(graph.image) or (1,))[0]
+    return WAYS * ELEMENT * sum(sizes) // max(at_once, 1)
+
+
+def free_bytes(device: str = "auto") -> int | None:
+    """Return how much memory is free where the mirror computes, or None where nobody says."""
+    if device != "cpu" and torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    found = [free for free in (_available(), _within_group()) if free is not None]
+    return min(found, default=None)
+
+
+def _available() -> int | None:
+    """What the system can give without swapping (Linux)."""
+    try:
+        lines = SYSTEM.read_text("ascii").splitlines()
+        figures = dict(line.split(":", 1) for line in lines)
+        return int(figures["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _within_group() -> int | None:
+    """What a container may still take (Linux, cgroup version 2)."""
+    try:
+        limit, used = ((CONTAINER / f"memory.{one}").read_text() for one in ("max", "current"))
+        lines = (CONTAINER / "memory.stat").read_text().splitlines()
+        cached = dict(line.split() for line in lines)["inactive_file"]
+        return max(int(limit) - int(used) + int(cached), 0)
+    except (OSError, ValueError, KeyError):
+        return None

@@ -1,0 +1,290 @@
+"""What a whole accuracy-aware search costs, in evaluations, and beside the plain loop.
+
+    python -m tests.benchmarks.search --reference reference.tar [--weights FILE.npz]
+        [--classes cat,dog,ship] [--per-class 20] [--rate 0.95] [--threads 1] [--every 1]
+
+VGG16 as `samples/vgg16_cifar10.py` builds it is searched down to a rate, with its weights untouched
+and with least squares. The unit is one evaluation of the unpruned model on the same images, on
+onnxruntime with as many threads. The time of the search is split into parts that do not overlap.
+
+The plain loop takes the decisions that the search took: for every net that the search tried it
+prunes, corrects, starts a session, evaluates all samples anew and scores all channels anew. What a
+channel does to each class it finds by one pass of relevance for each class and image, each with a
+forward pass of its own; the figure in brackets is that of one class for each image, the true one.
+With `--every N` it takes every Nth of the nets and its time is counted N times.
+CPU seconds are those of all threads; wall-clock seconds mean little on a machine that is shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import ModelProto
+
+from onnxprune.batches import batches_of
+from onnxprune.channels import BoolArray
+from onnxprune.criteria import find_criterion
+from onnxprune.data import Data
+from onnxprune.evaluate import Evaluator
+from onnxprune.fold import folded
+from onnxprune.graph import Graph
+from onnxprune.mirror import Mirror
+from onnxprune.plan import share_removed
+from onnxprune.relevance import relevance
+from onnxprune.run import make_task
+from onnxprune.samples.linear_head import attach_head, fit_head, run
+from onnxprune.samples.pictures import draw, read_pictures, to_arrays
+from onnxprune.samples.vgg16_cifar10 import SIZE, build, download_weights, read_weights
+from onnxprune.search import CONTROLLERS, search
+from onnxprune.settings import Settings
+from onnxprune.surgery import prune
+from onnxprune.task import State, Task
+
+PARTS = ("relevance", "evaluation", "compensation", "pruning", "picking", "rest")
+PENALTY = 0.1
+
+
+@dataclass
+class Stopwatch:
+    """Seconds of each part, CPU and wall-clock; what runs within a part counts to that alone."""
+
+    seconds: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    _open: list[str] = field(default_factory=list)
+    _since: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(2))
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Count what runs within to a part."""
+        self._stop()
+        self._open.append(part)
+        try:
+            yield
+        finally:
+            self._stop()
+            self._open.pop()
+
+    def _stop(self) -> None:
+        now = np.array([time.process_time(), time.perf_counter()])
+        if self._open:
+            part = self._open[-1]
+            self.seconds[part] = self.seconds.get(part, np.zeros(2)) + now - self._since
+        self._since = now
+
+    def timed(self, part: str, function: Callable[..., Any] | None) -> Callable[..., Any] | None:
+        """Return a function that counts to a part when it is called."""
+
+        def within(*arguments: Any) -> Any:
+            assert function is not None
+            with self(part):
+                return function(*arguments)
+
+        return function and within
+
+    @property
+    def total(self) -> np.ndarray[Any, Any]:
+        """CPU and wall-clock seconds of all parts."""
+        return np.asarray(sum(self.seconds.values(), np.zeros(2)))
+
+
+@dataclass
+class Watched(Task):
+    """A task that counts the seconds of its parts and keeps the nets that are tried."""
+
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    tried: list[BoolArray] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, task: Task) -> Watched:
+        """Watch a task that has not begun."""
+        watch = Stopwatch()
+        given = {one.name: getattr(task, one.name) for one in fields(task)}
+        given |= {
+            name: watch.timed(part, given[name])
+            for name, part in (
+                ("rank", "relevance"),
+                ("damage", "relevance"),
+                ("evaluate", "evaluation"),
+                ("compensate", "compensation"),
+            )
+        }
+        return cls(**given, watch=watch)
+
+    def measure(self, dead: BoolArray) -> Any:
+        """Note the net, and measure it."""
+        self.tried.append(dead.copy())
+        return super().measure(dead)
+
+    def build(self, dead: BoolArray) -> ModelProto:
+        """Count it as pruning."""
+        with self.watch("pruning"):
+            return super().build(dead)
+
+    def view(self, dead: BoolArray) -> Any:
+        """Count it as pruning."""
+        with self.watch("pruning"):
+            return super().view(dead)
+
+    def order(self, dead: BoolArray, share: float, layer_share: float) -> Any:
+        """Count it as picking."""
+        with self.watch("picking"):
+            return super().order(dead, share, layer_share)
+
+    def step(self, *arguments: Any, **options: Any) -> BoolArray:
+        """Count it as picking."""
+        with self.watch("picking"):
+            return super().step(*arguments, **options)
+
+
+def prepare(chosen: argparse.Namespace) -> tuple[Graph, Data]:
+    """VGG16 with a linear head trained on the chosen images, and these images."""
+    weights, mean = read_weights(chosen.weights) if chosen.weights else download_weights()
+    features = build(weights, mean, size=chosen.size)
+    pictures = read_pictures(chosen.reference)
+    names = sorted(chosen.classes.split(",") if chosen.classes else pictures)
+    drawn = draw(pictures, names, chosen.per_class, np.random.default_rng(chosen.seed))
+    x, y = to_arrays(drawn, chosen.size)
+    head = fit_head(run(features, x, threads=chosen.threads), y, PENALTY)
+    return Graph(attach_head(features, head)), Data(x, y, tuple(names))
+
+
+def unit(graph: Graph, data: Data, settings: Settings, repeats: int) -> np.ndarray[Any, Any]:
+    """CPU and wall-clock seconds of one evaluation of the unpruned model."""
+    evaluate = evaluator(data, settings)
+    evaluate(graph.model)
+    turns = []
+    for _ in range(repeats):
+        watch = Stopwatch()
+        with watch("evaluation"):
+            evaluate(graph.model)
+        turns.append(watch.total)
+    return np.array([median(column) for column in zip(*turns, strict=True)])
+
+
+def evaluator(data: Data, settings: Settings) -> Evaluator:
+    """What evaluates models as a run does."""
+    return Evaluator(data, device="cpu", threads=settings.threads, batch_size=settings.batch_size)
+
+
+def plain_loop(task: Watched, nets: list[BoolArray], data: Data, settings: Settings) -> Stopwatch:
+    """Look at nets one by one, each from scratch."""
+    watch = Stopwatch()
+    graph, groups = task.graph, task.groups
+    correct = make_task(graph, data, settings).compensate
+    composite = find_criterion(settings.criterion).composite
+    assert composite is not None
+    for dead in nets:
+        with watch("pruning"):
+            model = prune(graph, groups, dead)
+        if correct is not None and dead.any():
+            with watch("compensation"):
+                model = correct(model, dead)
+        with watch("evaluation"):
+            evaluator(data, settings)(model)
+        with watch("pruning"):
+            net = Graph(model)
+            names = [f.output for f in groups.without(dead).filters]
+            mirror = folded(Mirror(net, device="cpu"))
+        with watch("relevance"):
+            for label in range(len(data.classes)):
+                for x, y in batches_of(mirror, data, settings.batch_size):
+                    all_alike = np.full_like(y, label)
+                    relevance(
+                        mirror, x, all_alike, composite, names, reduce=lambda _, r: r.sum((2, 3))
+                    )
+    return watch
+
+
+def reset_peak() -> float:
+    """Forget the peak of resident memory; return what is resident, in MiB (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident("VmRSS")
+
+
+def resident(figure: str) -> float:
+    """`VmRSS`, resident memory of this process, or `VmHWM`, its peak, in MiB (Linux)."""
+    text = Path("/proc/self/status").read_text()
+    found = re.search(rf"{figure}:\s+(\d+) kB", text)
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def compare(graph: Graph, data: Data, settings: Settings, chosen: argparse.Namespace) -> None:
+    """Search, look at the same nets plainly, and print what both cost."""
+    before = reset_peak()
+    task = Watched.of(make_task(graph, data, settings))
+    states: list[State] = []
+    with task.watch("rest"):
+        states.extend(search(task, CONTROLLERS[settings.control]))
+    peak = resident("VmHWM") - before
+    one = unit(graph, data, settings, chosen.repeats)
+    cost = task.watch.total / one
+    rate = share_removed(task.groups, states[-1].dead)
+    print(f"\n## compensate {settings.compensate}\n")
+    print(
+        f"rate {rate:.3f} in {len(states) - 2} steps, {len(task.tried)} nets tried; one evaluation "
+        f"of the unpruned model: {one[0]:.2f} CPU s"
+    )
+    print(f"whole search: {cost[0]:.1f} evaluations in CPU time, {cost[1]:.1f} in wall-clock time")
+    print(f"peak memory above what was resident before: {peak:.0f} MiB\n")
+    nets = task.tried[:: chosen.every]
+    plain = plain_loop(task, nets, data, settings) if chosen.every else None
+    print("| part | search, evaluations | CPU s | plain loop, evaluations |\n|---|---|---|---|")
+    for part in PARTS:
+        mine = task.watch.seconds.get(part, np.zeros(2))[0]
+        theirs = plain.seconds.get(part, np.zeros(2))[0] * chosen.every if plain else np.nan
+        print(f"| {part} | {mine / one[0]:.2f} | {mine:.2f} | {theirs / one[0]:.1f} |")
+    if plain is not None:
+        whole = plain.total * chosen.every
+        single = whole - plain.seconds["relevance"] * chosen.every * (1 - 1 / len(data.classes))
+        print(
+            f"\nplain loop / search: {whole[0] / task.watch.total[0]:.2f} in CPU time "
+            f"[{single[0] / task.watch.total[0]:.2f}], {whole[1] / task.watch.total[1]:.2f} in "
+            f"wall-clock time [{single[1] / task.watch.total[1]:.2f}]",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Print both comparisons."""
+    parser = argparse.ArgumentParser(description="What a search costs.")
+    parser.add_argument("--reference", type=Path, required=True, help="tar or folder of classes")
+    parser.add_argument("--weights", type=Path, help="Oxford weights as .npz, else torchvision's")
+    parser.add_argument("--classes", help="names, separated by commas; all without")
+    parser.add_argument("--per-class", type=int, default=20)
+    parser.add_argument("--size", type=int, default=SIZE)
+    parser.add_argument("--rate", type=float, default=0.95)
+    parser.add_argument("--compensate", nargs="+", default=["none", "least-squares"])
+    parser.add_argument("--batch-size", type=int, default=Settings.batch_size)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--every", type=int, default=1, help="0 leaves the plain loop out")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    graph, data = prepare(chosen)
+    print(f"VGG16, {len(data)} images of {len(data.classes)} classes, {chosen.size} px,")
+    print(f"{chosen.threads} thread(s), torch {torch.__version__}")
+    for method in chosen.compensate:
+        settings = Settings.of(
+            compensate=method,
+            rate=chosen.rate,
+            batch_size=chosen.batch_size,
+            device="cpu",
+            threads=chosen.threads,
+            seed=chosen.seed,
+        )
+        compare(graph, data, settings, chosen)
+
+
+if __name__ == "__main__":
+    main()
