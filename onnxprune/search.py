@@ -24,8 +24,9 @@ from onnxprune.task import FloatArray, State, Task
 
 logger = logging.getLogger(__name__)
 
-SHARE, SMALLEST = 0.1, 0.025
-"""First and smallest step of the accuracy-aware control: shares of the filters that are left."""
+SHARE, SMALLEST, FINEST = 0.1, 0.05, 0.0125
+"""Largest step of the accuracy-aware control, the smallest that a fall of accuracy makes of it, and
+the smallest that a floor does: shares of the filters that are left."""
 HARMLESS, HARMFUL = 0.967, 0.9
 """A step that keeps this much of the soft harmonic mean lets steps grow; below, it is retried."""
 LAYER_SHARE = 4.0
@@ -61,9 +62,9 @@ def _advance(task: Task, advance: Advance, state: State) -> State:
             return following
         if following.accuracy.harmonic >= task.level - 1e-9:
             return following
-        if state.size <= SMALLEST:
+        if state.size <= FINEST:
             return replace(state, stopped="floor")
-        state = replace(state, size=max(state.size / 2, SMALLEST))
+        state = replace(state, size=max(state.size / 2, FINEST))
 
 
 def one_shot(task: Task, state: State) -> State:
@@ -96,7 +97,8 @@ def accuracy_aware(task: Task, state: State) -> State:
 
     A step takes a share of what is left, so steps get shorter as the net does. It is judged by the
     harmonic mean over classes of the mean probability of the true class, which still sees
-    differences where ten samples per class saturate the accuracy.
+    differences where ten samples per class saturate the accuracy. A net that only guesses has
+    nothing to step back for.
     """
     now = state.accuracy
     if now is None:
@@ -108,7 +110,8 @@ def accuracy_aware(task: Task, state: State) -> State:
     first = _careful(task, state, state.size)
     if first.accuracy is None or (first.dead == state.dead).all():
         return first
-    if task.ranks_once or first.accuracy.soft_harmonic >= HARMFUL * before:
+    guessing = before < 1 / len(now.soft_per_class)
+    if task.ranks_once or guessing or first.accuracy.soft_harmonic >= HARMFUL * before:
         grown = first.accuracy.soft_harmonic >= HARMLESS * before
         return replace(first, size=min(1.5 * first.size, SHARE) if grown else first.size)
     if state.size <= SMALLEST:

@@ -49,6 +49,11 @@ class Measured(Protocol):
         """The same of the mean probability of the true class."""
         ...
 
+    @property
+    def soft_per_class(self) -> FloatArray:
+        """Mean probability of the true class. Shapes: `[classes]`."""
+        ...
+
     def to_json(self) -> dict[str, Any]:
         """Return mean, harmonic and per_class."""
         ...
