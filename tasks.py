@@ -112,7 +112,7 @@ def install(extra: str) -> None:
 def pytest(*arguments: str) -> None:
     """Run the tests on all cores, one thread of torch in each process."""
     workers = os.cpu_count() or 1
-    parallel = ["-n", str(min(workers, 8))] if workers > 1 else []
+    parallel = ["-n", str(min(workers, 8)), "--dist", "worksteal"] if workers > 1 else []
     run("pytest", *parallel, *arguments, threads=1)
 
 
