@@ -40,10 +40,12 @@ def find_function(text: str, expected: str) -> Callable[..., Any]:
         with beside(text):
             is_file = path.suffix == ".py"
             names = runpy.run_path(str(path)) if is_file else vars(importlib.import_module(module))
-        found = names[name]
     except Exception as error:  # the code is the user's: it may raise anything
         reason = first_line(error)
         raise UnknownName(f"{text}: cannot be imported ({reason}); expected {expected}") from error
+    found = names.get(name)
+    if name not in names:
+        raise UnknownName(f"{text}: '{module}' has no '{name}'; expected {expected}")
     if not callable(found):
         raise UnknownName(f"{text}: is {type(found).__name__}; expected {expected}")
     return found  # type: ignore[no-any-return]

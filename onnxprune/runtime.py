@@ -96,7 +96,10 @@ def _start(runtime: Any, model: Model, providers: list[Any], threads: int, exact
         with session_source(model) as source:
             return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's errors have no root of their own
-        raise InvalidModel(f"{_name(model)}: onnxruntime refuses it: {_reason(error)}") from error
+        raise InvalidModel(
+            f"{_name(model)}: onnxruntime refuses it: {_reason(error)}; expected a model that it "
+            "runs (only --control one-shot with a target and without --data needs no run)"
+        ) from error
 
 
 def _name(model: Model) -> str:

@@ -330,7 +330,7 @@ def test_a_function_is_a_metric_without_a_name() -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "match"),
     [
-        ("{}:nothing", UnknownName, r"cannot be imported \(KeyError: 'nothing'\); expected a func"),
+        ("{}:nothing", UnknownName, "has no 'nothing'; expected a func"),
         ("{}:number", UnknownName, r"is int; expected a function \(outputs, targets\)"),
         ("{}:broken", DataError, "metric '.*:broken': ValueError: two; expected a function"),
         ("{}:refusing", DataError, "metric 'top-9': the model has 4 classes"),

@@ -225,21 +225,28 @@ def fit(model: nn.Module, part: Part, epochs: int) -> Iterator[float]:
         yield total / len(images)
 
 
-def export(model: nn.Module, path: Path) -> None:
+def export(
+    model: nn.Module,
+    path: Path,
+    *,
+    side: int = SIDE,
+    opset: int = OPSET,
+    ir_version: int = IR_VERSION,
+) -> None:
     """Write the network as ONNX, BatchNorm folded into the convolutions, the batch size free."""
     model.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     torch.onnx.export(
         model,
-        (torch.zeros(1, 1, SIDE, SIDE),),
+        (torch.zeros(1, 1, side, side),),
         path,
         input_names=["image"],
         output_names=["logits"],
-        opset_version=OPSET,
+        opset_version=opset,
         dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
         dynamo=False,  # the classic exporter names each node after its module
     )
     proto = onnx.load(path)
-    proto.ir_version = IR_VERSION
+    proto.ir_version = ir_version
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, path)
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import onnxprune
-from onnxprune.samples.fashion_mnist.train import PACKAGE, Part, fetch, read_classes, split
+from onnxprune.samples.fashion_mnist.train import PACKAGE, Part, export, fetch, read_classes, split
 from onnxprune.settings import Settings
 
 SIDE = 56
@@ -152,25 +152,6 @@ def fit(
         yield total / scenes
 
 
-def export(model: nn.Module, path: Path) -> None:
-    """Write the network as ONNX, BatchNorm folded into the convolutions, the batch size free."""
-    model.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    torch.onnx.export(
-        model,
-        (torch.zeros(1, 1, SIDE, SIDE),),
-        path,
-        input_names=["image"],
-        output_names=["logits"],
-        opset_version=OPSET,
-        dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
-        dynamo=False,  # the classic exporter names each node after its module
-    )
-    proto = onnx.load(path)
-    proto.ir_version = IR_VERSION
-    onnx.checker.check_model(proto, full_check=True)
-    onnx.save(proto, path)
-
-
 # --------------------------------------------------------------------------------------- program
 
 
@@ -266,7 +247,7 @@ def main(
     for epoch, loss in enumerate(losses, start=1):
         click.echo(f"epoch {epoch}/{epochs}: loss {loss:.4f}")
     output.mkdir(parents=True, exist_ok=True)
-    export(model, output / "model.onnx")
+    export(model, output / "model.onnx", side=SIDE, opset=OPSET, ir_version=IR_VERSION)
     write_scenes(compose(reference, reference_scenes, streams[1]), output / "reference")
     write_scenes(compose(test, test_scenes, streams[2]), output / "test")
     prune_and_compare(output, rate, threads)
