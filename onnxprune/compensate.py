@@ -39,7 +39,8 @@ from onnxprune.channels import BoolArray, ChannelGroups
 from onnxprune.constants import Constants, copy_model
 from onnxprune.errors import DataError, UnknownName
 from onnxprune.graph import Graph
-from onnxprune.least_squares import MAX_ROWS, RIDGE, regress
+from onnxprune.labels import IntArray
+from onnxprune.least_squares import FOLDS, MAX_ROWS, choose_ridge, multiply
 from onnxprune.mirror import Mirror, Trace
 from onnxprune.ops._torch import torch
 from onnxprune.readers import WIDE, Reader, find_readers
@@ -69,13 +70,14 @@ def compensator(
     *,
     device: str = "auto",
     batch_size: int = 32,
-    ridge: float = RIDGE,
+    ridge: float | None = None,
 ) -> Compensate | None:
     """Return `compensate(pruned, dead) -> corrected`, or None for the method `none`.
 
     `pruned` is what `prune(graph, groups, dead)` returned; it is not changed. Names, shapes and all
     that reads no removed channel stay as they are; a node without a bias gets one where it needs
-    it. The unpruned net runs once, at the first call.
+    it. The unpruned net runs once, at the first call. `ridge` is a share of the mean variance; None
+    chooses one for each layer.
     Raises: UnknownName for a method that does not exist; DataError where samples are missing.
     """
     if method not in METHODS:
@@ -194,7 +196,7 @@ class _Observed:
 class _LeastSquares:
     """Re-fits, from the front to the back of the pruned net, the layers that lost inputs."""
 
-    def __init__(self, source: _Source, ridge: float) -> None:
+    def __init__(self, source: _Source, ridge: float | None) -> None:
         self._source = source
         self._ridge = ridge
 
@@ -233,20 +235,32 @@ class _LeastSquares:
         rows = self._observed.rows[reader.key]
         if len(rows[0]) > MAX_ROWS:
             return
-        name = reader.node.inputs[0]
-        kept = (reader.rows(env[name], read, wide=self._observed.wide) for env in envs)
-        channel_map = regress(
+        given = [env[reader.node.inputs[0]] for env in envs]
+        products = multiply(
             rows,
-            list(kept),
+            [reader.rows(x, read, wide=self._observed.wide) for x in given],
             reader.channels(read),
-            ridge=self._ridge,
+            list(self._folds(reader, [len(x) for x in given], [r.shape[1] for r in rows])),
             centre=reader.bias is not None,
         )
         weight = np.compress(written, self._source.graph.constant(reader.weight), reader.written)
-        held = torch.from_numpy(weight).to(channel_map.device)
+        held = torch.from_numpy(weight).to(products.gram.device)
+        ridge = self._ridge
+        if ridge is None:
+            ridge = choose_ridge(products, reader.by_channel(held))
+        channel_map = products.solve(ridge)
         changed = reader.remap(held, channel_map.to(held.dtype), read).contiguous()
         mirror.constants[reader.weight] = changed.to(mirror.dtype)
         writer.constants.set(reader.weight, changed.cpu().numpy())
+
+    def _folds(
+        self, reader: Reader, counts: Sequence[int], widths: Sequence[int]
+    ) -> Iterator[IntArray]:
+        """Yield the fold of every column of each batch: that of its sample."""
+        folds, first = min(FOLDS, sum(counts)) if self._ridge is None else 1, 0
+        for count, width in zip(counts, widths, strict=True):
+            yield (first + reader.columns(count, width)) % folds
+            first += count
 
     def _restore_mean(
         self, envs: Sequence[Trace], one: tuple[Reader, BoolArray, BoolArray]

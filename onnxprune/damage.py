@@ -17,7 +17,7 @@ they do together, with relevance for the effect of a channel, is ours: docs/meth
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ from onnxprune.labels import IntArray
 from onnxprune.mirror import Mirror, Trace
 from onnxprune.ops._torch import torch
 from onnxprune.relevance import explain
+from onnxprune.restored import Restored, find_restored
 from onnxprune.routes import find_logits
 from onnxprune.rules import Composite
 
@@ -94,13 +95,17 @@ class Meter:
     unpruned: Graph
     data: Data
     composite: Composite
+    fitted: Data | None = None
+    """What a least-squares fit would be fitted on; None where layers are not re-fitted."""
     device: str = "auto"
     batch_size: int = 32
     seed: int = 0
     _before: list[Tensor] = field(default_factory=list)
 
-    def __call__(self, graph: Graph, groups: ChannelGroups) -> Damage:
+    def __call__(self, graph: Graph, groups: ChannelGroups, *, refitted: bool = False) -> Damage:
         """Return the damage of the channels of a (pruned) graph.
+
+        With `refitted` only what a least-squares fit does not restore counts.
 
         Raises: UnsupportedOp when LRP cannot cross it; DataError for labels it does not have.
         """
@@ -108,10 +113,13 @@ class Meter:
             self._before = self._run_unpruned()
         mirror = folded(Mirror(graph, device=self.device))
         rng = np.random.default_rng(self.seed)
+        kept: Mapping[str, Restored] = {}
+        if refitted and self.fitted is not None:
+            kept = find_restored(mirror, groups, self.fitted, self.batch_size)
         effects, slope = [], np.zeros(len(groups))
         batches = batches_of(mirror, self.data, self.batch_size)
         for (x, y), before in zip(batches, self._before, strict=True):
-            found, values = self._explain(mirror, groups, x, y, before, rng)
+            found, values = self._explain(mirror, groups, x, y, before, rng, kept)
             bent = torch.einsum("ncd,ndm->cnm", values, found.mix.cpu()).flatten(1)
             effects.append((bent / len(self.data) ** 0.5).float().numpy())
             slope -= torch.einsum("ncd,nd->c", values, found.weight.cpu()).numpy()
@@ -132,13 +140,21 @@ class Meter:
         y: IntArray,
         before: Tensor,
         rng: np.random.Generator,
+        kept: Mapping[str, Restored],
     ) -> tuple[Directions, Tensor]:
         """The directions of a batch, and each channel's effect on them. Shapes: `[n, C, d]`."""
-        kept: list[Directions] = []
+        found: list[Directions] = []
+        restored: list[Tensor] = []
 
         def starts(logits: Tensor) -> list[Tensor]:
-            kept.append(find_directions(logits, y, before, rng))
-            return kept[0].starts
+            found.append(find_directions(logits, y, before, rng))
+            shape = (len(y), len(groups))
+            restored.extend(torch.zeros(shape, dtype=torch.float64) for _ in found[0].starts)
+            return found[0].starts
+
+        def on_slope(walk: int, name: str, given: Tensor, slope: Tensor) -> None:
+            if name in kept and len(given) == len(x):
+                kept[name].add_to(restored[walk], kept[name].relevance(given, slope))
 
         tensors = {filters.output: filters.axis for filters in groups.filters}
         traces = explain(
@@ -148,9 +164,10 @@ class Meter:
             self.composite,
             tensors,
             reduce=lambda name, r: r.movedim(tensors[name], 1).flatten(2).sum(2).double(),
+            on_slope=on_slope,
         )
         values = [_by_channel(groups, trace, len(y)) for trace in traces]
-        return kept[0], torch.stack(values, 2)
+        return found[0], torch.stack(values, 2) - torch.stack(restored, 2)
 
 
 def _by_channel(groups: ChannelGroups, trace: Trace, samples: int) -> Tensor:

@@ -194,6 +194,7 @@ def _line(state: State) -> dict[str, Any]:
         "size": state.size,
         "accuracy": counts,
         "stopped": state.stopped,
+        "corrected": state.corrected,
     }
 
 
@@ -206,4 +207,5 @@ def _state(line: Mapping[str, Any]) -> State:
         line["size"],
         None if counts is None else Accuracy(**{k: np.array(v) for k, v in counts.items()}),
         line["stopped"],
+        line["corrected"],
     )

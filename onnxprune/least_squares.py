@@ -7,59 +7,117 @@ With `X` the channels of the unpruned net and `X_k` the kept ones as the pruned 
       = S + (X - S X_k) X_k' (X_k X_k' + ridge I)^-1
 
 with S the identity on the kept channels: without evidence a layer stays as it is, and where nothing
-is missing A is S exactly.
+is missing A is S exactly. The positions of a sample are much alike, so few samples are fitted too
+well by a small ridge: it is chosen for each layer by what samples left out say of it.
 
-Source: Hoerl and Kennard 1970, ridge regression, here shrunk towards S in place of 0.
+Source: Hoerl and Kennard 1970, ridge regression, here shrunk towards S in place of 0; Stone 1974,
+cross-validation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxprune.channels import BoolArray
+from onnxprune.labels import IntArray
 from onnxprune.ops._torch import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-RIDGE = 0.01
-"""Ridge as a share of the mean variance of the kept channels; measured in docs/method.md."""
+RIDGES = (0.01, 0.1, 1.0, 10.0)
+"""What is tried: shares of the mean variance of the kept channels."""
+RIDGE = RIDGES[0]
+FOLDS = 3
+"""Parts of the samples; each is left out once."""
 MAX_ROWS = 4096
 """A layer that reads more channels than this keeps its weights: the system would be too large."""
 
 
-def regress(
+@dataclass(frozen=True, eq=False)
+class Products:
+    """What a regression needs of its rows, fold by fold, in double precision.
+
+    Shapes: gram `X_k X_k'` `[F, K, K]`, cross `(X - S X_k) X_k'` `[F, C, K]`, identity S `[C, K]`.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    identity: Tensor
+
+    @property
+    def unit(self) -> float:
+        """The mean diagonal of `X_k X_k'` over all folds: what a ridge is a share of."""
+        return float(self.gram.sum(0).diagonal().mean())
+
+    def solve(self, ridge: float) -> Tensor:
+        """Return the map A from the kept channels to all of them. Shapes: -> `[C, K]`."""
+        weight = ridge * self.unit
+        if not 0.0 < weight < np.inf:
+            return self.identity
+        gram = self.gram.sum(0)
+        gram.diagonal().add_(weight)
+        factor = torch.linalg.cholesky(gram)
+        return self.identity + torch.cholesky_solve(self.cross.sum(0).T, factor).T
+
+
+def multiply(
     full: Sequence[Tensor],
     kept: Sequence[Tensor],
     alive: BoolArray,
+    folds: Sequence[IntArray],
     *,
-    ridge: float = RIDGE,
     centre: bool = True,
-) -> Tensor:
-    """Return the map A from the kept channels to all of them, in double precision.
+) -> Products:
+    """Return the products of rows, batch by batch. Columns are of the fold that `folds` says.
 
-    The products are summed batch by batch; `ridge` is a share of the mean diagonal of `X_k X_k'`.
-    Shapes: full each `[C, M]`, kept each `[K, M]`, alive `[C]` -> `[C, K]`.
+    Shapes: full each `[C, M]`, kept each `[K, M]`, alive `[C]`, folds each `[M]`.
     """
     where = torch.from_numpy(alive).to(full[0].device)
     identity = torch.eye(len(alive), dtype=torch.float64, device=where.device)[:, where]
-    gram = identity.new_zeros(identity.shape[1], identity.shape[1])
-    cross = torch.zeros_like(identity)
+    count = 1 + max(int(fold.max()) for fold in folds)
+    cross = identity.new_zeros(count, *identity.shape)
+    gram = identity.new_zeros(count, identity.shape[1], identity.shape[1])
     mean, mean_kept = _mean(full, centre), _mean(kept, centre)
-    for all_rows, rows in zip(full, kept, strict=True):
-        x, x_k = all_rows - mean, rows - mean_kept
-        gram += x_k @ x_k.T
-        cross += x @ x_k.T
-    weight = ridge * float(gram.diagonal().mean())
-    if not 0.0 < weight < np.inf:
-        return identity
-    cross[where] -= gram
-    gram.diagonal().add_(weight)
-    factor = torch.linalg.cholesky(gram)
-    return identity + torch.cholesky_solve(cross.T, factor).T
+    for all_rows, rows, fold in zip(full, kept, folds, strict=True):
+        missing, x_k = all_rows - mean, rows - mean_kept
+        missing[where] -= x_k
+        for k in range(count):
+            columns = torch.from_numpy(fold == k).to(where.device)
+            own = x_k[:, columns]
+            gram[k] += own @ own.T
+            cross[k] += missing[:, columns] @ own.T
+    return Products(gram, cross, identity)
+
+
+def choose_ridge(products: Products, weight: Tensor, ridges: Sequence[float] = RIDGES) -> float:
+    """Return the ridge whose maps, fitted without a fold, err least on it; infinite: none helps.
+
+    What counts is the error of the layer's output, `|W (X - A X_k)|^2`. One decomposition for each
+    fold serves all ridges.
+    Shapes: weight W' `[C, outputs * positions]`. Units: shares, as `Products.solve` takes them.
+    """
+    if len(products.gram) < 2 or not 0.0 < products.unit < np.inf:
+        return ridges[0]
+    gain = weight.double() @ weight.double().T
+    errors = torch.zeros(len(ridges), dtype=torch.float64)
+    gram, cross = products.gram.sum(0), products.cross.sum(0)
+    for own, missing in zip(products.gram, products.cross, strict=True):
+        values, vectors = torch.linalg.eigh(gram - own)
+        fitted = (cross - missing) @ vectors
+        heard = gain @ fitted
+        linear = ((missing @ vectors) * heard).sum(0)
+        square = (fitted.T @ heard) * (vectors.T @ own @ vectors)
+        unit = float(values.clamp(min=0).mean())
+        for k, ridge in enumerate(ridges):
+            shrunk = 1 / (values.clamp(min=0) + max(ridge * unit, 1e-300))
+            errors[k] += float(shrunk @ square @ shrunk - 2 * shrunk @ linear)
+    best = int(errors.argmin())
+    return ridges[best] if float(errors[best]) < 0 else np.inf
 
 
 def _mean(batches: Sequence[Tensor], centre: bool) -> Tensor:

@@ -99,6 +99,7 @@ def make_report(
         "control": settings.control,
         "criterion": settings.criterion,
         "compensate": settings.compensate,
+        "corrected": state.corrected,
         "seed": settings.seed,
         "inexact": task.groups.crossed(state.dead),
         "classes": list(data.classes) if data is not None else [],

@@ -111,20 +111,45 @@ class Reader:
             return matrix
         return matrix[cells.order].reshape(-1, cells.places * matrix.shape[1])
 
+    def columns(self, count: int, width: int) -> IntArray:
+        """Return the sample of each of `width` columns of `rows`, of `count` samples."""
+        spread = np.repeat if self.flattened is None else np.tile
+        return spread(np.arange(count), width // count)
+
+    def by_sample(self, rows: Tensor, count: int) -> Tensor:
+        """Return the sums of `rows` over the positions of each sample.
+
+        Shapes: `[C, M]`, of `count` samples -> `[count, C]`.
+        """
+        if self.flattened is None:
+            return rows.reshape(len(rows), count, -1).sum(2).T
+        return rows.reshape(len(rows), -1, count).sum(1).T
+
+    def owners(self, groups: ChannelGroups) -> IntArray:
+        """Return the channel of each of `rows`, -1 for what stays."""
+        cells = self.cells()
+        owners = groups.cuts[self.weight][self.read]
+        return owners if cells is None else owners[cells.order[:: cells.places]]
+
     def remap(self, weight: Tensor, channel_map: Tensor, alive: BoolArray) -> Tensor:
         """Return the weight that reads `K` channels as `weight` read `channel_map` of them.
 
         Shapes: weight `[o, C, *]`, channel_map `[C, K]` -> `[o, K, *]` (axes as the pattern says).
         """
-        rows = weight.movedim(self.read, 0)
-        before, after = self.cells(), self.cells(alive)
-        if before is not None:
-            rows = rows[before.order]
-        mapped = channel_map.T @ rows.reshape(channel_map.shape[0], -1)
-        mapped = mapped.reshape(int(alive.sum()), *rows.shape[1:])
+        after = self.cells(alive)
+        mapped = channel_map.T @ self.by_channel(weight)
+        shape = [size for axis, size in enumerate(weight.shape) if axis != self.read]
+        mapped = mapped.reshape(int(alive.sum()), *shape)
         if after is not None:
             mapped = mapped[np.argsort(after.order)]
         return mapped.movedim(0, self.read)
+
+    def by_channel(self, weight: Tensor) -> Tensor:
+        """Return all that is done to each channel. Shapes: `[o, C, *]` -> `[C, o * positions]`."""
+        rows, cells = weight.movedim(self.read, 0), self.cells()
+        if cells is None:
+            return rows.flatten(1)
+        return rows[cells.order].reshape(len(rows) // cells.places, -1)
 
     def mean(self, y: Tensor) -> Tensor:
         """Return the mean of each output channel. Shapes: y `[N, o, *]` -> `[o]`."""

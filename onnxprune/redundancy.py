@@ -18,24 +18,20 @@ channels and a quadratic form made of relevance. Measured: docs/method.md.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.batches import batches_of
 from onnxprune.channels import ChannelGroups
 from onnxprune.graph import Graph
 from onnxprune.labels import IntArray
-from onnxprune.least_squares import MAX_ROWS, RIDGE
+from onnxprune.least_squares import RIDGE
 from onnxprune.mirror import Mirror
-from onnxprune.ops._torch import torch
-from onnxprune.readers import Reader, find_readers
+from onnxprune.moments import find_moments
+from onnxprune.readers import find_readers
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from onnxprune.data import Data
 
 FloatArray = npt.NDArray[np.float64]
@@ -109,20 +105,15 @@ def _covariances(
 
     Several readers of a group count equally, each on its own scale.
     """
-    sums = {reader.key: _Sum(reader) for reader in find_readers(graph, groups)}
-    with torch.no_grad():
-        mirror = Mirror(graph, device=device)
-        for x, _ in batches_of(mirror, data, batch_size):
-            env = mirror.start({mirror.graph.image: x})
-            for step, spent in mirror.schedule():
-                mirror.execute(step, env)
-                if step[0].outputs[0] in sums:
-                    sums[step[0].outputs[0]].add(env[step[0].inputs[0]])
-                for name in spent:
-                    env.pop(name, None)
+    readers = find_readers(graph, groups)
+    moments = find_moments(Mirror(graph, device=device), readers, data, batch_size)
     whole: dict[int, FloatArray] = {}
-    for total in sums.values():
-        owners, covariance = total.covariance(groups)
+    for reader in readers:
+        if reader.key not in moments:
+            continue
+        owners, first = np.unique(reader.owners(groups), return_index=True)
+        first, owners = first[owners >= 0], owners[owners >= 0]
+        covariance = moments[reader.key].covariance[np.ix_(first, first)]
         for group in np.unique(groups.group[owners]).tolist():
             members = np.flatnonzero(groups.group == group)
             rows = np.flatnonzero(groups.group[owners] == group)
@@ -134,36 +125,3 @@ def _covariances(
         members = np.flatnonzero(groups.group == group)
         read = np.diag(matrix) > 0
         yield members[read], matrix[np.ix_(read, read)]
-
-
-@dataclass
-class _Sum:
-    """The products and the sum of what one reader reads, over all samples and positions."""
-
-    reader: Reader
-    products: FloatArray | None = None
-    total: FloatArray | None = None
-    count: int = 0
-
-    def add(self, x: Tensor) -> None:
-        rows = self.reader.rows(x)
-        if len(rows) > MAX_ROWS:
-            return
-        products = (rows @ rows.T).double().cpu().numpy()
-        total = rows.sum(1, dtype=torch.float64).cpu().numpy()
-        self.products = products if self.products is None else self.products + products
-        self.total = total if self.total is None else self.total + total
-        self.count += rows.shape[1]
-
-    def covariance(self, groups: ChannelGroups) -> tuple[IntArray, FloatArray]:
-        """Return the channels that it reads, each once, and their covariance."""
-        cells = self.reader.cells()
-        owners = groups.cuts[self.reader.weight][self.reader.read]
-        owners = owners if cells is None else owners[cells.order[:: cells.places]]
-        channels, first = np.unique(owners, return_index=True)
-        first, channels = first[channels >= 0], channels[channels >= 0]
-        if self.products is None or self.total is None:
-            return channels[:0], np.zeros((0, 0))
-        mean = self.total / self.count
-        covariance = self.products / self.count - np.outer(mean, mean)
-        return channels, covariance[np.ix_(first, first)]

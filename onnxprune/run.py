@@ -187,13 +187,13 @@ def make_task(
         clock=clock(data, settings),
         rank=_ranker(graph, data, fitted, settings),
         evaluate=evaluator if evaluator is not None and not direct else None,
-        damage=_meter(graph, data, settings),
+        damage=_meter(graph, data, fitted, settings),
         compensate=_compensator(graph, groups, fitted, settings),
         target=settings.target,
         floor=settings.floor,
         limits=settings.limits,
         stride=1.0 if direct else STRIDE,
-        ranks_once=_by_what_is_lost(settings),
+        ranks_once=_by_what_is_lost(settings) and not _measures_damage(settings),
     )
 
 
@@ -273,16 +273,28 @@ def _by_what_is_lost(settings: Settings) -> bool:
     return refitted and find_criterion(settings.criterion).needs_samples
 
 
-def _meter(graph: Graph, data: Data | None, settings: Settings) -> Any:
-    """What measures damage, where relevance is asked for as it comes."""
-    criterion = find_criterion(settings.criterion)
-    if data is None or settings.control != "accuracy-aware" or criterion.composite is None:
+def _measures_damage(settings: Settings) -> bool:
+    """Whether the order is by damage: where relevance is asked for as it comes."""
+    composite = find_criterion(settings.criterion).composite
+    return settings.control == "accuracy-aware" and composite is not None
+
+
+def _meter(graph: Graph, data: Data | None, fitted: Data | None, settings: Settings) -> Any:
+    """What measures damage, and what a least-squares fit leaves of it."""
+    composite = find_criterion(settings.criterion).composite
+    if data is None or composite is None or not _measures_damage(settings):
         return None
     from onnxprune.damage import Meter
 
-    size = walk_batch(graph, data, settings)
-    where: dict[str, Any] = {"device": settings.device, "batch_size": size}
-    return Meter(graph, data, criterion.composite, seed=settings.seed, **where)
+    return Meter(
+        graph,
+        data,
+        composite,
+        fitted=fitted if settings.compensate == "least-squares" else None,
+        device=settings.device,
+        batch_size=walk_batch(graph, data, settings),
+        seed=settings.seed,
+    )
 
 
 def _compensator(graph: Graph, groups: ChannelGroups, data: Data | None, settings: Settings) -> Any:

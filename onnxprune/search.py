@@ -29,6 +29,8 @@ SHARE, SMALLEST, FINEST = 0.1, 0.05, 0.0125
 the smallest that a floor does: shares of the filters that are left."""
 HARMLESS, HARMFUL = 0.967, 0.9
 """A step that keeps this much of the soft harmonic mean lets steps grow; below, it is retried."""
+NEEDED = 0.9
+"""Corrections begin where a net has less than this share of the soft harmonic mean with them."""
 LAYER_SHARE = 4.0
 """A layer loses at most this multiple of the average share in one step."""
 
@@ -43,10 +45,14 @@ def search(task: Task, advance: Advance, state: State | None = None) -> Iterator
     """
     if state is None:
         nothing = np.zeros(len(task.groups), np.bool_)
-        state = State(nothing, size=SHARE, accuracy=task.unpruned)
+        task.evaluations += task.unpruned is not None
+        corrected = task.compensate is not None and not task.defers
+        state = State(nothing, SHARE, task.unpruned, corrected=corrected)
         yield state
     while not state.stopped:
+        task.correcting = state.corrected
         state = _advance(task, advance, state)
+        task.correcting = state.corrected
         yield state
 
 
@@ -62,6 +68,9 @@ def _advance(task: Task, advance: Advance, state: State) -> State:
             return following
         if following.accuracy.harmonic >= task.level - 1e-9:
             return following
+        if task.defers and not state.corrected:
+            state = task.corrected(state)
+            continue
         if state.size <= FINEST:
             return replace(state, stopped="floor")
         state = replace(state, size=max(state.size / 2, FINEST))
@@ -98,8 +107,26 @@ def accuracy_aware(task: Task, state: State) -> State:
     A step takes a share of what is left, so steps get shorter as the net does. It is judged by the
     harmonic mean over classes of the mean probability of the true class, which still sees
     differences where ten samples per class saturate the accuracy. A net that only guesses has
-    nothing to step back for.
+    nothing to step back for. Weights stay as they are until correcting them is worth a tenth.
     """
+    return _corrected(task, _step(task, state))
+
+
+def _corrected(task: Task, state: State) -> State:
+    """Correct the weights from here on, if the net would be better for it by a tenth."""
+    now = state.accuracy
+    if state.corrected or not task.defers or now is None or task.unpruned is None:
+        return state
+    if now.soft_harmonic >= NEEDED * task.unpruned.soft_harmonic:
+        return state
+    better = task.corrected(replace(state, size=SHARE))
+    task.correcting = False
+    assert better.accuracy is not None
+    return better if now.soft_harmonic < NEEDED * better.accuracy.soft_harmonic else state
+
+
+def _step(task: Task, state: State) -> State:
+    """One step, or half of one where that costs less accuracy per filter."""
     now = state.accuracy
     if now is None:
         raise DataError(

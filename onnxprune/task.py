@@ -7,7 +7,7 @@ all of that as functions. A state is a net on the way down with what its control
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -64,17 +64,30 @@ class State:
     """A net on the way down, and what its controller remembers.
 
     `dead` are the channels that are gone, `size` the next step as a share of what is left,
-    `accuracy` what was measured on the reference samples, if anything was.
+    `accuracy` what was measured on the reference samples, if anything was, `corrected` whether the
+    weights are corrected from here on.
     """
 
     dead: BoolArray
     size: float = 1.0
     accuracy: Measured | None = None
     stopped: str = ""
+    corrected: bool = False
 
 
+Key = tuple[bytes, bool]
+"""A net: its dead channels, and whether its weights are corrected."""
 Rank = Callable[[Graph, ChannelGroups], FloatArray]
-MeasureDamage = Callable[[Graph, ChannelGroups], Damage]
+
+
+class MeasureDamage(Protocol):
+    """See `onnxprune.damage.Meter`."""
+
+    def __call__(self, graph: Graph, groups: ChannelGroups, *, refitted: bool = False) -> Damage:
+        """Return what channels do, or with `refitted` what of it a fit does not restore."""
+        ...
+
+
 Evaluate = Callable[[ModelProto], Measured]
 Compensate = Callable[[ModelProto, BoolArray], ModelProto]
 
@@ -86,8 +99,9 @@ class Task:
     `rank(graph, groups)` scores the channels of a (pruned) graph; `damage` measures what sets of
     them do; `evaluate` runs a model; `compensate` corrects a pruned model; `clock` measures a
     model's latency in ms.
-    With `ranks_once` the ranking of the unpruned net holds to the end: that of a net whose weights
-    were re-fitted on the same few samples is a worse guide (docs/method.md).
+    With `ranks_once` the ranking of the unpruned net holds to the end: a criterion's ranking of a
+    net whose weights were re-fitted on the same few samples is a worse guide (docs/method.md).
+    `correcting` says whether models are corrected now.
     """
 
     graph: Graph
@@ -102,8 +116,9 @@ class Task:
     clock: Clock | None = None
     stride: float = STRIDE
     ranks_once: bool = False
+    correcting: bool = True
     evaluations: int = 0
-    rankings: dict[bytes, FloatArray] = field(default_factory=dict)
+    rankings: dict[Key, FloatArray] = field(default_factory=dict)
 
     @cached_property
     def costs(self) -> Costs:
@@ -112,8 +127,11 @@ class Task:
 
     @cached_property
     def unpruned(self) -> Measured | None:
-        """The accuracy of the model as it came, on the reference samples."""
-        return self.measure(np.zeros(len(self.groups), np.bool_))
+        """The accuracy of the model as it came, on the reference samples.
+
+        A search counts this evaluation when it begins, not when it is resumed.
+        """
+        return None if self.evaluate is None else self.evaluate(self.graph.model)
 
     @property
     def level(self) -> float:
@@ -135,19 +153,32 @@ class Task:
 
         Shapes: dead `[channels]`.
         """
-        key = dead.tobytes()
+        key = self._key(dead)
         if key not in self._built:
             while len(self._built) >= REMEMBERED:
                 del self._built[next(iter(self._built))]
             model = prune(self.graph, self.groups, dead)
-            if self.compensate and dead.any():
+            if self.compensate and self.correcting and dead.any():
                 model = self.compensate(model, dead)
             self._built[key] = model
         return self._built[key]
 
     @cached_property
-    def _built(self) -> dict[bytes, ModelProto]:
+    def _built(self) -> dict[Key, ModelProto]:
         return {}
+
+    def _key(self, dead: BoolArray) -> Key:
+        return dead.tobytes(), self.correcting
+
+    @property
+    def defers(self) -> bool:
+        """Whether corrections wait until they are needed: where the order sees what they do."""
+        return self.compensate is not None and self.damage is not None
+
+    def corrected(self, state: State) -> State:
+        """Return the net of a state with corrected weights, which it has from here on."""
+        self.correcting = True
+        return replace(state, accuracy=self.measure(state.dead), corrected=True)
 
     def measure(self, dead: BoolArray) -> Measured | None:
         """Return the accuracy of the pruned model on the reference samples, if there are any."""
@@ -178,7 +209,7 @@ class Task:
 
         def places() -> FloatArray:
             assert self.damage is not None
-            damage = self.damage(*self.view(dead))
+            damage = self.damage(*self.view(dead), refitted=self.correcting)
             alive = np.flatnonzero(~dead)
             room = self.picker.room(dead, layer_share)
             count = self.groups.filter_count[alive]
@@ -191,7 +222,7 @@ class Task:
         return self._remember(dead, places)
 
     def _remember(self, dead: BoolArray, rank: Callable[[], FloatArray]) -> FloatArray:
-        key = dead.tobytes()
+        key = self._key(dead)
         if key not in self.rankings:
             self.rankings.clear()
             ranking = np.full(len(self.groups), np.inf)

@@ -32,9 +32,10 @@ ORDER = (
     ("mirror", "fold"),
     ("zeros",),
     ("surgery", "rules", "routes", "relevance", "cost", "scores", "batches", "memory"),
+    ("readers", "least_squares", "moments", "restored"),
     ("directions", "damage"),
     ("measures", "criteria"),
-    ("readers", "least_squares", "redundancy", "compensate"),
+    ("redundancy", "compensate"),
     ("plan", "rounding"),
     ("task", "reach"),
     ("search",),
@@ -63,7 +64,8 @@ LEAVES = {
     "evaluate": ABOVE,
     "metrics": ABOVE | {"evaluate", "plots", "tables"},
     "runtime": ABOVE | {"evaluate"},
-    "data": ABOVE | {"batches", "criteria", "compensate", "damage", "redundancy"},
+    "data": ABOVE
+    | {"batches", "criteria", "compensate", "damage", "moments", "redundancy", "restored"},
     "images": ABOVE | {"data"},
 }
 """They import no more than each other and `UNDER_LEAVES`, and are imported only from here: search
@@ -74,7 +76,7 @@ UNDER_LEAVES = ("errors", "files", "storage", "own", "label_maps")
 ONLY_IN = {
     "torch": {
         *("ops", "mirror", "fold", "rules", "relevance", "batches", "memory", "criteria"),
-        *("measures", "compensate", "least_squares", "redundancy", "damage", "directions"),
+        *("measures", "compensate", "least_squares", "moments", "restored", "damage", "directions"),
     },
     "onnxruntime": {"runtime"},
     "click": {"cli", "options", "program"},

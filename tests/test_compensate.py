@@ -17,8 +17,9 @@ from onnxprune.compensate import METHODS, compensator
 from onnxprune.data import Data
 from onnxprune.errors import DataError, UnknownName
 from onnxprune.graph import Graph
-from onnxprune.least_squares import RIDGE, regress
+from onnxprune.least_squares import RIDGE, RIDGES, Products, choose_ridge, multiply
 from onnxprune.ops import OPS
+from onnxprune.readers import find_readers
 from onnxprune.surgery import prune
 from tests.models import HEADER, images, model, relative_error, run
 from tests.test_surgery import half
@@ -146,9 +147,8 @@ class Trial:
         self.pruned = prune(self.graph, self.groups, self.dead)
 
     def compensated(self, method: str = "least-squares", **options: Any) -> ModelProto:
-        correct = compensator(
-            self.graph, self.groups, self.data, method, device="cpu", batch_size=5, **options
-        )
+        options = {"ridge": RIDGE, "device": "cpu", "batch_size": 5, **options}
+        correct = compensator(self.graph, self.groups, self.data, method, **options)
         assert correct is not None
         changed = correct(self.pruned, self.dead)
         onnx.checker.check_model(changed, full_check=True)
@@ -348,17 +348,63 @@ def test_later_layers_see_what_the_corrected_ones_produce() -> None:
     assert relative_error(trial.tensor("w5", changed), weight) < SAME
 
 
+def regression(full: Array, kept: Array, alive: BoolArray, folds: Array | None = None) -> Products:
+    if folds is None:
+        folds = np.zeros(full.shape[1], np.int64)
+    return multiply([torch.from_numpy(full)], [torch.from_numpy(kept)], alive, [folds])
+
+
 def test_regression_keeps_what_is_not_missing() -> None:
-    rows = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
-    channel_map = regress([rows], [rows], np.ones(4, np.bool_))
-    assert np.allclose(channel_map.numpy(), np.eye(4), atol=1e-5)
+    rows = np.random.default_rng(0).normal(size=(4, 50))
+    found = regression(rows, rows, np.ones(4, np.bool_)).solve(RIDGE)
+    assert np.allclose(found.numpy(), np.eye(4), atol=1e-9)
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_regression_without_evidence_changes_nothing(value: float) -> None:
     alive = np.array([True, False, True])
-    channel_map = regress([torch.full((3, 8), value)], [torch.full((2, 8), value)], alive)
-    assert channel_map.tolist() == np.eye(3)[:, alive].tolist()
+    products = regression(np.full((3, 8), value), np.full((2, 8), value), alive)
+    expected = np.eye(3)[:, alive].tolist()
+    assert products.solve(RIDGE).tolist() == expected
+    assert products.solve(choose_ridge(products, torch.ones(3, 2))).tolist() == expected
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.3, 1.0, 5.0, 50.0])
+def test_the_ridge_is_the_one_that_errs_least_on_samples_left_out(noise: float) -> None:
+    rng = np.random.default_rng(0)
+    alive = np.arange(9) < 6
+    folds = np.repeat(np.arange(8) % 3, 4)
+    kept = rng.normal(size=(6, 32))
+    gone = rng.normal(size=(3, 6)) @ kept + noise * rng.normal(size=(3, 32))
+    full = np.concatenate([kept + 0.2 * rng.normal(size=kept.shape), gone])
+    weight = rng.normal(size=(9, 5))
+    centred = [rows - rows.mean(1, keepdims=True) for rows in (full, kept)]
+
+    def error(ridge: float) -> float:
+        total = 0.0
+        for fold in range(3):
+            (x, x_k), own = [rows[:, folds != fold] for rows in centred], folds == fold
+            stays = np.eye(9)[:, alive]
+            fitted = stays
+            if ridge < np.inf:
+                held = x_k @ x_k.T + ridge * (x_k**2).sum(1).mean() * np.eye(6)
+                fitted = stays + (x - stays @ x_k) @ x_k.T @ np.linalg.inv(held)
+            total += float(((weight.T @ (centred[0] - fitted @ centred[1])[:, own]) ** 2).sum())
+        return total
+
+    products = regression(full, kept, alive, folds)
+    assert choose_ridge(products, torch.from_numpy(weight)) == min((*RIDGES, np.inf), key=error)
+
+
+@pytest.mark.parametrize("text", [CHAIN, FLAT, WIDE])
+def test_columns_are_told_by_their_sample(text: str) -> None:
+    trial = Trial(text)
+    (reader,) = find_readers(trial.graph, trial.groups)
+    shape = list(trial.graph.shape(reader.node.inputs[0]) or ())
+    samples = torch.arange(7.0).reshape(-1, *[1] * (len(shape) - 1)).expand(7, *shape[1:])
+    rows = reader.rows(samples)
+    assert (rows.numpy() == reader.columns(7, rows.shape[1])).all()
+    assert (reader.by_sample(rows, 7) == rows.shape[1] // 7 * torch.arange(7.0)[:, None]).all()
 
 
 # On a whole net
@@ -406,7 +452,7 @@ def test_a_compensator_has_no_memory_of_its_calls(method: str) -> None:
     other = half(trial.groups, 7)
     correct(prune(trial.graph, trial.groups, other), other)
     again = correct(trial.pruned, trial.dead).SerializeToString()
-    assert again == trial.compensated(method).SerializeToString()
+    assert again == trial.compensated(method, ridge=None).SerializeToString()
 
 
 # What is left as it is, and the odd ways of storing a weight

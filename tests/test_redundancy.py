@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from onnxprune.channels import find_groups
 from onnxprune.data import Data
 from onnxprune.graph import Graph
+from onnxprune.mirror import Mirror
+from onnxprune.moments import find_moments
+from onnxprune.readers import find_readers
 from onnxprune.redundancy import eliminate, irreplaceable
 from tests.models import model
 
@@ -93,6 +96,21 @@ def test_losses_come_from_what_the_next_layer_reads() -> None:
     assert found[:6] == pytest.approx(eliminate(covariance, scores[:6]), rel=1e-3)
     assert (np.diff(np.sort(found[6:])) > 0).all()
     assert (found[6:] <= scores[6:].sum()).all()
+
+
+@pytest.mark.parametrize("batch_size", [2, 9])
+def test_means_far_above_spreads_leave_the_covariance_exact(batch_size: int) -> None:
+    graph, data = chain()
+    far = Data(data.x + 1000, data.y, data.classes)
+    reader = find_readers(graph, find_groups(graph))[0]
+    moments = find_moments(Mirror(graph, device="cpu"), [reader], far, batch_size)[reader.key]
+    w, b = (graph.constant(name).astype(np.float64) for name in ("w", "b"))
+    x = far.x.astype(np.float64)
+    read = np.maximum(np.einsum("oc,nchw->onhw", w[:, :, 0, 0], x) + b[:, None, None, None], 0)
+    rows = read.reshape(6, -1)
+    assert moments.mean == pytest.approx(rows.mean(1), rel=1e-5)
+    expected = np.cov(rows, bias=True)
+    assert moments.covariance == pytest.approx(expected, rel=1e-3, abs=1e-3 * expected.max())
 
 
 def test_batches_make_no_difference() -> None:

@@ -23,6 +23,7 @@ from onnxprune.errors import (
 )
 from onnxprune.plan import Limits, Plan
 from onnxprune.samples import fashion_mnist
+from onnxprune.search import NEEDED
 from onnxprune.settings import Settings
 from tests.conftest import Small
 from tests.models import model, run
@@ -273,7 +274,11 @@ def test_least_squares_fits_on_images_without_labels_too(small: Small, tmp_path:
 
 @pytest.mark.parametrize(
     ("compensate", "criterion", "once"),
-    [("least-squares", "lrp", True), ("least-squares", "magnitude", False), ("none", "lrp", False)],
+    [
+        ("least-squares", "taylor", True),
+        ("least-squares", "magnitude", False),
+        ("none", "taylor", False),
+    ],
 )
 def test_a_net_that_is_refitted_is_ranked_once(
     small: Small, monkeypatch: pytest.MonkeyPatch, compensate: str, criterion: str, once: bool
@@ -289,6 +294,36 @@ def test_a_net_that_is_refitted_is_ranked_once(
     result = onnxprune.prune(small.proto, samples(small), **settings)
     assert result.report["evaluations"] > 3
     assert (len(nets) == 1) == once
+
+
+def test_weights_stay_until_correcting_them_is_worth_it(small: Small, tmp_path: Path) -> None:
+    def states(rate: float, compensate: str) -> list[dict[str, Any]]:
+        folder = tmp_path / f"{compensate}-{rate}"
+        found = onnxprune.prune(
+            small.proto, samples(small), rate=rate, compensate=compensate, threads=1, run_dir=folder
+        )
+        assert found.report["corrected"] == journal(folder)[-1]["corrected"]
+        return journal(folder)
+
+    untouched, corrected = states(0.8, "none"), states(0.8, "least-squares")
+    assert not any(state["corrected"] for state in untouched)
+    begun = [state["corrected"] for state in corrected].index(True)
+    assert begun > 1
+    assert all(state["corrected"] for state in corrected[begun:])
+    assert [s["dead"] for s in corrected[:begun]] == [s["dead"] for s in untouched[:begun]]
+    worth = untouched[begun]["soft_harmonic"] / corrected[begun]["soft_harmonic"]
+    assert corrected[begun]["dead"] == untouched[begun]["dead"]
+    assert worth < NEEDED
+
+
+def test_a_floor_is_held_by_correcting_before_it_ends_the_run(small: Small) -> None:
+    floor = {"max_drop": 0.05, "threads": 1}
+    untouched = onnxprune.prune(small.proto, samples(small), compensate="none", **floor)
+    corrected = onnxprune.prune(small.proto, samples(small), compensate="least-squares", **floor)
+    assert corrected.report["corrected"]
+    assert corrected.report["rate"] > untouched.report["rate"]
+    before = corrected.report["before"]["accuracy"]["harmonic"]
+    assert corrected.report["after"]["accuracy"]["harmonic"] >= before - 0.05 - 1e-9
 
 
 def test_a_masked_model_computes_what_the_pruned_one_does(small: Small) -> None:
