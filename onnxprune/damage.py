@@ -18,7 +18,9 @@ they do together, with relevance for the effect of a channel, is ours: docs/meth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
+SAMPLES, PER_CLASS = 100, 10
+"""Of more samples than this, in all and of each class, a step looks at a part, and the next step at
+another: what a step needs to know does not grow with them."""
 OWN = 10.0
 """How many times a channel's own square counts: what few samples say of pairs is half noise."""
 
@@ -100,37 +105,41 @@ class Meter:
     device: str = "auto"
     batch_size: int = 32
     seed: int = 0
-    _before: list[Tensor] = field(default_factory=list)
 
     def __call__(self, graph: Graph, groups: ChannelGroups, *, refitted: bool = False) -> Damage:
         """Return the damage of the channels of a (pruned) graph.
 
-        With `refitted` only what a least-squares fit does not restore counts.
-
+        With `refitted` only what a least-squares fit does not restore counts. Of many samples a
+        part is looked at; which one depends on how many channels are left.
         Raises: UnsupportedOp when LRP cannot cross it; DataError for labels it does not have.
         """
-        if not self._before:
-            self._before = self._run_unpruned()
         mirror = folded(Mirror(graph, device=self.device))
         rng = np.random.default_rng(self.seed)
         kept: Mapping[str, Restored] = {}
         if refitted and self.fitted is not None:
             kept = find_restored(mirror, groups, self.fitted, self.batch_size)
+        turns = max(len(self.data) // max(SAMPLES, PER_CLASS * len(self.data.classes)), 1)
+        turn = len(groups) % turns
+        data = self.data.every(turns, turn)
+        before = iter(self._before[turn::turns])
         effects, slope = [], np.zeros(len(groups))
-        batches = batches_of(mirror, self.data, self.batch_size)
-        for (x, y), before in zip(batches, self._before, strict=True):
-            found, values = self._explain(mirror, groups, x, y, before, rng, kept)
+        for x, y in batches_of(mirror, data, self.batch_size):
+            unpruned = torch.stack(list(islice(before, len(y))))
+            found, values = self._explain(mirror, groups, x, y, unpruned, rng, kept)
             bent = torch.einsum("ncd,ndm->cnm", values, found.mix.cpu()).flatten(1)
-            effects.append((bent / len(self.data) ** 0.5).float().numpy())
+            effects.append((bent / len(data) ** 0.5).float().numpy())
             slope -= torch.einsum("ncd,nd->c", values, found.weight.cpu()).numpy()
-        return Damage(slope / len(self.data), np.concatenate(effects, 1))
+        return Damage(slope / len(data), np.concatenate(effects, 1))
 
-    def _run_unpruned(self) -> list[Tensor]:
+    @cached_property
+    def _before(self) -> Tensor:
+        """The probabilities of all samples by the unpruned net."""
         mirror = Mirror(self.unpruned, device=self.device)
         logits = find_logits(mirror)
         with torch.no_grad():
             batches = batches_of(mirror, self.data, self.batch_size)
-            return [probabilities(mirror.trace(x)[logits][: len(y)], y) for x, y in batches]
+            found = [probabilities(mirror.trace(x)[logits][: len(y)], y) for x, y in batches]
+        return torch.cat(found)
 
     def _explain(
         self,

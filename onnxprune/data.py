@@ -74,6 +74,10 @@ class Data:
         for start in range(0, len(self), size):
             yield self.x[start : start + size], self.y[start : start + size]
 
+    def every(self, step: int, first: int = 0) -> Data:
+        """Return every `step`-th sample, from the `first` on."""
+        return replace(self, x=self.x[first::step], y=self.y[first::step])
+
     def fitted(self, output: Sequence[int]) -> Data:
         """Return the same samples with label maps of an output's height and width.
 

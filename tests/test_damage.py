@@ -241,3 +241,23 @@ def test_room_is_what_picking_leaves() -> None:
         room.take(picked[-1])
     assert picked == picker.pick(np.arange(len(groups)), nothing).tolist()
     assert len(picked) == 3 + 2
+
+
+def test_of_many_samples_each_step_looks_at_another_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxprune.damage.SAMPLES", 10)
+    monkeypatch.setattr("onnxprune.damage.PER_CLASS", 3)
+    graph = Graph(model(NET))
+    groups = find_groups(graph)
+    data = Data(images(graph.model, 21), np.arange(21) % 3, tuple("abc"))
+    parts = []
+    for left in (11, 10):
+        dead = np.arange(len(groups)) >= left
+        net = Graph(prune(graph, groups, dead))
+        part = Meter(graph, data.every(2, left % 2), EPSILON, device="cpu")
+        monkeypatch.setattr("onnxprune.damage.SAMPLES", 10)
+        parts.append(Meter(graph, data, EPSILON, device="cpu")(net, groups.without(dead)))
+        monkeypatch.setattr("onnxprune.damage.SAMPLES", 100)
+        expected = part(net, groups.without(dead))
+        np.testing.assert_allclose(parts[-1].effects, expected.effects, atol=1e-6)
+        np.testing.assert_allclose(parts[-1].slope, expected.slope, atol=1e-6)
+    assert [p.effects.shape[1] // DIRECTIONS for p in parts] == [10, 11]

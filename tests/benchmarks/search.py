@@ -83,10 +83,10 @@ class Stopwatch:
     def timed(self, part: str, function: Callable[..., Any] | None) -> Callable[..., Any] | None:
         """Return a function that counts to a part when it is called."""
 
-        def within(*arguments: Any) -> Any:
+        def within(*arguments: Any, **options: Any) -> Any:
             assert function is not None
             with self(part):
-                return function(*arguments)
+                return function(*arguments, **options)
 
         return function and within
 
@@ -98,10 +98,12 @@ class Stopwatch:
 
 @dataclass
 class Watched(Task):
-    """A task that counts the seconds of its parts and keeps the nets that are tried."""
+    """A task that counts the seconds of its parts and keeps the nets that are tried, each with
+    whether its weights are corrected.
+    """
 
     watch: Stopwatch = field(default_factory=Stopwatch)
-    tried: list[BoolArray] = field(default_factory=list)
+    tried: list[tuple[BoolArray, bool]] = field(default_factory=list)
 
     @classmethod
     def of(cls, task: Task) -> Watched:
@@ -117,11 +119,12 @@ class Watched(Task):
                 ("compensate", "compensation"),
             )
         }
-        return cls(**given, watch=watch)
+        nothing = np.zeros(len(task.groups), np.bool_)
+        return cls(**given, watch=watch, tried=[(nothing, False)])
 
     def measure(self, dead: BoolArray) -> Any:
         """Note the net, and measure it."""
-        self.tried.append(dead.copy())
+        self.tried.append((dead.copy(), self.correcting))
         return super().measure(dead)
 
     def build(self, dead: BoolArray) -> ModelProto:
@@ -175,17 +178,19 @@ def evaluator(data: Data, settings: Settings) -> Evaluator:
     return Evaluator(data, device="cpu", threads=settings.threads, batch_size=settings.batch_size)
 
 
-def plain_loop(task: Watched, nets: list[BoolArray], data: Data, settings: Settings) -> Stopwatch:
+def plain_loop(
+    task: Watched, nets: list[tuple[BoolArray, bool]], data: Data, settings: Settings
+) -> Stopwatch:
     """Look at nets one by one, each from scratch."""
     watch = Stopwatch()
     graph, groups = task.graph, task.groups
     correct = make_task(graph, data, settings).compensate
     composite = find_criterion(settings.criterion).composite
     assert composite is not None
-    for dead in nets:
+    for dead, corrected in nets:
         with watch("pruning"):
             model = prune(graph, groups, dead)
-        if correct is not None and dead.any():
+        if correct is not None and corrected and dead.any():
             with watch("compensation"):
                 model = correct(model, dead)
         with watch("evaluation"):
