@@ -92,7 +92,13 @@ class RunDirectory:
         if not lines:
             return None, Spent()
         line = lines[-1]
-        return _state(line), Spent(line["evaluations"], line["seconds"])
+        try:
+            return _state(line), Spent(line["evaluations"], line["seconds"])
+        except (KeyError, TypeError) as error:
+            raise RunDirectoryError(
+                f"{self.path}: its journal is of another version of onnxprune ({error}); start a "
+                f"new run, in another --run-dir"
+            ) from error
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the journal; a last line cut short by a kill does not count."""

@@ -194,8 +194,8 @@ METHOD = together(
         type=click.Choice((AUTO, *METHODS)),
         default=Settings.compensate,
         show_default=True,
-        help="How weights after removed filters are corrected: none leaves them as they were, "
-        "auto is least-squares where there are samples.",
+        help="How weights after removed filters are corrected, once it is worth it: none leaves "
+        "them as they were, auto is least-squares where there are samples.",
     ),
     UNLABELLED,
     METRIC,
