@@ -42,12 +42,14 @@ MAX_ROWS = 4096
 class Products:
     """What a regression needs of its rows, fold by fold, in double precision.
 
-    Shapes: gram `X_k X_k'` `[F, K, K]`, cross `(X - S X_k) X_k'` `[F, C, K]`, identity S `[C, K]`.
+    Shapes: gram `X_k X_k'` `[F, K, K]`, cross `(X - S X_k) X_k'` `[F, C, K]`, identity S `[C, K]`,
+    parts of X_k each `[K, m]`, one for each fold, where they have fewer columns than rows.
     """
 
     gram: Tensor
     cross: Tensor
     identity: Tensor
+    parts: Sequence[Tensor] = ()
 
     @property
     def unit(self) -> float:
@@ -83,6 +85,8 @@ def multiply(
     cross = identity.new_zeros(count, *identity.shape)
     gram = identity.new_zeros(count, identity.shape[1], identity.shape[1])
     mean, mean_kept = _mean(full, centre), _mean(kept, centre)
+    parts: list[list[Tensor]] = [[] for _ in range(count)]
+    narrow = sum(rows.shape[1] for rows in kept) < identity.shape[1]
     for all_rows, rows, fold in zip(full, kept, folds, strict=True):
         missing, x_k = all_rows - mean, rows - mean_kept
         missing[where] -= x_k
@@ -91,7 +95,8 @@ def multiply(
             own = x_k[:, columns]
             gram[k] += own @ own.T
             cross[k] += missing[:, columns] @ own.T
-    return Products(gram, cross, identity)
+            parts[k].append(own.double())
+    return Products(gram, cross, identity, [torch.cat(p, 1) for p in parts] if narrow else ())
 
 
 def choose_ridge(products: Products, weight: Tensor, ridges: Sequence[float] = RIDGES) -> float:
@@ -106,18 +111,33 @@ def choose_ridge(products: Products, weight: Tensor, ridges: Sequence[float] = R
     gain = weight.double() @ weight.double().T
     errors = torch.zeros(len(ridges), dtype=torch.float64)
     gram, cross = products.gram.sum(0), products.cross.sum(0)
-    for own, missing in zip(products.gram, products.cross, strict=True):
-        values, vectors = torch.linalg.eigh(gram - own)
+    for k, (own, missing) in enumerate(zip(products.gram, products.cross, strict=True)):
+        others = [part for i, part in enumerate(products.parts) if i != k]
+        values, vectors = _decompose(gram - own, others)
         fitted = (cross - missing) @ vectors
         heard = gain @ fitted
         linear = ((missing @ vectors) * heard).sum(0)
         square = (fitted.T @ heard) * (vectors.T @ own @ vectors)
-        unit = float(values.clamp(min=0).mean())
-        for k, ridge in enumerate(ridges):
-            shrunk = 1 / (values.clamp(min=0) + max(ridge * unit, 1e-300))
-            errors[k] += float(shrunk @ square @ shrunk - 2 * shrunk @ linear)
+        unit = float(values.sum()) / len(gram)
+        for i, ridge in enumerate(ridges):
+            shrunk = 1 / (values + max(ridge * unit, 1e-300))
+            errors[i] += float(shrunk @ square @ shrunk - 2 * shrunk @ linear)
     best = int(errors.argmin())
     return ridges[best] if float(errors[best]) < 0 else np.inf
+
+
+def _decompose(gram: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the eigenvalues and eigenvectors of `X X'` that are not 0, by the smaller side of X.
+
+    Shapes: gram `[K, K]`, parts of X each `[K, m]`, or none -> `[r]`, `[K, r]`.
+    """
+    if not parts:
+        values, vectors = torch.linalg.eigh(gram)
+        return values.clamp(min=0), vectors
+    rows = torch.cat(list(parts), 1)
+    values, turned = torch.linalg.eigh(rows.T @ rows)
+    seen = values > 1e-12 * values[-1]
+    return values[seen], rows @ turned[:, seen] / values[seen].sqrt()
 
 
 def _mean(batches: Sequence[Tensor], centre: bool) -> Tensor:
