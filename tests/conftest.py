@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+import torch
 from onnx import ModelProto
 
 from tests.models import model, run
@@ -65,3 +66,12 @@ def loggers_as_they_were() -> Iterator[None]:
     for log, (handlers, level, disabled) in zip(loggers, before, strict=True):
         log.handlers, log.disabled = handlers, disabled
         log.setLevel(level)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tensors this small only wait for other threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

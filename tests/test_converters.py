@@ -3,72 +3,20 @@
 import builtins
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 
 from onnxprune import converters
-from onnxprune.converters import Export, Options, _export, convert, frameworks
+from onnxprune.converters import convert, frameworks
 from onnxprune.converters.pytorch import tensors
 from onnxprune.converters.torchvision import import_torchvision
-from onnxprune.errors import ConversionError, MissingPackage, OutputError
-
-EXPORTERS: tuple[Literal["dynamo", "classic"], ...] = ("dynamo", "classic")
-
-NETWORKS = """
-import warnings
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self, classes=4):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3, padding=1)
-        self.norm = nn.BatchNorm2d(8)
-        nn.init.uniform_(self.norm.running_mean)
-        self.depthwise = nn.Conv2d(8, 8, 3, groups=8)
-        self.linear = nn.Linear(8, classes)
-
-    def forward(self, x):
-        x = torch.relu(self.norm(self.conv(x)))
-        x = torch.relu(self.depthwise(x) + 0.1)
-        return self.linear(x.mean((2, 3)))
-
-class Heads(Net):
-    def forward(self, x):
-        return {"first": self.conv(x), "rest": [super().forward(x)]}
-
-class Baked(Net):
-    def forward(self, x):
-        return super().forward(x)[:1] if x.shape[0] > 2 else super().forward(x)
-
-class Chatty(Net):
-    def forward(self, x):
-        print("a print")
-        warnings.warn("a warning")
-        return super().forward(x)
-
-class NotANumber(Net):
-    def forward(self, x):
-        return super().forward(x) * float("nan")
-
-def make():
-    return Net()
-
-def fail():
-    raise ValueError("no data")
-
-def number():
-    return 3
-
-instance = Net()
-"""
+from onnxprune.errors import MissingPackage, OutputError
+from tests.conversion import EXPORTERS, NETWORKS, batch_of, kinds, pytorch, refusal, run
 
 
 @pytest.fixture
@@ -76,30 +24,6 @@ def source(tmp_path: Path) -> str:
     path = tmp_path / "my_networks.py"
     path.write_text(NETWORKS, encoding="utf-8")
     return str(path)
-
-
-def run(path: Path, batch: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return [np.asarray(array) for array in session.run(None, {"input": batch})]
-
-
-def batch_of(n: int, *shape: int) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(7).standard_normal((n, *shape), dtype=np.float32)
-
-
-def kinds(path: Path) -> list[str]:
-    return [node.op_type for node in onnx.load(path).graph.node]
-
-
-def pytorch(source: str, output: Path, **options: Any) -> Path:
-    options = {"input_shape": (3, 12, 12), **options}
-    return convert(source, output, framework="pytorch", **options)
-
-
-def refusal(act: Callable[..., object], *arguments: Any, **options: Any) -> str:
-    with pytest.raises(ConversionError) as error:
-        act(*arguments, **options)
-    return str(error.value)
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
@@ -377,120 +301,6 @@ def test_a_folder_that_cannot_be_written_is_reported(source: str, tmp_path: Path
         pytorch(f"{source}:Net", Path(source) / "net.onnx", exporter="classic")
 
 
-def text_model(body: str) -> onnx.ModelProto:
-    return onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["": 17]> {body}')
-
-
-def test_an_invalid_model_is_refused() -> None:
-    model = text_model("g (float[N, 2] x) => (float[N, 3] y) { y = Relu (x) }")
-    model.graph.node[0].input[0] = "nowhere"
-    assert "wrote an invalid model" in refusal(_export.finish, model, "s", Options())
-
-
-def test_a_model_that_does_not_run_is_refused() -> None:
-    model = text_model("g (float[N, 2] x) => (float[N, M] y) { y = Concat <axis = 7> (x) }")
-    export = Export(model, lambda batch: [batch], (2,), None)
-    assert "does not run on a batch" in refusal(_export.compare, model, export, "s", Options())
-
-
-def test_empty_outputs_agree() -> None:
-    model = text_model("g (float[N, 0] x) => (float[N, 0] y) { y = Relu (x) }")
-    export = Export(model, lambda batch: [batch], (0,), None)
-    assert _export.compare(model, export, "s", Options()) == 0
-
-
-def test_a_model_of_two_gibibytes_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_export, "PROTOBUF_LIMIT", 4)
-    model = text_model("g (float[1] x) => (float[1] y) { y = Relu (x) }")
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1, np.float32), "w"))
-    assert "less than 2 GiB" in refusal(_export.write, model, tmp_path / "m.onnx")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_tensors_are_found_in_nested_outputs() -> None:
     one, two, three = torch.ones(1), torch.ones(2), torch.ones(3)
     assert [len(t) for t in tensors({"a": one, "b": (two, [three], None, "text")})] == [1, 2, 3]
-
-
-def test_torchvision_models_convert_by_name(tmp_path: Path) -> None:
-    path = convert(
-        "squeezenet1_1",
-        tmp_path / "net.onnx",
-        framework="torchvision",
-        exporter="classic",
-        input_shape=(3, 64, 64),
-    )
-    assert run(path, batch_of(2, 3, 64, 64))[0].shape == (2, 1000)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("exporter", EXPORTERS)
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
-def test_whole_networks_convert(
-    name: str, exporter: Literal["dynamo", "classic"], tmp_path: Path
-) -> None:
-    shape = (3, 64, 64)
-    path = convert(
-        name, tmp_path / "net.onnx", framework="torchvision", input_shape=shape, exporter=exporter
-    )
-    assert run(path, batch_of(2, *shape))[0].shape == (2, 1000)
-
-
-@pytest.mark.slow
-def test_the_shape_of_a_sample_is_that_of_the_published_weights(tmp_path: Path) -> None:
-    path = convert(
-        "mobilenet_v2", tmp_path / "net.onnx", framework="torchvision", exporter="classic"
-    )
-    assert run(path, batch_of(1, 3, 224, 224))[0].shape == (1, 1000)
-
-
-def test_torchvision_weights_are_a_name_or_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def of(weights: str) -> str:
-        return refusal(
-            convert,
-            "squeezenet1_1",
-            tmp_path / "net.onnx",
-            framework="torchvision",
-            weights=weights,
-            input_shape=(3, 64, 64),
-        )
-
-    def offline(*arguments: object, **options: object) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
-    vision = import_torchvision()
-    monkeypatch.setattr(vision.models._api, "load_state_dict_from_url", offline)
-    assert "IMAGENET1K_V1, DEFAULT, or the path" in of("IMAGENET")
-    assert "cannot be downloaded: no network" in of("DEFAULT")
-    assert "missing.pth: no such file" in of(str(tmp_path / "missing.pth"))
-    state = vision.models.get_model("squeezenet1_1").state_dict()
-    torch.save(state, tmp_path / "weights.pth")
-    path = convert(
-        "squeezenet1_1",
-        tmp_path / "net.onnx",
-        framework="torchvision",
-        exporter="classic",
-        weights=str(tmp_path / "weights.pth"),
-        input_shape=(3, 64, 64),
-    )
-    stored = [onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer]
-    first = next(iter(state.values())).numpy()
-    assert any(array.shape == first.shape and np.array_equal(array, first) for array in stored)
-
-
-def test_unknown_torchvision_models_have_suggestions(tmp_path: Path) -> None:
-    def of(name: str) -> str:
-        return refusal(convert, name, tmp_path / "net.onnx", framework="torchvision")
-
-    assert "did you mean resnet18" in of("resnet_18")
-    assert "see torchvision's list" in of("?")
-
-
-def test_models_without_one_size_of_picture_need_a_shape(tmp_path: Path) -> None:
-    message = refusal(convert, "lraspp_mobilenet_v3_large", tmp_path / "x", framework="torchvision")
-    assert "the shape of its input is not known" in message

@@ -1,6 +1,4 @@
-"""Scores, judged by plain torch, numpy and onnxruntime on small nets."""
-
-from pathlib import Path
+"""Criteria, judged by plain torch, numpy and onnxruntime on small nets."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,14 +8,13 @@ import torch
 from torch.nn import functional
 
 from onnxprune.channels import ChannelGroups, find_groups
-from onnxprune.criteria import CRITERIA, Scores, data_free, find_criterion, score
+from onnxprune.criteria import CRITERIA, Scores, data_free, score
 from onnxprune.data import Data
-from onnxprune.errors import DataError, InvalidModel, OutputError, UnknownName, UnsupportedOp
+from onnxprune.errors import DataError, InvalidModel, UnsupportedOp
 from onnxprune.graph import Graph
 from onnxprune.mirror import Mirror
 from onnxprune.relevance import relevance
 from onnxprune.rules import RULES
-from onnxprune.settings import Settings
 from tests.models import images, model, run
 
 CLOSE = 1e-4
@@ -143,125 +140,6 @@ def test_gradient_is_the_slope_of_the_loss_in_a_filters_bias() -> None:
         expected = sum(normalised(class_means(sign(layer))) for layer in layers)
         found = score(graph, groups, data, f"gradient{option}", device="cpu", batch_size=4)
         assert_scores(found, np.asarray(expected))
-
-
-# Options
-
-
-@pytest.mark.parametrize("norm", ["none", "l1", "l2", "max"])
-@pytest.mark.parametrize("sign", ["summed", "absolute", "positive"])
-def test_signs_and_norms_do_what_they_are_called(sign: str, norm: str) -> None:
-    graph, groups, data = setting()
-    mirror = Mirror(graph, device="cpu", dtype=torch.float64)
-    whole = relevance(mirror, data.x, data.y, RULES["zplus"], ["a", "c"])
-    expected = np.zeros((3, 4))
-    for name in ("a", "c"):
-        values = whole[name].sum((2, 3)).numpy()
-        if sign != "summed":
-            values = np.abs(values) if sign == "absolute" else np.where(values > 0, values, 0)
-        means = class_means(values)
-        mean = means.mean(0)
-        sizes = {"none": 1, "l1": abs(mean).sum(), "l2": (mean**2).sum() ** 0.5}
-        expected += means / (sizes[norm] if norm in sizes else abs(mean).max())
-    found = score(graph, groups, data, f"lrp:zplus,{sign},layer-{norm}", device="cpu")
-    np.testing.assert_allclose(
-        found.values, expected, rtol=CLOSE, atol=CLOSE * np.abs(expected).max()
-    )
-
-
-def test_options_come_in_any_order_and_defaults_are_options() -> None:
-    graph, groups, data = setting()
-    for same in (
-        ("lrp", "lrp:epsilon", "lrp:layer-none,absolute", "lrp:absolute,epsilon"),
-        ("lrp:zplus@0-0.5,epsilon@0.5-1,layer-l2", "lrp:layer-l2,zplus@0-0.5,epsilon@0.5-1"),
-        ("taylor", "taylor:absolute,layer-l2"),
-        ("magnitude", "magnitude:l2", "magnitude:layer-l2"),
-    ):
-        first, *others = (score(graph, groups, data, name, device="cpu").values for name in same)
-        assert all(np.array_equal(first, other) for other in others)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        (
-            "taylor:zplus",
-            "criterion 'taylor:zplus': no option 'zplus'; expected one of summed, abs",
-        ),
-        ("lrp:zplus,l2", "LRP rule 'zplus,l2': unknown; expected one of epsilon, zplus"),
-        ("magnitude:l3", "criterion 'magnitude': no variant 'l3'; expected l1 or l2"),
-        ("lrp,layer-l3", "LRP rule 'layer-l3': unknown"),
-        (
-            "nowhere:spread",
-            "nowhere:spread: cannot be imported .ModuleNotFoundError: No module nam",
-        ),
-        (
-            "math:pi",
-            "math:pi: is float; expected a function .mirror, x, y, tensors. or .weight, rng",
-        ),
-        ("shutil:copyfileobj", "criterion 'shutil:copyfileobj': takes 3 arguments; expected a fun"),
-        ("numpy:nothing", "numpy:nothing: 'numpy' has no 'nothing'; expected"),
-    ],
-)
-def test_names_that_say_nothing_clear_are_refused_in_a_line(name: str, message: str) -> None:
-    with pytest.raises(UnknownName, match=message) as caught:
-        find_criterion(name)
-    assert "\n" not in str(caught.value)
-
-
-# Criteria of one's own
-
-OWN = """
-def spread(mirror, x, y, tensors):
-    trace = mirror.trace(x)
-    return {name: trace[name].flatten(2).var(2) for name in tensors}
-
-
-def largest(weight, rng):
-    return abs(weight).max(1)
-"""
-
-
-def spread(mirror: Mirror, x: object, y: object, tensors: list[str]) -> dict[str, torch.Tensor]:
-    trace = mirror.trace(x)
-    return {name: trace[name].flatten(2).var(2) for name in tensors}
-
-
-def test_a_criterion_of_ones_own_by_name_and_as_a_function(tmp_path: Path) -> None:
-    graph, groups, data = setting()
-    (tmp_path / "mine.py").write_text(OWN, encoding="utf-8")
-    a, c, _ = forward(graph, torch.tensor(data.x))
-    variances = [class_means(t.var((2, 3)).double().numpy()) for t in (a, c)]
-    found = score(graph, groups, data, f"{tmp_path}/mine.py:spread", device="cpu", batch_size=4)
-    assert_scores(found, np.asarray(sum(normalised(v) for v in variances)))
-    plain = f"{tmp_path}/mine.py:spread,layer-none"
-    assert_scores(score(graph, groups, data, plain, device="cpu"), np.asarray(sum(variances)))
-    called = score(graph, groups, data, spread, device="cpu", batch_size=4)
-    assert np.array_equal(called.values, found.values)
-    assert called.criterion.endswith("test_criteria:spread")
-    assert Settings.of(criterion=spread).criterion == called.criterion
-    weights = [graph.constant(n).reshape(4, -1) for n in ("w1", "w2")]
-    largest = [np.abs(w).max(1).astype(np.float64) for w in weights]
-    found = score(graph, groups, criterion=f"{tmp_path}/mine.py:largest")
-    expected = sum(row / np.linalg.norm(row) for row in largest)
-    np.testing.assert_allclose(found.values, [expected], rtol=1e-6)
-
-
-def test_a_criterion_of_ones_own_is_held_to_its_shape() -> None:
-    graph, groups, data = setting()
-
-    def whole(mirror: Mirror, x: object, y: object, tensors: object) -> dict[str, torch.Tensor]:
-        return {"a": torch.zeros(7, 4, 8, 8)}
-
-    with pytest.raises(UnknownName, match="whole: has no name to import it by"):
-        score(graph, groups, data, whole, device="cpu")
-    whole.__qualname__ = "whole"
-    with pytest.raises(InvalidModel, match=r"values of shape \[7, 4, 8, 8\]; expected \[7, 4\]"):
-        score(graph, groups, data, whole, device="cpu")
-    few = lambda weight, rng: weight[:2, 0]  # noqa: E731
-    few.__qualname__ = "few"
-    with pytest.raises(InvalidModel, match=r"values of shape \[2\]; expected \[4\]"):
-        score(graph, groups, criterion=few)
 
 
 def test_the_scale_of_a_normalisation_is_its_absolute_value() -> None:
@@ -416,13 +294,6 @@ def test_a_fixed_batch_is_filled_up() -> None:
 # What can go wrong
 
 
-def test_an_unknown_criterion_is_answered_with_the_known_ones() -> None:
-    graph, groups, data = setting()
-    with pytest.raises(UnknownName) as caught:
-        score(graph, groups, data, "lpr")
-    assert str(caught.value).startswith("criterion 'lpr': unknown; expected one of lrp, taylor, gr")
-
-
 @pytest.mark.parametrize("criterion", sorted(CRITERIA.keys() - set(FREE)))
 def test_criteria_on_samples_ask_for_samples(criterion: str) -> None:
     graph, groups, data = setting()
@@ -488,38 +359,3 @@ def test_weights_that_depend_on_the_image_are_refused() -> None:
     groups = find_groups(graph)
     with pytest.raises(InvalidModel, match="Conv 'a': its weight 'k' depends on the image"):
         score(graph, groups, criterion="magnitude")
-
-
-# Scores as a value
-
-
-def test_total_is_the_weighted_mean_over_classes() -> None:
-    scores = Scores(np.array([[1.0, 2.0], [3.0, 6.0]]), "lrp", ("a", "b"))
-    assert scores.total().tolist() == [2.0, 4.0]
-    assert scores.total(np.array([3.0, 1.0])).tolist() == [1.5, 3.0]
-    with pytest.raises(DataError, match="scores by lrp: 3 class weights, expected 2"):
-        scores.total(np.ones(3))
-    free = Scores(np.array([[1.0, 2.0]]), "magnitude", ("all",))
-    assert free.total(np.ones(3)).tolist() == [1.0, 2.0]
-
-
-def test_scores_survive_a_file(tmp_path: Path) -> None:
-    graph, groups, data = setting()
-    scores = score(graph, groups, data, "lrp:zplus", device="cpu")
-    path = scores.save(tmp_path / "scores.npz")
-    again = Scores.load(path)
-    assert np.array_equal(again.values, scores.values)
-    assert (again.criterion, again.classes) == ("lrp:zplus", ("cat", "dog", "ship"))
-    assert [p.name for p in tmp_path.iterdir()] == ["scores.npz"]
-
-
-def test_files_that_are_not_scores_are_refused(tmp_path: Path) -> None:
-    other = tmp_path / "other.npz"
-    np.savez(other, x=np.ones(3))
-    cut = tmp_path / "cut.npz"
-    cut.write_bytes(other.read_bytes()[:50])
-    for path in (other, cut, tmp_path / "missing.npz"):
-        with pytest.raises(DataError, match="not scores"):
-            Scores.load(path)
-    with pytest.raises(OutputError):
-        Scores(np.ones((1, 1)), "random", ("all",)).save(tmp_path / "no" / "scores.npz")
