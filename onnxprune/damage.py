@@ -117,9 +117,9 @@ class Meter:
         rng = np.random.default_rng(self.seed)
         kept: Mapping[str, Restored] = {}
         if refitted and self.fitted is not None:
-            kept = find_restored(mirror, groups, self.fitted, self.batch_size)
-        turns = max(len(self.data) // max(SAMPLES, PER_CLASS * len(self.data.classes)), 1)
-        turn = len(groups) % turns
+            fitted = self.fitted.every(*_turn(self.fitted, len(groups)))
+            kept = find_restored(mirror, groups, fitted, self.batch_size)
+        turns, turn = _turn(self.data, len(groups))
         data = self.data.every(turns, turn)
         before = iter(self._before[turn::turns])
         effects, slope = [], np.zeros(len(groups))
@@ -177,6 +177,12 @@ class Meter:
         )
         values = [_by_channel(groups, trace, len(y)) for trace in traces]
         return found[0], torch.stack(values, 2) - torch.stack(restored, 2)
+
+
+def _turn(data: Data, left: int) -> tuple[int, int]:
+    """How many parts samples have, and which of them a net with so many channels looks at."""
+    turns = max(len(data) // max(SAMPLES, PER_CLASS * len(data.classes)), 1)
+    return turns, left % turns
 
 
 def _by_channel(groups: ChannelGroups, trace: Trace, samples: int) -> Tensor:

@@ -107,7 +107,8 @@ def accuracy_aware(task: Task, state: State) -> State:
     A step takes a share of what is left, so steps get shorter as the net does. It is judged by the
     harmonic mean over classes of the mean probability of the true class, which still sees
     differences where ten samples per class saturate the accuracy. A net that only guesses has
-    nothing to step back for. Weights stay as they are until correcting them is worth a tenth.
+    nothing to step back for, and one that is re-fitted gains nothing by it. Weights stay as they
+    are until correcting them is worth a tenth.
     """
     return _corrected(task, _step(task, state))
 
@@ -138,7 +139,8 @@ def _step(task: Task, state: State) -> State:
     if first.accuracy is None or (first.dead == state.dead).all():
         return first
     guessing = before < 1 / len(now.soft_per_class)
-    if task.ranks_once or guessing or first.accuracy.soft_harmonic >= HARMFUL * before:
+    forward = task.ranks_once or state.corrected or guessing
+    if forward or first.accuracy.soft_harmonic >= HARMFUL * before:
         grown = first.accuracy.soft_harmonic >= HARMLESS * before
         return replace(first, size=min(1.5 * first.size, SHARE) if grown else first.size)
     if state.size <= SMALLEST:
