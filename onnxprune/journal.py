@@ -201,6 +201,7 @@ def _line(state: State) -> dict[str, Any]:
         "accuracy": counts,
         "stopped": state.stopped,
         "corrected": state.corrected,
+        "limit": state.limit,
     }
 
 
@@ -214,4 +215,5 @@ def _state(line: Mapping[str, Any]) -> State:
         None if counts is None else Accuracy(**{k: np.array(v) for k, v in counts.items()}),
         line["stopped"],
         line["corrected"],
+        line["limit"],
     )

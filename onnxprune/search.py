@@ -114,16 +114,21 @@ def accuracy_aware(task: Task, state: State) -> State:
 
 
 def _corrected(task: Task, state: State) -> State:
-    """Correct the weights from here on, if the net would be better for it by a tenth."""
+    """Correct the weights from here on, if the net would be better for it by a tenth.
+
+    If not, that is tried again when a tenth more is lost.
+    """
     now = state.accuracy
     if state.corrected or not task.defers or now is None or task.unpruned is None:
         return state
-    if now.soft_harmonic >= NEEDED * task.unpruned.soft_harmonic:
+    if now.soft_harmonic >= min(NEEDED * task.unpruned.soft_harmonic, state.limit):
         return state
     better = task.corrected(replace(state, size=SHARE))
     task.correcting = False
     assert better.accuracy is not None
-    return better if now.soft_harmonic < NEEDED * better.accuracy.soft_harmonic else state
+    if now.soft_harmonic < NEEDED * better.accuracy.soft_harmonic:
+        return better
+    return replace(state, limit=NEEDED * now.soft_harmonic)
 
 
 def _step(task: Task, state: State) -> State:

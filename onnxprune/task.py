@@ -65,7 +65,8 @@ class State:
 
     `dead` are the channels that are gone, `size` the next step as a share of what is left,
     `accuracy` what was measured on the reference samples, if anything was, `corrected` whether the
-    weights are corrected from here on.
+    weights are corrected from here on; else that is tried once the soft harmonic mean is below
+    `limit`.
     """
 
     dead: BoolArray
@@ -73,6 +74,7 @@ class State:
     accuracy: Measured | None = None
     stopped: str = ""
     corrected: bool = False
+    limit: float = 1.0
 
 
 Key = tuple[bytes, bool]

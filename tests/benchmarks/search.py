@@ -241,7 +241,7 @@ def compare(graph: Graph, data: Data, settings: Settings, chosen: argparse.Names
     )
     print(f"whole search: {cost[0]:.1f} evaluations in CPU time, {cost[1]:.1f} in wall-clock time")
     print(f"peak memory above what was resident before: {peak:.0f} MiB\n")
-    nets = task.tried[:: chosen.every]
+    nets = task.tried[:: chosen.every or 1]
     plain = plain_loop(task, nets, data, settings) if chosen.every else None
     print("| part | search, evaluations | CPU s | plain loop, evaluations |\n|---|---|---|---|")
     for part in PARTS:
