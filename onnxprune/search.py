@@ -49,8 +49,8 @@ def search(task: Task, advance: Advance, state: State | None = None) -> Iterator
         corrected = task.compensate is not None and not task.defers
         state = State(nothing, SHARE, task.unpruned, corrected=corrected)
         yield state
+    task.correcting = state.corrected
     while not state.stopped:
-        task.correcting = state.corrected
         state = _advance(task, advance, state)
         task.correcting = state.corrected
         yield state
@@ -64,16 +64,20 @@ def _advance(task: Task, advance: Advance, state: State) -> State:
         following = advance(task, state)
         if (following.dead == state.dead).all():
             return replace(state, stopped="limits")
-        if not task.floor or following.accuracy is None:
-            return following
-        if following.accuracy.harmonic >= task.level - 1e-9:
+        if not task.floor or _holds(task, following):
             return following
         if task.defers and not state.corrected:
-            state = task.corrected(state)
-            continue
+            following = task.corrected(following)
+            if _holds(task, following):
+                return following
+            task.correcting = False
         if state.size <= FINEST:
             return replace(state, stopped="floor")
         state = replace(state, size=max(state.size / 2, FINEST))
+
+
+def _holds(task: Task, state: State) -> bool:
+    return state.accuracy is None or state.accuracy.harmonic >= task.level - 1e-9
 
 
 def one_shot(task: Task, state: State) -> State:

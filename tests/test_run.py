@@ -226,3 +226,22 @@ def test_a_plan_of_another_model_is_refused(small: Small) -> None:
 def test_settings_read_back() -> None:
     asked = Settings.of(rate=0.5, exclude=("a*",), control="iterative", per_class=3)
     assert Settings.from_json(asked.to_json()) == asked
+
+
+def test_a_correction_that_breaks_the_floor_is_not_made(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ruin(proto: onnx.ModelProto, _: Any) -> onnx.ModelProto:
+        zeros = onnx.ModelProto()
+        zeros.CopyFrom(proto)
+        for tensor in zeros.graph.initializer:
+            nothing = np.zeros_like(numpy_helper.to_array(tensor))
+            tensor.CopyFrom(numpy_helper.from_array(nothing, tensor.name))
+        return zeros
+
+    monkeypatch.setattr("onnxprune.compensate.compensator", lambda *_, **__: ruin)
+    floor = {"max_drop": 0.05, "threads": 1}
+    untouched = onnxprune.prune(small.proto, samples(small), compensate="none", **floor)
+    kept = onnxprune.prune(small.proto, samples(small), compensate="least-squares", **floor)
+    assert not kept.report["corrected"]
+    assert kept.plan == untouched.plan
