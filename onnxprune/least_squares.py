@@ -95,8 +95,9 @@ def multiply(
             own = x_k[:, columns]
             gram[k] += own @ own.T
             cross[k] += missing[:, columns] @ own.T
-            parts[k].append(own.double())
-    return Products(gram, cross, identity, [torch.cat(p, 1) for p in parts] if narrow else ())
+            if narrow:
+                parts[k].append(own.double())
+    return Products(gram, cross, identity, [torch.cat(p, 1) for p in parts if p])
 
 
 def choose_ridge(products: Products, weight: Tensor, ridges: Sequence[float] = RIDGES) -> float:

@@ -11,6 +11,7 @@ import onnxprune
 from onnxprune.data import load_data
 from onnxprune.errors import OutputError, RunDirectoryError
 from onnxprune.plan import Limits
+from onnxprune.run import Result
 from onnxprune.samples import fashion_mnist
 from onnxprune.settings import Settings
 from tests.conftest import Small
@@ -37,18 +38,22 @@ def killed(finished: Path, folder: Path, steps: int, rest: bytes = b"") -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("steps", "rest"), [(0, b""), (2, b""), (3, b'{"rate": 0.1, "par')])
-def test_a_killed_run_ends_as_if_nothing_had_happened(
-    finished: Path, tmp_path: Path, steps: int, rest: bytes
-) -> None:
-    folder = killed(finished, tmp_path / "run", steps, rest)
-    result = onnxprune.prune(
+def resume(folder: Path) -> Result:
+    return onnxprune.prune(
         fashion_mnist.MODEL,
         fashion_mnist.REFERENCE,
         settings=FASHION,
         run_dir=folder,
         resume=True,
     )
+
+
+@pytest.mark.parametrize(("steps", "rest"), [(0, b""), (2, b""), (3, b'{"rate": 0.1, "par')])
+def test_a_killed_run_ends_as_if_nothing_had_happened(
+    finished: Path, tmp_path: Path, steps: int, rest: bytes
+) -> None:
+    folder = killed(finished, tmp_path / "run", steps, rest)
+    result = resume(folder)
     assert len(journal(finished)) > 4
     for name in ("plan.json", "pruned.onnx", "config.json"):
         assert (folder / name).read_bytes() == (finished / name).read_bytes()
@@ -113,38 +118,20 @@ def test_a_journal_of_another_version_is_named(finished: Path, tmp_path: Path) -
     with pytest.raises(
         RunDirectoryError, match=r"of another version of onnxprune .*start a new run"
     ):
-        onnxprune.prune(
-            fashion_mnist.MODEL,
-            fashion_mnist.REFERENCE,
-            settings=FASHION,
-            run_dir=folder,
-            resume=True,
-        )
+        resume(folder)
 
 
 def test_a_broken_journal_is_named(finished: Path, tmp_path: Path) -> None:
     folder = killed(finished, tmp_path / "run", 1, b"not json\n")
     with pytest.raises(RunDirectoryError, match=r"journal\.jsonl: line 2 cannot be read"):
-        onnxprune.prune(
-            fashion_mnist.MODEL,
-            fashion_mnist.REFERENCE,
-            settings=FASHION,
-            run_dir=folder,
-            resume=True,
-        )
+        resume(folder)
 
 
 def test_broken_settings_are_named(finished: Path, tmp_path: Path) -> None:
     folder = killed(finished, tmp_path / "run", 1)
     (folder / "config.json").write_text("{")
     with pytest.raises(RunDirectoryError, match=r"config\.json: cannot be read"):
-        onnxprune.prune(
-            fashion_mnist.MODEL,
-            fashion_mnist.REFERENCE,
-            settings=FASHION,
-            run_dir=folder,
-            resume=True,
-        )
+        resume(folder)
 
 
 def test_a_journal_that_cannot_be_written_is_named(
