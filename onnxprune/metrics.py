@@ -230,8 +230,9 @@ def _over_samples(
     """
     if targets.ndim == 1:
         how = "name class folders by the model's class numbers"
-        _check_labels(targets, outputs.shape[1], how)
-        return count(outputs, targets)
+        rows = outputs if outputs.shape[1] > 1 else _object_or_not(outputs)
+        _check_labels(targets, rows.shape[1], how)
+        return count(rows, targets)
     counts = []
     scores = np.moveaxis(outputs, class_axis(outputs.shape, targets.shape), -1)
     for one, labels in zip(scores, targets, strict=True):
@@ -244,9 +245,9 @@ def _over_samples(
 
 
 def _object_or_not(scores: npt.NDArray[Any]) -> FloatArray:
-    """The probabilities of background and object, of a model with one map: object or not.
+    """The probabilities of both classes, of a model with one score: object or not.
 
-    Shapes: `[H, W, 1]` -> `[H, W, 2]`.
+    Shapes: `[..., 1]` -> `[..., 2]`.
     """
     x = scores.astype(np.float64)
     done = ((x >= 0) & (x <= 1)).all()
@@ -306,7 +307,7 @@ def predict(outputs: npt.NDArray[Any], targets: IntArray) -> npt.NDArray[Any]:
     if outputs.ndim < 2:
         return outputs
     scores = np.moveaxis(outputs, class_axis(outputs.shape, targets.shape), -1)
-    if targets.ndim == 3 and scores.shape[-1] == 1:
+    if scores.shape[-1] == 1:
         scores = _object_or_not(scores)
     return np.asarray(scores.argmax(-1))
 

@@ -254,6 +254,19 @@ def test_one_map_says_object_or_not(name: str) -> None:
     same(metric(1 / (1 + np.exp(-one)), maps), metric(two, maps))
 
 
+@pytest.mark.parametrize("name", ["top-1", "mean-iou"])
+def test_one_score_says_object_or_not(name: str) -> None:
+    rng = np.random.default_rng(0)
+    one, labels = rng.normal(size=(9, 1)), rng.integers(0, 2, 9)
+    two = np.concatenate([np.zeros_like(one), one], axis=1)
+    metric = find_metric(name)
+    same(metric(one, labels), metric(two, labels))
+    same(metric(1 / (1 + np.exp(-one)), labels), metric(two, labels))
+    assert (predict(one, labels) == predict(two, labels)).all()
+    with pytest.raises(DataError, match="label 2, expected 0 to 1"):
+        metric(one, labels + 1)
+
+
 def test_a_class_that_is_only_predicted_counts_in_no_mean() -> None:
     outputs = np.eye(3)[None, [0, 2, 1]].transpose(0, 2, 1)[..., None]
     found = mean_iou(outputs, np.array([[[0], [0], [1]]]))
