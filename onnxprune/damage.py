@@ -17,7 +17,7 @@ they do together, with relevance for the effect of a channel, is ours: docs/meth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -36,7 +36,6 @@ from onnxprune.labels import IntArray
 from onnxprune.mirror import Mirror, Trace
 from onnxprune.ops._torch import torch
 from onnxprune.relevance import explain
-from onnxprune.restored import Restored, find_restored
 from onnxprune.routes import find_logits
 from onnxprune.rules import Composite
 
@@ -100,32 +99,25 @@ class Meter:
     unpruned: Graph
     data: Data
     composite: Composite
-    fitted: Data | None = None
-    """What a least-squares fit would be fitted on; None where layers are not re-fitted."""
     device: str = "auto"
     batch_size: int = 32
     seed: int = 0
 
-    def __call__(self, graph: Graph, groups: ChannelGroups, *, refitted: bool = False) -> Damage:
+    def __call__(self, graph: Graph, groups: ChannelGroups) -> Damage:
         """Return the damage of the channels of a (pruned) graph.
 
-        With `refitted` only what a least-squares fit does not restore counts. Of many samples a
-        part is looked at; which one depends on how many channels are left.
+        Of many samples a part is looked at; which one depends on how many channels are left.
         Raises: UnsupportedOp when LRP cannot cross it; DataError for labels it does not have.
         """
         mirror = folded(Mirror(graph, device=self.device))
         rng = np.random.default_rng(self.seed)
-        kept: Mapping[str, Restored] = {}
-        if refitted and self.fitted is not None:
-            fitted = self.fitted.every(*_turn(self.fitted, len(groups)))
-            kept = find_restored(mirror, groups, fitted, self.batch_size)
         turns, turn = _turn(self.data, len(groups))
         data = self.data.every(turns, turn)
         before = iter(self._before[turn::turns])
         effects, slope = [], np.zeros(len(groups))
         for x, y in batches_of(mirror, data, self.batch_size):
             unpruned = torch.stack(list(islice(before, len(y))))
-            found, values = self._explain(mirror, groups, x, y, unpruned, rng, kept)
+            found, values = self._explain(mirror, groups, x, y, unpruned, rng)
             bent = torch.einsum("ncd,ndm->cnm", values, found.mix.cpu()).flatten(1)
             effects.append((bent / len(data) ** 0.5).float().numpy())
             slope -= torch.einsum("ncd,nd->c", values, found.weight.cpu()).numpy()
@@ -149,21 +141,13 @@ class Meter:
         y: IntArray,
         before: Tensor,
         rng: np.random.Generator,
-        kept: Mapping[str, Restored],
     ) -> tuple[Directions, Tensor]:
         """The directions of a batch, and each channel's effect on them. Shapes: `[n, C, d]`."""
         found: list[Directions] = []
-        restored: list[Tensor] = []
 
         def starts(logits: Tensor) -> list[Tensor]:
             found.append(find_directions(logits, y, before, rng))
-            shape = (len(y), len(groups))
-            restored.extend(torch.zeros(shape, dtype=torch.float64) for _ in found[0].starts)
             return found[0].starts
-
-        def on_slope(walk: int, name: str, given: Tensor, slope: Tensor) -> None:
-            if name in kept and len(given) == len(x):
-                kept[name].add_to(restored[walk], kept[name].relevance(given, slope))
 
         tensors = {filters.output: filters.axis for filters in groups.filters}
         traces = explain(
@@ -173,10 +157,9 @@ class Meter:
             self.composite,
             tensors,
             reduce=lambda name, r: r.movedim(tensors[name], 1).flatten(2).sum(2).double(),
-            on_slope=on_slope,
         )
         values = [_by_channel(groups, trace, len(y)) for trace in traces]
-        return found[0], torch.stack(values, 2) - torch.stack(restored, 2)
+        return found[0], torch.stack(values, 2)
 
 
 def _turn(data: Data, left: int) -> tuple[int, int]:

@@ -8,21 +8,24 @@ class is never right, shows what the mean hides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxprune.errors import DataError, InvalidModel
-from onnxprune.label_maps import class_axis
-from onnxprune.metrics import Accuracy, Function, find_metric, predict
+from onnxprune.label_maps import IntArray, class_axis
+from onnxprune.metrics import Accuracy, Function, Metric, find_metric, predict
 from onnxprune.runtime import Model, Network
 
 if TYPE_CHECKING:
     from onnxprune.data import Data
+
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 RESIDENT_BYTES = 4 << 30
 """Samples up to this size stay on the GPU; more are sent batch by batch, to leave room to run."""
@@ -35,7 +38,7 @@ class Evaluator:
         self,
         data: Data,
         *,
-        metric: str | Function = "top-1",
+        metric: str | Function | Metric = "top-1",
         device: str = "auto",
         threads: int = 0,
         batch_size: int = 64,
@@ -43,9 +46,10 @@ class Evaluator:
         if not len(data):
             raise DataError("samples: none to evaluate on")
         self.data = data
-        self.metric = find_metric(metric)
+        self.metric = metric if isinstance(metric, Metric) else find_metric(metric)
         self._device, self._threads, self._batch_size = device, threads, batch_size
         self._bound: dict[tuple[Any, ...], list[Any]] = {}
+        self._parts: dict[bytes, Evaluator] = {}
 
     def __call__(self, model: Model) -> Accuracy:
         """Measure what the model gets right; label maps are resized to its output.
@@ -68,6 +72,31 @@ class Evaluator:
                 yield rows
 
         return self._measure(noted()), np.concatenate(classes)
+
+    def apart(self, models: Sequence[Model], folds: IntArray) -> Accuracy:
+        """Measure each fold of the samples with a model of its own.
+
+        Shapes: folds `[n]`, of as many different values as there are models, in rising order.
+        """
+        parts = [self._part(folds == fold) for fold in np.unique(folds)]
+        pairs = list(zip(parts, models, strict=True))
+        if self.metric.adds_up:
+            return reduce(add, (part(model) for part, model in pairs))
+        outputs = np.concatenate([part.outputs(model) for part, model in pairs])
+        return self.metric(outputs, np.concatenate([part.data.y for part in parts]))
+
+    def _part(self, chosen: BoolArray) -> Evaluator:
+        """Return what measures a part of the samples."""
+        key = chosen.tobytes()
+        if key not in self._parts:
+            self._parts[key] = Evaluator(
+                replace(self.data, x=self.data.x[chosen], y=self.data.y[chosen]),
+                metric=self.metric,
+                device=self._device,
+                threads=self._threads,
+                batch_size=self._batch_size,
+            )
+        return self._parts[key]
 
     def outputs(self, model: Model) -> npt.NDArray[Any]:
         """Run the model on all samples and return its first output.

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.channels import BoolArray
-from onnxprune.labels import IntArray
 from onnxprune.ops._torch import torch
 
 if TYPE_CHECKING:
@@ -71,32 +70,30 @@ def multiply(
     full: Sequence[Tensor],
     kept: Sequence[Tensor],
     alive: BoolArray,
-    folds: Sequence[IntArray],
+    folds: Sequence[int],
     *,
     centre: bool = True,
 ) -> Products:
-    """Return the products of rows, batch by batch. Columns are of the fold that `folds` says.
+    """Return the products of rows, batch by batch; `folds` says which fold each batch is of.
 
-    Shapes: full each `[C, M]`, kept each `[K, M]`, alive `[C]`, folds each `[M]`.
+    Shapes: full each `[C, M]`, kept each `[K, M]`, alive `[C]`, folds one for each batch.
     """
     where = torch.from_numpy(alive).to(full[0].device)
     identity = torch.eye(len(alive), dtype=torch.float64, device=where.device)[:, where]
-    count = 1 + max(int(fold.max()) for fold in folds)
-    cross = identity.new_zeros(count, *identity.shape)
-    gram = identity.new_zeros(count, identity.shape[1], identity.shape[1])
+    names = sorted(set(folds))
+    cross = identity.new_zeros(len(names), *identity.shape)
+    gram = identity.new_zeros(len(names), identity.shape[1], identity.shape[1])
     mean, mean_kept = _mean(full, centre), _mean(kept, centre)
-    parts: list[list[Tensor]] = [[] for _ in range(count)]
+    parts: list[list[Tensor]] = [[] for _ in names]
     narrow = sum(rows.shape[1] for rows in kept) < identity.shape[1]
     for all_rows, rows, fold in zip(full, kept, folds, strict=True):
-        missing, x_k = all_rows - mean, rows - mean_kept
-        missing[where] -= x_k
-        for k in range(count):
-            columns = torch.from_numpy(fold == k).to(where.device)
-            own = x_k[:, columns]
-            gram[k] += own @ own.T
-            cross[k] += missing[:, columns] @ own.T
-            if narrow:
-                parts[k].append(own.double())
+        missing, own = all_rows - mean, rows - mean_kept
+        missing[where] -= own
+        k = names.index(fold)
+        gram[k] += own @ own.T
+        cross[k] += missing @ own.T
+        if narrow:
+            parts[k].append(own.double())
     return Products(gram, cross, identity, [torch.cat(p, 1) for p in parts if p])
 
 

@@ -111,20 +111,6 @@ class Reader:
             return matrix
         return matrix[cells.order].reshape(-1, cells.places * matrix.shape[1])
 
-    def columns(self, count: int, width: int) -> IntArray:
-        """Return the sample of each of `width` columns of `rows`, of `count` samples."""
-        spread = np.repeat if self.flattened is None else np.tile
-        return spread(np.arange(count), width // count)
-
-    def by_sample(self, rows: Tensor, count: int) -> Tensor:
-        """Return the sums of `rows` over the positions of each sample.
-
-        Shapes: `[C, M]`, of `count` samples -> `[count, C]`.
-        """
-        if self.flattened is None:
-            return rows.reshape(len(rows), count, -1).sum(2).T
-        return rows.reshape(len(rows), -1, count).sum(1).T
-
     def owners(self, groups: ChannelGroups) -> IntArray:
         """Return the channel of each of `rows`, -1 for what stays."""
         cells = self.cells()
@@ -153,8 +139,12 @@ class Reader:
 
     def mean(self, y: Tensor) -> Tensor:
         """Return the mean of each output channel. Shapes: y `[N, o, *]` -> `[o]`."""
+        return self.moments(y)[0]
+
+    def moments(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of each output channel. Shapes: `[N, o, *]` -> `[o]` each."""
         others = [axis for axis in range(y.ndim) if axis != self.made]
-        return y.mean(others).double()
+        return y.mean(others).double(), y.var(others, correction=0).double()
 
 
 def stride(size: int, wide: int) -> int:

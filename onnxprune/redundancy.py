@@ -24,11 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.channels import ChannelGroups
+from onnxprune.covariance import find_covariances
 from onnxprune.graph import Graph
 from onnxprune.labels import IntArray
 from onnxprune.least_squares import RIDGE
 from onnxprune.mirror import Mirror
-from onnxprune.moments import find_moments
 from onnxprune.readers import find_readers
 
 if TYPE_CHECKING:
@@ -106,14 +106,14 @@ def _covariances(
     Several readers of a group count equally, each on its own scale.
     """
     readers = find_readers(graph, groups)
-    moments = find_moments(Mirror(graph, device=device), readers, data, batch_size)
+    found = find_covariances(Mirror(graph, device=device), readers, data, batch_size)
     whole: dict[int, FloatArray] = {}
     for reader in readers:
-        if reader.key not in moments:
+        if reader.key not in found:
             continue
         owners, first = np.unique(reader.owners(groups), return_index=True)
         first, owners = first[owners >= 0], owners[owners >= 0]
-        covariance = moments[reader.key].covariance[np.ix_(first, first)]
+        covariance = found[reader.key][np.ix_(first, first)]
         for group in np.unique(groups.group[owners]).tolist():
             members = np.flatnonzero(groups.group == group)
             rows = np.flatnonzero(groups.group[owners] == group)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +20,10 @@ from onnxprune.label_maps import IGNORED, class_axis, fit_labels
 from onnxprune.mirror import Mirror, Step, Trace
 from onnxprune.ops._torch import torch
 from onnxprune.routes import Route, Way, find_logits, find_routes
-from onnxprune.rules import Composite, Layer, distribute, find_slopes, pull
+from onnxprune.rules import Composite, Layer, distribute, pull, share
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-OnSlope = Callable[[int, str, "Tensor", "Tensor"], None]
-"""Told of a node that shares relevance: the walk, its output, its input, and relevance per unit."""
 
 _LEAST = 1e-30
 """Least total relevance that is scaled to 1; below it the logits are all zero."""
@@ -76,12 +72,10 @@ def explain(
     tensors: Collection[str],
     *,
     reduce: Callable[[str, Tensor], Tensor] = lambda _, relevance: relevance,
-    on_slope: OnSlope = lambda *_: None,
 ) -> list[Trace]:
     """Return what `relevance` does for each relevance of the logits that `starts(logits)` makes.
 
-    One walk forward, and one back for each start. `on_slope` is told of the first input of each
-    weighted sum on the way.
+    One walk forward, and one back for each start.
     Shapes: x `[N, ...]`; each start as the logits.
     Raises: UnsupportedOp naming the first node that relevance cannot cross.
     """
@@ -93,10 +87,8 @@ def explain(
         walks = [records.copy() for _ in begun[1:]]
         walks.append(records)
         return [
-            _walk_back(
-                walk, {logits: flow}, tensors, reduce, partial(on_slope, k), walk is not records
-            )
-            for k, (walk, flow) in enumerate(zip(walks, begun, strict=True))
+            _walk_back(walk, {logits: flow}, tensors, reduce, again=walk is not records)
+            for walk, flow in zip(walks, begun, strict=True)
         ]
 
 
@@ -105,7 +97,7 @@ def _walk_back(
     flow: Trace,
     tensors: Collection[str],
     reduce: Callable[[str, Tensor], Tensor],
-    on_slope: Callable[[str, Tensor, Tensor], None],
+    *,
     again: bool,
 ) -> Trace:
     """Carry relevance back, taking the records from the end; `again` keeps their graphs."""
@@ -115,7 +107,7 @@ def _walk_back(
         flowing = {n: flow.pop(n) for n in record.step[0].outputs if n in flow}
         found |= {name: reduce(name, flowing[name]) for name in flowing if name in tensors}
         if flowing and record.route is not None:
-            for name, received in _back(record, flowing, on_slope, again).items():
+            for name, received in _back(record, record.route, flowing, again).items():
                 flow[name] = flow[name] + received if name in flow else received
     return found | {name: reduce(name, flow[name]) for name in flow if name in tensors}
 
@@ -241,18 +233,13 @@ def _layer(mirror: Mirror, step: Step, env: Trace, name: str) -> Layer:
     )
 
 
-def _back(
-    record: Record, flowing: Trace, on_slope: Callable[[str, Tensor, Tensor], None], again: bool
-) -> Trace:
+def _back(record: Record, route: Route, flowing: Trace, again: bool) -> Trace:
     """Carry relevance from the outputs of one node to its inputs."""
-    leaves, route = record.leaves, record.route
-    assert route is not None
+    leaves = record.leaves
     if record.layer is not None:
         name, arriving = next(iter(flowing.items()))
-        x = record.layer.arguments[record.layer.signal]
-        slope = distribute(route.rule, record.layer, record.outputs[name], arriving)
-        on_slope(name, x, slope)
-        return {route.inputs[0]: x * slope}
+        received = distribute(route.rule, record.layer, record.outputs[name], arriving)
+        return {route.inputs[0]: received}
     if route.way is Way.PASS:
         arriving = next(iter(flowing.values()))
         return {name: arriving.sum_to_size(leaf.shape) for name, leaf in leaves.items()}
@@ -263,7 +250,7 @@ def _back(
     arriving_all = [flowing[name].to(record.outputs[name].dtype) for name in smooth]
     inputs = list(leaves.values())
     if route.way is Way.PULL:
-        return dict(zip(leaves, pull(inputs, ends, arriving_all, again=again), strict=True))
-    slopes = find_slopes(inputs, ends, arriving_all, route.rule.epsilon, again=again)
-    on_slope(smooth[0], inputs[0].detach(), slopes[0])
-    return {n: x.detach() * g for (n, x), g in zip(leaves.items(), slopes, strict=True)}
+        received_all = pull(inputs, ends, arriving_all, again=again)
+    else:
+        received_all = share(inputs, ends, arriving_all, route.rule.epsilon, again=again)
+    return dict(zip(leaves, received_all, strict=True))

@@ -147,7 +147,7 @@ def stabilise(z: Tensor, epsilon: float = EPSILON) -> Tensor:
     return torch.copysign(torch.full((), epsilon, dtype=z.dtype, device=z.device), z).add_(z)
 
 
-def find_slopes(
+def share(
     inputs: Sequence[Tensor],
     outputs: Sequence[Tensor],
     relevances: Sequence[Tensor],
@@ -155,7 +155,7 @@ def find_slopes(
     *,
     again: bool = False,
 ) -> list[Tensor]:
-    """Return the relevance of each input, per unit of it, by contributions: the epsilon rule.
+    """Return the relevance of each input in proportion to its contribution: the epsilon rule.
 
     `outputs` were computed from `inputs` under autograd, which `again` leaves as it is. What a
     constant contributed is lost.
@@ -167,7 +167,8 @@ def find_slopes(
             _divide(r.to(z.dtype), stabilise(z, epsilon))
             for r, z in zip(relevances, outputs, strict=True)
         ]
-    return pull(inputs, outputs, shares, again=again)
+    pulled = pull(inputs, outputs, shares, again=again)
+    return [x.detach() * g for x, g in zip(inputs, pulled, strict=True)]
 
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:
@@ -191,7 +192,7 @@ def pull(
 
 
 def distribute(rule: Rule, layer: Layer, output: Tensor, relevance: Tensor) -> Tensor:
-    """Return the relevance of a layer's input, per unit of it, under a rule with branches.
+    """Return the relevance of a layer's input under a rule with branches.
 
     A branch whose outputs have no relevance costs nothing: behind an activation that cuts below
     zero, none arrives there.
@@ -219,12 +220,9 @@ def distribute(rule: Rule, layer: Layer, output: Tensor, relevance: Tensor) -> T
                     for part, signal in zip(parts, signals, strict=True)
                 ],
             )
-        slopes = find_slopes(signals, [z], [mine], rule.epsilon)
-        for part, slope in zip(parts, slopes, strict=True):
-            slope.mul_(branch.factor)
-            if not positive:
-                slope.mul_(x > 0 if part.input > 0 else x < 0)
-            total = slope if total is None else total.add_(slope)
+        for received in share(signals, [z], [mine], rule.epsilon):
+            received.mul_(branch.factor)
+            total = received if total is None else total.add_(received)
     return torch.zeros_like(x) if total is None else total
 
 

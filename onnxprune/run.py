@@ -181,20 +181,32 @@ def make_task(
             batch_size=settings.batch_size,
         )
     direct = settings.control == "one-shot" and not settings.floor
+    compensate = _compensator(graph, groups, fitted, settings)
     return Task(
         graph,
         groups,
         clock=clock(data, settings),
         rank=_ranker(graph, data, fitted, settings),
         evaluate=evaluator if evaluator is not None and not direct else None,
-        damage=_meter(graph, data, fitted, settings),
-        compensate=_compensator(graph, groups, fitted, settings),
+        damage=_meter(graph, data, settings),
+        compensate=compensate,
+        **_apart(evaluator, compensate),
         target=settings.target,
         floor=settings.floor,
         limits=settings.limits,
         stride=1.0 if direct else STRIDE,
         ranks_once=_by_what_is_lost(settings) and not _measures_damage(settings),
     )
+
+
+def _apart(evaluator: Evaluator | None, compensate: Any) -> dict[str, Any]:
+    """What a task needs to measure corrections on samples that they have not seen."""
+    if evaluator is None or compensate is None:
+        return {}
+    return {
+        "evaluate_apart": evaluator.apart,
+        "folds": compensate.folds[: len(evaluator.data)],
+    }
 
 
 def walk_batch(graph: Graph, data: Data | None, settings: Settings) -> int:
@@ -279,8 +291,8 @@ def _measures_damage(settings: Settings) -> bool:
     return settings.control == "accuracy-aware" and composite is not None
 
 
-def _meter(graph: Graph, data: Data | None, fitted: Data | None, settings: Settings) -> Any:
-    """What measures damage, and what a least-squares fit leaves of it."""
+def _meter(graph: Graph, data: Data | None, settings: Settings) -> Any:
+    """What measures damage."""
     composite = find_criterion(settings.criterion).composite
     if data is None or composite is None or not _measures_damage(settings):
         return None
@@ -290,7 +302,6 @@ def _meter(graph: Graph, data: Data | None, fitted: Data | None, settings: Setti
         graph,
         data,
         composite,
-        fitted=fitted if settings.compensate == "least-squares" else None,
         device=settings.device,
         batch_size=walk_batch(graph, data, settings),
         seed=settings.seed,

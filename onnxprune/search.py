@@ -29,8 +29,8 @@ SHARE, SMALLEST, FINEST = 0.1, 0.05, 0.0125
 the smallest that a floor does: shares of the filters that are left."""
 HARMLESS, HARMFUL = 0.967, 0.9
 """A step that keeps this much of the soft harmonic mean lets steps grow; below, it is retried."""
-NEEDED = 0.9
-"""Corrections begin where a net has less than this share of the soft harmonic mean with them."""
+LOST = 0.95
+"""Corrections are first thought of where this share of the soft harmonic mean is left."""
 LAYER_SHARE = 4.0
 """A layer loses at most this multiple of the average share in one step."""
 
@@ -112,27 +112,25 @@ def accuracy_aware(task: Task, state: State) -> State:
     harmonic mean over classes of the mean probability of the true class, which still sees
     differences where ten samples per class saturate the accuracy. A net that only guesses has
     nothing to step back for, and one that is re-fitted gains nothing by it. Weights stay as they
-    are until correcting them is worth a tenth.
+    are until correcting them is a gain on samples that the correction has not seen.
     """
     return _corrected(task, _step(task, state))
 
 
 def _corrected(task: Task, state: State) -> State:
-    """Correct the weights from here on, if the net would be better for it by a tenth.
+    """Correct the weights from here on, if the net is better for it on samples left out.
 
-    If not, that is tried again when a tenth more is lost.
+    If not, that is tried again when the net is worse than it would have been with them.
     """
     now = state.accuracy
     if state.corrected or not task.defers or now is None or task.unpruned is None:
         return state
-    if now.soft_harmonic >= min(NEEDED * task.unpruned.soft_harmonic, state.limit):
+    if now.soft_harmonic >= min(LOST * task.unpruned.soft_harmonic, state.limit):
         return state
-    better = task.corrected(replace(state, size=SHARE))
-    task.correcting = False
-    assert better.accuracy is not None
-    if now.soft_harmonic < NEEDED * better.accuracy.soft_harmonic:
-        return better
-    return replace(state, limit=NEEDED * now.soft_harmonic)
+    found = task.held_out(state.dead).soft_harmonic
+    if found > now.soft_harmonic:
+        return task.corrected(replace(state, size=SHARE))
+    return replace(state, limit=min(found, LOST * now.soft_harmonic))
 
 
 def _step(task: Task, state: State) -> State:

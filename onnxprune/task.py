@@ -6,7 +6,7 @@ all of that as functions. A state is a net on the way down with what its control
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from onnxprune.channels import BoolArray, ChannelGroups
 from onnxprune.cost import Costs, find_costs
 from onnxprune.damage import Damage
 from onnxprune.graph import Graph
+from onnxprune.labels import IntArray
 from onnxprune.plan import Floor, Limits, Picker, Target
 from onnxprune.reach import Clock, Reach
 from onnxprune.surgery import prune
@@ -85,13 +86,23 @@ Rank = Callable[[Graph, ChannelGroups], FloatArray]
 class MeasureDamage(Protocol):
     """See `onnxprune.damage.Meter`."""
 
-    def __call__(self, graph: Graph, groups: ChannelGroups, *, refitted: bool = False) -> Damage:
-        """Return what channels do, or with `refitted` what of it a fit does not restore."""
+    def __call__(self, graph: Graph, groups: ChannelGroups) -> Damage:
+        """Return what channels do."""
+        ...
+
+
+class Compensate(Protocol):
+    """See `onnxprune.compensate.Compensate`."""
+
+    def __call__(
+        self, model: ModelProto, dead: BoolArray, *, without: int | None = None
+    ) -> ModelProto:
+        """Return the corrected model, fitted without the samples of a fold."""
         ...
 
 
 Evaluate = Callable[[ModelProto], Measured]
-Compensate = Callable[[ModelProto, BoolArray], ModelProto]
+EvaluateApart = Callable[[Sequence[ModelProto], IntArray], Measured]
 
 
 @dataclass
@@ -100,7 +111,8 @@ class Task:
 
     `rank(graph, groups)` scores the channels of a (pruned) graph; `damage` measures what sets of
     them do; `evaluate` runs a model; `compensate` corrects a pruned model; `clock` measures a
-    model's latency in ms.
+    model's latency in ms. `folds` says which part of the samples each is in, where corrections can
+    be fitted without one, and `evaluate_apart` runs a model for each part on it.
     With `ranks_once` the ranking of the unpruned net holds to the end: a criterion's ranking of a
     net whose weights were re-fitted on the same few samples is a worse guide (docs/method.md).
     `correcting` says whether models are corrected now.
@@ -110,8 +122,10 @@ class Task:
     groups: ChannelGroups
     rank: Rank
     evaluate: Evaluate | None = None
+    evaluate_apart: EvaluateApart | None = None
     damage: MeasureDamage | None = None
     compensate: Compensate | None = None
+    folds: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
     target: Target = field(default_factory=Target)
     floor: Floor = field(default_factory=Floor)
     limits: Limits = field(default_factory=Limits)
@@ -175,7 +189,20 @@ class Task:
     @property
     def defers(self) -> bool:
         """Whether corrections wait until they are needed: where the order sees what they do."""
-        return self.compensate is not None and self.damage is not None
+        return None not in (self.compensate, self.damage, self.evaluate_apart)
+
+    def held_out(self, dead: BoolArray) -> Measured:
+        """Return the accuracy with weights corrected on other samples than those it is of.
+
+        Each fold is measured with weights that were corrected without it.
+        Shapes: dead `[channels]`.
+        """
+        assert self.compensate is not None and self.evaluate_apart is not None
+        self.evaluations += 1
+        pruned = prune(self.graph, self.groups, dead)
+        folds = np.unique(self.folds).tolist()
+        models = [self.compensate(pruned, dead, without=fold) for fold in folds]
+        return self.evaluate_apart(models, self.folds)
 
     def corrected(self, state: State) -> State:
         """Return the net of a state with corrected weights, which it has from here on."""
@@ -211,7 +238,7 @@ class Task:
 
         def places() -> FloatArray:
             assert self.damage is not None
-            damage = self.damage(*self.view(dead), refitted=self.correcting)
+            damage = self.damage(*self.view(dead))
             alive = np.flatnonzero(~dead)
             room = self.picker.room(dead, layer_share)
             count = self.groups.filter_count[alive]

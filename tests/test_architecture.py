@@ -32,10 +32,10 @@ ORDER = (
     ("mirror", "fold"),
     ("zeros",),
     ("surgery", "rules", "routes", "relevance", "cost", "scores", "batches", "memory"),
-    ("readers", "least_squares", "moments", "restored"),
+    ("readers", "least_squares", "covariance"),
     ("directions", "damage"),
     ("measures", "criteria"),
-    ("redundancy", "compensate"),
+    ("redundancy", "correction", "refit", "compensate"),
     ("plan", "rounding"),
     ("task", "reach"),
     ("search",),
@@ -65,7 +65,7 @@ LEAVES = {
     "metrics": ABOVE | {"evaluate", "plots", "tables"},
     "runtime": ABOVE | {"evaluate"},
     "data": ABOVE
-    | {"batches", "criteria", "compensate", "damage", "moments", "redundancy", "restored"},
+    | {"batches", "criteria", "compensate", "correction", "covariance", "damage", "redundancy"},
     "images": ABOVE | {"data"},
 }
 """They import no more than each other and `UNDER_LEAVES`, and are imported only from here: search
@@ -76,7 +76,16 @@ UNDER_LEAVES = ("errors", "files", "storage", "own", "label_maps")
 ONLY_IN = {
     "torch": {
         *("ops", "mirror", "fold", "rules", "relevance", "batches", "memory", "criteria"),
-        *("measures", "compensate", "least_squares", "moments", "restored", "damage", "directions"),
+        *(
+            "measures",
+            "compensate",
+            "least_squares",
+            "covariance",
+            "correction",
+            "damage",
+            "directions",
+            "refit",
+        ),
     },
     "onnxruntime": {"runtime"},
     "click": {"cli", "options", "program"},

@@ -1,12 +1,10 @@
 """What a correction gives back where the answer is known, and what it leaves as it is."""
 
-import logging
 from typing import Any
 
 import onnx
 import pytest
 
-from onnxprune import compensate
 from onnxprune.channels import find_groups
 from onnxprune.compensate import METHODS, compensator
 from onnxprune.errors import DataError, UnknownName
@@ -25,12 +23,12 @@ from tests.trial import (
     PRODUCT,
     SAME,
     TRANSPOSED,
-    WIDE,
     Array,
     Trial,
     constants,
     ridge_by_lstsq,
     rows_of,
+    scaled_error,
     transposed,
 )
 
@@ -215,7 +213,7 @@ def test_where_a_map_is_not_plainly_flattened_its_rows_are_channels(change: str,
     alive = trial.alive("f")
     found = rows_of(trial.tensor("f"))
     weight = ridge_by_lstsq(found, found[alive], alive).T @ trial.tensor("v", trial.proto)
-    assert relative_error(trial.tensor("v", trial.compensated()), weight) < SAME
+    assert scaled_error(trial.tensor("v", trial.compensated()), weight) < SAME
 
 
 def test_a_convolution_of_a_constant_stays() -> None:
@@ -294,31 +292,3 @@ def test_a_model_of_a_fixed_batch_is_compensated_too(method: str) -> None:
     found = constants(fixed.compensated(method))
     for name, expected in constants(free.compensated(method)).items():
         assert relative_error(found[name], expected) < SAME
-
-
-# Memory
-
-
-def test_positions_then_samples_are_given_up_to_save_memory(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    trial = Trial(WIDE)
-    exact = trial.error(trial.compensated())
-    monkeypatch.setattr(compensate, "HELD_BYTES", 6 * 12 * 18 * 4 * 4)
-    with caplog.at_level(logging.INFO):
-        fewer = trial.error(trial.compensated())
-    assert not caplog.records
-    monkeypatch.setattr(compensate, "HELD_BYTES", 6 * 3 * 4 * 8 * 4)
-    with caplog.at_level(logging.INFO):
-        fewest = trial.error(trial.compensated())
-    assert "on one sample in 4" in caplog.text
-    assert max(fewer, fewest) < trial.error(trial.pruned)
-    assert len({exact, fewer, fewest}) == 3
-
-
-def test_a_layer_too_large_for_a_system_keeps_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    trial = Trial(CHAIN, [1, 4], change=still)
-    monkeypatch.setattr(compensate, "MAX_ROWS", 5)
-    changed = trial.compensated()
-    assert (trial.tensor("v", changed) == trial.tensor("v", trial.pruned)).all()
-    assert trial.error(changed) < RESTORED

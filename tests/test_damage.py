@@ -6,15 +6,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from onnx import numpy_helper
 
 from onnxprune.channels import find_groups
-from onnxprune.compensate import compensator
 from onnxprune.damage import OWN, Damage, Meter
 from onnxprune.data import Data
 from onnxprune.directions import DIRECTIONS, find_directions, probabilities
 from onnxprune.graph import Graph
-from onnxprune.least_squares import RIDGE
 from onnxprune.mirror import Mirror
 from onnxprune.plan import Limits, Picker
 from onnxprune.relevance import explain, relevance, start
@@ -142,47 +139,6 @@ def gentle() -> Graph:
             small = np.frombuffer(tensor.raw_data, np.float32) * 0.02
             tensor.raw_data = small.astype(np.float32).tobytes()
     return Graph(proto)
-
-
-@pytest.mark.parametrize("channel", range(5))
-def test_refitted_damage_is_the_divergence_after_least_squares(channel: int) -> None:
-    graph = gentle()
-    groups = find_groups(graph)
-    x = images(graph.model, 40)
-    data = Data(x, np.arange(40) % 3, tuple("abc"))
-    meter = Meter(graph, data, EPSILON, fitted=data, device="cpu", batch_size=16)
-    damage = meter(graph, groups, refitted=True)
-    last = np.flatnonzero(groups.group == groups.group[groups.filters[1].channels[0]])[channel]
-    dead = np.arange(len(groups)) == last
-    correct = compensator(graph, groups, data, "least-squares", device="cpu", ridge=RIDGE)
-    assert correct is not None
-    corrected = correct(prune(graph, groups, dead), dead)
-    before = np.asarray(
-        probabilities(torch.from_numpy(run(graph.model, x)[0]), np.zeros(40, np.int64))
-    )
-    measured = divergence(before, run(corrected, x)[0]).mean()
-    effect = damage.effects[last]
-    assert damage.slope[last] + 0.5 * effect @ effect == pytest.approx(measured, rel=0.1)
-    plain = meter(graph, groups)
-    assert effect @ effect < 0.9 * plain.effects[last] @ plain.effects[last]
-
-
-def test_a_copy_is_no_loss_where_layers_are_refitted() -> None:
-    proto = model(NET)
-    for tensor in proto.graph.initializer:
-        if tensor.name in ("v", "c"):
-            array = numpy_helper.to_array(tensor).copy()
-            array[3] = 2 * array[1]
-            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    graph = Graph(proto)
-    groups = find_groups(graph)
-    data = Data(images(proto, 30), np.arange(30) % 3, tuple("abc"))
-    meter = Meter(graph, data, EPSILON, fitted=data, device="cpu")
-    last = np.flatnonzero(groups.group == groups.group[groups.filters[1].channels[0]])
-    left = (meter(graph, groups, refitted=True).effects[last] ** 2).sum(1)
-    whole = (meter(graph, groups).effects[last] ** 2).sum(1)
-    assert (left[[1, 3]] < 0.01 * whole[[1, 3]]).all()
-    assert (left[[0, 2, 4]] > 0.01 * whole[[0, 2, 4]]).all()
 
 
 def test_damage_is_the_divergence_that_pruning_makes() -> None:

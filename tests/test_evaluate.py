@@ -87,6 +87,21 @@ def test_probabilities_are_not_softmaxed_again(last: str) -> None:
     np.testing.assert_allclose(soft.probability, plain.probability, rtol=1e-5)
 
 
+def own(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    return np.array([(outputs.argmax(1) == targets)[targets == k].mean() for k in range(CLASSES)])
+
+
+@pytest.mark.parametrize("metric", ["top-1", own])
+def test_each_fold_is_measured_with_a_model_of_its_own(metric: Any) -> None:
+    other = model(HEAD + "n = Neg(m) y = Flatten(n)")
+    folds = np.array([0, 2, 2, 0, 2, 0, 2])
+    found = Evaluator(DATA, metric=metric, threads=1).apart([NET, other], folds)
+    logits = np.where((folds == 0)[:, None], reference(NET, X), -reference(NET, X))
+    right = logits.argmax(axis=1) == Y
+    expected = [right[Y == k].mean() for k in range(CLASSES)]
+    np.testing.assert_allclose(found.per_class, expected)
+
+
 def test_a_model_is_read_from_its_file_too(tmp_path: Path) -> None:
     onnx.save(NET, tmp_path / "net.onnx")
     evaluator = Evaluator(DATA, threads=1)

@@ -156,6 +156,13 @@ class Trial:
         return run(opened, self.x)[0]
 
 
+def scaled_error(found: Array, expected: Array) -> float:
+    """The error of a weight up to one factor: test_refit.py holds it."""
+    factor = (found * expected).sum() / (expected * expected).sum()
+    assert 1 / 3 <= factor <= 3
+    return relative_error(found, factor * expected)
+
+
 def constants(proto: ModelProto) -> dict[str, Array]:
     return {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
 

@@ -116,6 +116,7 @@ class Watched(Task):
                 ("rank", "relevance"),
                 ("damage", "relevance"),
                 ("evaluate", "evaluation"),
+                ("evaluate_apart", "evaluation"),
                 ("compensate", "compensation"),
             )
         }

@@ -1,4 +1,4 @@
-"""Mean and covariance of what the readers of a net read, over all samples and positions."""
+"""The covariance of what the readers of a net read, over all samples and positions."""
 
 from __future__ import annotations
 
@@ -23,20 +23,13 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Mean and covariance of a reader's rows. Shapes: `[C]`, `[C, C]`."""
-
-    mean: FloatArray
-    covariance: FloatArray
-
-
-def find_moments(
+def find_covariances(
     mirror: Mirror, readers: Collection[Reader], data: Data, batch_size: int
-) -> dict[str, Moments]:
-    """Return the moments of each reader by its key; those of too many rows have none.
+) -> dict[str, FloatArray]:
+    """Return the covariance of each reader's rows by its key; those of too many rows have none.
 
     One forward pass.
+    Shapes: each `[C, C]`.
     """
     sums = {reader.key: _Sum(reader) for reader in readers}
     with torch.no_grad():
@@ -48,7 +41,7 @@ def find_moments(
                     sums[step[0].outputs[0]].add(env[step[0].inputs[0]])
                 for name in spent:
                     env.pop(name, None)
-    return {key: total.moments() for key, total in sums.items() if total.count}
+    return {key: total.covariance() for key, total in sums.items() if total.count}
 
 
 @dataclass
@@ -77,8 +70,7 @@ class _Sum:
         self.total = total if self.total is None else self.total + total
         self.count += rows.shape[1]
 
-    def moments(self) -> Moments:
-        assert self.shift is not None and self.products is not None and self.total is not None
+    def covariance(self) -> FloatArray:
+        assert self.products is not None and self.total is not None
         mean = self.total / self.count
-        covariance = self.products / self.count - np.outer(mean, mean)
-        return Moments(mean + self.shift[:, 0].double().cpu().numpy(), covariance)
+        return self.products / self.count - np.outer(mean, mean)
