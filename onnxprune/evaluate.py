@@ -8,7 +8,7 @@ class is never right, shows what the mean hides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import reduce
 from operator import add
@@ -73,13 +73,13 @@ class Evaluator:
 
         return self._measure(noted()), np.concatenate(classes)
 
-    def apart(self, models: Sequence[Model], folds: IntArray) -> Accuracy:
+    def apart(self, models: Iterable[Model], folds: IntArray) -> Accuracy:
         """Measure each fold of the samples with a model of its own.
 
         Shapes: folds `[n]`, of as many different values as there are models, in rising order.
         """
         parts = [self._part(folds == fold) for fold in np.unique(folds)]
-        pairs = list(zip(parts, models, strict=True))
+        pairs = zip(parts, models, strict=True)
         if self.metric.adds_up:
             return reduce(add, (part(model) for part, model in pairs))
         outputs = np.concatenate([part.outputs(model) for part, model in pairs])

@@ -194,7 +194,7 @@ METHOD = together(
         type=click.Choice((AUTO, *METHODS)),
         default=Settings.compensate,
         show_default=True,
-        help="How weights after removed filters are corrected, once it is worth it: none leaves "
+        help="How weights after removed filters are corrected, once that helps: none leaves "
         "them as they were, auto is least-squares where there are samples.",
     ),
     UNLABELLED,

@@ -139,12 +139,21 @@ class Reader:
 
     def mean(self, y: Tensor) -> Tensor:
         """Return the mean of each output channel. Shapes: y `[N, o, *]` -> `[o]`."""
-        return self.moments(y)[0]
+        return y.mean(self._others(y)).double()
 
-    def moments(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of each output channel. Shapes: `[N, o, *]` -> `[o]` each."""
-        others = [axis for axis in range(y.ndim) if axis != self.made]
-        return y.mean(others).double(), y.var(others, correction=0).double()
+    def mean_square(self, y: Tensor) -> Tensor:
+        """Return the mean square of each output channel. Shapes: y `[N, o, *]` -> `[o]`."""
+        norm: Tensor = y.norm(2, self._others(y)).double()
+        return norm**2 * len(norm) / y.numel()
+
+    def along(self, values: Tensor, y: Tensor) -> Tensor:
+        """Return one value for each output channel as `y` has them. Shapes: `[o]` -> `[o, 1..]`."""
+        return values.to(y.dtype).reshape(
+            [-1 if axis == self.made else 1 for axis in range(y.ndim)]
+        )
+
+    def _others(self, y: Tensor) -> list[int]:
+        return [axis for axis in range(y.ndim) if axis != self.made]
 
 
 def stride(size: int, wide: int) -> int:

@@ -54,7 +54,7 @@ LARGEST = 3.0
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """Over samples and positions, of each output channel. Shapes: total, squares `[o]`."""
+    """Over samples, of each output channel's means over positions. Shapes: total, squares `[o]`."""
 
     count: int
     total: Tensor
@@ -62,7 +62,8 @@ class _Sums:
 
     @classmethod
     def of(cls, reader: Reader, y: Tensor) -> _Sums:
-        mean, variance = reader.moments(y)
+        mean = reader.mean(y)
+        variance = reader.mean_square(y - reader.along(mean, y))
         return cls(len(y), len(y) * mean, len(y) * (variance + mean**2))
 
     def __add__(self, other: _Sums) -> _Sums:
@@ -232,18 +233,19 @@ def _restore(
 ) -> None:
     """Give a reader's outputs the means, and all together the variance, of the unpruned net."""
     reader = one.reader
-    written = torch.from_numpy(one.written)
-    was = [moment[written] for moment in reduce(add, observed.outputs[reader.key]).moments()]
-    now = reduce(add, (_Sums.of(reader, env[reader.key]) for env in envs)).moments()
-    factor = _factor(float(was[1].sum()), float(now[1].sum())) if scaled else 1.0
-    shift = was[0] - factor * now[0]
-    for env in envs:
-        y = env[reader.key]
-        place = [-1 if axis == reader.made else 1 for axis in range(y.ndim)]
-        env[reader.key] = factor * y + shift.to(y.dtype).reshape(place)
+    outputs = [env[reader.key] for env in envs]
+    count = sum(map(len, outputs))
+    was = [values[one.written] for values in reduce(add, observed.outputs[reader.key]).moments()]
+    mean = reduce(add, (len(y) * reader.mean(y) for y in outputs)) / count
+    for y in outputs:
+        y.sub_(reader.along(mean, y))
+    variance = reduce(add, (len(y) * reader.mean_square(y) for y in outputs)) / count
+    factor = _factor(float(was[1].sum()), float(variance.sum())) if scaled else 1.0
+    for y in outputs:
+        y.mul_(factor).add_(reader.along(was[0], y))
     if scaled:
         writer.scale(reader, factor)
-    writer.move(reader, shift, factor)
+    writer.move(reader, was[0] - factor * mean, factor)
 
 
 def _factor(was: float, now: float) -> float:

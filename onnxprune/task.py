@@ -6,7 +6,7 @@ all of that as functions. A state is a net on the way down with what its control
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -102,7 +102,7 @@ class Compensate(Protocol):
 
 
 Evaluate = Callable[[ModelProto], Measured]
-EvaluateApart = Callable[[Sequence[ModelProto], IntArray], Measured]
+EvaluateApart = Callable[[Iterable[ModelProto], IntArray], Measured]
 
 
 @dataclass
@@ -201,7 +201,7 @@ class Task:
         self.evaluations += 1
         pruned = prune(self.graph, self.groups, dead)
         folds = np.unique(self.folds).tolist()
-        models = [self.compensate(pruned, dead, without=fold) for fold in folds]
+        models = (self.compensate(pruned, dead, without=fold) for fold in folds)
         return self.evaluate_apart(models, self.folds)
 
     def corrected(self, state: State) -> State:
