@@ -49,7 +49,6 @@ class Evaluator:
         self.metric = metric if isinstance(metric, Metric) else find_metric(metric)
         self._device, self._threads, self._batch_size = device, threads, batch_size
         self._bound: dict[tuple[Any, ...], list[Any]] = {}
-        self._parts: dict[bytes, Evaluator] = {}
 
     def __call__(self, model: Model) -> Accuracy:
         """Measure what the model gets right; label maps are resized to its output.
@@ -78,25 +77,22 @@ class Evaluator:
 
         Shapes: folds `[n]`, of as many different values as there are models, in rising order.
         """
-        parts = [self._part(folds == fold) for fold in np.unique(folds)]
+        parts = (self._part(folds == fold) for fold in np.unique(folds))
         pairs = zip(parts, models, strict=True)
         if self.metric.adds_up:
             return reduce(add, (part(model) for part, model in pairs))
-        outputs = np.concatenate([part.outputs(model) for part, model in pairs])
-        return self.metric(outputs, np.concatenate([part.data.y for part in parts]))
+        found = [(part.outputs(model), part.data.y) for part, model in pairs]
+        return self.metric(*map(np.concatenate, zip(*found, strict=True)))
 
     def _part(self, chosen: BoolArray) -> Evaluator:
         """Return what measures a part of the samples."""
-        key = chosen.tobytes()
-        if key not in self._parts:
-            self._parts[key] = Evaluator(
-                replace(self.data, x=self.data.x[chosen], y=self.data.y[chosen]),
-                metric=self.metric,
-                device=self._device,
-                threads=self._threads,
-                batch_size=self._batch_size,
-            )
-        return self._parts[key]
+        return Evaluator(
+            replace(self.data, x=self.data.x[chosen], y=self.data.y[chosen]),
+            metric=self.metric,
+            device=self._device,
+            threads=self._threads,
+            batch_size=self._batch_size,
+        )
 
     def outputs(self, model: Model) -> npt.NDArray[Any]:
         """Run the model on all samples and return its first output.
