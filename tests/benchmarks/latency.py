@@ -33,6 +33,8 @@ from onnxprune.runtime import session
 
 NETWORKS = ("vgg16", "resnet18", "resnet50", "mobilenet_v2")
 AIM = 0.8
+PAUSE = 0.05
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,8 @@ def take_turns(
 ) -> list[tuple[float, float]]:
     """Median and shortest time of each model in ms; every round runs all, in another order.
 
-    Of two runs in a row the second counts: during the first, threads of the model before still
-    spin.
+    Threads of the model before spin for a while, so each turn begins with a pause; of two runs in a
+    row the second counts.
     """
     sessions = [session(model, device="cpu", threads=threads, exact=False) for model in models]
     name = sessions[0].get_inputs()[0].name
@@ -97,6 +99,7 @@ def take_turns(
     rng = np.random.default_rng(0)
     for turn in range(warmup + rounds):
         for k in rng.permutation(len(models)).tolist():
+            time.sleep(PAUSE)
             sessions[k].run(None, {name: x})
             begin = time.perf_counter()
             sessions[k].run(None, {name: x})
