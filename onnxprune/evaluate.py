@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,6 @@ from onnxprune.runtime import Model, Network
 
 if TYPE_CHECKING:
     from onnxprune.data import Data
-
-BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 RESIDENT_BYTES = 4 << 30
 """Samples up to this size stay on the GPU; more are sent batch by batch, to leave room to run."""
@@ -84,7 +82,7 @@ class Evaluator:
         found = [(part.outputs(model), part.data.y) for part, model in pairs]
         return self.metric(*map(np.concatenate, zip(*found, strict=True)))
 
-    def _part(self, chosen: BoolArray) -> Evaluator:
+    def _part(self, chosen: npt.NDArray[np.bool_]) -> Evaluator:
         """Return what measures a part of the samples."""
         return Evaluator(
             replace(self.data, x=self.data.x[chosen], y=self.data.y[chosen]),

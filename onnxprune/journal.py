@@ -136,6 +136,14 @@ class RunDirectory:
                 f"then --resume"
             ) from error
 
+    def abandon(self) -> None:
+        """Leave nothing behind of a run that ended before its first state."""
+        if self.path is None or (self.path / JOURNAL).exists():
+            return
+        (self.path / CONFIG).unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
     def finish(self, model: ModelProto, plan: Plan, report: Mapping[str, Any]) -> None:
         """Write what the run ended in."""
         if self.path is None:

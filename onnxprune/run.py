@@ -19,7 +19,7 @@ from onnx import ModelProto
 from onnxprune.channels import ChannelGroups, find_groups
 from onnxprune.criteria import data_free, find_criterion, score
 from onnxprune.data import Data, Source, load_data
-from onnxprune.errors import DataError
+from onnxprune.errors import DataError, OnnxPruneError
 from onnxprune.evaluate import Evaluator
 from onnxprune.graph import Graph
 from onnxprune.journal import RunDirectory
@@ -78,11 +78,15 @@ def prune(
     last, spent = record.last()
     task.evaluations += spent.evaluations
     state = last
-    for state in search(task, CONTROLLERS[settings.control], last):
-        spent_now = spent.seconds + time.monotonic() - started
-        record.append(state, summary(task, state), task.evaluations, spent_now)
-        if on_state is not None:
-            on_state(task, state)
+    try:
+        for state in search(task, CONTROLLERS[settings.control], last):
+            spent_now = spent.seconds + time.monotonic() - started
+            record.append(state, summary(task, state), task.evaluations, spent_now)
+            if on_state is not None:
+                on_state(task, state)
+    except OnnxPruneError:
+        record.abandon()
+        raise
     assert state is not None
     if state.stopped == "limits" and task.target:
         raise unreachable(task, state)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from onnx import ModelProto
 
 from onnxprune.channels import BoolArray, ChannelGroups
+from onnxprune.compensate import Compensate
 from onnxprune.cost import Costs, find_costs
 from onnxprune.damage import Damage
 from onnxprune.graph import Graph
@@ -88,16 +89,6 @@ class MeasureDamage(Protocol):
 
     def __call__(self, graph: Graph, groups: ChannelGroups) -> Damage:
         """Return what channels do."""
-        ...
-
-
-class Compensate(Protocol):
-    """See `onnxprune.compensate.Compensate`."""
-
-    def __call__(
-        self, model: ModelProto, dead: BoolArray, *, without: int | None = None
-    ) -> ModelProto:
-        """Return the corrected model, fitted without the samples of a fold."""
         ...
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import onnxprune
 from onnxprune.data import load_data
-from onnxprune.errors import OutputError, RunDirectoryError
+from onnxprune.errors import DataError, OutputError, RunDirectoryError
 from onnxprune.plan import Limits
 from onnxprune.run import Result
 from onnxprune.samples import fashion_mnist
@@ -119,6 +119,20 @@ def test_a_journal_of_another_version_is_named(finished: Path, tmp_path: Path) -
         RunDirectoryError, match=r"of another version of onnxprune .*start a new run"
     ):
         resume(folder)
+
+
+@pytest.mark.parametrize("before", [None, "notes.txt"])
+def test_a_run_that_cannot_begin_leaves_nothing_behind(
+    small: Small, tmp_path: Path, before: str | None
+) -> None:
+    folder = tmp_path / "run"
+    if before is not None:
+        folder.mkdir()
+        (folder / before).write_text("mine", "utf-8")
+    with pytest.raises(DataError, match="label 3, expected 0 to 2"):
+        onnxprune.prune(small.proto, (small.x, small.y + 1), rate=0.3, threads=1, run_dir=folder)
+    assert folder.exists() == (before is not None)
+    assert before is None or [path.name for path in folder.iterdir()] == [before]
 
 
 def test_a_broken_journal_is_named(finished: Path, tmp_path: Path) -> None:
