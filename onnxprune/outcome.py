@@ -86,6 +86,7 @@ def make_report(
     full, left = task.costs.of(), task.costs.of(state.dead)
     confirmed = task.reach.last_latency(state.dead)
     after = describe(pruned, left, data, settings, accuracy=state.accuracy, latency_ms=confirmed)
+    held_out = task.held_out(state.dead).to_json() if state.corrected and task.splits else None
     return {
         "before": describe(task.graph.model, full, data, settings),
         "after": after,
@@ -100,6 +101,7 @@ def make_report(
         "criterion": settings.criterion,
         "compensate": settings.compensate,
         "corrected": state.corrected,
+        "held_out": held_out,
         "seed": settings.seed,
         "inexact": task.groups.crossed(state.dead),
         "classes": list(data.classes) if data is not None else [],

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import RunDirectoryError
+from onnxprune.figures import percent, rows
 from onnxprune.files import write_whole
 from onnxprune.metrics import caption
 
@@ -58,16 +59,6 @@ td.wide { width: 34%; } .track { display: block; height: .42rem; margin: .12rem 
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--muted); }
 footer { margin-top: 3rem; font-size: .85rem; overflow-wrap: anywhere; }
 """
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure before and after, and the change, as people read them."""
-
-    label: str
-    before: str
-    after: str
-    change: str
 
 
 @dataclass(frozen=True)
@@ -165,39 +156,6 @@ def page(run: Run) -> str:
     )
 
 
-def rows(before: Mapping[str, Any], after: Mapping[str, Any], metric: str = "top-1") -> list[Row]:
-    """Return the figures that both sides have, as a report holds them, to put in a table."""
-    found = []
-    for key, label in (("params", "Parameters"), ("macs", "MACs"), ("filters", "Filters")):
-        one, other = before[key], after[key]
-        found.append(Row(label, f"{one:,}", f"{other:,}", _relative(one, other)))
-    for key, label, scale, unit in (
-        ("size_bytes", "File size", 1e-6, "MB"),
-        ("latency_ms", "Latency", 1.0, "ms"),
-    ):
-        one, other = before.get(key), after.get(key)
-        if one and other:
-            one, other = one * scale, other * scale
-            texts = (f"{one:,.3g} {unit}", f"{other:,.3g} {unit}")
-            found.append(Row(label, *texts, _relative(one, other)))
-    if before.get("accuracy") and after.get("accuracy"):
-        for key, label in (("mean", f"Mean {caption(metric)}"), ("harmonic", "Harmonic mean")):
-            one, other = before["accuracy"][key], after["accuracy"][key]
-            change = f"{100 * (other - one):+.1f} points".replace("-", "\u2212")
-            found.append(Row(label, percent(one), percent(other), change))
-    return found
-
-
-def percent(share: float | None) -> str:
-    """Format a share; None is a class without samples."""
-    return "\u2013" if share is None else f"{100 * share:.1f} %"
-
-
-def _relative(one: float, other: float) -> str:
-    change = 100 * (other / one - 1) if one else 0.0
-    return f"{change:+.1f} %".replace("-", "\u2212")
-
-
 def _parse(path: Path, text: str | None = None) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text("utf-8") if text is None else text)
@@ -262,9 +220,17 @@ def _tiles(run: Run, before: Mapping[str, Any], after: Mapping[str, Any]) -> str
 
 
 def _comparison(run: Run, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    shown = rows(before, after, run.metric)
+    held_out = (run.report or {}).get("held_out")
+    shown = rows(before, after, run.metric, held_out)
     body = [(row.label, row.before, row.after, row.change) for row in shown]
-    return _section("Before and after", _table(("", "Before", "After", "Change"), body))
+    note = ""
+    if held_out:
+        note = (
+            '<p class="muted">The weights were corrected on the samples that accuracy is measured '
+            "on. <i>Held out</i> is measured on each third of them with weights corrected on the "
+            "other two.</p>"
+        )
+    return _section("Before and after", _table(("", "Before", "After", "Change"), body) + note)
 
 
 def _plot(run: Run) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.report import percent, rows
+from onnxprune.figures import percent, rows
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,7 +17,8 @@ SHOWN = 4
 def before_after_table(report: Mapping[str, Any]) -> Table:
     """Return the figures before and after of a report or a comparison."""
     table = _table("", "before", "after", "change")
-    for row in rows(report["before"], report["after"], report.get("metric", "top-1")):
+    sides = report["before"], report["after"]
+    for row in rows(*sides, report.get("metric", "top-1"), report.get("held_out")):
         table.add_row(row.label, row.before, row.after, row.change)
     if "agreement" in report:
         table.add_row("Same class given", "", "", percent(report["agreement"]))

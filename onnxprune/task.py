@@ -182,6 +182,11 @@ class Task:
         """Whether corrections wait until they are needed: where the order sees what they do."""
         return None not in (self.compensate, self.damage, self.evaluate_apart)
 
+    @property
+    def splits(self) -> bool:
+        """Whether corrections can be fitted on some of the samples and measured on others."""
+        return self.evaluate_apart is not None and len(np.unique(self.folds)) > 1
+
     def held_out(self, dead: BoolArray) -> Measured:
         """Return the accuracy with weights corrected on other samples than those it is of.
 

@@ -39,7 +39,7 @@ ORDER = (
     ("plan", "rounding"),
     ("task", "reach"),
     ("search",),
-    ("settings", "journal", "outcome", "run", "curve", "plots", "report", "tables"),
+    ("settings", "journal", "outcome", "run", "curve", "plots", "figures", "report", "tables"),
     ("layout", "skeleton", "drawing", "inspection"),
     ("__init__",),
     ("cli", "options", "program"),
@@ -62,7 +62,7 @@ ABOVE = {
 
 LEAVES = {
     "evaluate": ABOVE,
-    "metrics": ABOVE | {"evaluate", "plots", "tables"},
+    "metrics": ABOVE | {"evaluate", "figures", "plots"},
     "runtime": ABOVE | {"evaluate"},
     "data": ABOVE
     | {"batches", "criteria", "compensate", "correction", "covariance", "damage", "redundancy"},

@@ -11,8 +11,9 @@ import pytest
 
 import onnxprune
 from onnxprune.errors import OutputError, RunDirectoryError
+from onnxprune.figures import percent, rows
 from onnxprune.plots import run_plot, write_curve_plot
-from onnxprune.report import STOPPED, percent, rows, write_page
+from onnxprune.report import STOPPED, write_page
 from onnxprune.tables import SHOWN, before_after_table, class_table, group_table, pinned_table
 from tests.conftest import Small
 
@@ -127,6 +128,15 @@ def test_a_page_of_numbers_is_separated_and_signed(copied: Path) -> None:
     assert "<dog> 85.0 % 86.0 %" in found.text  # as text: the parser has undone the escaping
     assert "none" not in found.text.split("Class accuracies")[1].split("Removed filters")[0]
     assert "a <b> & c" in found.text
+
+
+def test_samples_that_a_correction_has_not_seen_have_a_row_of_their_own(copied: Path) -> None:
+    edit(copied / "report.json", before=SIDE, after=AFTER, held_out=None)
+    assert "eld out" not in page(copied).text
+    edit(copied / "report.json", held_out=SIDE["accuracy"])
+    found = page(copied)
+    assert "Harmonic mean, held out 87.5 % 87.5 % +0.0 points" in found.text
+    assert "corrected on the other two" in found.text
 
 
 def test_a_running_run_shows_its_steps(copied: Path) -> None:

@@ -1,6 +1,7 @@
 """What comes out of a whole run, and what is refused before one begins."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,17 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 import onnxprune
+from onnxprune.channels import find_groups
+from onnxprune.compensate import compensator
 from onnxprune.criteria import score
 from onnxprune.data import Data
 from onnxprune.errors import DataError, InvalidPlan, UnknownName
+from onnxprune.evaluate import Evaluator
+from onnxprune.graph import Graph
 from onnxprune.plan import Plan
 from onnxprune.run import make_task, open_model
 from onnxprune.settings import Settings
+from onnxprune.surgery import prune
 from tests.conftest import Small
 from tests.models import run
 
@@ -109,6 +115,7 @@ def test_weights_stay_until_correcting_them_helps_unseen_samples(
             small.proto, samples(small), rate=rate, compensate=compensate, threads=1, run_dir=folder
         )
         assert found.report["corrected"] == journal(folder)[-1]["corrected"]
+        assert found.report["corrected"] == (found.report["held_out"] is not None)
         return journal(folder)
 
     untouched, corrected = states(0.8, "none"), states(0.8, "least-squares")
@@ -132,6 +139,30 @@ def test_a_floor_is_held_by_correcting_before_it_ends_the_run(small: Small) -> N
     assert corrected.report["rate"] > untouched.report["rate"]
     before = corrected.report["before"]["accuracy"]["harmonic"]
     assert corrected.report["after"]["accuracy"]["harmonic"] >= before - 0.05 - 1e-9
+
+
+def test_the_report_says_what_corrected_weights_make_of_samples_they_were_fitted_without(
+    small: Small,
+) -> None:
+    data = samples(small)
+    result = onnxprune.prune(small.proto, data, control="one-shot", rate=0.6, threads=1)
+    graph = Graph(small.proto)
+    groups = find_groups(graph)
+    dead = result.plan.dead(groups)
+    thirds = np.arange(len(data)) % 3
+    right = np.zeros(len(data), np.bool_)
+    for third in range(3):
+        known, asked = (
+            replace(data, x=data.x[chosen], y=data.y[chosen])
+            for chosen in (thirds != third, thirds == third)
+        )
+        correct = compensator(graph, groups, known, "least-squares")
+        assert correct is not None
+        scores = Evaluator(asked, threads=1).outputs(correct(prune(graph, groups, dead), dead))
+        right[thirds == third] = scores.argmax(1) == asked.y
+    shares = [right[data.y == k].mean() for k in range(len(data.classes))]
+    assert result.report["held_out"]["per_class"] == pytest.approx(shares, abs=0.13)
+    assert result.report["held_out"] != result.report["after"]["accuracy"]
 
 
 def test_a_masked_model_computes_what_the_pruned_one_does(small: Small) -> None:
