@@ -1,24 +1,35 @@
-"""How many samples are walked at once: as many as asked for, or fewer where memory is short.
+"""What activations may take: how many samples are walked at once, and what is kept on the disk.
 
 A walk forward and back holds the activations of a batch, and relevance or a copy beside each. Of
-how many samples they are decides about memory, and about nothing else but the order of sums.
+how many samples they are decides about memory, and about nothing else but the order of sums. What
+has to be kept of all samples goes into a temporary file where it does not fit.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import os
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from onnxprune.errors import DataError
+import numpy as np
+
+from onnxprune.errors import DataError, OutputError
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
 SHARE = 0.25
 """Of what is free, where nothing is asked for."""
 MEGABYTE = 2**20
+SMALL = 2**16
+"""Bytes; a tensor that is not worth a file."""
 ELEMENT = 4
 """Bytes; the mirror computes in single precision."""
 WAYS = 2
@@ -38,20 +49,53 @@ def batch_within(
     sample = sample_bytes(graph)
     if not sample:
         return batch_size
-    if memory is None:
-        free = free_bytes(device)
-        fit = batch_size if free is None else max(int(SHARE * free) // sample, 1)
-    else:
-        fit = memory * MEGABYTE // sample
-        if not fit:
-            raise DataError(
-                f"memory {memory}: too little for one sample, whose walk through this model takes "
-                f"{math.ceil(sample / MEGABYTE)} MB; give --memory {math.ceil(sample / MEGABYTE)} "
-                f"or more"
-            )
+    allowed = allowed_bytes(memory, device)
+    fit = batch_size if allowed is None else allowed // sample
+    if not fit and memory is not None:
+        raise DataError(
+            f"memory {memory}: too little for one sample, whose walk through this model takes "
+            f"{math.ceil(sample / MEGABYTE)} MB; give --memory {math.ceil(sample / MEGABYTE)} "
+            f"or more"
+        )
+    fit = max(fit, 1)
     if fit < batch_size:
         logger.info("batches of %d in place of %d, to save memory", fit, batch_size)
     return min(fit, batch_size)
+
+
+def allowed_bytes(memory: int | None = None, device: str = "auto") -> int | None:
+    """Return what is asked for in bytes, or a quarter of what is free; None where nobody says.
+
+    Units: memory, MB of 2**20 bytes.
+    """
+    if memory is not None:
+        return memory * MEGABYTE
+    free = free_bytes(device)
+    return None if free is None else int(SHARE * free)
+
+
+def on_disk(tensor: Tensor) -> Tensor:
+    """Return a tensor of the same values in a temporary file, which goes when the tensor does.
+
+    The system keeps of it in memory what it has room for; what is small stays as it is.
+    Shapes: any, on a CPU.
+    Raises: OutputError where the disk has no room.
+    """
+    if tensor.nbytes <= SMALL:
+        return tensor
+    try:
+        with tempfile.TemporaryFile() as file:
+            if hasattr(os, "posix_fallocate"):  # a mapped file that cannot grow ends the process
+                os.posix_fallocate(file.fileno(), 0, tensor.nbytes)
+            mapped = np.memmap(file, np.uint8, "w+", shape=(tensor.nbytes,))
+    except OSError as error:
+        raise OutputError(
+            f"{tempfile.gettempdir()}: no room for {math.ceil(tensor.nbytes / MEGABYTE)} MB of "
+            f"activations ({error.strerror}); free some space, set TMPDIR, or give more --memory"
+        ) from error
+    strides = torch.empty_like(tensor, device="meta").stride()
+    held = torch.from_numpy(mapped).view(tensor.dtype).as_strided(tensor.size(), strides)
+    return held.copy_(tensor)
 
 
 def sample_bytes(graph: Graph) -> int:

@@ -21,7 +21,7 @@ restore the variance of averaged networks, filter by filter. Measured: docs/meth
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import add
@@ -35,6 +35,7 @@ from onnxprune.channels import BoolArray
 from onnxprune.correction import Losing, Source, Writer, forget
 from onnxprune.labels import IntArray
 from onnxprune.least_squares import FOLDS, MAX_ROWS, choose_ridge, multiply
+from onnxprune.memory import on_disk
 from onnxprune.mirror import Mirror, Trace
 from onnxprune.ops._torch import torch
 from onnxprune.readers import WIDE, Reader
@@ -45,9 +46,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HELD_BYTES = 512 * 2**20
-"""How much of the unpruned net's activations is kept from one call to the next."""
+"""How much of the unpruned net's activations is kept from one call to the next, at most."""
 LIVE_BYTES = 2 * 2**30
-"""How much the pruned net's activations may take, all samples at once."""
+"""How much the pruned net's activations may take at most, of all samples at once."""
 LARGEST = 3.0
 """Factor; what keeps less than a ninth of its variance says too little to be made louder."""
 
@@ -81,12 +82,14 @@ class _Sums:
 class _Observed:
     """What the unpruned net does on batches of samples, each of one fold.
 
+    `keep` is what holds a tensor for later, in memory or in a file.
     Shapes: of each reader and batch, its inputs `rows` `[C, M]` and the sums of its outputs.
     """
 
     batches: Sequence[npt.NDArray[Any]]
     folds: Sequence[int]
     wide: int
+    keep: Callable[[Tensor], Tensor]
     rows: Mapping[str, Sequence[Tensor]]
     outputs: Mapping[str, Sequence[_Sums]]
 
@@ -103,17 +106,24 @@ class _Observed:
             some(self.batches),
             some(self.folds),
             self.wide,
+            self.keep,
             {key: some(rows) for key, rows in self.rows.items()},
             {key: some(sums) for key, sums in self.outputs.items()},
         )
 
 
 class LeastSquares:
-    """Corrects pruned models: see the module. `ridge` None chooses one for each layer."""
+    """Corrects pruned models: see the module. `ridge` None chooses one for each layer.
 
-    def __init__(self, source: Source, ridge: float | None) -> None:
+    What is kept of all samples lies in a file where it takes more than `allowed` bytes.
+    """
+
+    def __init__(
+        self, source: Source, ridge: float | None = None, allowed: int | None = None
+    ) -> None:
         self._source = source
         self._ridge = ridge
+        self._allowed = allowed
 
     @property
     def folds(self) -> IntArray:
@@ -138,6 +148,9 @@ class LeastSquares:
                 refitted = one is not None and self._refit(mirror, envs, one, observed, writer)
                 for env in envs:
                     mirror.execute(step, env)
+                    env |= {
+                        name: observed.keep(env[name]) for name in step[0].outputs if name in env
+                    }
                 if one is not None and one.reader.bias is not None:
                     _restore(envs, one, observed, writer, scaled=refitted)
                 for env in envs:
@@ -188,16 +201,19 @@ class LeastSquares:
         outputs: dict[str, list[_Sums]] = {}
         with torch.no_grad():
             mirror = source.mirror()
-            every, wide = self._affordable(mirror)
+            every, wide, needed = self._affordable(mirror)
+            crowded = self._allowed is not None and needed > self._allowed
+            keep = on_disk if crowded and mirror.device.type == "cpu" else _as_it_is
 
             def note(reader: Reader, given: Tensor, made: Tensor) -> None:
-                rows.setdefault(reader.key, []).append(reader.rows(given, wide=wide))
+                rows.setdefault(reader.key, []).append(keep(reader.rows(given, wide=wide)))
                 outputs.setdefault(reader.key, []).append(_Sums.of(reader, made))
 
             batches = list(self._batches(mirror, every))
             for _, x in batches:
                 source.watch(mirror, x, note)
-        return _Observed([x for _, x in batches], [k for k, _ in batches], wide, rows, outputs)
+        inputs, folds = [x for _, x in batches], [k for k, _ in batches]
+        return _Observed(inputs, folds, wide, keep, rows, outputs)
 
     def _batches(self, mirror: Mirror, every: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """Yield one sample in `every`, in batches of one fold each."""
@@ -206,8 +222,8 @@ class LeastSquares:
             for x in self._source.batches(mirror, chosen):
                 yield fold, x
 
-    def _affordable(self, mirror: Mirror) -> tuple[int, int]:
-        """Return the stride over samples and the width of maps that memory allows.
+    def _affordable(self, mirror: Mirror) -> tuple[int, int, int]:
+        """Return the stride over samples, the width of maps, and how many bytes they come to.
 
         Positions are given up first.
         """
@@ -225,7 +241,11 @@ class LeastSquares:
         every = -(-count // max(fit, 1))
         if every > 1:
             logger.info("least squares on one sample in %d, to save memory", every)
-        return every, wide
+        return every, wide, (held[wide] + live) * -(-count // every)
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _restore(

@@ -23,7 +23,7 @@ from onnxprune.errors import DataError, OnnxPruneError
 from onnxprune.evaluate import Evaluator
 from onnxprune.graph import Graph
 from onnxprune.journal import RunDirectory
-from onnxprune.memory import batch_within
+from onnxprune.memory import allowed_bytes, batch_within
 from onnxprune.outcome import clock, make_report, summary, unreachable
 from onnxprune.plan import Floor, Plan
 from onnxprune.search import CONTROLLERS, search
@@ -324,4 +324,5 @@ def _compensator(graph: Graph, groups: ChannelGroups, data: Data | None, setting
         settings.compensate,
         device=settings.device,
         batch_size=walk_batch(graph, data, settings),
+        allowed=allowed_bytes(settings.memory, settings.device),
     )

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune import memory
+from onnxprune import memory, refit
 from onnxprune.cli import main
 from onnxprune.data import Data
-from onnxprune.errors import DataError
+from onnxprune.errors import DataError, OutputError
 from onnxprune.graph import Graph
-from onnxprune.memory import MEGABYTE, batch_within, free_bytes, sample_bytes
+from onnxprune.memory import MEGABYTE, SMALL, batch_within, free_bytes, on_disk, sample_bytes
 from onnxprune.mirror import Mirror, Trace
 from onnxprune.run import make_task
 from onnxprune.settings import Settings
@@ -169,6 +170,50 @@ def test_results_do_not_depend_on_memory(
     assert max(walked) == most
     for one, other in zip(limited, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * np.abs(other).max())
+
+
+@pytest.mark.parametrize(("given_mb", "apart"), [(4, True), (2000, False), (None, False)])
+def test_what_is_kept_of_all_samples_goes_into_a_file_where_memory_is_short(
+    monkeypatch: pytest.MonkeyPatch, given_mb: int | None, apart: bool
+) -> None:
+    net, kept = graph(), []
+
+    def noted(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(on_disk(tensor))
+        return kept[-1]
+
+    monkeypatch.setattr(refit, "on_disk", noted)
+    settings = Settings.of(compensate="least-squares", memory=given_mb, device="cpu", rate=0.5)
+    task = make_task(net, samples(net), settings)
+    dead = np.arange(13) % 4 == 0
+    assert task.compensate is not None
+    task.compensate(prune(net, task.groups, dead), dead)
+    assert bool(kept) == apart
+
+
+@given(
+    shape=st.lists(st.integers(1, 40), min_size=4, max_size=4),
+    kind=st.sampled_from([torch.float32, torch.float64, torch.int64, torch.bool]),
+    layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
+)
+def test_a_tensor_on_the_disk_is_the_tensor(
+    shape: list[int], kind: torch.dtype, layout: torch.memory_format
+) -> None:
+    tensor = (torch.randn(shape) * 3).to(kind).to(memory_format=layout)
+    held = on_disk(tensor)
+    assert torch.equal(held, tensor)
+    assert held.dtype == tensor.dtype
+    assert held.is_contiguous(memory_format=layout)
+    assert (held is tensor) == (tensor.nbytes <= SMALL)
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OutputError, match=r"^\S+: no room for 2 MB .*No space left.*--memory$"):
+        on_disk(torch.zeros(2 * MEGABYTE // 4 - 1))
 
 
 def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
