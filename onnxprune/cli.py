@@ -161,6 +161,7 @@ def _prune(
     resume: bool = False,
 ) -> Any:
     """Run a search with its progress on the screen, and print what it came to."""
+    from onnxprune.figures import why_stopped
     from onnxprune.outcome import summary
     from onnxprune.run import prune
     from onnxprune.tables import before_after_table, step_line
@@ -174,15 +175,10 @@ def _prune(
         progress.step(step_line(figures), figures["rate"] / goal if goal else None)
 
     with screen.resumable(run_dir), screen.progress("looking at the model") as progress:
-        result = prune(
-            model,
-            data,
-            settings=settings,
-            run_dir=run_dir,
-            resume=resume,
-            on_state=show,
-        )
+        record: dict[str, Any] = {"run_dir": run_dir, "resume": resume}
+        result = prune(model, data, settings=settings, on_state=show, **record)
     screen.print(before_after_table(result.report))
+    screen.say(f"ended because {why_stopped(result.report)}")
     if result.report["inexact"]:
         screen.say(f"pruned through, as allowed: {', '.join(result.report['inexact'])}")
     return result

@@ -11,6 +11,12 @@ from onnxprune.metrics import caption
 HELD_OUT = "Harmonic mean, held out"
 """Of each part of the samples, with weights that were corrected on the others."""
 
+STOPPED = {
+    "target": "the target was reached",
+    "floor": "every further step would have fallen under the accuracy floor",
+    "limits": "nothing more may go within the limits",
+}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -54,6 +60,13 @@ def rows(
                 change = f"{100 * (other - one):+.1f} points".replace("-", "\u2212")
                 found.append(Row(label, percent(one), percent(other), change))
     return found
+
+
+def why_stopped(report: Mapping[str, Any]) -> str:
+    """Say what ended a run, and which options."""
+    why = STOPPED.get(report["stopped"], report["stopped"])
+    names = ", ".join(name.replace("_", "-") for name in report.get("stopped_by", ()))
+    return f"{why} ({names})" if names else why
 
 
 def percent(share: float | None) -> str:

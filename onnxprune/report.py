@@ -14,18 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import RunDirectoryError
-from onnxprune.figures import percent, rows
+from onnxprune.figures import percent, rows, why_stopped
 from onnxprune.files import write_whole
 from onnxprune.metrics import caption
 
 SHOWN_CLASSES = 40
 """With more classes, only those that changed most are shown at once."""
-
-STOPPED = {
-    "target": "the target was reached",
-    "floor": "every further step would have fallen under the accuracy floor",
-    "limits": "nothing more may go within the limits",
-}
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1f23; --paper: #fff; --muted: #7b838c;
@@ -195,13 +189,11 @@ def _notice(run: Run) -> str:
             f"known at its end; <code>--resume</code> continues it.</p>"
         )
     report = run.report
-    why = STOPPED.get(report["stopped"], report["stopped"])
-    if report.get("stopped_by"):
-        why += f" ({', '.join(name.replace('_', '-') for name in report['stopped_by'])})"
     return (
         f'<p class="notice">{percent(run.rate)} of the removable filters were removed in '
         f"{_time(report['seconds'])} and {report['evaluations']:,} evaluations. "
-        f"The run stopped because {escape(why)}.{_inexact(report.get('inexact', ()))}</p>"
+        f"The run stopped because {escape(why_stopped(report))}."
+        f"{_inexact(report.get('inexact', ()))}</p>"
     )
 
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 
 from onnxprune.channels import BoolArray
-from onnxprune.errors import DataError
+from onnxprune.errors import DataError, UnreachableTarget
 from onnxprune.plan import share_removed
 from onnxprune.task import FloatArray, State, Task
 
@@ -42,18 +42,28 @@ def search(task: Task, advance: Advance, state: State | None = None) -> Iterator
     """Yield the accepted states, from the unpruned net on, until the target, floor or end.
 
     The last state's `stopped` says what ended the search: `target`, `floor` or `limits`.
+    Raises: UnreachableTarget where the unpruned net is below the floor.
     """
     if state is None:
         nothing = np.zeros(len(task.groups), np.bool_)
         task.evaluations += task.unpruned is not None
         corrected = task.compensate is not None and not task.defers
         state = State(nothing, SHARE, task.unpruned, corrected=corrected)
+        _check_floor(task, state)
         yield state
     task.correcting = state.corrected
     while not state.stopped:
         state = _advance(task, advance, state)
         task.correcting = state.corrected
         yield state
+
+
+def _check_floor(task: Task, unpruned: State) -> None:
+    if task.floor and unpruned.accuracy is not None and not _holds(task, unpruned):
+        raise UnreachableTarget(
+            f"floor: the model as it came has a harmonic mean of {unpruned.accuracy.harmonic:.4f} "
+            f"on the reference samples, less than min-accuracy {task.level:g}; give at most that"
+        )
 
 
 def _advance(task: Task, advance: Advance, state: State) -> State:

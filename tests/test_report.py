@@ -11,9 +11,9 @@ import pytest
 
 import onnxprune
 from onnxprune.errors import OutputError, RunDirectoryError
-from onnxprune.figures import percent, rows
+from onnxprune.figures import STOPPED, percent, rows
 from onnxprune.plots import run_plot, write_curve_plot
-from onnxprune.report import STOPPED, write_page
+from onnxprune.report import write_page
 from onnxprune.tables import SHOWN, before_after_table, class_table, group_table, pinned_table
 from tests.conftest import Small
 

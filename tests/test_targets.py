@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
 
 import onnxprune
+from onnxprune.data import Data
 from onnxprune.errors import UnreachableTarget
 from tests.conftest import Small
 from tests.models import model
@@ -116,6 +118,15 @@ def test_the_floor_holds(small: Small, control: str, floor: dict[str, float]) ->
         harmonic(result.model, small)
     )
     assert result.report["stopped"] in ("floor", "limits")
+
+
+def test_a_floor_above_the_model_as_it_came_is_refused(small: Small, tmp_path: Path) -> None:
+    wrong = Data(small.x, np.where(np.arange(24) % 8, small.y, (small.y + 1) % 3), ("a", "b", "c"))
+    ask: dict[str, Any] = {"run_dir": tmp_path / "run", "threads": 1}
+    with pytest.raises(UnreachableTarget, match=r"^floor: .* 0\.8750 .* min-accuracy 0\.9; give"):
+        onnxprune.prune(small.proto, wrong, min_accuracy=0.9, **ask)
+    assert not (tmp_path / "run").exists()
+    onnxprune.prune(small.proto, wrong, min_accuracy=0.875, **ask)
 
 
 def test_without_target_and_floor_a_drop_of_a_hundredth_is_allowed(
