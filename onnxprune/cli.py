@@ -175,8 +175,9 @@ def _prune(
         progress.step(step_line(figures), figures["rate"] / goal if goal else None)
 
     with screen.resumable(run_dir), screen.progress("looking at the model") as progress:
-        record: dict[str, Any] = {"run_dir": run_dir, "resume": resume}
-        result = prune(model, data, settings=settings, on_state=show, **record)
+        result = prune(
+            model, data, settings=settings, run_dir=run_dir, resume=resume, on_state=show
+        )
     screen.print(before_after_table(result.report))
     screen.say(f"ended because {why_stopped(result.report)}")
     if result.report["inexact"]:
