@@ -12,42 +12,41 @@ import typing
 if typing.TYPE_CHECKING:
     from onnxprune.channels import ChannelGroups as ChannelGroups
     from onnxprune.channels import find_groups as find_groups
-    from onnxprune.cost import Cost as Cost
-    from onnxprune.cost import find_costs as find_costs
-    from onnxprune.criteria import Scores as Scores
-    from onnxprune.criteria import score as score
+    from onnxprune.comparison import compare as compare
     from onnxprune.data import Data as Data
     from onnxprune.data import load_data as load_data
     from onnxprune.errors import OnnxPruneError as OnnxPruneError
-    from onnxprune.evaluate import Evaluator as Evaluator
+    from onnxprune.evaluation import Accuracy as Accuracy
+    from onnxprune.evaluation import Evaluator as Evaluator
     from onnxprune.graph import Graph as Graph
-    from onnxprune.inspection import compare as compare
-    from onnxprune.inspection import inspect as inspect
-    from onnxprune.metrics import Accuracy as Accuracy
-    from onnxprune.plan import Floor as Floor
-    from onnxprune.plan import Limits as Limits
-    from onnxprune.plan import Plan as Plan
-    from onnxprune.plan import Target as Target
+    from onnxprune.relevance import Scores as Scores
+    from onnxprune.relevance import score as score
+    from onnxprune.report import inspect as inspect
     from onnxprune.run import Result as Result
     from onnxprune.run import apply as apply
     from onnxprune.run import prune as prune
-    from onnxprune.settings import Settings as Settings
+    from onnxprune.search import Floor as Floor
+    from onnxprune.search import Limits as Limits
+    from onnxprune.search import Plan as Plan
+    from onnxprune.search import Settings as Settings
+    from onnxprune.search import Target as Target
+    from onnxprune.surgery import Cost as Cost
+    from onnxprune.surgery import find_costs as find_costs
 
 __version__ = "0.1.0"
 
-_MODULES = {
+_ROOMS = {
     "channels": ("ChannelGroups", "find_groups"),
-    "cost": ("Cost", "find_costs"),
-    "criteria": ("Scores", "score"),
+    "comparison": ("compare",),
     "data": ("Data", "load_data"),
     "errors": ("OnnxPruneError",),
-    "evaluate": ("Evaluator",),
+    "evaluation": ("Accuracy", "Evaluator"),
     "graph": ("Graph",),
-    "inspection": ("compare", "inspect"),
-    "metrics": ("Accuracy",),
-    "plan": ("Floor", "Limits", "Plan", "Target"),
+    "relevance": ("Scores", "score"),
+    "report": ("inspect",),
     "run": ("Result", "apply", "prune"),
-    "settings": ("Settings",),
+    "search": ("Floor", "Limits", "Plan", "Settings", "Target"),
+    "surgery": ("Cost", "find_costs"),
 }
 
 __all__ = [
@@ -78,7 +77,12 @@ __all__ = [
 
 def __getattr__(name: str) -> typing.Any:
     """Import a public name when it is first used."""
-    for module, names in _MODULES.items():
+    for room, names in _ROOMS.items():
         if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            return getattr(importlib.import_module(f"{__name__}.{room}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the names of the module, public ones that were not used yet included."""
+    return sorted({*globals(), *__all__})

@@ -18,6 +18,8 @@
 A filter that cannot go is not an error but data: see `ChannelGroups.reasons`.
 """
 
+from typing import Any
+
 
 class OnnxPruneError(Exception):
     """Root of everything this package raises on purpose; its text is one readable line."""
@@ -73,3 +75,12 @@ class MissingPackage(OnnxPruneError):
 
 class ConversionError(OnnxPruneError):
     """A source that a converter cannot turn into ONNX."""
+
+
+def check_name(kind: str, name: str, known: Any) -> None:
+    """Refuse a name that is none of the known ones.
+
+    Raises: UnknownName listing them.
+    """
+    if name not in known:
+        raise UnknownName(f"{kind} '{name}': unknown; expected one of {', '.join(known)}")

@@ -2,17 +2,14 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
 import torch
-from onnx import ModelProto
 
-from tests.models import model, run
+from tests.support.models import model, run
+from tests.support.small_net import Small
 
 NET = """
 small (float[N,1,8,8] x) => (float[N,3] y)
@@ -28,17 +25,6 @@ small (float[N,1,8,8] x) => (float[N,3] y)
 """
 CLASSES = 3
 EACH = 8
-
-
-@dataclass(frozen=True)
-class Small:
-    """The net with 14 filters, its file, and samples labelled by itself, eight of each class."""
-
-    proto: ModelProto
-    path: Path
-    x: npt.NDArray[np.float32]
-    y: npt.NDArray[np.int64]
-    data: Path
 
 
 @pytest.fixture(scope="session")

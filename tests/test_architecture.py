@@ -20,77 +20,44 @@ import onnxprune
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "samples" / "fashion_mnist" / "model.onnx"
 
-ORDER = (
-    ("errors",),
-    ("labels", "label_maps", "node", "files", "wire", "own", "weights"),
-    ("pattern", "letters", "boxes", "balance"),
-    ("ops", "storage"),
-    ("shapes", "subgraphs", "variation", "computed", "unshare"),
-    ("graph",),
-    ("sites", "constants", "runs"),
-    ("propagate", "channels"),
-    ("mirror", "fold"),
-    ("zeros",),
-    ("surgery", "rules", "routes", "relevance", "cost", "scores", "batches", "memory"),
-    ("readers", "least_squares", "covariance"),
-    ("directions", "damage"),
-    ("measures", "criteria"),
-    ("redundancy", "correction", "refit", "compensate"),
-    ("plan", "rounding"),
-    ("task", "reach"),
-    ("search",),
-    ("settings", "journal", "outcome", "run", "curve", "plots", "figures", "report", "tables"),
-    ("layout", "skeleton", "drawing", "inspection"),
-    ("__init__",),
-    ("cli", "options", "program"),
-    ("__main__",),
-)
-"""A module imports from its own row (never in a circle) and from the rows above it."""
-
-ABOVE = {
-    "settings",
-    "journal",
-    "outcome",
-    "run",
-    "curve",
-    "inspection",
-    "report",
-    "__init__",
-    "cli",
-    "options",
+ROOMS = {
+    "errors": 1,
+    "arrays": 1,
+    "files": 1,
+    "plugins": 1,
+    "data": 2,
+    "ops": 2,
+    "graph": 3,
+    "channels": 4,
+    "evaluation": 4,
+    "surgery": 5,
+    "relevance": 6,
+    "report": 6,
+    "compensate": 7,
+    "search": 8,
+    "comparison": 9,
+    "run": 9,
+    "__init__": 10,
+    "__main__": 10,
+    "cli": 10,
 }
+"""The rooms of docs/design.md and the level of each: imports point down, or aside (never in a
+circle)."""
 
-LEAVES = {
-    "evaluate": ABOVE,
-    "metrics": ABOVE | {"evaluate", "figures", "plots"},
-    "runtime": ABOVE | {"evaluate"},
-    "data": ABOVE
-    | {"batches", "criteria", "compensate", "correction", "covariance", "damage", "redundancy"},
-    "images": ABOVE | {"data"},
-}
-"""They import no more than each other and `UNDER_LEAVES`, and are imported only from here: search
-is given an evaluator and knows none."""
-
-UNDER_LEAVES = ("errors", "files", "storage", "own", "label_maps")
+LEVELS = 10
 
 ONLY_IN = {
-    "torch": {
-        *("ops", "mirror", "fold", "rules", "relevance", "batches", "memory", "criteria"),
-        *(
-            "measures",
-            "compensate",
-            "least_squares",
-            "covariance",
-            "correction",
-            "damage",
-            "directions",
-            "refit",
-        ),
-    },
-    "onnxruntime": {"runtime"},
-    "click": {"cli", "options", "program"},
-    "rich": {"program", "tables"},
+    "torch": {"ops", "relevance", "compensate"},
+    "onnxruntime": {"evaluation"},
+    "matplotlib": {"report"},
+    "PIL": {"data"},
+    "click": {"cli"},
+    "rich": {"cli"},
 }
+"""Packages from outside, and the rooms that may import them."""
+
+UNSEEN = {"controllers": {"evaluation", "relevance", "compensate"}}
+"""Files of `search` that are given what these rooms make, and know none of them."""
 
 TOP_LEVEL = {
     *("onnxprune", "converters", "tests", "samples", "docs"),
@@ -104,9 +71,10 @@ MAX_LINES = 400
 
 @dataclass(frozen=True)
 class Import:
-    """One imported module of one file; `unit` is the module or sub-package it stands in."""
+    """One imported module of one file; `unit` is the room or module that `file` stands in."""
 
     unit: str
+    file: str
     name: str
     line: int
 
@@ -138,10 +106,10 @@ def read_imports(sources: Mapping[str, str]) -> list[Import]:
     found = []
     for path, text in sources.items():
         parts = ["onnxprune", *path.removesuffix(".py").split("/")]
-        unit = parts[1]
+        unit, file = parts[1], parts[-1]
         for node in at_runtime(ast.parse(text)):
             if isinstance(node, ast.Import):
-                found += [Import(unit, alias.name, node.lineno) for alias in node.names]
+                found += [Import(unit, file, alias.name, node.lineno) for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 base = ".".join(parts[: -node.level]) if node.level else ""
                 module = ".".join(filter(None, (base, node.module)))
@@ -149,34 +117,36 @@ def read_imports(sources: Mapping[str, str]) -> list[Import]:
                     if alias.name == "__version__":
                         continue
                     name = f"{module}.{alias.name}"
-                    found.append(Import(unit, name if name in known else module, node.lineno))
+                    found.append(Import(unit, file, name if name in known else module, node.lineno))
             elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
                 named = [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)]
-                found += [Import(unit, str(name), node.lineno) for name in named]
+                found += [Import(unit, file, str(name), node.lineno) for name in named]
     return found
 
 
 def order_violations(imports: list[Import]) -> list[str]:
-    row = {unit: i for i, units in enumerate(ORDER) for unit in units}
     problems = []
     for item in imports:
         if item.name.split(".")[0] != "onnxprune" or unit_of(item.name) == item.unit:
             continue
         target, unit = unit_of(item.name), item.unit
         if target in ("converters", "samples"):
-            allowed = unit == "cli"
-        elif target in LEAVES:
-            allowed = unit in LEAVES[target]
-        elif unit in LEAVES:
-            allowed = target in UNDER_LEAVES
-        elif unit not in row or target not in row:
-            problems.append(f"{unit}.py has no place in ORDER, or {target} has none")
-            continue
-        else:
-            allowed = row[target] <= row[unit]
-        if not allowed:
+            if unit != "cli":
+                problems.append(f"{unit}:{item.line} imports {item.name}")
+        elif unit not in ROOMS or target not in ROOMS:
+            problems.append(f"{unit} has no place in ROOMS, or {target} has none")
+        elif ROOMS[target] > ROOMS[unit] or (ROOMS[target] == ROOMS[unit] and inside(unit, target)):
             problems.append(f"{unit}:{item.line} imports {item.name}")
+        elif target in UNSEEN.get(item.file, ()):
+            problems.append(f"{unit}/{item.file}:{item.line} imports {item.name}")
+        elif len(item.name.split(".")) > 2 and not item.name.endswith("._torch"):
+            problems.append(f"{unit}:{item.line} imports {item.name}: import it from the room")
     return problems
+
+
+def inside(unit: str, target: str) -> bool:
+    """Say whether both are rooms, which may not import another of their level."""
+    return all((ROOT / "onnxprune" / one / "__init__.py").exists() for one in (unit, target))
 
 
 def confinement_violations(imports: list[Import]) -> list[str]:
@@ -223,9 +193,9 @@ def test_outside_packages_stay_in_their_modules() -> None:
     assert confinement_violations(read_imports(sources())) == []
 
 
-def test_every_file_has_a_place_in_the_order() -> None:
-    placed = {unit for units in ORDER for unit in units} | LEAVES.keys()
-    assert {path.removesuffix(".py").split("/")[0] for path in sources()} - placed == set()
+def test_every_room_has_its_level() -> None:
+    assert {path.removesuffix(".py").split("/")[0] for path in sources()} == ROOMS.keys()
+    assert sorted(set(ROOMS.values())) == list(range(1, LEVELS + 1))
 
 
 def test_what_is_imported_is_declared() -> None:
@@ -240,31 +210,32 @@ def test_what_is_imported_is_declared() -> None:
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("labels.py", "from onnxprune.channels import find_groups"),
+        ("ops/array.py", "from onnxprune.channels import find_groups"),
         ("ops/linear.py", "def f():\n    from onnxprune import surgery"),
-        ("search.py", "import onnxprune.evaluate"),
-        ("search.py", "from onnxprune.data import Data"),
-        ("evaluate.py", "from .graph import Graph"),
-        ("ops/linear.py", "from ..channels import find_groups"),
-        ("plan.py", "from onnxprune import prune"),
+        ("search/controllers.py", "import onnxprune.evaluation"),
+        ("search/controllers.py", "from onnxprune.relevance import Meter"),
+        ("data/images.py", "from ..graph import Graph"),
+        ("report/page.py", "from onnxprune.relevance import score"),
+        ("search/plan.py", "from onnxprune import prune"),
+        ("search/task.py", "from onnxprune.graph.graph import Graph"),
         ("novel.py", "import onnxprune.errors"),
     ],
 )
 def test_the_order_can_be_broken(path: str, text: str) -> None:
-    others = dict.fromkeys(("surgery.py", "channels.py", "graph.py", "evaluate.py"), "")
+    others = {path: "" for path in sources() if path.endswith("__init__.py")}
     assert order_violations(read_imports({**others, path: text})) != []
 
 
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("search.py", "def f():\n    import torch.nn"),
+        ("search/task.py", "def f():\n    import torch.nn"),
         ("run.py", "from torch import nn"),
         ("run.py", 'importlib.import_module("torch.nn")'),
-        ("plan.py", "from onnxprune.ops._torch import torch"),
-        ("mirror.py", "import onnxruntime"),
-        ("report.py", "import click"),
-        ("search.py", "from rich.progress import track"),
+        ("search/plan.py", "from onnxprune.ops._torch import torch"),
+        ("relevance/mirror.py", "import onnxruntime"),
+        ("report/page.py", "import click"),
+        ("search/task.py", "from rich.progress import track"),
     ],
 )
 def test_the_confinement_can_be_broken(path: str, text: str) -> None:
@@ -272,13 +243,13 @@ def test_the_confinement_can_be_broken(path: str, text: str) -> None:
 
 
 def test_a_circle_is_found() -> None:
-    texts = {"graph.py": "import onnxprune.labels", "labels.py": "import onnxprune.graph"}
-    assert cycles(read_imports(texts)) == {"graph", "labels"}
+    texts = {"files.py": "import onnxprune.errors", "errors.py": "import onnxprune.files"}
+    assert cycles(read_imports(texts)) == {"files", "errors"}
 
 
 def test_imports_for_annotations_are_free() -> None:
     text = "if TYPE_CHECKING:\n    import torch\n    from onnxprune.cli import main\n"
-    assert read_imports({"plan.py": text}) == []
+    assert read_imports({"search/plan.py": text}) == []
 
 
 def test_converters_import_of_the_core_only_errors() -> None:
@@ -307,7 +278,7 @@ def run_python(code: str, *arguments: str) -> str:
     return done.stdout
 
 
-LIGHT = ("onnxprune", *(f"onnxprune.{m}" for m in "graph channels surgery plan cost".split()))
+LIGHT = ("onnxprune", *(f"onnxprune.{room}" for room in ROOMS if not room.startswith("__")))
 LOADED = "import sys; print('loaded:', *sorted({'torch', 'onnxruntime'} & set(sys.modules)))"
 
 
@@ -371,9 +342,27 @@ def test_public_names_are_sorted_complete_and_importable() -> None:
 def test_every_error_is_a_public_one_of_ours() -> None:
     errors = importlib.import_module("onnxprune.errors")
     for name, value in vars(errors).items():
-        if isinstance(value, type):
+        if isinstance(value, type) and value.__module__ == errors.__name__:
             assert issubclass(value, errors.OnnxPruneError), name
             assert re.search(rf"\b{name}\b", errors.__doc__ or ""), f"{name} is not in the tree"
+
+
+def test_the_wheel_holds_every_package() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    places = {"onnxprune": "", "samples": "onnxprune.", "converters": "onnxprune."}
+    packages = {
+        prefix + path.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for folder, prefix in places.items()
+        for path in (ROOT / folder).rglob("__init__.py")
+    }
+    assert set(tool["setuptools"]["packages"]) == packages
+
+
+def test_tests_mirror_the_rooms() -> None:
+    rooms = {path.parent.name for path in (ROOT / "onnxprune").glob("*/__init__.py")}
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    also = {"benchmarks", "converters", "exporters", "samples", "support", "__pycache__"}
+    assert folders - also == rooms
 
 
 def test_top_level_holds_nothing_else() -> None:

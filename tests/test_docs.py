@@ -91,7 +91,7 @@ class Refusal:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         import click
 
-        from onnxprune.cli import main
+        from onnxprune.cli.commands import main
 
         def accept(self: click.Path, value: object, param: object, ctx: object) -> object:
             return value

@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from onnxprune.channels import BoolArray, find_groups
-from onnxprune.cost import Costs, find_costs
-from onnxprune.graph import Graph
-from onnxprune.surgery import mask, prune
-from tests.exports import EXPORTERS
-from tests.halving import EXACT, ORDERS, coverage, difference, half_of_every_group, order_of
-from tests.models import images, relative_error, run
-from tests.networks import build, made_here, size_of
+from onnxprune.arrays import BoolArray
+from onnxprune.channels.groups import find_groups
+from onnxprune.graph.graph import Graph
+from onnxprune.surgery.cost import Costs, find_costs
+from onnxprune.surgery.masking import mask
+from onnxprune.surgery.removal import prune
+from tests.support.exports import EXPORTERS
+from tests.support.halving import EXACT, ORDERS, coverage, difference, half_of_every_group, order_of
+from tests.support.models import images, relative_error, run
+from tests.support.networks import build, made_here, size_of
 
 pytestmark = pytest.mark.slow
 

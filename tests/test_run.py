@@ -11,44 +11,21 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 import onnxprune
-from onnxprune.channels import find_groups
-from onnxprune.compensate import compensator
-from onnxprune.criteria import score
-from onnxprune.data import Data
+from onnxprune.channels.groups import find_groups
+from onnxprune.compensate.bias import compensator
 from onnxprune.errors import DataError, InvalidPlan, UnknownName
-from onnxprune.evaluate import Evaluator
-from onnxprune.graph import Graph
-from onnxprune.plan import Plan
-from onnxprune.run import make_task, open_model
-from onnxprune.settings import Settings
-from onnxprune.surgery import prune
-from tests.conftest import Small
-from tests.models import run
+from onnxprune.evaluation.evaluator import Evaluator
+from onnxprune.graph.graph import Graph
+from onnxprune.relevance.criteria import score
+from onnxprune.search.assemble import make_task, open_model
+from onnxprune.search.plan import Plan
+from onnxprune.search.settings import Settings
+from onnxprune.surgery.removal import prune
+from tests.support.models import run
+from tests.support.runs import FREE, journal, params, samples
+from tests.support.small_net import Small
 
 FILES = {"config.json", "journal.jsonl", "plan.json", "pruned.onnx", "report.json", "report.html"}
-FREE: dict[str, Any] = {"control": "one-shot", "criterion": "magnitude", "threads": 1}
-"""Needs no samples."""
-CONTROLS = ("one-shot", "iterative", "accuracy-aware")
-
-
-def params(proto: ModelProto) -> int:
-    return sum(numpy_helper.to_array(t).size for t in proto.graph.initializer)
-
-
-def samples(small: Small) -> Data:
-    return Data(small.x, small.y, ("a", "b", "c"))
-
-
-def harmonic(proto: ModelProto, small: Small) -> float:
-    right = run(proto, small.x)[0].argmax(1) == small.y
-    shares = np.array([right[small.y == k].mean() for k in range(3)])
-    return 0.0 if not shares.all() else float(3 / (1 / shares).sum())
-
-
-def journal(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a journal, less what the clock says."""
-    lines = map(json.loads, (folder / "journal.jsonl").read_text().splitlines())
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
 # What comes out
@@ -99,7 +76,7 @@ def test_a_net_that_is_refitted_is_ranked_once(
         nets.append(len(graph.nodes))
         return score(graph, *arguments, **options)
 
-    monkeypatch.setattr("onnxprune.run.score", counted)
+    monkeypatch.setattr("onnxprune.search.assemble.score", counted)
     settings = {"criterion": criterion, "compensate": compensate, "rate": 0.6, "threads": 1}
     result = onnxprune.prune(small.proto, samples(small), **settings)
     assert result.report["evaluations"] > 3

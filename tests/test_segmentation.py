@@ -14,19 +14,19 @@ from PIL import Image
 from sklearn.metrics import jaccard_score
 
 import onnxprune
-from onnxprune.channels import find_groups
-from onnxprune.cli import main
-from onnxprune.criteria import score
-from onnxprune.data import Data
+from onnxprune.channels.groups import find_groups
+from onnxprune.cli.commands import main
+from onnxprune.data.label_maps import IGNORED
+from onnxprune.data.samples import Data
 from onnxprune.errors import DataError, InvalidModel
-from onnxprune.graph import Graph
-from onnxprune.label_maps import IGNORED
+from onnxprune.graph.graph import Graph
 from onnxprune.ops._torch import torch
-from onnxprune.relevance import pixel_weights, start
-from onnxprune.run import open_model
-from onnxprune.settings import Settings
-from tests.conftest import Small
-from tests.models import model, run
+from onnxprune.relevance.criteria import score
+from onnxprune.relevance.lrp import pixel_weights, start
+from onnxprune.search.assemble import open_model
+from onnxprune.search.settings import Settings
+from tests.support.models import model, run
+from tests.support.small_net import Small
 
 CLASSES, SIDE, COUNT = 3, 8, 12
 

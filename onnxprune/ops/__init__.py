@@ -19,53 +19,59 @@ from onnxprune.ops import (
     select,
 )
 from onnxprune.ops._infer import infer_outputs
-from onnxprune.ops._op import (
+from onnxprune.ops._op import OPS, Op, Relevance, find_op, op, require_op
+from onnxprune.ops.activate import as_identity
+from onnxprune.ops.array import FREE
+from onnxprune.ops.channels import (
     ALIGNS,
     FILLS,
     HOLDS,
     MOVES,
-    OPS,
     SHAPES,
     Aligns,
     Axes,
-    Edit,
     Fills,
     Holds,
     How,
     Moves,
-    Op,
     Pins,
-    Relevance,
     Shapes,
-    Site,
-    find_op,
-    op,
-    require_op,
 )
+from onnxprune.ops.names import check_operators
+from onnxprune.ops.node import Node, node_of
+from onnxprune.ops.pattern import Axis, Operand, parse
 from onnxprune.ops.select import as_gather
+from onnxprune.ops.site import Edit, Shape, Site
 
 __all__ = [
     "ALIGNS",
     "FILLS",
+    "FREE",
     "HOLDS",
     "MOVES",
     "OPS",
     "SHAPES",
     "Aligns",
     "Axes",
+    "Axis",
     "Edit",
     "Fills",
     "Holds",
     "How",
     "Moves",
+    "Node",
     "Op",
+    "Operand",
     "Pins",
     "Relevance",
+    "Shape",
     "Shapes",
     "Site",
     "activate",
     "arithmetic",
     "as_gather",
+    "as_identity",
+    "check_operators",
     "find_op",
     "index",
     "infer_outputs",
@@ -73,8 +79,10 @@ __all__ = [
     "linear",
     "microsoft",
     "move",
+    "node_of",
     "normalise",
     "op",
+    "parse",
     "pool",
     "product",
     "quantise",

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, TypeProto, helper
 
-from onnxprune.node import Node
 from onnxprune.ops._op import Op
 from onnxprune.ops._torch import torch
+from onnxprune.ops.node import Node
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ How channels cross an operator is one of
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
 from typing import Any, TypeVar
@@ -32,67 +32,14 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.errors import InvalidOp, UnsupportedAttribute, UnsupportedOp
-from onnxprune.node import Node
+from onnxprune.ops.channels import Aligns, How, Moves
+from onnxprune.ops.node import Node
+from onnxprune.ops.site import Edit, Ints, Site
 
-Ints = tuple[int, ...]
 Indices = npt.NDArray[np.int64]
 Kind = Any
 """An input of which only the element type is read; None where the tensor is not at hand."""
-Shape = tuple[int, ...]
-NONE_OF = np.zeros(0, np.bool_)
 Forward = TypeVar("Forward", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Moves:
-    """Copies elements; outputs may lose positions `along` these axes only (None: along any)."""
-
-    along: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Aligns:
-    """Broadcasts its inputs against each other."""
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """Reads shapes, not elements."""
-
-
-@dataclass(frozen=True)
-class Holds:
-    """Holds a constant in its attribute `value`."""
-
-
-@dataclass(frozen=True)
-class Fills:
-    """Writes one value everywhere; without an attribute `value`, 0.0."""
-
-
-@dataclass(frozen=True)
-class Pins:
-    """Keeps every channel that arrives; `why` completes "feeds Softmax 'prob', "."""
-
-    why: str
-
-
-@dataclass(frozen=True)
-class Axes:
-    """Relates named axes: `"N i *, o i *, o -> N o *"`; `why` says what a capital letter means.
-
-    `loose` is the pattern for users who allow this operator to be pruned inexactly; `sizes` gives
-    sizes of letters that shapes do not tell.
-    """
-
-    pattern: str
-    why: str = "which needs all of that axis"
-    loose: str = ""
-    sizes: Mapping[str, int] = field(default_factory=dict)
-
-
-MOVES, ALIGNS, SHAPES, HOLDS, FILLS = Moves(), Aligns(), Shapes(), Holds(), Fills()
-How = Moves | Aligns | Axes | Shapes | Holds | Fills | Pins
 
 
 class Relevance(Enum):
@@ -113,61 +60,6 @@ class Relevance(Enum):
     """All to the signal, nothing to the factor: products."""
     NONE = auto()
     """Not defined: LRP refuses the operator by name."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """A node with what the analysis knows of its tensors; what descriptions and restatements see.
-
-    Shapes are those at batch 1. `values` holds small tensors known without running the model.
-    During surgery, shapes and values are those of the pruned graph and `before` is the site as it
-    was; `kept[i][axis]` says which positions of input i survive, a boolean array `[size]`, for
-    every axis that loses some; `predicted` are the output shapes that the cuts predict.
-
-    `dynamic(tensor)` says which axes the model leaves open, `open(tensor)` which elements of a
-    known value follow such an axis, and `counted(tensor)` which depend on a number of channels;
-    `cut[i]` are the axes along which input i may lose channels, known while channels are found, and
-    `output_cut[i]` those of output i, when the operator is asked again after the labels crossed it.
-    """
-
-    node: Node
-    shapes: Sequence[Shape | None]
-    values: Sequence[npt.NDArray[Any] | None]
-    output_shapes: Sequence[Shape | None]
-    constant: Sequence[bool] = ()
-    before: Site | None = None
-    kept: Sequence[Mapping[int, npt.NDArray[np.bool_]]] = ()
-    output_kept: Sequence[Mapping[int, npt.NDArray[np.bool_]]] = ()
-    predicted: Sequence[Shape | None] = ()
-    dynamic: Callable[[str], tuple[bool, ...]] = field(default=lambda _: ())
-    open: Callable[[str], npt.NDArray[np.bool_]] = field(default=lambda _: NONE_OF)
-    counted: Callable[[str], npt.NDArray[np.bool_]] = field(default=lambda _: NONE_OF)
-    cut: Sequence[Collection[int]] = ()
-    output_cut: Sequence[Collection[int]] = ()
-
-    def attribute(self, name: str, default: Any = None) -> Any:
-        """Return an attribute's value, or `default` where the node does not give it."""
-        return self.node.attributes.get(name, default)
-
-    def rank(self, index: int = 0) -> int:
-        """Return the rank of an input."""
-        shape = self.shapes[index]
-        return 0 if shape is None else len(shape)
-
-    def ints(self, index: int) -> Ints | None:
-        """Return the known integers of an input, or None."""
-        value = self.values[index] if index < len(self.values) else None
-        return None if value is None else tuple(int(v) for v in np.ravel(value))
-
-
-@dataclass(frozen=True)
-class Edit:
-    """What a restatement changes: attributes, and inputs that get a constant of their own."""
-
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Mapping[int, npt.NDArray[Any]] = field(default_factory=dict)
-    op_type: str | None = None
-    drop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -342,3 +234,16 @@ def _names(signature: inspect.Signature, *, positional: bool) -> tuple[str, ...]
         else (inspect.Parameter.KEYWORD_ONLY,)
     )
     return tuple(p.name for p in signature.parameters.values() if p.kind in kinds)
+
+
+def without(forward: Callable[..., Any], *names: str) -> Callable[..., Any]:
+    """Return a forward as it was in versions that did not have the attributes `names` yet."""
+    signature = inspect.signature(forward)
+    left = [p for p in signature.parameters.values() if p.name not in names]
+
+    def run(*inputs: Any, **attributes: Any) -> Any:
+        return forward(*inputs, **attributes)
+
+    run.__signature__ = signature.replace(parameters=left)  # type: ignore[attr-defined]
+    run.__doc__, run.__module__ = forward.__doc__, forward.__module__
+    return run

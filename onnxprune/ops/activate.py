@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from onnx import helper
 
 from onnxprune.errors import UnsupportedAttribute
-from onnxprune.node import Node, node_of
-from onnxprune.ops._op import ALIGNS, How, Kind, Pins, Site, op
+from onnxprune.ops._op import Kind, op
 from onnxprune.ops._torch import functional, torch
-from onnxprune.ops.mix import mixed
+from onnxprune.ops.channels import ALIGNS, How, Pins, mixed
+from onnxprune.ops.node import Node, node_of
+from onnxprune.ops.site import Site
 
 if TYPE_CHECKING:
     from torch import Tensor

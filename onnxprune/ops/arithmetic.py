@@ -14,21 +14,10 @@ import numpy as np
 from onnx import TensorProto, numpy_helper
 
 from onnxprune.errors import UnsupportedAttribute
-from onnxprune.ops._freeze import FROZEN, follows_open, names_channels
-from onnxprune.ops._op import (
-    ALIGNS,
-    FILLS,
-    HOLDS,
-    SHAPES,
-    Edit,
-    How,
-    Ints,
-    Pins,
-    Relevance,
-    Site,
-    op,
-)
+from onnxprune.ops._op import Relevance, op
 from onnxprune.ops._torch import torch
+from onnxprune.ops.channels import ALIGNS, FILLS, HOLDS, SHAPES, How, Pins
+from onnxprune.ops.site import FROZEN, Edit, Ints, Site, follows_open, names_channels
 
 if TYPE_CHECKING:
     from torch import Tensor

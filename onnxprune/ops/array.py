@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from onnxprune.labels import FREE
 from onnxprune.ops._torch import functional, torch
 
 A = TypeVar("A")
@@ -104,3 +103,6 @@ def _repeated(*arrays: Any) -> list[int]:
 
 def _thin(array: Any, axes: Sequence[int]) -> Any:
     return array[tuple(slice(0, 1) if k in axes else slice(None) for k in range(array.ndim))]
+
+
+FREE = -1

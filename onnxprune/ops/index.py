@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.ops._op import MOVES, Axes, Edit, How, Indices, Ints, Relevance, Site, op
+from onnxprune.ops._op import Indices, Relevance, op, without
 from onnxprune.ops._torch import torch
 from onnxprune.ops.array import reshape, take
+from onnxprune.ops.channels import MOVES, Axes, How, mixed
 from onnxprune.ops.linear import UNKNOWN
-from onnxprune.ops.mix import mixed
-from onnxprune.ops.variant import without
-from onnxprune.pattern import letters
+from onnxprune.ops.pattern import letters
+from onnxprune.ops.site import Edit, Ints, Site
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,11 +9,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from onnxprune.ops._op import Axes, How, Ints, Site, op
+from onnxprune.ops._op import op
 from onnxprune.ops._torch import torch
+from onnxprune.ops.channels import Axes, How
 from onnxprune.ops.linear import UNKNOWN, conv_operands, convolve, restate_group
 from onnxprune.ops.product import SUMS, matmul_operands
 from onnxprune.ops.quantise import centred, round_to
+from onnxprune.ops.site import Ints, Site
 from onnxprune.ops.window import Window, windowed
 
 if TYPE_CHECKING:

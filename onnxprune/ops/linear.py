@@ -2,7 +2,7 @@
 
 Channels: a filter is born on the output side of the weight (`o`) and read on its input side (`i`);
 in groups, every group loses equally many.
-Relevance: the rules of `onnxprune.rules`, with the weight modified and the bias silenced.
+Relevance: the rules of `onnxprune.relevance.rules`, with the weight modified and the bias silenced.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from onnxprune.ops._op import Axes, Edit, How, Ints, Pins, Relevance, Site, op
+from onnxprune.ops._op import Relevance, op
 from onnxprune.ops._torch import functional
+from onnxprune.ops.channels import Axes, How, Pins
+from onnxprune.ops.site import Edit, Ints, Site
 from onnxprune.ops.window import Widths, Window, pad_space, windowed
 
 if TYPE_CHECKING:

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.errors import UnsupportedAttribute
-from onnxprune.ops._op import ALIGNS, MOVES, Axes, How, Ints, Relevance, Site, op
+from onnxprune.ops._op import Relevance, op, without
 from onnxprune.ops._torch import functional, torch
 from onnxprune.ops.array import concat
+from onnxprune.ops.channels import ALIGNS, MOVES, Axes, How
 from onnxprune.ops.integer import each
 from onnxprune.ops.pool import average_pool
 from onnxprune.ops.product import SUMS, broadcast_letters, summed
 from onnxprune.ops.quantise import centred, round_to
-from onnxprune.ops.variant import without
+from onnxprune.ops.site import Ints, Site
 from onnxprune.ops.window import Window, windowed
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.ops._freeze import FROZEN, follows_open, names_channels
-from onnxprune.ops._op import ALIGNS, MOVES, Edit, How, Ints, Moves, Relevance, Site, op
+from onnxprune.ops._op import Relevance, op
 from onnxprune.ops.array import concat, permute, reshape
+from onnxprune.ops.channels import ALIGNS, MOVES, How, Moves
+from onnxprune.ops.site import FROZEN, Edit, Ints, Site, follows_open, names_channels
 
 if TYPE_CHECKING:
     from torch import Tensor

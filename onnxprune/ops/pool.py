@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxprune.ops._op import Axes, How, Ints, Relevance, Site, op
+from onnxprune.ops._op import Relevance, op
 from onnxprune.ops._torch import functional, torch
+from onnxprune.ops.channels import Axes, How
+from onnxprune.ops.site import Ints, Site
 from onnxprune.ops.window import Widths, Window, pad_space, windowed
 
 if TYPE_CHECKING:

@@ -3,16 +3,18 @@
 Channels: axes that both operands share and the product keeps go in both; those of one operand alone
 go with the product's. The axis that is summed over may shrink where one operand is a weight, for a
 weight of 0 reads nothing; of two activations it stays whole.
-Relevance: the rules of `onnxprune.rules`, with the weight modified and the bias silenced.
+Relevance: the rules of `onnxprune.relevance.rules`, with the weight modified and the bias silenced.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxprune.ops._op import Axes, How, Pins, Relevance, Shape, Site, op
+from onnxprune.ops._op import Relevance, op
 from onnxprune.ops._torch import torch
-from onnxprune.pattern import letters
+from onnxprune.ops.channels import Axes, How, Pins
+from onnxprune.ops.pattern import letters
+from onnxprune.ops.site import Shape, Site
 
 if TYPE_CHECKING:
     from torch import Tensor

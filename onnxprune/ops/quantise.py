@@ -12,12 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import UnsupportedAttribute
-from onnxprune.ops._op import Axes, How, Pins, Relevance, Site, op
+from onnxprune.ops._op import Relevance, op, without
 from onnxprune.ops._torch import torch
+from onnxprune.ops.channels import Axes, How, Pins, mixed
 from onnxprune.ops.linear import UNKNOWN
-from onnxprune.ops.mix import mixed
-from onnxprune.ops.variant import without
-from onnxprune.pattern import letters
+from onnxprune.ops.pattern import letters
+from onnxprune.ops.site import Site
 
 if TYPE_CHECKING:
     from torch import Tensor

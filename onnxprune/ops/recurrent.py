@@ -11,8 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import UnsupportedAttribute
-from onnxprune.ops._op import Axes, Relevance, Site, op
+from onnxprune.ops._op import Relevance, op
 from onnxprune.ops._torch import torch
+from onnxprune.ops.channels import Axes
+from onnxprune.ops.site import Site
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from onnxprune.ops._op import Axes, How, Ints, Pins, Relevance, Site, op
+from onnxprune.ops._op import Relevance, op
 from onnxprune.ops._torch import torch
-from onnxprune.pattern import letters
+from onnxprune.ops.channels import Axes, How, Pins
+from onnxprune.ops.pattern import letters
+from onnxprune.ops.site import Ints, Site
 
 if TYPE_CHECKING:
     from torch import Tensor

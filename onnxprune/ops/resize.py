@@ -11,19 +11,18 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from onnxprune.arrays import FloatArray
 from onnxprune.errors import UnsupportedAttribute
-from onnxprune.ops._freeze import FROZEN, follows_open, names_channels
-from onnxprune.ops._op import Axes, Edit, How, Ints, Pins, Relevance, Site, op
+from onnxprune.ops._op import Relevance, op
 from onnxprune.ops._torch import torch
 from onnxprune.ops.array import take
-from onnxprune.pattern import letters
+from onnxprune.ops.channels import Axes, How, Pins
+from onnxprune.ops.pattern import letters
+from onnxprune.ops.site import FROZEN, Edit, Ints, Site, follows_open, names_channels
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-FloatArray = npt.NDArray[np.float64]
 
 ROUND: dict[str, Callable[[FloatArray], FloatArray]] = {
     "round_prefer_floor": lambda x: np.ceil(x - 0.5),

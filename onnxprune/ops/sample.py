@@ -11,9 +11,11 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import UnsupportedAttribute
-from onnxprune.ops._op import Axes, How, Ints, Pins, Relevance, Site, op
+from onnxprune.ops._op import Relevance, op
 from onnxprune.ops._torch import functional, torch
+from onnxprune.ops.channels import Axes, How, Pins
 from onnxprune.ops.linear import UNKNOWN, conv_operands, restate_group
+from onnxprune.ops.site import Ints, Site
 from onnxprune.ops.window import Window, pad_space
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.errors import UnsupportedAttribute
-from onnxprune.node import Node
-from onnxprune.ops._freeze import FROZEN, follows_open
-from onnxprune.ops._op import MOVES, Edit, How, Indices, Ints, Pins, Relevance, Site, op
+from onnxprune.ops._op import Indices, Relevance, op
 from onnxprune.ops.array import pad, take
+from onnxprune.ops.channels import MOVES, How, Pins
+from onnxprune.ops.node import Node
+from onnxprune.ops.site import FROZEN, Edit, Ints, Site, follows_open
 
 if TYPE_CHECKING:
     from torch import Tensor

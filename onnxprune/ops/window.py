@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import UnsupportedAttribute
-from onnxprune.ops._op import Ints
 from onnxprune.ops._torch import functional
+from onnxprune.ops.site import Ints
 
 if TYPE_CHECKING:
     from torch import Tensor

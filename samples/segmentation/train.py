@@ -24,7 +24,7 @@ from torch.nn import functional
 
 import onnxprune
 from onnxprune.samples.fashion_mnist.train import PACKAGE, Part, export, fetch, read_classes, split
-from onnxprune.settings import Settings
+from onnxprune.search.settings import Settings
 
 SIDE = 56
 BATCH = 32

@@ -23,7 +23,13 @@ import numpy.typing as npt
 import onnx
 
 PRELOAD = (
-    *("torch", "onnxprune.criteria", "onnxprune.cost", "onnxprune.plan", "onnxprune.surgery"),
+    *(
+        "torch",
+        "onnxprune.relevance.criteria",
+        "onnxprune.surgery.cost",
+        "onnxprune.search.plan",
+        "onnxprune.surgery.prune",
+    ),
     *("torch_pruning", "onnxsim.pruning", "tests.exports", "tests.networks"),
 )
 """What the processes have imported when they start."""
@@ -58,8 +64,8 @@ def write_network(name: str, folder: Path) -> dict[str, Any]:
     """
     import torch
 
-    from tests.exports import EXPORTERS
-    from tests.networks import build
+    from tests.support.exports import EXPORTERS
+    from tests.support.networks import build
 
     quieten()
 
@@ -80,11 +86,12 @@ def write_network(name: str, folder: Path) -> dict[str, Any]:
 
 def ours(folder: Path) -> Stages:
     """onnxprune: `score` ranks the filters, `prune` removes half of each group, file to file."""
-    from onnxprune.channels import find_groups
-    from onnxprune.criteria import score
-    from onnxprune.graph import Graph
-    from onnxprune.storage import load_apart, save_model
-    from onnxprune.surgery import mask, prune_apart
+    from onnxprune.channels.groups import find_groups
+    from onnxprune.graph.graph import Graph
+    from onnxprune.graph.storage import load_apart, save_model
+    from onnxprune.relevance.criteria import score
+    from onnxprune.surgery.masking import mask
+    from onnxprune.surgery.removal import prune_apart
 
     def run(clock: Clock) -> None:
         model, weights = load_apart(folder / MODEL)
@@ -110,7 +117,7 @@ def ours(folder: Path) -> Stages:
 
 def half_of_every_group(groups: Any, order: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Choose half of the removable channels of every group; of an odd number, the larger half."""
-    from onnxprune.plan import Limits, Picker
+    from onnxprune.search.picker import Limits, Picker
 
     order = order[groups.removable[order]]
     grouped = order[np.argsort(groups.group[order], kind="stable")]
@@ -128,7 +135,7 @@ def torch_pruning(folder: Path) -> Stages:
     import torch_pruning as tp
 
     from onnxprune.converters.torchvision import import_torchvision
-    from tests.exports import EXPORTERS
+    from tests.support.exports import EXPORTERS
 
     import_torchvision()
     torch.set_num_threads(1)
@@ -253,9 +260,9 @@ def judge(folder: Path) -> dict[str, Any]:
 
     Units: multiply-adds for one image; error relative to the largest output.
     """
-    from onnxprune.channels import find_groups
-    from onnxprune.cost import find_costs
-    from onnxprune.graph import Graph
+    from onnxprune.channels.groups import find_groups
+    from onnxprune.graph.graph import Graph
+    from onnxprune.surgery.cost import find_costs
 
     x = np.load(folder / SAMPLE)
     found: dict[str, Any] = {}

@@ -29,7 +29,7 @@ import onnxprune
 from onnxprune.converters import Options
 from onnxprune.converters.pytorch import export_network
 from onnxprune.converters.torchvision import import_torchvision
-from onnxprune.runtime import session
+from onnxprune.evaluation.runtime import session
 
 NETWORKS = ("vgg16", "resnet18", "resnet50", "mobilenet_v2")
 AIM = 0.8

@@ -26,13 +26,14 @@ from typing import Any
 import onnx
 import onnxruntime
 
-from onnxprune.channels import ChannelGroups, find_groups
-from onnxprune.cost import Costs, find_costs
-from onnxprune.graph import Graph
-from onnxprune.surgery import mask, prune
-from tests.exports import EXPORTERS
-from tests.halving import EXACT, ORDERS, coverage, difference, half_of_every_group, order_of
-from tests.networks import build, made_here, size_of
+from onnxprune.channels.groups import ChannelGroups, find_groups
+from onnxprune.graph.graph import Graph
+from onnxprune.surgery.cost import Costs, find_costs
+from onnxprune.surgery.masking import mask
+from onnxprune.surgery.removal import prune
+from tests.support.exports import EXPORTERS
+from tests.support.halving import EXACT, ORDERS, coverage, difference, half_of_every_group, order_of
+from tests.support.networks import build, made_here, size_of
 
 DEFAULT_EXPORTS = ("classic-11", "classic-13", "classic-17", "classic-13-batchnorm", "dynamo")
 

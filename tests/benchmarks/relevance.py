@@ -25,15 +25,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onnxprune.channels import find_groups
+from onnxprune.channels.groups import find_groups
 from onnxprune.converters import Options
 from onnxprune.converters.pytorch import export_network
 from onnxprune.converters.torchvision import import_torchvision
-from onnxprune.fold import folded
-from onnxprune.graph import Graph
-from onnxprune.mirror import Mirror
-from onnxprune.relevance import relevance, start
-from onnxprune.rules import RULES
+from onnxprune.graph.graph import Graph
+from onnxprune.relevance.fuse import folded
+from onnxprune.relevance.lrp import relevance, start
+from onnxprune.relevance.mirror import Mirror
+from onnxprune.relevance.rules import RULES
 
 CANONIZERS = {"vgg": "VGGCanonizer", "resnet": "ResNetCanonizer"}
 DEFAULT = ("epsilon", "zplus", "epsilon-plus", "gamma", "alpha-beta")

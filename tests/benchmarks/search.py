@@ -3,9 +3,10 @@
     python -m tests.benchmarks.search --reference reference.tar [--weights FILE.npz]
         [--classes cat,dog,ship] [--per-class 20] [--rate 0.95] [--threads 1] [--every 1]
 
-VGG16 as `samples/vgg16_cifar10.py` builds it is searched down to a rate, with its weights untouched
-and with least squares. The unit is one evaluation of the unpruned model on the same images, on
-onnxruntime with as many threads. The time of the search is split into parts that do not overlap.
+VGG16 as `tests/benchmarks/vgg16_cifar10.py` builds it is searched down to a rate, with its weights
+untouched and with least squares. The unit is one evaluation of the unpruned model on the same
+images, on onnxruntime with as many threads. The time of the search is split into parts that do not
+overlap.
 
 The plain loop takes the decisions that the search took: for every net that the search tried it
 prunes, corrects, starts a session, evaluates all samples anew and scores all channels anew. What a
@@ -31,24 +32,24 @@ import numpy as np
 import torch
 from onnx import ModelProto
 
-from onnxprune.batches import batches_of
-from onnxprune.channels import BoolArray
-from onnxprune.criteria import find_criterion
-from onnxprune.data import Data
-from onnxprune.evaluate import Evaluator
-from onnxprune.fold import folded
-from onnxprune.graph import Graph
-from onnxprune.mirror import Mirror
-from onnxprune.plan import share_removed
-from onnxprune.relevance import relevance
-from onnxprune.run import make_task
-from onnxprune.samples.linear_head import attach_head, fit_head, run
-from onnxprune.samples.pictures import draw, read_pictures, to_arrays
-from onnxprune.samples.vgg16_cifar10 import SIZE, build, download_weights, read_weights
-from onnxprune.search import CONTROLLERS, search
-from onnxprune.settings import Settings
-from onnxprune.surgery import prune
-from onnxprune.task import State, Task
+from onnxprune.arrays import BoolArray
+from onnxprune.data.samples import Data
+from onnxprune.evaluation.evaluator import Evaluator
+from onnxprune.graph.graph import Graph
+from onnxprune.relevance.batches import batches_of
+from onnxprune.relevance.criteria import find_criterion
+from onnxprune.relevance.fuse import folded
+from onnxprune.relevance.lrp import relevance
+from onnxprune.relevance.mirror import Mirror
+from onnxprune.search.assemble import make_task
+from onnxprune.search.controllers import CONTROLLERS, search
+from onnxprune.search.settings import Settings
+from onnxprune.search.target import share_removed
+from onnxprune.search.task import State, Task
+from onnxprune.surgery.removal import prune
+from tests.benchmarks.linear_head import attach_head, fit_head, run
+from tests.benchmarks.pictures import draw, read_pictures, to_arrays
+from tests.benchmarks.vgg16_cifar10 import SIZE, build, download_weights, read_weights
 
 PARTS = ("relevance", "evaluation", "compensation", "pruning", "picking", "rest")
 PENALTY = 0.1

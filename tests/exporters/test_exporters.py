@@ -18,11 +18,12 @@ import onnx
 import pytest
 from onnx import ModelProto, ValueInfoProto, helper, numpy_helper
 
-from onnxprune.channels import find_groups
-from onnxprune.graph import Graph
-from onnxprune.surgery import mask, prune
-from tests.halving import EXACT, ORDERS, half_of_every_group, order_of
-from tests.models import relative_error, run
+from onnxprune.channels.groups import find_groups
+from onnxprune.graph.graph import Graph
+from onnxprune.surgery.masking import mask
+from onnxprune.surgery.removal import prune
+from tests.support.halving import EXACT, ORDERS, half_of_every_group, order_of
+from tests.support.models import relative_error, run
 
 Array = npt.NDArray[np.float32]
 HERE = Path(__file__).parent

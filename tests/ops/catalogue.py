@@ -10,10 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from onnxprune.graph import Graph
+from onnxprune.graph.graph import Graph, site_of
 from onnxprune.ops import OPS, Aligns, Axes, Fills, Holds, How, Moves, Op, Pins, Shapes, find_op
-from onnxprune.pattern import parse
-from onnxprune.sites import site_of
+from onnxprune.ops.pattern import parse
 from tests.ops.cases import CASES
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "operators.md"

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper
 
-from onnxprune.graph import start_facts
-from onnxprune.node import node_of
+from onnxprune.arrays import BoolArray
+from onnxprune.channels.groups import ChannelGroups
+from onnxprune.graph.facts import start_facts
+from onnxprune.ops.node import node_of
 
 Array = npt.NDArray[Any]
 IMAGES = 3
@@ -162,3 +165,29 @@ def weights(*shape: int, rng: np.random.Generator | None = None) -> Array:
     rng = rng or np.random.default_rng(len(shape) + sum(shape))
     signs = rng.choice([-1.0, 1.0], shape)
     return np.asarray(signs * rng.uniform(0.2, 1.0, shape), np.float32)
+
+
+def run(model: ModelProto, feeds: dict[str, Array]) -> list[Array]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    # Else a product with a weight of 8 bits rounds the activations to 8 bits as well.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return list(session.run(None, feeds))
+
+
+def half(groups: ChannelGroups, seed: int) -> BoolArray:
+    """A random half of the channels that may go, but never all of an axis."""
+    rng = np.random.default_rng(seed)
+    dead = groups.removable & (rng.random(len(groups)) < 0.5)
+    for channels in groups.axes:
+        if dead[channels].all():
+            dead[channels[0]] = False
+    return dead
+
+
+def elements(model: ModelProto) -> int:
+    return sum(numpy_helper.to_array(t).size for t in model.graph.initializer)

@@ -16,10 +16,11 @@ from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.loader import load_model_tests
 
 from onnxprune.errors import OnnxPruneError
-from onnxprune.graph import Graph, is_float
-from onnxprune.mirror import Mirror
-from onnxprune.node import node_of
+from onnxprune.graph.facts import is_float
+from onnxprune.graph.graph import Graph
 from onnxprune.ops import OPS, find_op
+from onnxprune.ops.node import node_of
+from onnxprune.relevance.mirror import Mirror
 
 CANNOT = {
     r"(add|sub|div|mod|max|min|less|greater).*uint(16|32|64)": "torch cannot, for these types",

@@ -4,16 +4,16 @@ from functools import cache
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto
 
-from onnxprune.channels import BoolArray, ChannelGroups, find_groups
-from onnxprune.graph import Graph
-from onnxprune.mirror import Mirror
-from onnxprune.surgery import mask, prune
+from onnxprune.channels.groups import ChannelGroups, find_groups
+from onnxprune.graph.graph import Graph
+from onnxprune.relevance.mirror import Mirror
+from onnxprune.surgery.masking import mask
+from onnxprune.surgery.removal import prune
 from tests.ops.cases import CASES
-from tests.ops.sandwich import Array, Case
+from tests.ops.sandwich import Array, Case, elements, half, run
 
 RTOL = 1e-5
 """Of the largest output: float32 sums of some hundred terms, in another order."""
@@ -27,36 +27,10 @@ def analysed(case: Case) -> tuple[Graph, ChannelGroups]:
     return graph, find_groups(graph)
 
 
-def run(model: ModelProto, feeds: dict[str, Array]) -> list[Array]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    # Else a product with a weight of 8 bits rounds the activations to 8 bits as well.
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return list(session.run(None, feeds))
-
-
 def close(found: Array, expected: Array) -> None:
     assert found.shape == expected.shape
     scale = max(float(np.abs(expected).max(initial=0)), 1e-3)
     np.testing.assert_allclose(found, expected, rtol=0, atol=RTOL * scale)
-
-
-def half(groups: ChannelGroups, seed: int) -> BoolArray:
-    """A random half of the channels that may go, but never all of an axis."""
-    rng = np.random.default_rng(seed)
-    dead = groups.removable & (rng.random(len(groups)) < 0.5)
-    for channels in groups.axes:
-        if dead[channels].all():
-            dead[channels[0]] = False
-    return dead
-
-
-def elements(model: ModelProto) -> int:
-    return sum(numpy_helper.to_array(t).size for t in model.graph.initializer)
 
 
 def identity(model: ModelProto) -> list[object]:

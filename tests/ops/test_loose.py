@@ -11,11 +11,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnxprune.channels import find_groups
-from onnxprune.graph import Graph
-from onnxprune.surgery import prune
-from tests.ops.sandwich import Case, weights
-from tests.ops.test_laws import run
+from onnxprune.channels.groups import find_groups
+from onnxprune.graph.graph import Graph
+from onnxprune.surgery.removal import prune
+from tests.ops.sandwich import Case, run, weights
 
 C = 14
 ALIVE = np.array([k % 7 != 2 and k != 5 and k != 12 for k in range(C)])

@@ -11,8 +11,8 @@ from onnx import AttributeProto
 from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 
 from onnxprune.errors import InvalidOp, UnsupportedAttribute, UnsupportedOp
-from onnxprune.node import node_of
 from onnxprune.ops import ALIGNS, OPS, Op, find_op, op, require_op
+from onnxprune.ops.node import node_of
 from tests.ops.cases import CASES
 
 EMPTY = inspect.Parameter.empty

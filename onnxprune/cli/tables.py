@@ -1,0 +1,141 @@
+"""The tables that the command line prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from onnxprune.report import percent, rows
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SHOWN = 4
+"""Tied convolutions, and reasons, named for one group; more are counted."""
+
+
+def before_after_table(report: Mapping[str, Any]) -> Table:
+    """Return the figures before and after of a report or a comparison."""
+    table = _table("", "before", "after", "change")
+    sides = report["before"], report["after"]
+    for row in rows(*sides, report.get("metric", "top-1"), report.get("held_out")):
+        table.add_row(row.label, row.before, row.after, row.change)
+    if "agreement" in report:
+        table.add_row("Same class given", "", "", percent(report["agreement"]))
+    return table
+
+
+def class_table(comparison: Mapping[str, Any]) -> Table:
+    """Return the accuracy of every class that has samples, before and after."""
+    table = _table("class", "before", "after", "change")
+    sides = (comparison[side]["accuracy"]["per_class"] for side in ("before", "after"))
+    for number, (one, other) in enumerate(zip(*sides, strict=True)):
+        if one is None or other is None:
+            continue
+        names = comparison["classes"]
+        name = names[number] if number < len(names) else str(number)
+        change = f"{100 * (other - one):+.1f} points".replace("-", "\u2212")
+        table.add_row(name, percent(one), percent(other), change)
+    return table
+
+
+def group_table(inspection: Mapping[str, Any]) -> Table:
+    """Return the groups: convolutions, widths, how much may go, and what each filter saves."""
+    table = _table("convolutions", "width", "may go", "params\neach", "MACs\neach", numbered=True)
+    for number, group in enumerate(inspection["groups"], 1):
+        names, widths = group["convolutions"], group["widths"]
+        figures = (
+            f"{100 * group['removable_filters'] // max(group['filters'], 1)} %",
+            amount(group["params_saved_per_filter"]),
+            amount(group["macs_saved_per_filter"]),
+        )
+        shown = SHOWN if len(names) <= SHOWN else SHOWN - 1
+        for k, (name, width) in enumerate(zip(names[:shown], widths, strict=False)):
+            own = (f"{number}", figures) if k == 0 else ("", ("", "", ""))
+            table.add_row(own[0], name, f"{width:,}", *own[1])
+        if len(names) > shown:
+            table.add_row("", f"and {len(names) - shown} more", "", "", "", "")
+    return table
+
+
+def pinned_table(inspection: Mapping[str, Any]) -> list[Table]:
+    """Return why channels stay, group by group; no table where all may go."""
+    table = _table("why channels stay", "channels", numbered=True)
+    for number, group in enumerate(inspection["groups"], 1):
+        pinned = sorted(group["pinned"], key=lambda entry: -entry["channels"])
+        for k, entry in enumerate(pinned[:SHOWN]):
+            label = f"{number}" if k == 0 else ""
+            table.add_row(label, entry["reason"], f"{entry['channels']:,}")
+        if len(pinned) > SHOWN:
+            rest = sum(entry["channels"] for entry in pinned[SHOWN:])
+            table.add_row("", f"and {len(pinned) - SHOWN} other reasons", f"{rest:,}")
+    return [table] if table.row_count else []
+
+
+def amount(number: int) -> str:
+    """Format a count with four figures and a unit: k, M or G.
+
+    >>> [amount(n) for n in (0, 9999, 12345, 999_999, 4_653_824, 12_345_678_901)]
+    ['0', '9,999', '12.3 k', '1.00 M', '4.65 M', '12.3 G']
+    """
+    if number < 10_000:
+        return f"{number:,}"
+    value, units = float(number), iter("kMGTP")
+    unit = ""
+    while float(f"{value:.3g}") >= 1000:
+        value, unit = value / 1000, next(units)
+    digits = 2 - (value >= 10) - (value >= 100)
+    return f"{value:.{digits}f} {unit}"
+
+
+def totals(inspection: Mapping[str, Any]) -> str:
+    """Return one line: size, cost, and how much of the model may go."""
+    filters, removable = inspection["filters"], inspection["removable_filters"]
+    return (
+        f"{inspection['params']:,} parameters, {inspection['macs']:,} MACs, {filters:,} filters, "
+        f"of which {removable:,} ({percent(removable / max(filters, 1))}) may go"
+    )
+
+
+def step_line(figures: Mapping[str, Any]) -> str:
+    """Return one line about a step of a run: what is gone, what is left, what it cost."""
+    parts = [
+        f"{percent(figures['rate'])} removed",
+        f"{figures['params']:,} parameters",
+        f"{figures['macs']:,} MACs",
+    ]
+    if "harmonic" in figures:
+        parts.append(f"harmonic mean {figures['harmonic']:.4f}")
+    return ", ".join(parts)
+
+
+def curve_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return the area under each curve and what it took to draw it."""
+    table = _table("method", "AUC mean", "AUC harmonic", "evaluations", "seconds")
+    for name, curve in methods.items():
+        table.add_row(
+            name,
+            f"{curve['auc_mean']:.4f}",
+            f"{curve['auc_harmonic']:.4f}",
+            f"{curve['evaluations']:,}",
+            f"{curve['seconds']:.1f}",
+        )
+    return table
+
+
+def _table(first: str, *others: str, numbered: bool = False) -> Table:
+    """Return an empty table with names on the left and figures on the right.
+
+    A numbered one has a narrow column before the names, and is set closer.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    if numbered:
+        table.padding = (0, 0, 0, 1)
+        table.add_column("#", justify="right", no_wrap=True)
+    table.add_column(first, overflow="fold")
+    for heading in others:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table

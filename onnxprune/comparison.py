@@ -1,0 +1,179 @@
+"""Accuracy over pruning rate for several methods, and the area under each curve.
+
+The reference samples serve for relevance and for the controllers' decisions; the test samples only
+draw the curve. A method is written `control/criterion` or `control/criterion/compensate`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+
+from onnxprune.channels import find_groups
+from onnxprune.data import Data, SampleSource
+from onnxprune.errors import UnknownName
+from onnxprune.evaluation import Evaluator, agreement
+from onnxprune.files import write_whole
+from onnxprune.graph import Graph, ModelSource, load_model
+from onnxprune.search import (
+    CONTROLLERS,
+    STRIDE,
+    Floor,
+    Settings,
+    Target,
+    describe,
+    make_task,
+    open_model,
+    search,
+    share_removed,
+)
+from onnxprune.surgery import find_costs
+
+LAST_RATE = 0.95
+"""Where the curves end: with fewer filters nothing works any more."""
+
+OnPoint = Callable[[str, float, float], None]
+
+
+@dataclass
+class Curve:
+    """What one method reaches. Shapes: rate, mean, harmonic `[points]`, from rate 0 on."""
+
+    rate: list[float] = field(default_factory=list)
+    mean: list[float] = field(default_factory=list)
+    harmonic: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    evaluations: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `curve.json` holds of a method."""
+        return {
+            "rate": self.rate,
+            "mean": self.mean,
+            "harmonic": self.harmonic,
+            "auc_mean": area(self.rate, self.mean),
+            "auc_harmonic": area(self.rate, self.harmonic),
+            "seconds": self.seconds,
+            "evaluations": self.evaluations,
+        }
+
+
+def write_curves(methods: Mapping[str, Any], metric: str, path: Path) -> None:
+    """Write what each method reached, as `Curve.to_json` gives it, and what was measured.
+
+    Raises: OutputError when the place is not writable.
+    """
+    content = {"metric": metric, "methods": methods}
+    write_whole(path, json.dumps(content, indent=2) + "\n")
+
+
+def area(rate: list[float], accuracy: list[float]) -> float:
+    """Return the area under a curve from rate 0 to 0.95, divided by 0.95.
+
+    A curve that ends earlier keeps its last accuracy.
+
+    >>> round(area([0.0, 0.95], [1.0, 0.0]), 6)
+    0.5
+    """
+    inner = [r for r in rate if r < LAST_RATE]
+    points = np.array([*inner, LAST_RATE])
+    return float(np.trapezoid(np.interp(points, rate, accuracy), points) / LAST_RATE)
+
+
+def parse_method(method: str, settings: Settings) -> Settings:
+    """Return the settings of a method such as `accuracy-aware/lrp:zplus/bias`.
+
+    Raises: UnknownName when the text is not of that form or the controller does not exist.
+    """
+    parts = method.split("/")
+    if not 2 <= len(parts) <= 3:
+        raise UnknownName(
+            f"method '{method}': expected control/criterion or control/criterion/compensate, "
+            f"such as accuracy-aware/lrp; controls are {', '.join(CONTROLLERS)}"
+        )
+    compensate = parts[2] if len(parts) == 3 else "none"
+    return replace(settings, control=parts[0], criterion=parts[1], compensate=compensate)
+
+
+def draw_curve(
+    model: ModelProto,
+    data: SampleSource,
+    test: SampleSource,
+    method: str,
+    settings: Settings,
+    *,
+    on_point: OnPoint | None = None,
+) -> Curve:
+    """Prune with one method until rate 0.95 and measure every accepted net on the test samples.
+
+    Raises: OnnxPruneError for whatever is wrong with the model, the samples or the method.
+    """
+    settings = parse_method(method, settings)
+    settings = replace(settings, target=Target(rate=LAST_RATE), floor=Floor())
+    graph, samples = open_model(model, data, settings)
+    _, unseen = open_model(model, test, replace(settings, per_class=None))
+    assert isinstance(samples, Data) and isinstance(unseen, Data)
+    judge = Evaluator(
+        unseen, metric=settings.metric, device=settings.device, threads=settings.threads
+    )
+    task = make_task(graph, samples, settings)
+    task.stride = STRIDE
+    curve = Curve()
+    started = time.monotonic()
+    judged = 0.0
+    for state in search(task, CONTROLLERS[settings.control]):
+        if state.stopped:
+            break
+        before = time.monotonic()
+        result = judge(task.build(state.dead))
+        judged += time.monotonic() - before
+        curve.rate.append(share_removed(task.groups, state.dead))
+        curve.mean.append(result.mean)
+        curve.harmonic.append(result.harmonic)
+        if on_point is not None:
+            on_point(method, curve.rate[-1], result.mean)
+    curve.seconds = time.monotonic() - started - judged
+    curve.evaluations = task.evaluations
+    return curve
+
+
+def compare(
+    before: ModelSource, after: ModelSource, data: SampleSource, settings: Settings
+) -> dict[str, Any]:
+    """Return cost, latency and accuracy of two models on the same samples, and their agreement.
+
+    Units: `agreement`, share of the samples, or pixels, that both put into the same class.
+    Raises: OnnxPruneError for whatever is wrong with a model or the samples.
+    """
+    models = (load_model(before), load_model(after))
+    _, samples = open_model(models[0], data, settings)
+    assert samples is not None
+    judge = Evaluator(
+        samples,
+        metric=settings.metric,
+        device=settings.device,
+        threads=settings.threads,
+        batch_size=settings.batch_size,
+    )
+    sides, given = [], []
+    for model in models:
+        accuracy, classes = judge.judge(model)
+        given.append(classes)
+        graph = Graph(model)
+        cost = find_costs(graph, find_groups(graph)).of()
+        sides.append(describe(model, cost, samples, settings, accuracy=accuracy))
+    return {
+        "before": sides[0],
+        "after": sides[1],
+        "metric": settings.metric,
+        "agreement": agreement(given[0], given[1]),
+        "samples": len(samples),
+        "classes": list(samples.classes),
+    }

@@ -1,0 +1,126 @@
+"""What corrections of weights share: the unpruned net and its samples, and a copy to write into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto
+
+from onnxprune.arrays import BoolArray, IntArray
+from onnxprune.channels import ChannelGroups
+from onnxprune.compensate.readers import Reader, find_readers
+from onnxprune.graph import Graph
+from onnxprune.relevance import Mirror, Trace, batches_of
+from onnxprune.surgery import Constants, copy_model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from onnxprune.data import Data
+
+
+@dataclass(frozen=True)
+class Source:
+    """The unpruned net and the samples that a pruned one is compared with it on."""
+
+    graph: Graph
+    groups: ChannelGroups
+    data: Data
+    device: str
+    batch_size: int
+
+    @cached_property
+    def readers(self) -> tuple[Reader, ...]:
+        """The nodes that can be corrected."""
+        return find_readers(self.graph, self.groups)
+
+    def losing(self, dead: BoolArray) -> Iterator[Losing]:
+        """Yield the readers that lose channels."""
+        for reader in self.readers:
+            read, written = reader.kept(self.graph, self.groups, dead)
+            if not read.all():
+                yield Losing(reader, read, written)
+
+    def mirror(self, model: ModelProto | None = None) -> Mirror:
+        """Return the mirror of the unpruned net, or of what became of it."""
+        graph = self.graph
+        if model is not None:
+            graph = Graph(model, input_shapes=graph.input_shapes)
+        return Mirror(graph, device=self.device)
+
+    def watch(
+        self, mirror: Mirror, x: npt.NDArray[Any], note: Callable[[Reader, Tensor, Tensor], None]
+    ) -> int:
+        """Run one batch, noting each reader's input and output; return the most bytes alive."""
+        readers = {reader.key: reader for reader in self.readers}
+        env, most = mirror.start({mirror.graph.image: x}), 0
+        for step, spent in mirror.schedule():
+            mirror.execute(step, env)
+            most = max(most, sum(tensor.nbytes for tensor in env.values()))
+            reader = readers.get(step[0].outputs[0])
+            if reader is not None:
+                note(reader, env[step[0].inputs[0]], env[reader.key])
+            forget(env, spent)
+        return most
+
+    def batches(
+        self, mirror: Mirror, chosen: IntArray | slice = slice(None), size: int | None = None
+    ) -> list[npt.NDArray[Any]]:
+        """Return the chosen samples in batches that the model takes."""
+        data = replace(self.data, x=self.data.x[chosen], y=self.data.y[chosen])
+        return [x for x, _ in batches_of(mirror, data, size or self.batch_size)]
+
+
+@dataclass(frozen=True, eq=False)
+class Losing:
+    """A reader that loses channels, and which positions it still reads and writes."""
+
+    reader: Reader
+    read: BoolArray
+    written: BoolArray
+
+
+class Writer:
+    """A copy of a pruned model whose weights and biases can be set."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.model = copy_model(graph)
+        self.constants = Constants(graph, self.model)
+
+    def scale(self, reader: Reader, factor: float) -> None:
+        """Multiply a node's weight."""
+        weight = self.constants.array(reader.weight)
+        self.constants.set(reader.weight, (weight * factor).astype(weight.dtype))
+
+    def move(self, reader: Reader, shift: Tensor, factor: float = 1.0) -> None:
+        """Multiply a node's bias and add to it; one that others read is left to them.
+
+        Shapes: shift `[o]`.
+        """
+        proto = self.constants.proto(reader.node)
+        index = reader.bias
+        assert index is not None
+        added = shift.cpu().numpy() / reader.bias_scale
+        name = proto.input[index] if index < len(proto.input) else ""
+        bias = self.constants.array(name) if name else np.zeros(1, self._dtype(reader))
+        moved = (bias * factor + added).astype(bias.dtype)
+        if name and moved.shape == bias.shape and not self.constants.is_shared(name):
+            self.constants.set(name, moved)
+            return
+        own = self.constants.add(f"{reader.node.name}_bias", moved)
+        proto.input.extend([""] * (index + 1 - len(proto.input)))
+        proto.input[index] = own.name
+
+    def _dtype(self, reader: Reader) -> np.dtype[Any]:
+        return self.constants.array(reader.weight).dtype
+
+
+def forget(env: Trace, names: Sequence[str]) -> None:
+    """Drop tensors."""
+    for name in names:
+        env.pop(name, None)

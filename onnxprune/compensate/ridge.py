@@ -1,0 +1,145 @@
+"""The regression behind `--compensate least-squares`: all channels of a layer from the kept ones.
+
+With `X` the channels of the unpruned net and `X_k` the kept ones as the pruned net has them, both
+`[channels, samples * positions]` and centred, the map A is the ridge regression
+
+    A = argmin |X - A X_k|^2 + ridge |A - S|^2
+      = S + (X - S X_k) X_k' (X_k X_k' + ridge I)^-1
+
+with S the identity on the kept channels: without evidence a layer stays as it is, and where nothing
+is missing A is S exactly. The positions of a sample are much alike, so few samples are fitted too
+well by a small ridge: it is chosen for each layer by what samples left out say of it.
+
+Source: Hoerl and Kennard 1970, ridge regression, here shrunk towards S in place of 0; Stone 1974,
+cross-validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxprune.arrays import BoolArray
+from onnxprune.ops._torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RIDGES = (0.01, 0.1, 1.0, 10.0)
+"""What is tried: shares of the mean variance of the kept channels."""
+RIDGE = RIDGES[0]
+FOLDS = 3
+"""Parts of the samples; each is left out once."""
+MAX_ROWS = 4096
+"""A layer that reads more channels than this keeps its weights: the system would be too large."""
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """What a regression needs of its rows, fold by fold, in double precision.
+
+    Shapes: gram `X_k X_k'` `[F, K, K]`, cross `(X - S X_k) X_k'` `[F, C, K]`, identity S `[C, K]`,
+    parts of X_k each `[K, m]`, one for each fold, where they have fewer columns than rows.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    identity: Tensor
+    parts: Sequence[Tensor] = ()
+
+    @property
+    def unit(self) -> float:
+        """The mean diagonal of `X_k X_k'` over all folds: what a ridge is a share of."""
+        return float(self.gram.sum(0).diagonal().mean())
+
+    def solve(self, ridge: float) -> Tensor:
+        """Return the map A from the kept channels to all of them. Shapes: -> `[C, K]`."""
+        weight = ridge * self.unit
+        if not 0.0 < weight < np.inf:
+            return self.identity
+        gram = self.gram.sum(0)
+        gram.diagonal().add_(weight)
+        factor = torch.linalg.cholesky(gram)
+        return self.identity + torch.cholesky_solve(self.cross.sum(0).T, factor).T
+
+
+def multiply(
+    full: Sequence[Tensor],
+    kept: Sequence[Tensor],
+    alive: BoolArray,
+    folds: Sequence[int],
+    *,
+    centre: bool = True,
+) -> Products:
+    """Return the products of rows, batch by batch; `folds` says which fold each batch is of.
+
+    Shapes: full each `[C, M]`, kept each `[K, M]`, alive `[C]`, folds one for each batch.
+    """
+    where = torch.from_numpy(alive).to(full[0].device)
+    identity = torch.eye(len(alive), dtype=torch.float64, device=where.device)[:, where]
+    names = sorted(set(folds))
+    cross = identity.new_zeros(len(names), *identity.shape)
+    gram = identity.new_zeros(len(names), identity.shape[1], identity.shape[1])
+    mean, mean_kept = _mean(full, centre), _mean(kept, centre)
+    parts: list[list[Tensor]] = [[] for _ in names]
+    narrow = sum(rows.shape[1] for rows in kept) < identity.shape[1]
+    for all_rows, rows, fold in zip(full, kept, folds, strict=True):
+        missing, own = all_rows - mean, rows - mean_kept
+        missing[where] -= own
+        k = names.index(fold)
+        gram[k] += own @ own.T
+        cross[k] += missing @ own.T
+        if narrow:
+            parts[k].append(own.double())
+    return Products(gram, cross, identity, [torch.cat(p, 1) for p in parts if p])
+
+
+def choose_ridge(products: Products, weight: Tensor, ridges: Sequence[float] = RIDGES) -> float:
+    """Return the ridge whose maps, fitted without a fold, err least on it; infinite: none helps.
+
+    What counts is the error of the layer's output, `|W (X - A X_k)|^2`. One decomposition for each
+    fold serves all ridges.
+    Shapes: weight W' `[C, outputs * positions]`. Units: shares, as `Products.solve` takes them.
+    """
+    if len(products.gram) < 2 or not 0.0 < products.unit < np.inf:
+        return ridges[0]
+    gain = weight.double() @ weight.double().T
+    errors = torch.zeros(len(ridges), dtype=torch.float64)
+    gram, cross = products.gram.sum(0), products.cross.sum(0)
+    for k, (own, missing) in enumerate(zip(products.gram, products.cross, strict=True)):
+        others = [part for i, part in enumerate(products.parts) if i != k]
+        values, vectors = _decompose(gram - own, others)
+        fitted = (cross - missing) @ vectors
+        heard = gain @ fitted
+        linear = ((missing @ vectors) * heard).sum(0)
+        square = (fitted.T @ heard) * (vectors.T @ own @ vectors)
+        unit = float(values.sum()) / len(gram)
+        for i, ridge in enumerate(ridges):
+            shrunk = 1 / (values + max(ridge * unit, 1e-300))
+            errors[i] += float(shrunk @ square @ shrunk - 2 * shrunk @ linear)
+    best = int(errors.argmin())
+    return ridges[best] if float(errors[best]) < 0 else np.inf
+
+
+def _decompose(gram: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the eigenvalues and eigenvectors of `X X'` that are not 0, by the smaller side of X.
+
+    Shapes: gram `[K, K]`, parts of X each `[K, m]`, or none -> `[r]`, `[K, r]`.
+    """
+    if not parts:
+        values, vectors = torch.linalg.eigh(gram)
+        return values.clamp(min=0), vectors
+    rows = torch.cat(list(parts), 1)
+    values, turned = torch.linalg.eigh(rows.T @ rows)
+    seen = values > 1e-12 * values[-1]
+    return values[seen], rows @ turned[:, seen] / values[seen].sqrt()
+
+
+def _mean(batches: Sequence[Tensor], centre: bool) -> Tensor:
+    """The mean of each row over all batches, or zeros. Shapes: each `[C, M]` -> `[C, 1]`."""
+    total = torch.stack([rows.sum(1, keepdim=True) for rows in batches]).double().sum(0)
+    mean = total / sum(rows.shape[1] for rows in batches)
+    return (mean if centre else torch.zeros_like(mean)).to(batches[0].dtype)

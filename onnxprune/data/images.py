@@ -1,0 +1,210 @@
+"""Images in files: found in folders, decoded, resized and preprocessed as a model takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.errors import DataError
+from onnxprune.plugins import first_line
+
+IMAGES, MASKS = "images", "masks"
+"""The folders of a set of images with a label map each."""
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What the training pipeline did to a pixel: `(pixel / divisor - mean) / std`, per channel.
+
+    Units: `mean` and `std` are those of `pixel / divisor`, in the order the model takes (`bgr`).
+    Source: torchvision `ToTensor` and `Normalize`; `keras.applications.imagenet_utils`.
+    """
+
+    divisor: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    bgr: bool = False
+
+    def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Preprocess one image.
+
+        Shapes: `[H, W, C]` -> `[H, W, C]`.
+        """
+        x = (pixels[..., ::-1] if self.bgr else pixels).astype(np.float32)
+        x /= np.float32(self.divisor)
+        x -= np.array(self.mean, np.float32)
+        x /= np.array(self.std, np.float32)
+        return x
+
+
+PRESETS: Mapping[str, Preprocess] = MappingProxyType(
+    {
+        "unit": Preprocess(divisor=255.0),
+        "imagenet": Preprocess(255.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+        "caffe": Preprocess(mean=(103.939, 116.779, 123.68), bgr=True),
+        "tf": Preprocess(127.5, mean=(1.0,)),
+        "raw": Preprocess(),
+    }
+)
+"""unit: 0 to 1. imagenet: torchvision. caffe: BGR less its mean. tf: -1 to 1. raw: 0 to 255."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What samples must become: the model's input without its batch axis, from pixels or arrays."""
+
+    shape: tuple[int | None, ...]
+    dtype: np.dtype[Any]
+    preprocess: str
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the channels of an image are the last axis."""
+        shape = self.shape
+        return len(shape) == 3 and shape[2] in (1, 3) and shape[0] not in (1, 3)
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Return all images below a folder, in order; what Pillow has no reader for is not one."""
+    from PIL import Image
+
+    Image.init()
+    readable = {s for s, name in Image.registered_extensions().items() if name in Image.OPEN}
+    return [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in readable and not file.name.startswith(".")
+    ]
+
+
+def has_masks(folder: Path) -> bool:
+    """Whether a folder holds images with a label map each: `images/` and `masks/`, no more."""
+    found = {one.name for one in folder.iterdir() if one.is_dir() and one.name[0] != "."}
+    return found == {IMAGES, MASKS}
+
+
+def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
+    """Return each image below `images/` with the label map of the same name below `masks/`.
+
+    Raises: DataError naming an image without a map, or a map without an image.
+    """
+    images, masks = (
+        {
+            file.relative_to(folder / kind).with_suffix(""): file
+            for file in find_images(folder / kind)
+        }
+        for kind in (IMAGES, MASKS)
+    )
+    for one, other, kind in ((images, masks, MASKS), (masks, images, IMAGES)):
+        for name in one:
+            if name not in other:
+                raise DataError(
+                    f"{one[name]}: has no partner {folder / kind / name}.*; expected one label map "
+                    "for each image, under the same name"
+                )
+    return [(images[name], masks[name]) for name in images]
+
+
+def decode(files: Sequence[Path], form: Form) -> npt.NDArray[Any]:
+    """Read, resize and preprocess images into one array, on several threads.
+
+    Shapes: `[n, C, H, W]`, or `[n, H, W, C]` where only the last axis of `form.shape` is 1 or 3.
+    """
+    from PIL import Image
+
+    shape, last = form.shape, form.is_last
+    channels = shape[2 if last else 0] if len(shape) == 3 else None
+    if channels not in (1, 3):
+        raise DataError(
+            f"{files[0]}: the model takes {shape_text(shape)}, an image needs [C, H, W] or "
+            "[H, W, C] with 1 or 3 channels; give an .npz or a function instead"
+        )
+    preset, mode = _preset(form, channels), "L" if channels == 1 else "RGB"
+    first = _read(files[0], mode)
+    height, width = shape[:2] if last else shape[1:]
+    height, width = height or first.height, width or first.width
+    sample = (height, width, channels) if last else (channels, height, width)
+    x = np.empty((len(files), *sample), form.dtype)
+
+    def fill(row: int) -> None:
+        image = _read(files[row], mode)
+        if image.size != first.size and None in shape:
+            raise DataError(
+                f"{files[row]}: {image.width} x {image.height} pixels, {files[0].name} has "
+                f"{first.width} x {first.height}, and the model leaves its size open; "
+                "resize the images to one size"
+            )
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        values = preset(np.asarray(image).reshape(height, width, channels))
+        x[row] = values if last else values.transpose(2, 0, 1)
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(fill, range(len(files))):  # raises the first file's error
+            pass
+    return x
+
+
+def read_map(path: Path) -> npt.NDArray[Any]:
+    """Read a label map: the numbers of a grey or palette image, which are classes.
+
+    Shapes: `[H, W]`.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            numbers = np.asarray(image)
+    except Exception as error:  # decoders raise whatever a broken file leads them to
+        raise _unreadable(path, error) from error
+    if numbers.ndim != 2:
+        raise DataError(
+            f"{path}: {numbers.shape[2]} channels, expected one, with the number of each pixel's "
+            "class; save the label map as a grey or palette PNG"
+        )
+    return numbers
+
+
+def _preset(form: Form, channels: int) -> Preprocess:
+    """Choose the preset, refusing one that the model's channels or type cannot hold."""
+    name = form.preprocess
+    if name == "auto":
+        name = "raw" if form.dtype.kind in "iu" else "imagenet" if channels == 3 else "unit"
+    preset = PRESETS[name]
+    if len(preset.mean) not in (1, channels):
+        raise DataError(f"preprocess: {name!r} is for 3 channels, the model takes {channels}")
+    if form.dtype.kind in "iu" and (name != "raw" or np.iinfo(form.dtype).max < 255):
+        raise DataError(f"preprocess: {name!r} does not fit {form.dtype}, which the model takes")
+    return preset
+
+
+def _read(path: Path, mode: str) -> Any:
+    """Decode one image as 8-bit `L` or `RGB`."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I;16"):  # Pillow would clip at 255
+                high = np.asarray(image) >> 8
+                return Image.fromarray(high.astype(np.uint8)).convert(mode)
+            if image.mode not in ("I", "F"):
+                return image.convert(mode)
+    except Exception as error:  # decoders raise whatever a broken file leads them to
+        raise _unreadable(path, error) from error
+    raise DataError(f"{path}: pixels of 32 bits, expected 8 or 16; convert the image")
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: not a readable image ({first_line(error)}); replace or remove it")
+
+
+def shape_text(shape: Sequence[int | None]) -> str:
+    """Write a shape as ONNX does, with ? for an open axis."""
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"

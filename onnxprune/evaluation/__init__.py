@@ -1,0 +1,21 @@
+"""What a model gets right and how fast it is, measured on the runtime that will run it.
+
+Imports data, and of graph how a model becomes a session. The controllers are given an evaluator
+and know none.
+
+* `evaluator`: a model over samples; `metrics`: scores of each class, and their harmonic mean
+* `runtime`: onnxruntime: sessions, devices, latency
+"""
+
+from onnxprune.evaluation.evaluator import Evaluator
+from onnxprune.evaluation.metrics import Accuracy, agreement, caption, find_metric
+from onnxprune.evaluation.runtime import latency
+
+__all__ = [
+    "Accuracy",
+    "Evaluator",
+    "agreement",
+    "caption",
+    "find_metric",
+    "latency",
+]

@@ -1,0 +1,164 @@
+"""What a model gets right, measured by running the file that will be shipped on onnxruntime.
+
+A search evaluates hundreds of candidates on the same samples, so the samples are decoded, cast and
+bound once (`Evaluator`), and a candidate costs one session and its forward passes, nothing else.
+Results are scores per class (`onnxprune.evaluation.metrics`): the harmonic mean of these, 0 as
+soon as one class is never right, shows what the mean hides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.arrays import IntArray
+from onnxprune.data import class_axis
+from onnxprune.errors import DataError, InvalidModel
+from onnxprune.evaluation.metrics import Accuracy, Function, Metric, find_metric, predict
+from onnxprune.evaluation.runtime import Model, Network
+
+if TYPE_CHECKING:
+    from onnxprune.data import Data
+
+RESIDENT_BYTES = 4 << 30
+"""Samples up to this size stay on the GPU; more are sent batch by batch, to leave room to run."""
+
+
+class Evaluator:
+    """Measures models on the same samples; the batches are cast and bound once, then reused."""
+
+    def __init__(
+        self,
+        data: Data,
+        *,
+        metric: str | Function | Metric = "top-1",
+        device: str = "auto",
+        threads: int = 0,
+        batch_size: int = 64,
+    ) -> None:
+        if not len(data):
+            raise DataError("samples: none to evaluate on")
+        self.data = data
+        self.metric = metric if isinstance(metric, Metric) else find_metric(metric)
+        self._device, self._threads, self._batch_size = device, threads, batch_size
+        self._bound: dict[tuple[Any, ...], list[Any]] = {}
+
+    def __call__(self, model: Model) -> Accuracy:
+        """Measure what the model gets right; label maps are resized to its output.
+
+        Raises: InvalidModel, when its output is not what the labels ask for; DataError, when
+        samples do not fit, or a metric of one's own fails.
+        """
+        return self._measure(self._run(model))
+
+    def judge(self, model: Model) -> tuple[Accuracy, npt.NDArray[Any]]:
+        """Measure, and say into which class the model puts each sample, or pixel.
+
+        Shapes: `[n]` or `[n, H, W]`.
+        """
+        classes = []
+
+        def noted() -> Iterator[npt.NDArray[Any]]:
+            for rows in self._run(model):
+                classes.append(predict(rows, self.data.y))
+                yield rows
+
+        return self._measure(noted()), np.concatenate(classes)
+
+    def apart(self, models: Iterable[Model], folds: IntArray) -> Accuracy:
+        """Measure each fold of the samples with a model of its own.
+
+        Shapes: folds `[n]`, of as many different values as there are models, in rising order.
+        """
+        parts = (self._part(folds == fold) for fold in np.unique(folds))
+        pairs = zip(parts, models, strict=True)
+        if self.metric.adds_up:
+            return reduce(add, (part(model) for part, model in pairs))
+        found = [(part.outputs(model), part.data.y) for part, model in pairs]
+        return self.metric(*map(np.concatenate, zip(*found, strict=True)))
+
+    def _part(self, chosen: npt.NDArray[np.bool_]) -> Evaluator:
+        """Return what measures a part of the samples."""
+        return Evaluator(
+            replace(self.data, x=self.data.x[chosen], y=self.data.y[chosen]),
+            metric=self.metric,
+            device=self._device,
+            threads=self._threads,
+            batch_size=self._batch_size,
+        )
+
+    def outputs(self, model: Model) -> npt.NDArray[Any]:
+        """Run the model on all samples and return its first output.
+
+        Shapes: `[n, classes]`; where the samples have label maps `[n, classes, H, W]` or
+        `[n, H, W, classes]`; for a metric of one's own `[n, ...]`, whatever the model gives.
+        """
+        return np.concatenate(list(self._run(model)))
+
+    def _measure(self, outputs: Iterator[npt.NDArray[Any]]) -> Accuracy:
+        """Measure the output of all samples, in batches where it is maps, which may be many."""
+        targets = self.data.y
+        if targets.ndim == 1 or not self.metric.adds_up:
+            return self.metric(np.concatenate(list(outputs)), targets)
+        measured, start = [], 0
+        for rows in outputs:
+            measured.append(self.metric(rows, targets[start : start + len(rows)]))
+            start += len(rows)
+        return reduce(add, measured)
+
+    def _run(self, model: Model) -> Iterator[npt.NDArray[Any]]:
+        """Yield the checked output of each batch."""
+        net = Network(model, self._device, self._threads, exact=True)
+        if net.place == "cpu":
+            self._device = "cpu"  # a GPU that did not start is not asked again
+        left = len(self.data)
+        for batch in self._batches(net):
+            yield self._checked(net, net.run(batch), batch.shape()[0])[:left]
+            left -= batch.shape()[0]
+
+    def _checked(self, net: Network, rows: npt.NDArray[Any], samples: int) -> npt.NDArray[Any]:
+        """Refuse an output that the metric cannot read.
+
+        Shapes: `[b, classes, 1..]` -> `[b, classes]`, maps and those for a metric of one's own
+        as they are.
+        """
+        found, maps = list(rows.shape), self.data.y.ndim == 3
+        if not self.metric.adds_up:
+            expected, fits = "...", True
+        elif maps:
+            expected, fits = "classes, height, width", rows.ndim == 4
+        else:
+            while rows.ndim > 2 and rows.shape[-1] == 1:
+                rows = rows[..., 0]
+            expected, fits = "classes", rows.ndim == 2
+        fits = fits and rows.shape[:1] == (samples,) and rows.dtype.kind == "f" and rows.size > 0
+        if not fits:
+            how = "; or give label maps" if rows.ndim == 4 and not maps else ""
+            raise InvalidModel(
+                f"{net.name}: output {net.output!r} is {rows.dtype} {found}, expected floats "
+                f"[{samples}, {expected}]; make the class scores the first output{how}"
+            )
+        axis = class_axis(rows.shape, self.data.y.shape)
+        highest = rows.max(axis=axis) if self.metric.adds_up else rows  # one -inf is a score, too
+        if not np.isfinite(highest).all():
+            raise InvalidModel(f"{net.name}: output {net.output!r} holds NaN or infinity")
+        return rows
+
+    def _batches(self, net: Network) -> list[Any]:
+        """Bind the samples in the form this model takes, unless they are already."""
+        key = (net.shape, net.dtype, net.batch, net.place)
+        if key not in self._bound:
+            x = net.fitted(self.data.x)
+            size = net.batch or self._batch_size
+            batches = [x[start : start + size] for start in range(0, len(x), size)]
+            if net.batch:  # fill the last one by repeating it; `_run` drops the surplus
+                batches[-1] = np.resize(batches[-1], (size, *x.shape[1:]))
+            place = net.place if x.nbytes <= RESIDENT_BYTES else "cpu"
+            self._bound[key] = [net.bind(batch, place) for batch in batches]
+        return self._bound[key]

@@ -1,0 +1,331 @@
+"""Metrics: from the outputs of a network and its targets to a score of each class, 0 to 1.
+
+    top-1, top-5, ...    share of a class whose class scores among the highest 1, 5, ...
+    mean-iou             intersection over union of what is predicted as a class and what is one
+    MODULE:FUNCTION, FILE.py:FUNCTION    your own: (outputs, targets) -> scores [classes]
+
+Samples with a class and pixels with one are measured alike; a class that no sample and no pixel is
+of counts in no mean. What the named ones count adds up over shards of the samples (`Accuracy`), and
+their soft form, which the accuracy-aware controller watches, is the mean probability of the true
+class over the samples, or pixels, of a class. A function of one's own sees all samples at once and
+has no soft form: its scores stand for both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial, reduce
+from operator import add
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.arrays import IntArray
+from onnxprune.data import IGNORED, class_axis, counted, fit_labels
+from onnxprune.errors import DataError, OnnxPruneError, UnknownName
+from onnxprune.plugins import find_function, first_line
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+Function: TypeAlias = Callable[[npt.NDArray[Any], IntArray], Any]
+
+PROBABILITY_TOLERANCE = 1e-3
+"""Rows that sum to 1 this closely are probabilities already: float16 rounds 1,000 of them so."""
+
+NAMES = ("top-1", "top-5", "mean-iou", "module:function")
+"""What there is to name; `top-` takes any number."""
+
+OWN = "a function (outputs, targets) that returns a score from 0 to 1 for each class"
+
+
+@dataclass(frozen=True, eq=False)
+class Accuracy:
+    """How well each class is recognised; classes without samples count in no mean.
+
+    The score of a class is `correct / total`: right samples of its samples, or pixels predicted and
+    true of those predicted or true.
+    Shapes: all `[classes]`.
+    Units: `correct` and `total` are counts; `probability` sums that of the true class over the
+    `seen` samples, or pixels, of a class, which are the `total` where not given.
+    """
+
+    correct: FloatArray
+    total: FloatArray
+    probability: FloatArray
+    seen: FloatArray | None = None
+
+    @classmethod
+    def from_logits(cls, logits: npt.NDArray[Any], labels: IntArray) -> Accuracy:
+        """Count top-1 per class; rows that are probabilities already are taken as they are.
+
+        Shapes: logits `[n, classes]`, labels `[n]`; or maps, as `top_k`.
+        Raises: DataError, when a label is none of the model's classes.
+        """
+        return top_k(logits, labels)
+
+    @classmethod
+    def from_scores(cls, scores: FloatArray) -> Accuracy:
+        """Return what stands for scores that do not come from counts; NaN has no samples.
+
+        Shapes: `[classes]`.
+        """
+        present = (~np.isnan(scores)).astype(np.float64)
+        return cls(np.nan_to_num(scores), present, np.nan_to_num(scores))
+
+    def __add__(self, other: Accuracy) -> Accuracy:
+        if self.total.shape != other.total.shape:
+            found = f"{len(self.total)} and {len(other.total)} classes"
+            raise DataError(
+                f"accuracies of {found} do not add up; evaluate one model on all shards"
+            )
+        return Accuracy(
+            self.correct + other.correct,
+            self.total + other.total,
+            self.probability + other.probability,
+            None if self.seen is None or other.seen is None else self.seen + other.seen,
+        )
+
+    @property
+    def support(self) -> FloatArray:
+        """How many samples, or pixels, are of each class."""
+        return self.total if self.seen is None else self.seen
+
+    @property
+    def per_class(self) -> FloatArray:
+        """The score of each class, NaN without samples."""
+        with np.errstate(invalid="ignore"):
+            return np.where(self.support > 0, self.correct / self.total, np.nan)
+
+    @property
+    def soft_per_class(self) -> FloatArray:
+        """Mean probability of the true class, NaN without samples."""
+        with np.errstate(invalid="ignore"):
+            return self.probability / self.support
+
+    @property
+    def mean(self) -> float:
+        """Mean of the class scores."""
+        return _power_mean(self.per_class, 1)
+
+    @property
+    def harmonic(self) -> float:
+        """Harmonic mean of the class scores, 0 when a class is never right."""
+        return _power_mean(self.per_class, -1)
+
+    @property
+    def soft_mean(self) -> float:
+        """Mean of the classes' mean probabilities."""
+        return _power_mean(self.soft_per_class, 1)
+
+    @property
+    def soft_harmonic(self) -> float:
+        """Harmonic mean of the classes' mean probabilities; it never saturates at 1."""
+        return _power_mean(self.soft_per_class, -1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a report holds, with None for a class without samples."""
+        per_class = [None if np.isnan(share) else float(share) for share in self.per_class]
+        return {"mean": self.mean, "harmonic": self.harmonic, "per_class": per_class}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named way to measure outputs against targets; `adds_up` says whether shards do."""
+
+    name: str
+    measure: Callable[[npt.NDArray[Any], IntArray], Accuracy]
+    adds_up: bool = True
+
+    def __call__(self, outputs: npt.NDArray[Any], targets: IntArray) -> Accuracy:
+        """Measure outputs; label maps are resized to theirs.
+
+        Shapes: outputs `[n, classes]` and targets `[n]`, or outputs `[n, classes, H, W]` (or
+        `[n, H, W, classes]`) and targets `[n, H', W']`.
+        """
+        return self.measure(outputs, fit_labels(targets, outputs.shape))
+
+
+def find_metric(name: str | Function) -> Metric:
+    """Return the metric that a name stands for, or that measures as a function does.
+
+    Raises: UnknownName for a name that does not exist or a function that cannot be imported.
+    """
+    if callable(name):
+        called = str(getattr(name, "__qualname__", "function"))
+        return Metric(called, partial(_own, name, called), adds_up=False)
+    if ranked := re.fullmatch(r"top-([1-9][0-9]*)", name):
+        return Metric(name, partial(top_k, k=int(ranked[1])))
+    if name == "mean-iou":
+        return Metric(name, mean_iou)
+    if ":" in name:
+        return Metric(name, partial(_own, find_function(name, OWN), name), adds_up=False)
+    raise UnknownName(f"metric '{name}': unknown; expected one of {', '.join(NAMES)}")
+
+
+def caption(name: str) -> str:
+    """Name what a metric measures of a class, for people.
+
+    >>> [caption(name) for name in ("top-1", "top-5", "mean-iou", "mine.py:boundary_f1")]
+    ['accuracy', 'top-5 accuracy', 'IoU', 'boundary_f1']
+    """
+    known = {"top-1": "accuracy", "mean-iou": "IoU"}
+    return known.get(name, f"{name} accuracy" if ":" not in name else name.rpartition(":")[2])
+
+
+def top_k(outputs: npt.NDArray[Any], targets: IntArray, k: int = 1) -> Accuracy:
+    """Count, per class, whose class is among the k that score highest; of equals the lower wins.
+
+    Shapes: as `Metric`, maps of one size.
+    Raises: DataError, when a label is none of the model's classes, or there are k classes or fewer.
+    """
+
+    def count(rows: npt.NDArray[Any], labels: IntArray) -> Accuracy:
+        classes = rows.shape[1]
+        if k > 1 and k >= classes:
+            raise DataError(
+                f"metric 'top-{k}': the model has {classes} classes, so the true one is always "
+                f"among {k}; ask for top-1"
+            )
+        right = rows.argmax(1) == labels if k == 1 else _rank(rows, labels) < k
+        total, probability = _summed(labels, classes), _summed(labels, classes, _true(rows, labels))
+        return Accuracy(_summed(labels, classes, right), total, probability)
+
+    return _over_samples(count, outputs, targets)
+
+
+def _rank(rows: npt.NDArray[Any], labels: IntArray) -> IntArray:
+    """How many classes come before the true one. Shapes: `[m, classes]`, `[m]` -> `[m]`."""
+    true = rows[np.arange(len(labels)), labels][:, None]
+    lower = np.arange(rows.shape[1]) < labels[:, None]
+    return np.asarray(((rows > true) | ((rows == true) & lower)).sum(1))
+
+
+def mean_iou(outputs: npt.NDArray[Any], targets: IntArray) -> Accuracy:
+    """Count, per class, intersection and union of what is predicted and what is true.
+
+    Shapes: as `Metric`, maps of one size.
+    Raises: DataError, when a label is none of the model's classes.
+    Source: Everingham et al. 2010, section 4.2.3 (PASCAL VOC), over all pixels of all samples.
+    """
+
+    def count(rows: npt.NDArray[Any], labels: IntArray) -> Accuracy:
+        classes, predicted = rows.shape[1], rows.argmax(1)
+        both = _summed(labels, classes, predicted == labels)
+        seen = _summed(labels, classes)
+        union = seen + _summed(predicted, classes) - both
+        return Accuracy(both, union, _summed(labels, classes, _true(rows, labels)), seen)
+
+    return _over_samples(count, outputs, targets)
+
+
+def _over_samples(
+    count: Callable[[npt.NDArray[Any], IntArray], Accuracy],
+    outputs: npt.NDArray[Any],
+    targets: IntArray,
+) -> Accuracy:
+    """Count rows of class scores: all samples at once, or the pixels of one sample after another.
+
+    Shapes: rows `[m, classes]`, labels `[m]`.
+    """
+    if targets.ndim == 1:
+        how = "name class folders by the model's class numbers"
+        rows = outputs if outputs.shape[1] > 1 else _object_or_not(outputs)
+        _check_labels(targets, rows.shape[1], how)
+        return count(rows, targets)
+    counts = []
+    scores = np.moveaxis(outputs, class_axis(outputs.shape, targets.shape), -1)
+    for one, labels in zip(scores, targets, strict=True):
+        valid = labels != IGNORED
+        rows = one[valid] if one.shape[-1] > 1 else _object_or_not(one)[valid]
+        how = f"label pixels that do not count {IGNORED}"
+        _check_labels(labels[valid], rows.shape[1], how)
+        counts.append(count(rows, labels[valid]))
+    return reduce(add, counts)
+
+
+def _object_or_not(scores: npt.NDArray[Any]) -> FloatArray:
+    """The probabilities of both classes, of a model with one score: object or not.
+
+    Shapes: `[..., 1]` -> `[..., 2]`.
+    """
+    x = scores.astype(np.float64)
+    done = ((x >= 0) & (x <= 1)).all()
+    probability = x if done else 0.5 * (1 + np.tanh(x / 2))
+    return np.concatenate([1 - probability, probability], axis=-1)
+
+
+def _check_labels(labels: IntArray, classes: int, how: str) -> None:
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if outside.size:
+        raise DataError(
+            f"samples: label {outside[0]}, expected 0 to {classes - 1} as the model has "
+            f"{classes} classes; {how}"
+        )
+
+
+def _summed(labels: IntArray, classes: int, weights: npt.NDArray[Any] | None = None) -> FloatArray:
+    return np.asarray(np.bincount(labels, weights, classes), np.float64)
+
+
+def _true(rows: npt.NDArray[Any], labels: IntArray) -> FloatArray:
+    """The probability of the true class: by softmax, but of rows that are probabilities already.
+
+    Row by row, so that shards add up.
+    """
+    x = rows.astype(np.float64)
+    done = (x >= 0).all(axis=1) & (np.abs(x.sum(axis=1) - 1) <= PROBABILITY_TOLERANCE)
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    shares = np.where(done[:, None], x, e / e.sum(axis=1, keepdims=True))
+    return np.asarray(shares[np.arange(len(labels)), labels])
+
+
+def _own(function: Function, name: str, outputs: npt.NDArray[Any], targets: IntArray) -> Accuracy:
+    """Measure by a user's function, and check what it returns."""
+    try:
+        scores = np.asarray(function(outputs, targets), np.float64)
+    except OnnxPruneError:
+        raise
+    except Exception as error:  # the code is the user's: it may raise anything
+        raise DataError(f"metric '{name}': {first_line(error)}; expected {OWN}") from error
+    inside = (scores >= 0) & (scores <= 1) | np.isnan(scores)
+    classes = int(counted(targets).max(initial=0)) + 1
+    if scores.ndim != 1 or len(scores) < classes or not inside.all():
+        wrong = "" if inside.all() else f", {scores[~inside][0]} among them"
+        raise DataError(
+            f"metric '{name}': returns shape {list(scores.shape)}{wrong}; expected {OWN}, of "
+            f"which there are {classes} or more; NaN for one without samples"
+        )
+    return Accuracy.from_scores(scores)
+
+
+def predict(outputs: npt.NDArray[Any], targets: IntArray) -> npt.NDArray[Any]:
+    """Return the class that each sample, or pixel, is put into; of what has no classes, itself.
+
+    Shapes: as `Metric` -> `[n]` or `[n, H, W]`.
+    """
+    if outputs.ndim < 2:
+        return outputs
+    scores = np.moveaxis(outputs, class_axis(outputs.shape, targets.shape), -1)
+    if scores.shape[-1] == 1:
+        scores = _object_or_not(scores)
+    return np.asarray(scores.argmax(-1))
+
+
+def agreement(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    """Share of samples, or pixels, that two models put into the same class.
+
+    Shapes: both as `predict` returns.
+    """
+    if a.shape != b.shape or not len(a):
+        found = f"{list(a.shape)} and {list(b.shape)}"
+        raise DataError(f"agreement: classes are {found}; run both models on the same samples")
+    return float(np.mean(a == b))
+
+
+def _power_mean(values: FloatArray, power: float) -> float:
+    """Mean over the classes with samples, 0 without any: 1 is arithmetic, -1 harmonic."""
+    seen = values[~np.isnan(values)]
+    with np.errstate(divide="ignore", over="ignore"):  # 1 / 0 is infinite, and 1 / that is 0
+        return float(np.mean(seen**power) ** (1 / power)) if seen.size else 0.0

@@ -1,0 +1,214 @@
+"""Models on onnxruntime: sessions on CPU or CUDA, bound inputs and outputs, latency."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from onnxprune.errors import DataError, InvalidModel, MissingPackage
+from onnxprune.graph import session_source
+
+logger = logging.getLogger(__name__)
+
+Model: TypeAlias = onnx.ModelProto | str | Path
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+EXACT = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+"""CUDA as CPU computes: no TF32, whose 10-bit products move a logit by 1e-3; and no search for the
+fastest convolution, which would cost more than it saves on the few samples of a candidate."""
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype("float32"),
+    "tensor(double)": np.dtype("float64"),
+    "tensor(float16)": np.dtype("float16"),
+    "tensor(uint8)": np.dtype("uint8"),
+}
+"""What an image may come as, under onnxruntime's names."""
+
+
+def session(model: Model, *, device: str = "auto", threads: int = 0, exact: bool = True) -> Any:
+    """Start an `onnxruntime.InferenceSession` on `auto`, `cpu` or `cuda`.
+
+    `auto` is CUDA where onnxruntime offers it and it starts, else CPU. `threads` 0 is all cores.
+    `exact` asks for deterministic kernels and for `EXACT` on CUDA; without it a session runs as a
+    user's would.
+
+    Raises: InvalidModel, when onnxruntime refuses the model; MissingPackage, without onnxruntime,
+        or when `cuda` is asked for and is not there.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device {device!r}, expected auto, cpu or cuda")
+    runtime = _onnxruntime()
+    offered = CUDA in runtime.get_available_providers()
+    if device == "cuda" and not offered:
+        raise MissingPackage(
+            "device 'cuda': this onnxruntime has no CUDA; in place of onnxruntime, "
+            'pip install "onnxprune[gpu]"'
+        )
+    if device == "cpu" or not offered:
+        return _start(runtime, model, [CPU], threads, exact)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints which libraries it cannot find
+        getattr(runtime, "preload_dlls", lambda: None)()
+    reason = "onnxruntime left it out"
+    try:
+        cuda = _start(runtime, model, [(CUDA, EXACT if exact else {}), CPU], threads, exact)
+        if CUDA in cuda.get_providers():
+            return cuda
+    except InvalidModel as error:
+        reason = str(error)
+    started = _start(runtime, model, [CPU], threads, exact)  # raises if the model is to blame
+    if device == "cuda":
+        raise MissingPackage(f"device 'cuda' does not start ({reason}); use cpu or repair CUDA")
+    logger.warning("CUDA does not start (%s): running on the CPU", reason)
+    return started
+
+
+def _onnxruntime() -> Any:
+    """Import onnxruntime, which only measuring needs."""
+    how = 'pip install "onnxprune[cpu]" or "onnxprune[gpu]"'
+    try:
+        runtime = importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise MissingPackage(f"running a model needs onnxruntime; {how}") from error
+    if not hasattr(runtime, "InferenceSession"):  # what removing one of the two builds leaves
+        raise MissingPackage(f"onnxruntime is broken, remove both of its builds, then {how}")
+    return runtime
+
+
+def _start(runtime: Any, model: Model, providers: list[Any], threads: int, exact: bool) -> Any:
+    """Start a session on these providers, no others."""
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    options.use_deterministic_compute = exact
+    try:
+        with session_source(model) as source:
+            return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    except Exception as error:  # onnxruntime's errors have no root of their own
+        raise InvalidModel(
+            f"{_name(model)}: onnxruntime refuses it: {_reason(error)}; expected a model that it "
+            "runs (only --control one-shot with a target and without --data needs no run)"
+        ) from error
+
+
+def _name(model: Model) -> str:
+    """Name a model in an error."""
+    return f"model {model.graph.name!r}" if isinstance(model, onnx.ModelProto) else str(model)
+
+
+def _reason(error: Exception) -> str:
+    """Shorten onnxruntime's message to the first line of what it says."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.split(" : ", 3)[-1] if line.startswith("[ONNXRuntimeError]") else line
+
+
+class Network:
+    """A session whose one input and first output are bound."""
+
+    def __init__(self, model: Model, device: str, threads: int, *, exact: bool) -> None:
+        self.name = _name(model)
+        self.session = session(model, device=device, threads=threads, exact=exact)
+        self.binding = self.session.io_binding()
+        self.place = "cuda" if CUDA in self.session.get_providers() else "cpu"
+        inputs = self.session.get_inputs()
+        if len(inputs) != 1:
+            names = ", ".join(one.name for one in inputs) or "none"
+            raise InvalidModel(
+                f"{self.name}: {len(inputs)} inputs ({names}), expected the image only; "
+                "make the others constants"
+            )
+        self.input, self.output = inputs[0].name, self.session.get_outputs()[0].name
+        if inputs[0].type not in DTYPES:
+            raise InvalidModel(
+                f"{self.name}: input {self.input!r} is {inputs[0].type}, expected one of "
+                f"{', '.join(DTYPES)}"
+            )
+        self.dtype = DTYPES[inputs[0].type]
+        sizes = [size if isinstance(size, int) else None for size in inputs[0].shape]
+        self.batch: int | None = sizes[0] if sizes else None
+        self.shape: tuple[int | None, ...] | None = tuple(sizes[1:]) if sizes else None
+
+    def fitted(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Cast samples to what the model takes, without a copy where they are that already.
+
+        Raises: DataError, when a shape or a value does not fit.
+        """
+        found = x.shape[1:]
+        want = found if self.shape is None else self.shape
+        pairs = zip(want, found, strict=False)
+        if len(want) != len(found) or any(size not in (None, has) for size, has in pairs):
+            raise DataError(
+                f"{self.name}: takes samples of {list(want)}, these are {list(found)}; "
+                "load them in that shape"
+            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast = np.ascontiguousarray(x, self.dtype)
+        exact = np.array_equal(cast, x) if self.dtype.kind in "iu" else np.isfinite(cast).all()
+        if not exact:
+            raise DataError(
+                f"{self.name}: takes {self.dtype}, which cannot hold all values of these samples "
+                f"({x.dtype}); scale, round or clean them"
+            )
+        return cast
+
+    def bind(self, batch: npt.NDArray[Any], place: str) -> Any:
+        """Put one batch where the session reads it; on the CPU it is not copied."""
+        return _onnxruntime().OrtValue.ortvalue_from_numpy(batch, place, 0)
+
+    def run(self, batch: Any) -> npt.NDArray[Any]:
+        """Run one bound batch and fetch the first output as it comes."""
+        self.binding.bind_ortvalue_input(self.input, batch)
+        self.binding.bind_output(self.output)  # anew: the last batch may have another size
+        try:
+            self.session.run_with_iobinding(self.binding)
+        except Exception as error:  # as in _start
+            raise InvalidModel(
+                f"{self.name}: fails on a batch {batch.shape()}: {_reason(error)}"
+            ) from error
+        return np.asarray(self.binding.get_outputs()[0].numpy())
+
+
+def latency(
+    model: Model,
+    *,
+    batch_size: int = 1,
+    device: str = "auto",
+    threads: int = 0,
+    repeats: int = 50,
+    patience: float = 5.0,
+    warmup: int = 5,
+    shape: Sequence[int] | None = None,
+) -> float:
+    """Time one batch of noise; a model whose batch is fixed is timed with that one.
+
+    Shapes: `shape` is one sample, needed only where the model leaves an axis open.
+    Units: ms, median of `repeats` after `warmup` runs, of fewer (not under 5) where those would
+    take more than `patience` seconds.
+    Raises: InvalidModel, when an axis is open and no shape is given, or as `session` does.
+    """
+    net = Network(model, device, threads, exact=False)
+    sizes = net.shape if shape is None else tuple(shape)
+    if sizes is None or None in sizes:
+        raise InvalidModel(f"{net.name}: input {net.input!r} has open axes; pass shape=")
+    sample = [size for size in sizes if size is not None]
+    noise = np.random.default_rng(0).random((net.batch or batch_size, *sample))
+    batch = net.bind((noise * (127 if net.dtype.kind in "iu" else 1)).astype(net.dtype), net.place)
+    times = []
+    for _ in range(warmup + repeats):
+        start = time.perf_counter()
+        net.run(batch)
+        times.append(time.perf_counter() - start)
+        if len(times) >= warmup + 5 and sum(times[warmup:]) > patience:
+            break
+    return float(np.median(times[warmup:])) * 1e3

@@ -1,0 +1,56 @@
+"""An ONNX model as nodes, shapes and known values; reading and writing models.
+
+Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write files.
+
+* `graph`: the view of a model; `nodes`: its nodes, functions inlined, shared vectors apart
+* `facts`: shapes and known values; `constant_folding`: weights computed from constants;
+  `dependence`: which values follow a size that is only known at run time
+* `storage`: models as files; `large_weights`: weights that stay apart from the message
+"""
+
+from onnxprune.graph.dependence import Variation
+from onnxprune.graph.facts import Facts, Shape, dims, is_float, start_facts
+from onnxprune.graph.graph import Graph, site_of
+from onnxprune.graph.large_weights import (
+    AS_THEY_LIE,
+    NONE_APART,
+    KeptWeight,
+    Weight,
+    Weights,
+    compress,
+)
+from onnxprune.graph.storage import (
+    ModelSource,
+    digest,
+    fill,
+    is_large,
+    load_model,
+    save_model,
+    session_source,
+    shell,
+)
+
+__all__ = [
+    "AS_THEY_LIE",
+    "NONE_APART",
+    "Facts",
+    "Graph",
+    "KeptWeight",
+    "ModelSource",
+    "Shape",
+    "Variation",
+    "Weight",
+    "Weights",
+    "compress",
+    "digest",
+    "dims",
+    "fill",
+    "is_float",
+    "is_large",
+    "load_model",
+    "save_model",
+    "session_source",
+    "shell",
+    "site_of",
+    "start_facts",
+]

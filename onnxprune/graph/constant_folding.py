@@ -1,0 +1,115 @@
+"""Weights that a model works out from constants alone, as weight standardisation does.
+
+Where labels cannot ride through the nodes that make such a weight, it is as good as an initializer:
+it is worked out once, and surgery stores what is left of it in place of its makers. Nodes that
+labels ride through (moves, elementwise functions, quantisation) are followed instead, so that
+nothing is stored which need not be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto
+from onnx.reference import ReferenceEvaluator
+
+from onnxprune.graph.facts import Facts
+from onnxprune.ops import Aligns, Fills, Holds, Moves, Node, Op, Shapes, Site, find_op
+
+Array = npt.NDArray[Any]
+
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16})
+
+
+@dataclass(frozen=True)
+class Computed:
+    """`makers[t]` are the nodes that make the weight t, in order.
+
+    `inside` names those of all weights, but for nodes that make something else as well.
+    """
+
+    makers: Mapping[str, tuple[Node, ...]]
+    inside: frozenset[str]
+
+    def evaluate(
+        self, name: str, opsets: Mapping[str, int], constant: Callable[[str], Array]
+    ) -> Array:
+        """Return a weight's value, by ONNX's reference implementation."""
+        makers = self.makers[name]
+        made = {output for node in makers for output in node.outputs}
+        read = dict.fromkeys(n for node in makers for n in node.inputs if n and n not in made)
+        graph = onnx.GraphProto(node=[node.proto for node in makers])
+        graph.input.extend(onnx.ValueInfoProto(name=n) for n in read)
+        graph.output.extend([onnx.ValueInfoProto(name=name)])
+        evaluator = ReferenceEvaluator(graph, opsets={"": 1, **opsets})
+        (value,) = evaluator.run(None, {n: constant(n) for n in read})
+        return np.asarray(value)
+
+
+def find_computed(
+    nodes: Iterable[Node], facts: Facts, constants: Collection[str], outputs: Collection[str]
+) -> Computed:
+    """Return the weights of a graph that no label can ride to."""
+    makers: dict[str, dict[str, Node]] = {}
+    opaque: set[str] = set()
+    read: set[str] = set(outputs)
+    for node in nodes:
+        op = find_op(node)
+        held = op is not None and isinstance(op.how, Holds)
+        if op is None or not _is_constant(node, held, makers, constants):
+            read.update((*node.inputs, *node.captures))
+            continue
+        above: dict[str, Node] = {}
+        for name in node.inputs:
+            above |= makers.get(name, {})
+        for name in filter(None, node.outputs):
+            makers[name] = {**above, node.name: node}
+        if any(name in opaque for name in node.inputs) or not _is_clear(node, op, facts):
+            opaque.update(filter(None, node.outputs))
+    ends = [name for name in makers if name in read]
+    weights = [n for n in ends if n in opaque and n not in outputs and _is_weight(facts, n)]
+    others = {node for name in ends if name not in weights for node in makers[name]}
+    return Computed(
+        {name: tuple(makers[name].values()) for name in weights},
+        frozenset(node for name in weights for node in makers[name]) - others,
+    )
+
+
+def _is_constant(
+    node: Node, held: bool, makers: Mapping[str, Any], constants: Collection[str]
+) -> bool:
+    if node.nested or node.captures or node.schema is None:
+        return False
+    known = all(name in makers or name in constants for name in node.inputs if name)
+    return known and (held or any(node.inputs))
+
+
+def _is_clear(node: Node, op: Op, facts: Facts) -> bool:
+    """Whether labels ride through a node without being pinned."""
+    if op.zero_points:
+        return True
+    how = op.channels(
+        Site(
+            node,
+            [facts.shape(name) if name else None for name in node.inputs],
+            [facts.values.get(name) for name in node.inputs],
+            [facts.shape(name) if name else None for name in node.outputs],
+            [True] * len(node.inputs),
+        )
+    )
+    return isinstance(how, Moves | Aligns | Shapes | Holds | Fills)
+
+
+def _is_weight(facts: Facts, name: str) -> bool:
+    kind = facts.types.get(name)
+    return (
+        kind is not None
+        and kind.tensor_type.elem_type in FLOATS
+        and math.prod(facts.shape(name) or ()) > 1
+    )

@@ -1,0 +1,283 @@
+"""Shapes and small values of every tensor, node by node, without running the model.
+
+ONNX's own inference gives each node's output types from its input types; an operator that ONNX
+does not know has those that the model declares, or those of its described forward. Where all inputs
+of a node are known (shape arithmetic around a Flatten, say) the node is evaluated by ONNX's
+reference implementation, and what it yields is known too. Nothing is written back: the user's graph
+keeps its dynamic axes and its arithmetic.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import (
+    GraphProto,
+    ModelProto,
+    TypeProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
+from onnx.reference import ReferenceEvaluator
+from onnx.shape_inference import infer_node_outputs
+
+from onnxprune.ops import Holds, Node, Op, Shapes, find_op, infer_outputs
+
+logger = logging.getLogger(__name__)
+
+Shape = tuple[int, ...]
+Array = npt.NDArray[Any]
+
+INVALID = (
+    onnx.shape_inference.InferenceError,
+    onnx.checker.ValidationError,
+    RuntimeError,
+    ValueError,
+)
+"""What ONNX raises on a node that does not keep to its schema."""
+
+SMALL = 1024
+"""Elements; larger tensors are never shape arithmetic, their values are not followed."""
+
+FLOATS = 16
+"""Elements; no shape depends on more floating-point numbers (roi and scales of Resize do)."""
+
+
+@dataclass
+class Facts:
+    """What is known of each tensor so far; `follow` adds one node.
+
+    `counts[t]` names the tensors whose shape went into the known value of t; `symbols` are the
+    sizes taken for the axes that the model names and leaves open.
+    """
+
+    opsets: Mapping[str, int]
+    ir_version: int
+    declared: Mapping[str, TypeProto] = field(default_factory=dict)
+    symbols: Mapping[str, int] = field(default_factory=dict)
+    types: dict[str, TypeProto] = field(default_factory=dict)
+    values: dict[str, Array] = field(default_factory=dict)
+    counts: dict[str, frozenset[str]] = field(default_factory=dict)
+    _shapes: dict[str, tuple[TypeProto, Shape | None]] = field(default_factory=dict, repr=False)
+
+    def shape(self, name: str) -> Shape | None:
+        """Return the static shape of a tensor, or None where it is not known."""
+        kind = self.types.get(name)
+        if kind is None:
+            return None
+        known = self._shapes.get(name)
+        if known is None or known[0] is not kind:
+            known = self._shapes[name] = (kind, _static_shape(kind))
+        return known[1]
+
+    def set_input(self, name: str, element: int, shape: Iterable[int]) -> None:
+        """Record a graph input with its analysis shape."""
+        self.types[name] = helper.make_tensor_type_proto(element, tuple(shape))
+
+    def set_constant(self, name: str, tensor: onnx.TensorProto) -> None:
+        """Record an initializer."""
+        self.types[name] = helper.make_tensor_type_proto(tensor.data_type, tuple(tensor.dims))
+        if math.prod(tensor.dims) <= SMALL:
+            self.values[name] = numpy_helper.to_array(tensor)
+            self.counts[name] = frozenset()
+
+    def follow(self, node: Node) -> None:
+        """Record the outputs of `node`, whose inputs are already recorded."""
+        op = find_op(node)
+        held = node.attributes.get("value")
+        if op is not None and isinstance(op.how, Holds) and isinstance(held, onnx.TensorProto):
+            self.set_constant(node.outputs[0], held)
+            return
+        self.types.update(self._infer(node, op))
+        for name in node.outputs:
+            if name and self.shape(name) is None and name in self.declared:
+                self.types[name] = self._resolve(self.declared[name])
+        if op is not None and self._unknown(node):
+            kinds = [self.types.get(name) for name in node.inputs]
+            values = [self.values.get(name) for name in node.inputs]
+            self.types.update(infer_outputs(op, node, kinds, values))
+        if op is not None and not node.captures and node.schema is not None:
+            self._evaluate(node, op)
+
+    def _unknown(self, node: Node) -> bool:
+        return any(name and self.shape(name) is None for name in node.outputs)
+
+    def _infer(self, node: Node, op: Op | None) -> Mapping[str, TypeProto]:
+        """Types by ONNX's schema of the operator."""
+        if node.schema is None:
+            return {}
+        present = [name for name in node.inputs if name]
+        if any(name not in self.types for name in present):
+            return {}
+        if op is not None and op.keeps_shape:
+            return {node.outputs[0]: self.types[node.inputs[0]]}
+        known = {
+            name: numpy_helper.from_array(self.values[name])
+            for name in present
+            if name in self.values and _may_tell_shape(self.values[name])
+        }
+        try:
+            if node.captures:
+                found = infer_holder(node, self.types, self.values, self._opset_imports)
+                return {name: self._resolve(kind) for name, kind in found.items()}
+            return infer_node_outputs(
+                node.schema,
+                node.proto,
+                {name: self.types[name] for name in present},
+                known,
+                opset_imports=self._opset_imports,
+                ir_version=self.ir_version,
+            )
+        except INVALID as error:
+            logger.debug("%s: no shape: %s", node, error)
+            return {}
+
+    @cached_property
+    def _opset_imports(self) -> list[onnx.OperatorSetIdProto]:
+        return [helper.make_opsetid(domain, v) for domain, v in self.opsets.items()]
+
+    def _resolve(self, declared: TypeProto) -> TypeProto:
+        """A declared type with the sizes taken for its open axes, where all of them are named."""
+        kind = TypeProto()
+        kind.CopyFrom(declared)
+        for dim in kind.tensor_type.shape.dim:
+            if dim.dim_param in self.symbols:
+                dim.dim_value = self.symbols[dim.dim_param]
+        return kind
+
+    def _evaluate(self, node: Node, op: Op) -> None:
+        sizes = [self.shape(name) for name in node.outputs if name]
+        if any(size is None or math.prod(size) > SMALL for size in sizes):
+            return
+        present = [name for name in node.inputs if name]
+        if isinstance(op.how, Shapes):
+            shapes = [self.shape(name) for name in present]
+            if None in shapes:
+                return
+            feeds = {
+                n: np.broadcast_to(np.uint8(0), s or ())
+                for n, s in zip(present, shapes, strict=True)
+            }
+            sources = frozenset(present)
+        elif all(name in self.values for name in present):
+            feeds = {name: self.values[name] for name in present}
+            sources = frozenset[str]().union(*(self.counts[name] for name in present))
+        else:
+            return
+        try:
+            results = self.run(node, feeds)
+        except (TypeError, ValueError, RuntimeError, LookupError) as error:
+            logger.debug("%s: no value: %s", node, error)
+            return
+        for name, value in zip(filter(None, node.outputs), results, strict=True):
+            self.values[name], self.counts[name] = np.asarray(value), sources
+
+    def run(self, node: Node, feeds: Mapping[str, Array]) -> list[Array]:
+        """Evaluate one node by ONNX's reference, in the model's own opset.
+
+        In a graph: given a bare node, the evaluator takes the newest opset.
+        """
+        graph = onnx.GraphProto(node=[node.proto])
+        graph.input.extend(onnx.ValueInfoProto(name=name) for name in feeds)
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.outputs if name)
+        evaluator = ReferenceEvaluator(graph, opsets={"": 1, **self.opsets})
+        return list(evaluator.run(None, dict(feeds)))
+
+
+def _static_shape(kind: TypeProto) -> Shape | None:
+    if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+        return None
+    dims = kind.tensor_type.shape.dim
+    if not all(dim.HasField("dim_value") for dim in dims):
+        return None
+    return tuple(dim.dim_value for dim in dims)
+
+
+def _may_tell_shape(value: Array) -> bool:
+    return value.dtype.kind in "iub" or value.size <= FLOATS
+
+
+DYNAMIC_SIZE = 224
+"""Pixels; what the analysis takes for a dynamic height or width. The model keeps it dynamic."""
+
+
+def start_facts(
+    model: ModelProto,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    batch: int = 1,
+    size: int = DYNAMIC_SIZE,
+) -> Facts:
+    """Return what is known before the first node: inputs, initializers, declared types."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    facts = Facts(
+        opsets={entry.domain: entry.version for entry in model.opset_import},
+        ir_version=model.ir_version,
+        declared={v.name: v.type for v in (*model.graph.value_info, *model.graph.output)},
+    )
+    for tensor in model.graph.initializer:
+        facts.set_constant(tensor.name, tensor)
+    symbols: dict[str, int] = {}
+    for value in model.graph.input:
+        if value.name not in constants and value.type.HasField("tensor_type"):
+            given = (input_shapes or {}).get(value.name)
+            shape = given or _analysis_shape(value, batch=batch, size=size)
+            if shape is not None:
+                facts.set_input(value.name, value.type.tensor_type.elem_type, shape)
+                dims = value.type.tensor_type.shape.dim
+                for dim, length in zip(dims, shape, strict=True):
+                    symbols.setdefault(dim.dim_param, length)
+    symbols.pop("", None)
+    facts.symbols = symbols
+    return facts
+
+
+def _analysis_shape(value: onnx.ValueInfoProto, *, batch: int, size: int) -> Shape | None:
+    if not value.type.tensor_type.HasField("shape"):
+        return None
+    open_size = {0: batch}
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else open_size.get(k, size)
+        for k, dim in enumerate(value.type.tensor_type.shape.dim)
+    )
+
+
+def is_float(array: npt.NDArray[Any]) -> bool:
+    """Say whether an array holds floating-point numbers, bfloat16 and float16 included."""
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16" or array.dtype.kind == "V"
+
+
+def dims(shape: Sequence[int] | npt.NDArray[np.int64] | None) -> str:
+    """Format a shape for a message."""
+    return "unknown" if shape is None else str([int(d) for d in shape])
+
+
+def infer_holder(
+    node: Node,
+    types: Mapping[str, TypeProto],
+    values: Mapping[str, npt.NDArray[Any]],
+    opset_imports: Sequence[onnx.OperatorSetIdProto],
+) -> dict[str, TypeProto]:
+    """Return the types of a node's outputs; axes that ONNX leaves open are left out.
+
+    Raises: onnx.shape_inference.InferenceError where the node contradicts itself.
+    """
+    graph = GraphProto(name="one node", node=[node.proto])
+    for name in dict.fromkeys((*node.inputs, *node.captures)):
+        if name in values:
+            graph.initializer.append(numpy_helper.from_array(values[name], name))
+        elif name in types:
+            graph.input.append(ValueInfoProto(name=name, type=types[name]))
+    graph.output.extend(ValueInfoProto(name=name) for name in node.outputs if name)
+    model = helper.make_model(graph, opset_imports=opset_imports, ir_version=8)
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    return {v.name: v.type for v in inferred.graph.output if v.type.HasField("tensor_type")}

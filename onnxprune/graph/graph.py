@@ -1,0 +1,258 @@
+"""Graph: a read-only view of a ModelProto, with what is known of its tensors at batch 1.
+
+The model itself is never changed: surgery edits a copy of the protobuf, so that whatever the user
+did not ask to change (names, opset, IR version, metadata, functions, unknown domains) survives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
+
+from onnxprune.errors import InvalidModel
+from onnxprune.graph.constant_folding import Computed, find_computed
+from onnxprune.graph.dependence import Variation
+from onnxprune.graph.facts import DYNAMIC_SIZE, Facts, Shape, start_facts
+from onnxprune.graph.large_weights import NONE_APART, Weights
+from onnxprune.graph.nodes import _nodes, alias_vectors
+from onnxprune.graph.storage import (
+    ModelSource,
+    check_model,
+    fill,
+    is_large,
+    load_apart,
+    read_tensor,
+)
+from onnxprune.ops import Fills, Holds, Node, Site, find_op
+
+
+class Graph:
+    """A model's main graph: nodes in topological order, constants, shapes and known values.
+
+    Calls of model-local functions are replaced by the nodes of their bodies, which are `nested`:
+    shared by all calls, they cannot be changed. `aliases` are names under which nodes read vectors
+    that others read as well. Shapes are at batch 1, with dynamic heights and
+    widths taken as `DYNAMIC_SIZE` or as given; `facts.values[t]` are small tensors known without
+    running the model.
+    """
+
+    def __init__(
+        self,
+        model: ModelProto,
+        *,
+        input_shapes: Mapping[str, Sequence[int]] | None = None,
+        weights: Weights = NONE_APART,
+    ) -> None:
+        """View `model`, which is not changed and must not be changed while the view is used.
+
+        `weights` are the values of those initializers that `model` holds without.
+        Raises: InvalidModel when the model is not valid ONNX.
+        """
+        self.bare, self.weights = model, weights
+        self.proto: GraphProto = model.graph
+        check_model(model)
+        self.opsets = {entry.domain: entry.version for entry in model.opset_import}
+        self.initializers = {tensor.name: tensor for tensor in self.proto.initializer}
+        self.nodes, self.aliases = alias_vectors(_nodes(model, self.opsets), self.initializers)
+        self.initializers |= {a: self.initializers[name] for a, name in self.aliases.items()}
+        self.inputs = tuple(i.name for i in self.proto.input if i.name not in self.initializers)
+        self.outputs = tuple(o.name for o in self.proto.output)
+        self.input_shapes = dict(input_shapes or {})
+        self.facts = self._infer(batch=1, size=DYNAMIC_SIZE)
+
+    @classmethod
+    def load(
+        cls, source: ModelSource, *, input_shapes: Mapping[str, Sequence[int]] | None = None
+    ) -> Graph:
+        """Read a model from a file, or view one in memory.
+
+        Raises: InvalidModel when there is no such file or it is not a valid ONNX model.
+        """
+        model, weights = load_apart(source)
+        return cls(model, input_shapes=input_shapes, weights=weights)
+
+    @cached_property
+    def model(self) -> ModelProto:
+        """The model with all its weights."""
+        if not self.weights:
+            return self.bare
+        whole = ModelProto()
+        whole.CopyFrom(self.bare)
+        return fill(whole, self.weights)
+
+    @cached_property
+    def constant_tensors(self) -> dict[str, TensorProto]:
+        """Initializers and what nodes hold, fill or compute, by tensor name.
+
+        What is filled or computed has a shape and a type here, and its values in `constant`.
+        """
+        found = dict(self.initializers)
+        for node in self.nodes:
+            op = find_op(node)
+            value = node.attributes.get("value")
+            if op is None or node.nested:
+                continue
+            if isinstance(op.how, Holds) and isinstance(value, TensorProto):
+                found[node.outputs[0]] = value
+            elif isinstance(op.how, Fills) and self._is_static(node):
+                shape = self.shape(node.outputs[0]) or ()
+                element = TensorProto.FLOAT if value is None else value.data_type
+                found[node.outputs[0]] = TensorProto(dims=shape, data_type=element)
+                self._arrays[node.outputs[0]] = np.broadcast_to(_fill(value), shape)
+        for name in self.computed.makers:
+            element = self.facts.types[name].tensor_type.elem_type
+            found[name] = TensorProto(dims=self.shape(name), data_type=element)
+        return found
+
+    @cached_property
+    def constant_names(self) -> frozenset[str]:
+        """The constants, and all that nodes work out from constants alone."""
+        found = set(self.constant_tensors)
+        for node in self.nodes:
+            read = [name for name in (*node.inputs, *node.captures) if name]
+            if read and found.issuperset(read):
+                found.update(node.outputs)
+        return frozenset(found)
+
+    @cached_property
+    def computed(self) -> Computed:
+        """Weights that the model works out from constants, in ways that labels cannot follow."""
+        return find_computed(self.nodes, self.facts, self.initializers, self.outputs)
+
+    def _is_static(self, node: Node) -> bool:
+        """Say whether the shape that a node fills is written in the model."""
+        return self.facts.counts.get(node.inputs[0]) == frozenset()
+
+    def constant(self, name: str) -> npt.NDArray[Any]:
+        """Return a constant's array; a KeyError is a mistake of the caller."""
+        tensor = self.constant_tensors[name]
+        found = self._arrays.get(name)
+        if found is None and name in self.computed.makers:
+            found = self.computed.evaluate(name, self.opsets, self.constant)
+            self._arrays[name] = found
+        apart = self.weights.get(self.aliases.get(name, name))
+        if apart is not None:
+            return apart.array()
+        if found is None:
+            found = read_tensor(tensor)
+            if not is_large(tensor):  # weights once more in memory would be the model once more
+                self._arrays[name] = found
+        return found
+
+    @cached_property
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        return {}
+
+    def shape(self, name: str) -> Shape | None:
+        """Return a tensor's shape at batch 1, or None where it is not known."""
+        return self.facts.shape(name)
+
+    @cached_property
+    def consumers(self) -> dict[str, list[Node]]:
+        """The nodes that read each tensor, in order; a subgraph's reads count."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys((*node.inputs, *node.captures)):
+                found.setdefault(name, []).append(node)
+        return found
+
+    def read_outputs(self, node: Node) -> list[str]:
+        """Return the outputs of a node that another node reads or the graph returns."""
+        return [name for name in node.outputs if name in self._read]
+
+    @cached_property
+    def _read(self) -> set[str]:
+        return {*self.consumers, *self.outputs}
+
+    @cached_property
+    def producers(self) -> dict[str, Node]:
+        """The node that writes each tensor."""
+        return {name: node for node in self.nodes for name in node.outputs if name}
+
+    @cached_property
+    def image(self) -> str:
+        """The name of the one input that takes images.
+
+        Raises: InvalidModel when the model has none or several inputs.
+        """
+        if len(self.inputs) != 1:
+            raise InvalidModel(
+                f"graph '{self.proto.name}': has {len(self.inputs)} inputs "
+                f"({', '.join(self.inputs)}); expected one image input; only inspect, apply and "
+                f"the data-free criteria work on this model"
+            )
+        return str(self.inputs[0])
+
+    @cached_property
+    def image_form(self) -> tuple[tuple[int | None, ...], np.dtype[Any]]:
+        """The shape of one image (None where the model leaves it open) and its element type."""
+        value = next(value for value in self.proto.input if value.name == self.image)
+        kind = value.type.tensor_type
+        sizes = tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim[1:])
+        return sizes, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+
+    def dynamic(self, name: str) -> tuple[bool, ...]:
+        """Say for each axis of a tensor whether the model leaves its size open."""
+        here, there = self.facts.shape(name), self.elsewhere.shape(name)
+        if here is None or there is None or len(here) != len(there):
+            return ()
+        return tuple(a != b for a, b in zip(here, there, strict=True))
+
+    def open_elements(self, name: str) -> npt.NDArray[np.bool_]:
+        """Say of each element of a known value whether it follows an axis that is left open."""
+        if not self.facts.counts.get(name):
+            return np.zeros(self.facts.values[name].shape, np.bool_)
+        return self._opened.differs(name)
+
+    @cached_property
+    def _opened(self) -> Variation:
+        """Known values with open axes of other lengths: odd ones, and for each tensor its own."""
+        numbers: dict[str, int] = {}
+
+        def lengths(name: str) -> dict[int, int]:
+            more = numbers.setdefault(name, 1 + 2 * len(numbers))
+            shape = self.facts.shape(name) or ()
+            is_open = zip(shape, self.dynamic(name), strict=False)
+            return {k: 3 * n + more for k, (n, moves) in enumerate(is_open) if moves}
+
+        variation = Variation(self.facts, lengths)
+        for node in self.nodes:
+            variation.follow(node)
+        return variation
+
+    @cached_property
+    def elsewhere(self) -> Facts:
+        """What is known of the tensors at batch 2 and with other open heights and widths."""
+        return self._infer(batch=2, size=DYNAMIC_SIZE + 32)
+
+    def _infer(self, *, batch: int, size: int) -> Facts:
+        facts = start_facts(self.bare, self.input_shapes, batch=batch, size=size)
+        for alias in self.aliases:
+            facts.set_constant(alias, self.initializers[alias])
+        for node in self.nodes:
+            facts.follow(node)
+        return facts
+
+
+def _fill(value: TensorProto | None) -> npt.NDArray[Any]:
+    return np.zeros((), np.float32) if value is None else numpy_helper.to_array(value).reshape(())
+
+
+def site_of(graph: Graph, node: Node, constant: Collection[str] | None = None) -> Site:
+    """Return what the analysis knows at a node; `constant` in place of all constant tensors."""
+    constant = graph.constant_names if constant is None else constant
+    return Site(
+        node,
+        [graph.shape(name) if name else None for name in node.inputs],
+        [graph.facts.values.get(name) for name in node.inputs],
+        [graph.shape(name) if name else None for name in node.outputs],
+        [name in constant for name in node.inputs],
+        dynamic=graph.dynamic,
+        open=graph.open_elements,
+    )

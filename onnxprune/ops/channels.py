@@ -1,0 +1,72 @@
+"""How channels cross an operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from onnxprune.ops.pattern import letters
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Copies elements; outputs may lose positions `along` these axes only (None: along any)."""
+
+    along: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Aligns:
+    """Broadcasts its inputs against each other."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Reads shapes, not elements."""
+
+
+@dataclass(frozen=True)
+class Holds:
+    """Holds a constant in its attribute `value`."""
+
+
+@dataclass(frozen=True)
+class Fills:
+    """Writes one value everywhere; without an attribute `value`, 0.0."""
+
+
+@dataclass(frozen=True)
+class Pins:
+    """Keeps every channel that arrives; `why` completes "feeds Softmax 'prob', "."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Relates named axes: `"N i *, o i *, o -> N o *"`; `why` says what a capital letter means.
+
+    `loose` is the pattern for users who allow this operator to be pruned inexactly; `sizes` gives
+    sizes of letters that shapes do not tell.
+    """
+
+    pattern: str
+    why: str = "which needs all of that axis"
+    loose: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+
+MOVES, ALIGNS, SHAPES, HOLDS, FILLS = Moves(), Aligns(), Shapes(), Holds(), Fills()
+
+
+How = Moves | Aligns | Axes | Shapes | Holds | Fills | Pins
+
+
+def mixed(rank: int, axes: Iterable[int], why: str) -> Axes:
+    """Return how channels cross an operator that mixes the positions of `axes` of its input.
+
+    >>> mixed(3, [1], "").pattern, mixed(3, [1], "").loose
+    ('a B c -> a B c', 'a b c -> a b c')
+    """
+    exact, loose = letters(rank, axes), letters(rank, ())
+    return Axes(f"{exact} -> {exact}", why, f"{loose} -> {loose}")

@@ -1,0 +1,256 @@
+"""Relevance of every tensor: one walk forward over the mirror's steps, one walk back.
+
+Where relevance goes is known before anything runs (`onnxprune.relevance.routes`). The forward walk
+records a small local graph at each node on the way; the backward walk asks it for relevance and
+frees it. There are no hooks and no modules: a residual sum is a node like any other.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.data import IGNORED, class_axis, fit_labels
+from onnxprune.errors import DataError
+from onnxprune.ops._torch import torch
+from onnxprune.relevance.mirror import Mirror, Step, Trace
+from onnxprune.relevance.routes import Route, Way, find_logits, find_routes
+from onnxprune.relevance.rules import Composite, Layer, distribute, pull, share
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LEAST = 1e-30
+"""Least total relevance that is scaled to 1; below it the logits are all zero."""
+
+
+@dataclass
+class Record:
+    """What the forward walk leaves at a node for the walk back."""
+
+    step: Step
+    route: Route | None
+    leaves: Trace
+    outputs: Trace
+    layer: Layer | None = None
+
+
+def relevance(
+    mirror: Mirror,
+    x: npt.NDArray[Any] | Tensor,
+    y: npt.NDArray[np.int64] | Tensor,
+    composite: Composite,
+    tensors: Collection[str],
+    *,
+    reduce: Callable[[str, Tensor], Tensor] = lambda _, relevance: relevance,
+) -> Trace:
+    """Return the relevance of the named tensors for the true classes, each through `reduce`.
+
+    A tensor that no relevance reaches is left out.
+    Shapes: x `[N, ...]`, y `[N]` or maps `[N, H, W]` -> relevance as the tensor.
+    Units: shares of the explained output; their absolute values sum to 1 at the logits (`start`).
+    Raises: UnsupportedOp naming the first node that relevance cannot cross; DataError for a label
+    that is not one of the model's classes.
+    """
+    labels = torch.as_tensor(y, device=mirror.device)
+    (found,) = explain(
+        mirror, x, lambda output: [start(output, labels)], composite, tensors, reduce=reduce
+    )
+    return found
+
+
+def explain(
+    mirror: Mirror,
+    x: npt.NDArray[Any] | Tensor,
+    starts: Callable[[Tensor], Sequence[Tensor]],
+    composite: Composite,
+    tensors: Collection[str],
+    *,
+    reduce: Callable[[str, Tensor], Tensor] = lambda _, relevance: relevance,
+) -> list[Trace]:
+    """Return what `relevance` does for each relevance of the logits that `starts(logits)` makes.
+
+    One walk forward, and one back for each start.
+    Shapes: x `[N, ...]`; each start as the logits.
+    Raises: UnsupportedOp naming the first node that relevance cannot cross.
+    """
+    logits = find_logits(mirror)
+    routes = find_routes(mirror, composite, tensors, logits)
+    with torch.no_grad():
+        records, output = _forward(mirror, x, routes, logits)
+        begun = list(starts(output))
+        walks = [records.copy() for _ in begun[1:]]
+        walks.append(records)
+        return [
+            _walk_back(walk, {logits: flow}, tensors, reduce, again=walk is not records)
+            for walk, flow in zip(walks, begun, strict=True)
+        ]
+
+
+def _walk_back(
+    records: list[Record],
+    flow: Trace,
+    tensors: Collection[str],
+    reduce: Callable[[str, Tensor], Tensor],
+    *,
+    again: bool,
+) -> Trace:
+    """Carry relevance back, taking the records from the end; `again` keeps their graphs."""
+    found: Trace = {}
+    while records:
+        record = records.pop()
+        flowing = {n: flow.pop(n) for n in record.step[0].outputs if n in flow}
+        found |= {name: reduce(name, flowing[name]) for name in flowing if name in tensors}
+        if flowing and record.route is not None:
+            for name, received in _back(record, record.route, flowing, again).items():
+                flow[name] = flow[name] + received if name in flow else received
+    return found | {name: reduce(name, flow[name]) for name in flow if name in tensors}
+
+
+def start(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the relevance of the logits: what each adds to `z_y - mean(z)`, scaled.
+
+    `R_k = (1[k = y] - 1/K) z_k`, divided by the sample's `sum |R_k|`. A single logit is explained
+    as it is. Where labels are maps, each pixel's is first weighed by `pixel_weights`.
+    Shapes: as `by_class` takes them -> as logits.
+    Raises: DataError for a label that is not below K.
+    """
+    z, labels = by_class(logits, y)
+    classes = z.shape[1]
+    check_labels(labels, classes)
+    relevance = z / classes if classes == 1 else -z / classes
+    if classes > 1:
+        true = labels[:, None].clamp(max=classes - 1)
+        relevance = relevance.scatter_add(1, true, z.gather(1, true))
+    if labels.ndim == 3:
+        relevance = relevance * pixel_weights(labels)[:, None]
+    total = relevance.abs().flatten(1).sum(1).clamp(min=_LEAST)
+    return as_logits(relevance / total.reshape(-1, *[1] * (z.ndim - 1)), logits, y)
+
+
+def by_class(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return class scores along axis 1, and the labels of each score.
+
+    Shapes: logits `[N, K, 1..]`, y `[N]` -> `[N, K]`, `[N]`; logits `[N, K, H, W]` or
+    `[N, H, W, K]`, maps y `[N, H', W']` -> `[N, K, H, W]`, `[N, H, W]`.
+    """
+    if y.ndim == 1:
+        return logits.flatten(1), y
+    axis = class_axis(logits.shape, y.shape)
+    return logits.movedim(axis, 1), fit_labels(y, logits.shape)
+
+
+def pixel_weights(maps: Tensor) -> Tensor:
+    """Return the weight of every pixel: alike for all of a class, and for all classes in a map.
+
+    A map's weights sum to 1; pixels that do not count have none. Without them the largest class of
+    an image, mostly its background, would speak for all (docs/method.md).
+    Shapes: `[N, H, W]` -> `[N, H, W]`.
+    """
+    flat = maps.flatten(1)
+    valid = flat != IGNORED
+    count = torch.zeros(len(flat), int(flat.max()) + 1, device=maps.device)
+    count.scatter_add_(1, flat, valid.to(count.dtype))
+    present = (count > 0).sum(1, keepdim=True).clamp(min=1)
+    return (valid / (count.gather(1, flat).clamp(min=1) * present)).reshape(maps.shape)
+
+
+def as_logits(values: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+    """Return values of class scores in the shape of the logits: `by_class`, undone."""
+    if y.ndim == 1:
+        return values.reshape(logits.shape)
+    return values.movedim(1, class_axis(logits.shape, y.shape))
+
+
+def check_labels(y: Tensor, classes: int) -> None:
+    """Refuse labels that are not outputs of the model; a single output has no labels to check.
+
+    Shapes: y `[N]` or maps `[N, H, W]`.
+    Raises: DataError naming the largest label.
+    """
+    y = y if y.ndim == 1 else y[y != IGNORED]
+    if classes > 1 and y.numel() and not 0 <= int(y.min()) <= int(y.max()) < classes:
+        raise DataError(
+            f"samples: label {int(y.max())}, expected 0 to {classes - 1}: the model has {classes} "
+            f"outputs; number the classes as the model does"
+        )
+
+
+def _forward(
+    mirror: Mirror, x: npt.NDArray[Any] | Tensor, routes: Mapping[str, Route], logits: str
+) -> tuple[list[Record], Tensor]:
+    """Run the mirror up to the logits; return a record of each node, and the logits."""
+    env = mirror.start({mirror.graph.image: x})
+    records: list[Record] = []
+    for step, spent in mirror.schedule():
+        if logits in env:
+            break
+        records.append(_record(mirror, step, env, routes.get(step[0].name)))
+        env.update({name: value.detach() for name, value in records[-1].outputs.items()})
+        if records[-1].route is None or records[-1].route.way is Way.PASS:
+            records[-1].outputs = {}
+        for name in spent:
+            env.pop(name, None)
+    return records, env[logits]
+
+
+def _record(mirror: Mirror, step: Step, env: Trace, route: Route | None) -> Record:
+    """Run one node; keep what its route needs: a local graph, a layer, or shapes alone."""
+    outputs: Trace = {}
+    if route is None or route.way is Way.PASS:
+        mirror.execute(step, env, outputs)
+        names = route.inputs if route else ()
+        # An expanded scalar has the shape and no memory.
+        leaves = {n: env[n].new_empty(()).expand(env[n].shape) for n in names}
+        return Record(step, route, leaves, outputs)
+    if route.way is Way.RULE:
+        mirror.execute(step, env, outputs)
+        return Record(step, route, {}, outputs, _layer(mirror, step, env, route.inputs[0]))
+    leaves = {n: env[n].detach() for n in route.inputs if env[n].is_floating_point()}
+    with torch.enable_grad():
+        for leaf in leaves.values():
+            leaf.requires_grad_()
+        mirror.execute(step, ChainMap(leaves, env), outputs)
+    return Record(step, route, leaves, outputs)
+
+
+def _layer(mirror: Mirror, step: Step, env: Trace, name: str) -> Layer:
+    node, op = step
+    signal = node.inputs.index(name)
+    given = [k for k, n in enumerate(node.inputs) if n]
+    weights = op.weights if signal not in op.weights else [k for k in given if k != signal]
+    return Layer(
+        lambda arguments: op(node, arguments)[0],
+        mirror.arguments(step, env),
+        signal,
+        tuple(k for k in weights if k not in op.biases),
+        tuple(k for k in op.biases if k in given),
+    )
+
+
+def _back(record: Record, route: Route, flowing: Trace, again: bool) -> Trace:
+    """Carry relevance from the outputs of one node to its inputs."""
+    leaves = record.leaves
+    if record.layer is not None:
+        name, arriving = next(iter(flowing.items()))
+        received = distribute(route.rule, record.layer, record.outputs[name], arriving)
+        return {route.inputs[0]: received}
+    if route.way is Way.PASS:
+        arriving = next(iter(flowing.values()))
+        return {name: arriving.sum_to_size(leaf.shape) for name, leaf in leaves.items()}
+    smooth = [name for name in flowing if record.outputs[name].requires_grad]
+    if not smooth:
+        return {}
+    ends = [record.outputs[name] for name in smooth]
+    arriving_all = [flowing[name].to(record.outputs[name].dtype) for name in smooth]
+    inputs = list(leaves.values())
+    if route.way is Way.PULL:
+        received_all = pull(inputs, ends, arriving_all, again=again)
+    else:
+        received_all = share(inputs, ends, arriving_all, route.rule.epsilon, again=again)
+    return dict(zip(leaves, received_all, strict=True))

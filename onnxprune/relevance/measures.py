@@ -1,0 +1,228 @@
+"""What a filter is measured by: one function each.
+
+From samples: `(mirror, x, y, tensors) -> values` of each sample and filter, signed; `tensors` are
+those that convolutions write, each with the axis of its filters. From weights, of any type:
+`(weight, rng) -> values` of each filter. From the graph: `(graph, filters) -> values` of each
+filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.arrays import FloatArray
+from onnxprune.channels import ChannelGroups, Filters
+from onnxprune.data import IGNORED
+from onnxprune.errors import InvalidModel, UnsupportedOp
+from onnxprune.graph import Graph
+from onnxprune.ops import Relevance, find_op
+from onnxprune.ops._torch import functional, torch
+from onnxprune.relevance.fuse import is_diagonal
+from onnxprune.relevance.lrp import by_class, check_labels, pixel_weights, relevance
+from onnxprune.relevance.mirror import Mirror, Trace
+from onnxprune.relevance.routes import find_logits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from onnxprune.relevance.rules import Composite
+
+
+BLOCK = 2**16
+"""Elements of a weight that are looked at in one piece: 512 KiB in float64, which a cache holds."""
+
+
+def _space(x: Tensor, axis: int) -> Tensor:
+    """Sum over all but the samples and `axis`, in float64. Shapes: `[N, *]` -> `[N, C]`."""
+    return _rows(x, axis).sum(2, dtype=torch.float64)
+
+
+def _rows(x: Tensor, axis: int) -> Tensor:
+    return x.movedim(axis, 1).flatten(2)
+
+
+def lrp(
+    mirror: Mirror,
+    x: npt.NDArray[Any],
+    y: Tensor,
+    tensors: Mapping[str, int],
+    *,
+    composite: Composite,
+) -> Trace:
+    """The sum over space of R at the output of the convolution, normalisation folded in.
+
+    Source: Yeom et al. 2021, section 3.
+    """
+    return relevance(
+        mirror, x, y, composite, tensors, reduce=lambda name, r: _space(r, tensors[name])
+    )
+
+
+def taylor(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]) -> Trace:
+    """The sum over space of `a dL/da` at the output, L the cross-entropy of the true class.
+
+    Source: Molchanov et al. 2017, eq. 8.
+    """
+    kept, slopes = _slopes(mirror, x, y, tensors)
+    return {
+        name: _space(kept[name].detach() * slope, tensors[name]) for name, slope in slopes.items()
+    }
+
+
+def gradient(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]) -> Trace:
+    """The sum over space of `dL/da` at the output: the slope of the loss in the filter's bias.
+
+    Source: Sun et al. 2017, section 3 (meProp); as a criterion Yeom et al. 2021, section 4.
+    """
+    return {
+        name: _space(slope, tensors[name])
+        for name, slope in _slopes(mirror, x, y, tensors)[1].items()
+    }
+
+
+def _slopes(
+    mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]
+) -> tuple[Trace, Trace]:
+    """The named tensors, and of those that the loss depends on its gradient there."""
+    logits = find_logits(mirror)
+    env = mirror.start({mirror.graph.image: x})
+    kept: Trace = {}
+    with torch.enable_grad():
+        for step, spent in mirror.schedule():
+            mirror.execute(step, env)
+            for name in step[0].outputs:
+                if name in tensors and env[name].is_floating_point():
+                    kept[name] = env[name].requires_grad_()
+            if logits in env:
+                break
+            for name in spent:
+                env.pop(name, None)
+        loss = _loss(*by_class(env[logits], y))
+        if not loss.requires_grad:
+            raise UnsupportedOp(
+                f"graph '{mirror.graph.proto.name}': no gradient comes from '{logits}' to a "
+                f"convolution, as values are rounded to integers in between; use the criterion "
+                f"activation or magnitude, or score the model before it was quantised"
+            )
+        grads = torch.autograd.grad(loss, list(kept.values()), allow_unused=True)
+    found = zip(kept, grads, strict=True)
+    return kept, {name: grad for name, grad in found if grad is not None}
+
+
+def _loss(logits: Tensor, y: Tensor) -> Tensor:
+    """The summed cross-entropy of the true classes; a single logit is that of class 1.
+
+    That of pixels is weighed by `pixel_weights`.
+    Shapes: logits `[N, K]`, y `[N]`; logits `[N, K, H, W]`, maps y `[N, H, W]`.
+    """
+    check_labels(y, logits.shape[1])
+    weights = None if y.ndim == 1 else pixel_weights(y)
+    if logits.shape[1] == 1:
+        truth = y.clamp(0, 1)[:, None].to(logits.dtype)
+        return functional.binary_cross_entropy_with_logits(
+            logits, truth, None if weights is None else weights[:, None], reduction="sum"
+        )
+    if weights is None:
+        return functional.cross_entropy(logits, y, reduction="sum")
+    losses = functional.cross_entropy(logits, y, ignore_index=IGNORED, reduction="none")
+    return (losses * weights).sum()
+
+
+def activation(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]) -> Trace:
+    """Mean over space of `max(a, 0)` at the output of the convolution.
+
+    Source: Molchanov et al. 2017, section 2.2.
+    """
+    env = mirror.start({mirror.graph.image: x})
+    found: Trace = {}
+    with torch.no_grad():
+        for step, spent in mirror.schedule():
+            mirror.execute(step, env)
+            for name in step[0].outputs:
+                if name in tensors:
+                    found[name] = _rows(env[name].clamp(min=0), tensors[name]).mean(
+                        2, dtype=torch.float64
+                    )
+            for name in spent:
+                env.pop(name, None)
+    return found
+
+
+def magnitude(weight: npt.NDArray[Any], rng: np.random.Generator, *, order: int = 2) -> FloatArray:
+    """The norm of a filter's weights, of any type, in float64 a few filters at a time.
+
+    Source: Li et al. 2017, section 3.1 (l1).
+    """
+    step = max(1, BLOCK // max(weight.shape[1], 1))
+    blocks = (weight[k : k + step].astype(np.float64) for k in range(0, len(weight), step))
+    return np.concatenate([np.linalg.norm(block, order, axis=1) for block in blocks])
+
+
+def geometric_median(weight: npt.NDArray[Any], rng: np.random.Generator) -> FloatArray:
+    """The sum of a filter's distances to the layer's others: near the median is replaceable.
+
+    Source: He et al. 2019, eq. 4.
+    """
+    weight = weight.astype(np.float64, copy=False)
+    gram = weight @ weight.T
+    square = np.diag(gram)[:, None] + np.diag(gram) - 2 * gram
+    return np.asarray(np.sqrt(np.maximum(square, 0)).sum(1))
+
+
+def random(weight: npt.NDArray[Any], rng: np.random.Generator) -> FloatArray:
+    """A number that knows nothing: the floor that every criterion has to beat."""
+    return rng.random(len(weight))
+
+
+def batchnorm_scale(graph: Graph, filters: Filters) -> FloatArray | None:
+    """`|γ|` of the normalisation that alone reads the convolution's output, or None without one.
+
+    Source: Liu et al. 2017, section 3 (network slimming).
+    """
+    readers = graph.consumers.get(filters.output, [])
+    op = find_op(readers[0]) if len(readers) == 1 else None
+    if op is None or op.relevance is not Relevance.LINEAR or not op.weights:
+        return None
+    if not is_diagonal(graph, (readers[0], op)):
+        return None
+    scale = readers[0].inputs[op.weights[0]]
+    if scale not in graph.constant_tensors:
+        return None
+    return np.abs(np.asarray(graph.constant(scale), np.float64)).ravel()
+
+
+def weight_of(graph: Graph, groups: ChannelGroups, filters: Filters) -> npt.NDArray[Any]:
+    """Return a convolution's weight as a matrix, also one that the graph computes from constants.
+
+    Of the weight's own type, bfloat16 and integers included. Shapes: `[filters, inputs]`.
+    """
+    if filters.weight in graph.constant_tensors:
+        weight = graph.constant(filters.weight)
+    else:
+        weight = _computed(graph, filters)
+    axes = groups.cuts.get(filters.weight, {})
+    made = [a for a, owners in axes.items() if np.array_equal(owners, filters.channels)]
+    moved = np.moveaxis(weight, made[0] if made else 0, 0)
+    return moved.reshape(len(filters.channels), -1)
+
+
+def _computed(graph: Graph, filters: Filters) -> npt.NDArray[Any]:
+    mirror = Mirror(graph, device="cpu")
+    env = dict(mirror.constants)
+    needed = {filters.weight}
+    for node, _ in reversed(mirror.steps):
+        if needed.intersection(node.outputs):
+            needed.update(node.inputs)
+    if needed.intersection(graph.inputs):
+        raise InvalidModel(
+            f"Conv '{filters.node}': its weight '{filters.weight}' depends on the image; criteria "
+            f"on weights need a constant one; use lrp, taylor or activation"
+        )
+    for step in mirror.steps:
+        if needed.intersection(step[0].outputs):
+            mirror.execute(step, env)
+    return env[filters.weight].double().numpy()

@@ -1,0 +1,190 @@
+"""Mirror: a torch interpreter of a Graph, on CPU or CUDA.
+
+One loop: each node's forward is called with its inputs and attributes. There are no modules, no
+tracing and no canonizers: a residual sum is a node like any other. `trace` keeps every tensor for
+those who walk the nodes backwards.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.errors import InvalidModel
+from onnxprune.graph import Graph, dims, is_float
+from onnxprune.ops import Node, Op, require_op
+from onnxprune.ops._torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+Step = tuple[Node, Op]
+Trace = dict[str, "Tensor"]
+
+
+class Mirror:
+    """The torch twin of a graph.
+
+    `steps` are the nodes in order with their descriptions, `constants` the tensors that no input
+    changes. Floating-point constants take `dtype`; all tensors live on `device`.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        device: str = "auto",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Prepare the graph for torch.
+
+        Raises: UnsupportedOp naming the first node that torch cannot run.
+        """
+        self.graph = graph
+        self.device = torch.device(choose_device(device))
+        self.dtype = dtype or torch.float32
+        needed: list[Step] = [(node, require_op(node)) for node in _needed(graph)]
+        self.constants: Trace = {
+            name: self._tensor(graph.constant(name))
+            for name in (*(n for node, _ in needed for n in node.inputs), *graph.outputs)
+            if name in graph.initializers or name in graph.computed.makers
+        }
+        self.steps: list[Step] = []
+        for step in needed:
+            if step[0].inputs:
+                self.steps.append(step)
+            else:
+                self.execute(step, self.constants)
+        self._layout = choose_layout(self.constants.values(), self.device)
+        self.constants = {name: self._laid_out(value) for name, value in self.constants.items()}
+
+    def __call__(self, x: npt.NDArray[Any] | Tensor) -> Tensor:
+        """Return the first output for a batch of images. Shapes: x `[N, ...]` -> `[N, K]`."""
+        return self.run({self.graph.image: x})[self.graph.outputs[0]]
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any] | Tensor]) -> Trace:
+        """Return the graph outputs; intermediate tensors are freed after their last reader."""
+        env = self.start(feeds)
+        for step, spent in self.schedule():
+            self.execute(step, env)
+            for name in spent:
+                env.pop(name, None)
+        return {name: self._value(name, env) for name in self.graph.outputs}
+
+    def schedule(self) -> Iterator[tuple[Step, tuple[str, ...]]]:
+        """Yield the steps in order, each with the tensors that nobody reads after it."""
+        last = {name: k for k, (node, _) in enumerate(self.steps) for name in node.inputs}
+        kept = set(self.graph.outputs)
+        for k, step in enumerate(self.steps):
+            spent = {n for n in step[0].inputs if last[n] == k and n not in kept}
+            yield step, tuple(spent)
+
+    def trace(self, x: npt.NDArray[Any] | Tensor) -> Trace:
+        """Return every tensor of the graph for a batch of images, by name."""
+        env = self.start({self.graph.image: x})
+        for step in self.steps:
+            self.execute(step, env)
+        return env
+
+    def arguments(self, step: Step, env: Mapping[str, Any]) -> list[Any]:
+        """Return the inputs of a node as its forward takes them."""
+        node, op = step
+        return [
+            self._ints(name, env) if op.takes_ints(k) else self._value(name, env)
+            for k, name in enumerate(node.inputs)
+        ]
+
+    def execute(
+        self, step: Step, env: Mapping[str, Any], into: dict[str, Any] | None = None
+    ) -> None:
+        """Run one node on tensors of `env` and put its outputs there, or in `into`."""
+        node, op = step
+        target = env if into is None else into
+        try:
+            results = op(node, self.arguments(step, env))
+        except (RuntimeError, IndexError, TypeError) as error:
+            shapes = [dims(getattr(env.get(n), "shape", None)) for n in node.inputs if n in env]
+            raise InvalidModel(
+                f"{node}: torch cannot run it on inputs of shape {', '.join(shapes)}: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+        for name, value in zip(node.outputs, results, strict=False):
+            if name:
+                target[name] = self._tensor(value)  # type: ignore[index]
+
+    def _value(self, name: str, env: Mapping[str, Any]) -> Any:
+        if not name:
+            return None
+        return self.constants.get(name) if env.get(name) is None else env[name]
+
+    def _ints(self, name: str, env: Mapping[str, Any]) -> tuple[int, ...] | None:
+        if not name:
+            return None
+        if name in self.graph.constant_tensors:
+            return tuple(int(v) for v in np.ravel(self.graph.constant(name)))
+        return tuple(int(v) for v in torch.ravel(self._value(name, env)).tolist())
+
+    def start(self, feeds: Mapping[str, npt.NDArray[Any] | Tensor]) -> Trace:
+        """Return the inputs as tensors of the mirror's device and type, by name."""
+        env = {name: self._laid_out(value) for name, value in feeds.items()}
+        missing = [name for name in self.graph.inputs if name not in env]
+        if missing:
+            raise InvalidModel(f"input '{missing[0]}': no value given; expected all inputs")
+        return env
+
+    def _laid_out(self, value: npt.NDArray[Any] | Tensor) -> Tensor:
+        tensor = self._tensor(value)
+        return tensor.contiguous(memory_format=self._layout) if tensor.ndim == 4 else tensor
+
+    def _tensor(self, value: npt.NDArray[Any] | Tensor) -> Tensor:
+        if isinstance(value, np.ndarray) or np.isscalar(value):
+            array = np.asarray(value)
+            if is_float(array) and array.dtype not in (np.float32, np.float64, np.float16):
+                array = array.astype(np.float32)
+            value = torch.from_numpy(np.array(array))
+        dtype = self.dtype if value.is_floating_point() else value.dtype
+        return value.to(device=self.device, dtype=dtype)
+
+
+def choose_layout(constants: Iterable[Tensor], device: torch.device) -> torch.memory_format:
+    """Return how images lie in memory: on a CPU channels last, where most kernels are one pixel.
+
+    There a convolution is a product of matrices, and several times faster so; kernels of more
+    pixels are not, and have to be reordered.
+    """
+    kernels = [tuple(c.shape[2:]) for c in constants if c.ndim == 4 and c.shape[0] > 1]
+    pointwise = kernels.count((1, 1)) > len(kernels) / 2
+    last = device.type == "cpu" and pointwise
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def choose_device(device: str) -> str:
+    """Return `cuda` or `cpu` for `auto`, or what was asked for.
+
+    Raises: InvalidModel when CUDA is asked for and torch has none.
+    """
+    available = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if available else "cpu"
+    if device.startswith("cuda") and not available:
+        raise InvalidModel("device 'cuda': torch finds no CUDA device; use --device cpu")
+    return device
+
+
+def _needed(graph: Graph) -> Iterator[Node]:
+    """The nodes that the outputs depend on, in order."""
+    wanted = set(graph.outputs)
+    chosen = []
+    for node in reversed(graph.nodes):
+        if node.name in graph.computed.inside:
+            continue
+        if wanted.intersection(node.outputs):
+            chosen.append(node)
+            wanted.update((*node.inputs, *node.captures))
+    return reversed(chosen)

@@ -1,0 +1,22 @@
+"""What people look at: the page of a run, plots, and a drawing of the network.
+
+Imports channels, surgery's costs and evaluation's captions; reads a run's files, never its objects.
+
+* `page`: the page of a run; `figures`: its figures as text; `plots`: its curves
+* `inspection`: what can go, and why the rest stays
+* `drawing`, `skeleton`, `layout`: the network as a picture
+"""
+
+from onnxprune.report.figures import percent, rows, why_stopped
+from onnxprune.report.inspection import inspect
+from onnxprune.report.page import write_page
+from onnxprune.report.plots import write_curve_plot
+
+__all__ = [
+    "inspect",
+    "percent",
+    "rows",
+    "why_stopped",
+    "write_curve_plot",
+    "write_page",
+]

@@ -1,0 +1,168 @@
+"""What there is to see: what of a model could go and why the rest stays; how two models differ.
+
+Both are plain dictionaries, the content of `inspect --json` and `compare --json`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+
+from onnxprune.channels import ChannelGroups, find_groups
+from onnxprune.graph import Graph, ModelSource, site_of
+from onnxprune.ops import Pins, check_operators, find_op
+from onnxprune.report.drawing import write_drawing
+from onnxprune.surgery import Costs, find_costs
+
+MOST_REASONS = 3
+"""More different reasons for one group are counted in `reason`; `pinned` lists them all."""
+
+NAMED = re.compile(r"\w+ '[^']*'")
+"""How a reason names the node that it is about."""
+
+
+def inspect(
+    model: ModelSource,
+    *,
+    allow_inexact: Sequence[str] = (),
+    svg: str | Path | None = None,
+) -> dict[str, Any]:
+    """Return what can be removed from a model, what cannot and why, and what each group costs.
+
+    With `svg`, also draw the network into that file.
+    Units: `coverage`, removable filters over filters; `channels` and `removable` count the channels
+    of a group; `params_saved` and `macs_saved` are what the removal of one of them saves, on
+    average, `.._per_filter` the same for each of its filters.
+    Raises: InvalidModel when the model cannot be read or has no convolution; OutputError when the
+    drawing cannot be written; UnknownName for an operator to allow that there is none of.
+    """
+    check_operators(allow_inexact)
+    graph = Graph.load(model)
+    for tensor in graph.proto.initializer:
+        graph.constant(tensor.name)  # what is cut short is found here, not when it is pruned
+    groups = find_groups(graph, allow_inexact=allow_inexact)
+    if svg is not None:
+        write_drawing(graph, groups, svg, _title(model, graph))
+    costs = find_costs(graph, groups)
+    full = costs.of()
+    members = _members(groups)
+    named = {f"{node}": node.name for node in graph.nodes}
+    found = [_group(groups, costs, k, members[k], named) for k in range(len(groups.names))]
+    found += _ungrouped(graph, groups)
+    filters = sum(group["filters"] for group in found)
+    return {
+        "params": full.params,
+        "macs": full.macs,
+        "filters": filters,
+        "removable_filters": groups.removable_filters,
+        "coverage": groups.removable_filters / max(filters, 1),
+        "inexact": list(groups.inexact),
+        "groups": found,
+    }
+
+
+def _title(model: ModelSource, graph: Graph) -> str:
+    return graph.proto.name if isinstance(model, ModelProto) else Path(model).stem
+
+
+def _group(
+    groups: ChannelGroups,
+    costs: Costs,
+    number: int,
+    members: list[dict[str, Any]],
+    named: Mapping[str, str],
+) -> dict[str, Any]:
+    own = np.flatnonzero(groups.group == number)
+    convolutions = groups.filters_of(number)
+    filters = int(groups.filter_count[own].sum())
+    pinned = _pinned(groups, own.tolist(), named)
+    saved = {"params": costs.params_saved[own], "macs": costs.macs_saved[own]}
+    return {
+        "name": groups.names[number],
+        "channels": int(own.size),
+        "removable": int(groups.removable[own].sum()),
+        "reason": _reason(pinned),
+        "members": members,
+        "convolutions": [found.node for found in convolutions],
+        "widths": [int(found.channels.size) for found in convolutions],
+        "filters": filters,
+        "removable_filters": int(groups.filter_count[own[groups.removable[own]]].sum()),
+        **{f"{what}_saved": round(float(each.mean())) for what, each in saved.items()},
+        **{
+            f"{what}_saved_per_filter": round(float(each.sum()) / max(filters, 1))
+            for what, each in saved.items()
+        },
+        "pinned": pinned,
+    }
+
+
+def _ungrouped(graph: Graph, groups: ChannelGroups) -> Iterator[dict[str, Any]]:
+    """The convolutions whose filters the analysis does not follow: a group each, which stays."""
+    known = {found.node for found in groups.filters}
+    for node in graph.nodes:
+        op, site = find_op(node), site_of(graph, node)
+        axis = None if op is None else op.filter_axis(site)
+        if op is None or axis is None or node.name in known:
+            continue
+        how, shape = op.channels(site), graph.shape(node.outputs[0])
+        weight = graph.shape(node.inputs[op.weights[0]]) or (0, 0)
+        width = weight[1] * node.attributes.get("group", 1) if op.scatters else weight[0]
+        width = width if shape is None else shape[axis]
+        why = how.why if isinstance(how, Pins) else "whose output shape is not known"
+        reason = f"{node} has one filter" if width == 1 else f"belongs to {node}, {why}"
+        yield {
+            "name": node.name,
+            "channels": width,
+            "removable": 0,
+            "reason": reason,
+            "members": [],
+            "convolutions": [node.name],
+            "widths": [width],
+            "filters": width,
+            "removable_filters": 0,
+            "params_saved": 0,
+            "macs_saved": 0,
+            "params_saved_per_filter": 0,
+            "macs_saved_per_filter": 0,
+            "pinned": [{"reason": reason, "node": node.name, "channels": width}],
+        }
+
+
+def _pinned(
+    groups: ChannelGroups, channels: Sequence[int], named: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """The different reasons of the channels that stay, the node that each is about, how many."""
+    counts = Counter(groups.reasons[c] for c in channels if c in groups.reasons)
+    return [
+        {
+            "reason": reason,
+            "node": next((named[n] for n in NAMED.findall(reason) if n in named), None),
+            "channels": count,
+        }
+        for reason, count in counts.items()
+    ]
+
+
+def _reason(pinned: Sequence[Mapping[str, Any]]) -> str | None:
+    """Join the different reasons of the channels that stay."""
+    reasons = [entry["reason"] for entry in pinned]
+    if len(reasons) > MOST_REASONS:
+        more = f"{len(reasons) - MOST_REASONS + 1} other reasons"
+        reasons = [*reasons[: MOST_REASONS - 1], more]
+    return "; ".join(reasons) or None
+
+
+def _members(groups: ChannelGroups) -> list[list[dict[str, Any]]]:
+    """The tensor axes that each group is on."""
+    found: list[list[dict[str, Any]]] = [[] for _ in groups.names]
+    for tensor, axes in groups.cuts.items():
+        for axis, channels in axes.items():
+            for number in np.unique(groups.group[channels[channels >= 0]]).tolist():
+                found[number].append({"tensor": tensor, "axis": axis})
+    return found

@@ -1,0 +1,134 @@
+"""Accuracy over pruning rate as pictures, drawn by matplotlib without a display or global state."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxprune.evaluation import caption
+from onnxprune.files import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Distinct for colour-blind readers too. Source: Okabe and Ito 2008, Color universal design."""
+DASHES = ("-", "--", ":", "-.")
+
+INLINE = {"#010101": "var(--ink)", "#020202": "var(--accent)", "#030303": "var(--muted)"}
+"""Colours that stand for those of the page that a picture is part of."""
+INK, ACCENT, MUTED = INLINE
+
+SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "onnxprune", "font.size": 10.0}
+
+
+def run_plot(
+    points: Sequence[Mapping[str, float]], floor: float | None = None, metric: str = "top-1"
+) -> str:
+    """Return the inline SVG of a run, coloured by the page's `--ink`, `--accent` and `--muted`.
+
+    A point has `rate`, `mean` and `harmonic`; `floor` is the lowest harmonic mean allowed.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        rates = [p["rate"] for p in points]
+        style: dict[str, Any] = {"marker": "o", "markersize": 3.5}
+        means, harmonics = [p["mean"] for p in points], [p["harmonic"] for p in points]
+        axes.plot(rates, means, color=MUTED, linewidth=1.2, label="mean", **style)
+        axes.plot(rates, harmonics, color=ACCENT, linewidth=2, label="harmonic mean", **style)
+        if floor is not None:
+            axes.axhline(floor, color=INK, linewidth=1, linestyle=":", label="floor")
+        lowest = min([*means, *harmonics, *([] if floor is None else [floor])])
+        _frame(axes, INK, metric, lowest=lowest, last=max(rates))
+        axes.legend(
+            frameon=False,
+            labelcolor=INK,
+            fontsize=9,
+            ncols=3,
+            loc="lower right",
+            bbox_to_anchor=(1, 1),
+            borderaxespad=0,
+        )
+        svg = _svg(figure)
+    for colour, variable in INLINE.items():
+        svg = svg.replace(colour, variable)
+    return svg
+
+
+def write_curve_plot(
+    methods: Mapping[str, Mapping[str, Any]], path: str | Path, metric: str = "top-1"
+) -> Path:
+    """Write the curves of `curve.json` as a picture: `.svg`, `.png` or `.pdf`.
+
+    A curve with `mean_spread` and `harmonic_spread` gets a band of so much on both sides.
+    Raises: OutputError when the place is not writable.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(10, 4.2 + 0.22 * len(methods)), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        panels = ((left, "mean", "Mean of the classes"), (right, "harmonic", "Harmonic mean"))
+        for axes, kind, title in panels:
+            for number, (name, curve) in enumerate(methods.items()):
+                colour = COLOURS[number % len(COLOURS)]
+                if f"{kind}_spread" in curve:
+                    _band(axes, curve, kind, colour)
+                axes.plot(
+                    curve["rate"],
+                    curve[kind],
+                    color=colour,
+                    linestyle=DASHES[number // len(COLOURS) % len(DASHES)],
+                    marker="o",
+                    markersize=3,
+                    label=f"{name}  (AUC {curve[f'auc_{kind}']:.3f})",
+                )
+            axes.set_title(title)
+            _frame(axes, "#222222", metric, lowest=0.0, last=1.0)
+            axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.12))
+        right.set_ylabel("")
+        picture = io.BytesIO()
+        if Path(path).suffix == ".svg":
+            picture.write(_svg(figure, header=True).encode())
+        else:
+            figure.savefig(picture, format=Path(path).suffix[1:], dpi=150)
+    return write_whole(path, picture.getvalue())
+
+
+def _band(axes: Axes, curve: Mapping[str, Any], kind: str, colour: str) -> None:
+    pairs = list(zip(curve[kind], curve[f"{kind}_spread"], strict=True))
+    low, high = [mean - by for mean, by in pairs], [mean + by for mean, by in pairs]
+    axes.fill_between(curve["rate"], low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _frame(axes: Axes, ink: str, metric: str, *, lowest: float, last: float) -> None:
+    """Draw axes, their labels and a grid."""
+    axes.set_xlabel("Removed share of the removable filters", color=ink)
+    axes.set_ylabel(f"Class {caption(metric)}", color=ink)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
+    axes.tick_params(colors=ink)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(ink)
+    axes.set_xlim(0, max(last * 1.02, 0.05))
+    axes.set_ylim(max(0.0, lowest - 0.15 * (1 - lowest) - 0.01), 1.0)
+    axes.grid(color=ink, alpha=0.12, linewidth=0.8)
+
+
+def _svg(figure: Figure, *, header: bool = False) -> str:
+    """Return a figure as SVG whose letters are the reader's."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=not header, metadata={"Date": None})
+    svg = re.sub(r"<metadata>.*?</metadata>", "", text.getvalue(), flags=re.DOTALL)
+    svg = svg if header else svg[svg.index("<svg") :]
+    return re.sub(r"'?DejaVu Sans'?[^;\"]*", "system-ui, sans-serif", svg)

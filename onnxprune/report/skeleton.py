@@ -1,0 +1,153 @@
+"""A network reduced to what a drawing needs: weights, joins, pools, and whatever pins channels.
+
+Activations, normalisations, reshapes and shape arithmetic are passed over: what reads them reads
+what they read. A product with a gate made of the same tensor (swish) is an activation, too. No
+operator is named: what a node is follows from how channels cross it and from its shapes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from onnxprune.channels import ChannelGroups
+from onnxprune.graph import Graph, Shape, site_of
+from onnxprune.ops import Moves, Node, Op, Shapes, find_op
+
+Kind = Literal["input", "filters", "dense", "join", "other", "output"]
+
+SCALED = 1.5
+"""A change in the number of pixels by less is padding or cropping, and not drawn."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is drawn as one box; `sources` are the numbers of the parts it reads.
+
+    `tensor` is what it puts out; `node` is None for the inputs and outputs of the network.
+    """
+
+    kind: Kind
+    tensor: str
+    node: Node | None = None
+    sources: tuple[int, ...] = ()
+
+
+def find_parts(graph: Graph, groups: ChannelGroups) -> list[Part]:
+    """Return the parts of a network, each after those it reads."""
+    walk = _Walk(graph, pinning(groups))
+    for name in graph.inputs:
+        walk.add(Part("input", name), [name])
+    for node in graph.nodes:
+        walk.step(node)
+    for name in graph.outputs:
+        walk.add(Part("output", name, sources=walk.read([name])), [])
+    return _reaching_outputs(walk.parts)
+
+
+def pinning(groups: ChannelGroups) -> frozenset[str]:
+    """Return the nodes that reasons name, as they name them."""
+    reasons = "\n".join(dict.fromkeys(groups.reasons.values()))
+    return frozenset(re.findall(r"\w+ '[^'\n]*'", reasons))
+
+
+@dataclass
+class _Walk:
+    """`behind[tensor]` is the part whose output, but for what is passed over, the tensor is."""
+
+    graph: Graph
+    pinning: frozenset[str]
+    parts: list[Part] = field(default_factory=list)
+    behind: dict[str, int] = field(default_factory=dict)
+    joined: dict[tuple[int, ...], int] = field(default_factory=dict)
+
+    def add(self, part: Part, outputs: Sequence[str]) -> None:
+        self.behind.update(dict.fromkeys(outputs, len(self.parts)))
+        self.parts.append(part)
+
+    def read(self, names: Sequence[str]) -> tuple[int, ...]:
+        """The different parts behind tensors; constants have none."""
+        return tuple(dict.fromkeys(self.behind[name] for name in names if name in self.behind))
+
+    def step(self, node: Node) -> None:
+        op = find_op(node)
+        if op is not None and isinstance(op.how, Shapes):
+            return
+        data = [n for k, n in enumerate(node.inputs) if op is None or not op.is_parameter(k)]
+        sources = self.read([*data, *node.captures])
+        if not sources:
+            return
+        site = site_of(self.graph, node)
+        moves = op is not None and isinstance(op.channels(site), Moves)
+        if op is not None and op.filter_axis(site) is not None:
+            kind: Kind | None = "filters"
+        else:
+            kind = self._kind(node, op, sources, moves=moves)
+        if kind is None:
+            self.behind.update(dict.fromkeys(node.outputs, sources[0]))
+            return
+        if kind == "join" and moves:
+            sources = self._shorten(sources)
+        self.add(Part(kind, node.outputs[0], node, sources), node.outputs)
+
+    def _kind(
+        self, node: Node, op: Op | None, sources: Sequence[int], *, moves: bool
+    ) -> Kind | None:
+        """What a node is drawn as, or None for one that is passed over."""
+        if op is None:
+            return "other"
+        shapes = [self.graph.shape(name) for name in (node.inputs[0], node.outputs[0])]
+        if any(len(self.graph.shape(node.inputs[k]) or ()) > 1 for k in op.weights):
+            return "dense"
+        if len(sources) > 1:
+            return "join"
+        if f"{node}" in self.pinning or "kernel_shape" in op.attributes:
+            return "other"
+        if moves and any(op.is_parameter(k) for k in range(len(op.inputs))):
+            return None
+        return "other" if _rescales(*shapes) and not (moves and _permutes(*shapes)) else None
+
+    def _shorten(self, sources: tuple[int, ...]) -> tuple[int, ...]:
+        """Draw a join of all that an earlier one joined, and more, as a join of that one."""
+        number = len(self.parts)
+        for count in range(len(sources) - 1, 1, -1):
+            earlier = self.joined.get(sources[:count])
+            if earlier is not None:
+                self.joined.setdefault(sources, number)
+                return (earlier, *sources[count:])
+        self.joined.setdefault(sources, number)
+        return sources
+
+
+def _rescales(before: Shape | None, after: Shape | None) -> bool:
+    """Whether a node has another number of pixels, by more than padding."""
+    if before is None or after is None or len(before) < 3:
+        return False
+    if sum(n > 1 for n in after[1:]) <= 1 < sum(n > 1 for n in before[1:]):
+        return bool(np.prod(after) < np.prod(before))
+    pixels = [max(int(np.prod(shape[2:])), 1) for shape in (before, after)]
+    return len(after) > 2 and max(pixels) >= SCALED * min(pixels)
+
+
+def _permutes(before: Shape | None, after: Shape | None) -> bool:
+    return before is not None and after is not None and sorted(before) == sorted(after)
+
+
+def _reaching_outputs(parts: Sequence[Part]) -> list[Part]:
+    """Leave out the parts that no output depends on, and number the others anew."""
+    wanted = {k for k, part in enumerate(parts) if part.kind == "output"}
+    for number in reversed(range(len(parts))):
+        if number in wanted:
+            wanted.update(parts[number].sources)
+    place = {number: k for k, number in enumerate(sorted(wanted))}
+    return list(_renumbered(parts, place))
+
+
+def _renumbered(parts: Sequence[Part], place: Mapping[int, int]) -> Iterator[Part]:
+    for number in place:
+        part = parts[number]
+        yield replace(part, sources=tuple(place[source] for source in part.sources))

@@ -1,0 +1,46 @@
+"""How far, in which order, and the record of a run.
+
+Imports every room but report and cli. `make_task` puts a `Task` together, `search` walks down.
+
+* `controllers`: the order of steps; `task`: one search, what it measures and remembers
+* `picker`: which channels may go; `rounding`: at which widths
+* `target`: how far, and what must hold
+* `settings`: what a run is asked for; `assemble`: a search made of it; `plan`: which filters went
+* `journal`: the run directory; `outcome`: what a run came to
+"""
+
+from onnxprune.search.assemble import complete, make_task, open_model, open_unlabelled, walk_batch
+from onnxprune.search.controllers import CONTROLLERS, search
+from onnxprune.search.journal import RunDirectory
+from onnxprune.search.outcome import describe, make_report, summary, unreachable
+from onnxprune.search.picker import Limits, Picker
+from onnxprune.search.plan import Plan
+from onnxprune.search.settings import AUTO, Settings
+from onnxprune.search.target import Floor, Target, share_removed
+from onnxprune.search.task import STRIDE, State, Task
+
+__all__ = [
+    "AUTO",
+    "CONTROLLERS",
+    "STRIDE",
+    "Floor",
+    "Limits",
+    "Picker",
+    "Plan",
+    "RunDirectory",
+    "Settings",
+    "State",
+    "Target",
+    "Task",
+    "complete",
+    "describe",
+    "make_report",
+    "make_task",
+    "open_model",
+    "open_unlabelled",
+    "search",
+    "share_removed",
+    "summary",
+    "unreachable",
+    "walk_batch",
+]

@@ -1,0 +1,224 @@
+"""Put a search together from a model, samples and settings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+
+from onnxprune.channels import ChannelGroups, find_groups
+from onnxprune.data import Data, SampleSource, load_data
+from onnxprune.errors import DataError
+from onnxprune.evaluation import Evaluator
+from onnxprune.graph import Graph
+from onnxprune.relevance import allowed_bytes, batch_within, data_free, find_criterion, score
+from onnxprune.search.outcome import clock
+from onnxprune.search.settings import AUTO, Settings
+from onnxprune.search.target import Floor
+from onnxprune.search.task import STRIDE, Task
+
+DEFAULT_FLOOR = Floor(max_drop=0.01)
+"""What holds when nothing is asked for: prune as far as this drop of the harmonic mean allows."""
+
+
+def open_model(
+    model: ModelProto, data: SampleSource | None, settings: Settings
+) -> tuple[Graph, Data | None]:
+    """View the model and read the samples in the form it takes."""
+    graph = Graph(model)
+    if data is None:
+        return graph, None
+    shape, dtype = graph.image_form
+    samples = load_data(
+        data,
+        shape=shape,
+        dtype=dtype,
+        preprocess=settings.preprocess,
+        limit=settings.per_class,
+    )
+    if None in shape:
+        graph = Graph(model, input_shapes={graph.image: (1, *samples.x.shape[1:])})
+    output = graph.shape(graph.outputs[0]) or ()
+    if samples.y.ndim == 3 and output and len(output) != 4:
+        raise DataError(
+            f"samples: have label maps, but output '{graph.outputs[0]}' has {len(output)} axes, "
+            f"expected [N, classes, height, width]; give one label for each sample"
+        )
+    return graph, samples.fitted(output)
+
+
+def open_unlabelled(graph: Graph, data: Data | None, settings: Settings) -> Data | None:
+    """Read the images without labels, where a compensation is fitted on them."""
+    if data is None or settings.unlabelled is None or settings.compensate == "none":
+        return None
+    return load_data(
+        settings.unlabelled,
+        shape=data.x.shape[1:],
+        dtype=graph.image_form[1],
+        preprocess=settings.preprocess,
+        labelled=False,
+    )
+
+
+def make_task(
+    graph: Graph, data: Data | None, settings: Settings, more: Data | None = None
+) -> Task:
+    """Put together what a search needs: criterion, evaluation, damage, compensation.
+
+    `more` are the images without labels, which are read where they are not given.
+    """
+    groups = find_groups(graph, allow_inexact=settings.allow_inexact)
+    evaluator = None
+    fitted = _fitted(data, more or open_unlabelled(graph, data, settings))
+    if data is not None:
+        evaluator = Evaluator(
+            data,
+            metric=settings.metric,
+            device=settings.device,
+            threads=settings.threads,
+            batch_size=settings.batch_size,
+        )
+    direct = settings.control == "one-shot" and not settings.floor
+    compensate = _compensator(graph, groups, fitted, settings)
+    return Task(
+        graph,
+        groups,
+        clock=clock(data, settings),
+        rank=_ranker(graph, data, fitted, settings),
+        evaluate=evaluator if evaluator is not None and not direct else None,
+        damage=_meter(graph, data, settings),
+        compensate=compensate,
+        **_apart(evaluator, compensate),
+        target=settings.target,
+        floor=settings.floor,
+        limits=settings.limits,
+        stride=1.0 if direct else STRIDE,
+        ranks_once=_by_what_is_lost(settings) and not _measures_damage(settings),
+    )
+
+
+def _apart(evaluator: Evaluator | None, compensate: Any) -> dict[str, Any]:
+    """What a task needs to measure corrections on samples that they have not seen."""
+    if evaluator is None or compensate is None:
+        return {}
+    return {
+        "evaluate_apart": evaluator.apart,
+        "folds": compensate.folds[: len(evaluator.data)],
+    }
+
+
+def walk_batch(graph: Graph, data: Data | None, settings: Settings) -> int:
+    """Return how many samples relevance and least squares compute at once.
+
+    Raises: DataError where the memory asked for does not hold one.
+    """
+    if data is None:
+        return settings.batch_size
+    return batch_within(graph, settings.batch_size, settings.memory, device=settings.device)
+
+
+def complete(settings: Settings, data: Data | None) -> Settings:
+    if data is None and settings.control == "accuracy-aware":
+        raise DataError(
+            "control 'accuracy-aware': needs reference samples; give --data, or use "
+            "--control one-shot with a data-free criterion and a target"
+        )
+    if data is None and find_criterion(settings.criterion).needs_samples:
+        free = ", ".join(data_free())
+        raise DataError(
+            f"criterion '{settings.criterion}': needs reference samples; give --data, or use one "
+            f"of {free}"
+        )
+    if data is None and settings.floor:
+        raise DataError("floor: needs reference samples to measure accuracy on; give --data")
+    if settings.compensate == AUTO:
+        settings = replace(settings, compensate="none" if data is None else "least-squares")
+    if settings.target or settings.floor:
+        return settings
+    if data is None:
+        raise DataError(
+            "target: without samples there is no accuracy to stop at; give --rate, --params, "
+            "--macs, --size or --latency-ms, or --data"
+        )
+    return settings.with_floor(DEFAULT_FLOOR)
+
+
+def _fitted(data: Data | None, more: Data | None) -> Data | None:
+    """The samples that a compensation is fitted on: the labelled ones, and those without labels."""
+    if data is None or more is None:
+        return data
+    y = np.concatenate([data.y, np.zeros((len(more), *data.y.shape[1:]), np.int64)])
+    return Data(np.concatenate([data.x, more.x]), y, data.classes)
+
+
+def _ranker(graph: Graph, data: Data | None, fitted: Data | None, settings: Settings) -> Any:
+    batch_size = walk_batch(graph, data, settings)
+
+    def rank(graph: Graph, groups: ChannelGroups) -> Any:
+        rng = np.random.default_rng(settings.seed)
+        scores = score(
+            graph,
+            groups,
+            data,
+            settings.criterion,
+            device=settings.device,
+            batch_size=batch_size,
+            rng=rng,
+        )
+        total = scores.total()
+        if fitted is None or not _by_what_is_lost(settings):
+            return total
+        from onnxprune.compensate import irreplaceable
+
+        return irreplaceable(
+            graph, groups, fitted, total, device=settings.device, batch_size=batch_size
+        )
+
+    return rank
+
+
+def _by_what_is_lost(settings: Settings) -> bool:
+    """Whether channels are ranked by what a least-squares fit to the others cannot restore."""
+    refitted = settings.compensate == "least-squares"
+    return refitted and find_criterion(settings.criterion).needs_samples
+
+
+def _measures_damage(settings: Settings) -> bool:
+    """Whether the order is by damage: where relevance is asked for as it comes."""
+    composite = find_criterion(settings.criterion).composite
+    return settings.control == "accuracy-aware" and composite is not None
+
+
+def _meter(graph: Graph, data: Data | None, settings: Settings) -> Any:
+    """What measures damage."""
+    composite = find_criterion(settings.criterion).composite
+    if data is None or composite is None or not _measures_damage(settings):
+        return None
+    from onnxprune.relevance import Meter
+
+    return Meter(
+        graph,
+        data,
+        composite,
+        device=settings.device,
+        batch_size=walk_batch(graph, data, settings),
+        seed=settings.seed,
+    )
+
+
+def _compensator(graph: Graph, groups: ChannelGroups, data: Data | None, settings: Settings) -> Any:
+    if settings.compensate == "none":
+        return None
+    from onnxprune.compensate import compensator
+
+    return compensator(
+        graph,
+        groups,
+        data,
+        settings.compensate,
+        device=settings.device,
+        batch_size=walk_batch(graph, data, settings),
+        allowed=allowed_bytes(settings.memory, settings.device),
+    )

@@ -1,0 +1,225 @@
+"""The run directory: settings, a journal of accepted steps, and what the run ended in.
+
+    config.json     the settings, and digests of the model and the samples
+    journal.jsonl   one line for each accepted state, written before the next step begins
+    plan.json, pruned.onnx, report.json, report.html
+
+A line holds all that a controller remembers; floats are written so that they read back the same
+to the last bit, which is why a resumed run ends in the same plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+
+from onnxprune.data import Data
+from onnxprune.errors import OutputError, RunDirectoryError
+from onnxprune.evaluation import Accuracy
+from onnxprune.files import make_folder, write_whole
+from onnxprune.graph import digest, save_model
+from onnxprune.search.plan import Plan
+from onnxprune.search.settings import Settings
+from onnxprune.search.task import State
+
+CONFIG, JOURNAL, PLAN = "config.json", "journal.jsonl", "plan.json"
+MODEL, REPORT, PAGE = "pruned.onnx", "report.json", "report.html"
+
+COUNTS = ("correct", "total", "probability", "seen")
+"""What an accuracy is made of; the last only where it is not the second."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What earlier sittings of a run cost."""
+
+    evaluations: int = 0
+    seconds: float = 0.0
+
+
+class RunDirectory:
+    """Where a run is recorded; without a path nothing is."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path | None,
+        settings: Settings,
+        model: ModelProto,
+        data: Data | None,
+        unlabelled: Data | None = None,
+        *,
+        resume: bool,
+    ) -> RunDirectory:
+        """Create a run directory, or continue one that was made with the same settings.
+
+        Raises: RunDirectoryError when it holds another run, or nothing to resume.
+        """
+        if path is None:
+            if resume:
+                raise RunDirectoryError("resume: which run? give its --run-dir")
+            return cls(None)
+        path = Path(path)
+        config = _config(settings, model, data, unlabelled)
+        if (path / JOURNAL).exists() and not resume:
+            raise RunDirectoryError(
+                f"{path}: holds a run already; give --resume to continue it, or another --run-dir"
+            )
+        make_folder(path)
+        if (path / CONFIG).exists() and resume:
+            _compare(path, config)
+        write_whole(path / CONFIG, json.dumps(config, indent=2) + "\n")
+        return cls(path)
+
+    def last(self) -> tuple[State | None, Spent]:
+        """Return the last journalled state, if there is one, and what it took to get there.
+
+        Raises: RunDirectoryError when the journal cannot be read.
+        """
+        lines = self.lines()
+        if not lines:
+            return None, Spent()
+        line = lines[-1]
+        try:
+            return _state(line), Spent(line["evaluations"], line["seconds"])
+        except (KeyError, TypeError) as error:
+            raise RunDirectoryError(
+                f"{self.path}: its journal is of another version of onnxprune ({error}); start a "
+                f"new run, in another --run-dir"
+            ) from error
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return the journal; a last line cut short by a kill does not count."""
+        if self.path is None or not (self.path / JOURNAL).exists():
+            return []
+        found = []
+        raw = (self.path / JOURNAL).read_bytes()
+        for number, line in enumerate(raw.splitlines(keepends=True), 1):
+            if not line.endswith(b"\n"):
+                self._truncate(len(raw) - len(line))
+                break
+            try:
+                found.append(json.loads(line))
+            except ValueError as error:
+                raise RunDirectoryError(
+                    f"{self.path / JOURNAL}: line {number} cannot be read; start a new run"
+                ) from error
+        return found
+
+    def append(
+        self, state: State, figures: Mapping[str, Any], evaluations: int, seconds: float
+    ) -> None:
+        """Journal a state; it is on the disk when this returns."""
+        if self.path is None:
+            return
+        line = {**figures, "evaluations": evaluations, "seconds": seconds, **_line(state)}
+        try:
+            with (self.path / JOURNAL).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(
+                f"{self.path / JOURNAL}: cannot be written ({error.strerror}); free some space, "
+                f"then --resume"
+            ) from error
+
+    def abandon(self) -> None:
+        """Leave nothing behind of a run that ended before its first state."""
+        if self.path is None or (self.path / JOURNAL).exists():
+            return
+        (self.path / CONFIG).unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def finish(self, model: ModelProto, plan: Plan, report: Mapping[str, Any]) -> None:
+        """Write what the run ended in."""
+        if self.path is None:
+            return
+        save_model(model, self.path / MODEL)
+        plan.save(self.path / PLAN)
+        write_whole(self.path / REPORT, json.dumps(report, indent=2) + "\n")
+
+    def _truncate(self, size: int) -> None:
+        assert self.path is not None
+        os.truncate(self.path / JOURNAL, size)
+
+
+def _config(
+    settings: Settings, model: ModelProto, data: Data | None, unlabelled: Data | None
+) -> dict[str, Any]:
+    return {
+        "settings": settings.to_json(),
+        "model_sha256": digest(model),
+        "data_sha256": _digest(data),
+        "unlabelled_sha256": _digest(unlabelled),
+    }
+
+
+def _digest(data: Data | None) -> str | None:
+    if data is None:
+        return None
+    return hashlib.sha256(np.ascontiguousarray(data.x).tobytes() + data.y.tobytes()).hexdigest()
+
+
+def _compare(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse to continue a run with other settings, another model or other samples."""
+    try:
+        held = json.loads((path / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(
+            f"{path / CONFIG}: cannot be read ({error}); start a new run"
+        ) from error
+    now = json.loads(json.dumps(config))
+    if held == now:
+        return
+    old, new = held.get("settings", {}), now["settings"]
+    differ = [name for name in new if old.get(name) != new[name]]
+    digests = [key for key in now if key.endswith("_sha256")]
+    differ += [key for key in digests if held.get(key) != now[key]]
+    raise RunDirectoryError(
+        f"{path}: was made with other {', '.join(differ)}; resume with the same, or give another "
+        f"--run-dir"
+    )
+
+
+def _line(state: State) -> dict[str, Any]:
+    accuracy = state.accuracy
+    counts = None
+    if isinstance(accuracy, Accuracy):
+        held = {name: getattr(accuracy, name) for name in COUNTS}
+        counts = {name: count.tolist() for name, count in held.items() if count is not None}
+    return {
+        "channels": len(state.dead),
+        "dead": np.flatnonzero(state.dead).tolist(),
+        "size": state.size,
+        "accuracy": counts,
+        "stopped": state.stopped,
+        "corrected": state.corrected,
+        "limit": state.limit,
+    }
+
+
+def _state(line: Mapping[str, Any]) -> State:
+    dead = np.zeros(line["channels"], np.bool_)
+    dead[line["dead"]] = True
+    counts = line["accuracy"]
+    return State(
+        dead,
+        line["size"],
+        None if counts is None else Accuracy(**{k: np.array(v) for k, v in counts.items()}),
+        line["stopped"],
+        line["corrected"],
+        line["limit"],
+    )

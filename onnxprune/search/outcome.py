@@ -1,0 +1,160 @@
+"""What a run came to: the figures of every step, the report at its end, and what was in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from onnx import ModelProto
+
+from onnxprune.channels import ChannelGroups
+from onnxprune.data import Data
+from onnxprune.errors import UnreachableTarget
+from onnxprune.evaluation import Evaluator, latency
+from onnxprune.search.settings import Settings
+from onnxprune.search.target import share_removed
+from onnxprune.search.task import Measured, State, Task
+from onnxprune.surgery import Cost
+
+
+def clock(data: Data | None, settings: Settings) -> Any:
+    """Return what measures the latency of a model in ms, as the settings say."""
+    return partial(
+        latency,
+        batch_size=settings.latency_batch,
+        device=settings.device,
+        threads=settings.threads,
+        shape=None if data is None else data.x.shape[1:],
+    )
+
+
+def unreachable(task: Task, state: State) -> UnreachableTarget:
+    nearest, full = task.costs.of(state.dead), task.costs.of()
+    measured = ""
+    if task.target.size is not None:
+        measured += f", size {task.reach.size(state.dead)} bytes"
+    if task.target.latency_ms is not None:
+        measured += f", latency {task.reach.latency(state.dead):.3g} ms"
+    limits = ", ".join(name.replace("_", "-") for name in task.picker.stopped_by(state.dead))
+    return UnreachableTarget(
+        f"target: cannot be reached; the most that can go is rate "
+        f"{share_removed(task.groups, state.dead):.3f}, which leaves params "
+        f"{nearest.params} ({nearest.params / max(full.params, 1):.3f}), macs {nearest.macs} "
+        f"({nearest.macs / max(full.macs, 1):.3f}){measured}; "
+        f"{_most_pinned(task.groups)}ask for less{f', or loosen {limits}' if limits else ''}"
+    )
+
+
+def _most_pinned(groups: ChannelGroups) -> str:
+    """Say what keeps most of the filters that may not go at all."""
+    pinned: dict[str, int] = {}
+    for channel, reason in groups.reasons.items():
+        pinned[reason] = pinned.get(reason, 0) + int(groups.filter_count[channel])
+    if not pinned:
+        return ""
+    reason = max(pinned, key=lambda one: pinned[one])
+    of = int(groups.filter_count.sum())
+    return f"what pins most: {reason} ({pinned[reason]} of {of} filters); "
+
+
+def summary(task: Task, state: State) -> dict[str, Any]:
+    """Return the figures of a state that people follow: rate, cost, accuracy."""
+    cost = task.costs.of(state.dead)
+    figures: dict[str, Any] = {
+        "rate": share_removed(task.groups, state.dead),
+        "params": cost.params,
+        "macs": cost.macs,
+        "filters": cost.filters,
+    }
+    if state.accuracy is not None:
+        figures |= {"mean": state.accuracy.mean, "harmonic": state.accuracy.harmonic}
+        figures["soft_harmonic"] = state.accuracy.soft_harmonic
+    return figures
+
+
+def make_report(
+    task: Task,
+    state: State,
+    pruned: ModelProto,
+    data: Data | None,
+    settings: Settings,
+    seconds: float,
+) -> dict[str, Any]:
+    """Return the content of `report.json`: before, after, and how the run went."""
+    full, left = task.costs.of(), task.costs.of(state.dead)
+    confirmed = task.reach.last_latency(state.dead)
+    after = describe(pruned, left, data, settings, accuracy=state.accuracy, latency_ms=confirmed)
+    held_out = task.held_out(state.dead).to_json() if state.corrected and task.splits else None
+    return {
+        "before": describe(task.graph.model, full, data, settings),
+        "after": after,
+        "rate": share_removed(task.groups, state.dead),
+        "seconds": seconds,
+        "evaluations": task.evaluations,
+        "stopped": state.stopped,
+        "stopped_by": list(_stopped_by(task, state)),
+        "latency": {"batch": settings.latency_batch, "threads": settings.threads},
+        "metric": settings.metric,
+        "control": settings.control,
+        "criterion": settings.criterion,
+        "compensate": settings.compensate,
+        "corrected": state.corrected,
+        "held_out": held_out,
+        "seed": settings.seed,
+        "inexact": task.groups.crossed(state.dead),
+        "classes": list(data.classes) if data is not None else [],
+        "samples": len(data) if data is not None else 0,
+        "layers": [
+            {
+                "name": f.node,
+                "filters": int(f.channels.size),
+                "removed": int(state.dead[f.channels].sum()),
+            }
+            for f in task.groups.filters
+        ],
+    }
+
+
+def _stopped_by(task: Task, state: State) -> Sequence[str]:
+    """Name the options that ended a search."""
+    if state.stopped == "target":
+        return task.target.asked
+    if state.stopped == "floor" and task.unpruned is not None:
+        return task.floor.decisive(task.unpruned.harmonic)
+    return task.picker.stopped_by(state.dead)
+
+
+def describe(
+    model: ModelProto,
+    cost: Cost,
+    data: Data | None,
+    settings: Settings,
+    *,
+    accuracy: Measured | None = None,
+    latency_ms: float | None = None,
+) -> dict[str, Any]:
+    """Return size, cost, latency and accuracy of a model, as a report holds them.
+
+    Latency and accuracy are measured, unless they are known already; without samples there is no
+    accuracy, and a latency only where one is asked for.
+    """
+    figures: dict[str, Any] = {
+        "params": cost.params,
+        "macs": cost.macs,
+        "filters": cost.filters,
+        "size_bytes": model.ByteSize(),
+        "latency_ms": latency_ms,
+        "accuracy": None,
+    }
+    if latency_ms is None and (data is not None or settings.target.latency_ms is not None):
+        figures["latency_ms"] = clock(data, settings)(model)
+    if data is None:
+        return figures
+    if accuracy is None:
+        where: dict[str, Any] = {"device": settings.device, "threads": settings.threads}
+        accuracy = Evaluator(data, metric=settings.metric, batch_size=settings.batch_size, **where)(
+            model
+        )
+    figures["accuracy"] = accuracy.to_json()
+    return figures

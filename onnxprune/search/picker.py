@@ -1,0 +1,157 @@
+"""Which channels may go, and which are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from onnxprune.arrays import BoolArray, IntArray
+from onnxprune.channels import ChannelGroups
+from onnxprune.search.rounding import Rounding
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is spared.
+
+    At least `min_channels` on every axis stay, at most `max_layer_rate` of a group goes, and only
+    from groups with a convolution that matches `include` and none that matches `exclude`. Widths
+    end at multiples of `round_to`, as `onnxprune.search.rounding` says.
+    """
+
+    min_channels: int = 1
+    max_layer_rate: float = 1.0
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    round_to: int = 1
+
+    def allowed(self, groups: ChannelGroups) -> BoolArray:
+        """Return which channels may be chosen. Shapes: `[channels]`."""
+        flags = groups.removable.copy()
+        for group in range(len(groups.names)):
+            nodes = [f.node for f in groups.filters_of(group)]
+            chosen = not self.include or _matches(nodes, self.include)
+            if not chosen or _matches(nodes, self.exclude):
+                flags[groups.group == group] = False
+        return flags
+
+
+def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+@dataclass
+class Room:
+    """What may still go: `free` channels, so many of each group (`left`) and axis (`spare`)."""
+
+    free: BoolArray
+    left: list[float]
+    spare: list[int]
+    picker: Picker
+
+    def take(self, channel: int) -> None:
+        """Let a channel go, and all that may not follow it stay."""
+        groups = self.picker.groups
+        self.free[channel] = False
+        group = int(groups.group[channel])
+        self.left[group] -= 1
+        if self.left[group] < 1:
+            self.free[groups.group == group] = False
+        for axis in self.picker.axes_of(channel):
+            self.spare[axis] -= 1
+            if self.spare[axis] <= 0:
+                self.free[groups.axes[axis]] = False
+
+
+@dataclass
+class Picker:
+    """Chooses channels from a ranking, never against the limits.
+
+    An axis never falls under `min_channels`.
+    """
+
+    groups: ChannelGroups
+    limits: Limits
+    _members: list[int] = field(init=False)
+    _ends: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Index which axes each channel is on."""
+        axes = self.groups.axes
+        owners = np.concatenate(axes or [np.empty(0, np.int64)])
+        members = np.repeat(np.arange(len(axes)), [channels.size for channels in axes])
+        self._members = members[np.argsort(owners, kind="stable")].tolist()
+        counts = np.bincount(owners, minlength=len(self.groups))
+        self._ends = [0, *np.cumsum(counts).tolist()]
+        self.allowed = self.limits.allowed(self.groups)
+        self._rounding = Rounding(self.groups, self.limits.round_to)
+
+    def pick(
+        self, order: IntArray, dead: BoolArray, *, layer_share: float | None = None
+    ) -> IntArray:
+        """Return the channels of `order` that may go one after another, after the `dead` ones.
+
+        `layer_share` as in `room`. Shapes: order `[n]`, dead `[channels]` -> `[m]`, m <= n.
+        """
+        room = self.room(dead, layer_share)
+        chosen = []
+        for channel in order[room.free[order]].tolist():
+            if room.free[channel]:
+                room.take(channel)
+                chosen.append(channel)
+        return np.array(chosen, np.int64)
+
+    def room(self, dead: BoolArray, layer_share: float | None = None) -> Room:
+        """Return what may go after the `dead` channels.
+
+        `layer_share` caps what goes from each group, as a share of what it has left.
+        Shapes: dead `[channels]`.
+        """
+        group = self.groups.group
+        whole = np.bincount(group, minlength=len(self.groups.names))
+        gone = np.bincount(group[dead], minlength=len(self.groups.names))
+        cap = np.floor(self.limits.max_layer_rate * whole + 1e-9) - gone
+        if layer_share is not None:
+            least = self.limits.round_to
+            cap = np.minimum(cap, np.maximum(np.floor(layer_share * (whole - gone)), least))
+        axes = self.groups.axes
+        spare = [int(c.size - dead[c].sum()) - self.limits.min_channels for c in axes]
+        free = self.allowed & ~dead & (cap[group] >= 1)
+        for channels, count in zip(axes, spare, strict=True):
+            if count <= 0:
+                free[channels] = False
+        return Room(free, cap.tolist(), spare, self)
+
+    def axes_of(self, channel: int) -> list[int]:
+        """Return the axes that a channel is on."""
+        return self._members[self._ends[channel] : self._ends[channel + 1]]
+
+    def remove(self, chosen: IntArray, dead: BoolArray) -> BoolArray:
+        """Return what is gone after the `dead` channels when `chosen` go, too, rounded.
+
+        Shapes: chosen `[n]`, dead `[channels]` -> `[channels]`.
+        """
+        if self.limits.round_to > 1:
+            return self._rounding.remove(chosen, dead)
+        gone = dead.copy()
+        gone[chosen] = True
+        return gone
+
+    def stopped_by(self, dead: BoolArray) -> tuple[str, ...]:
+        """Name the limits without which more than the `dead` channels could go.
+
+        Shapes: dead `[channels]`.
+        """
+        usual, asked = asdict(Limits()), asdict(self.limits)
+        names = [name for name in asked if asked[name] != usual[name]]
+        alone = [name for name in names if self._goes_on(dead, **{name: usual[name]})]
+        return tuple(alone or (names if self._goes_on(dead, **usual) else ()))
+
+    def _goes_on(self, dead: BoolArray, **limits: Any) -> bool:
+        picker = Picker(self.groups, replace(self.limits, **limits))
+        chosen = picker.pick(np.flatnonzero(~dead), dead)
+        return bool((picker.remove(chosen, dead) != dead).any())

@@ -1,0 +1,94 @@
+"""Rounding: of the channels that are to go, those that leave widths at multiples of a number.
+
+Runtimes compute channels in blocks, so a width between two multiples costs what the next one does.
+
+>>> import numpy as np
+>>> axis = WidthAxis(channels=np.arange(10), positions=np.ones(10, np.int64), width=10)
+>>> [axis.surplus(gone, 4) for gone in (0, 1, 2, 3, 6, 7)]
+[0, 1, 0, 1, 0, 1]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from onnxprune.arrays import BoolArray, IntArray
+from onnxprune.channels import ChannelGroups
+
+
+@dataclass(frozen=True)
+class WidthAxis:
+    """An axis of a tensor: the channels on it and how many positions each has there.
+
+    Shapes: channels, positions `[n]`.
+    """
+
+    channels: IntArray
+    positions: IntArray
+    width: int
+
+    def surplus(self, gone: int, multiple: int) -> int:
+        """Return how many of the `gone` positions are too many: those since the last multiple."""
+        most = self.width % multiple
+        return gone if gone < most else (gone - most) % multiple
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Gives channels back until what is left of an axis is a multiple, or the axis untouched.
+
+    That holds for the filters of every convolution, and for every other axis whose width is a
+    multiple to begin with. Nothing ever grows.
+    """
+
+    groups: ChannelGroups
+    multiple: int
+
+    @cached_property
+    def axes(self) -> tuple[WidthAxis, ...]:
+        """The axes that are rounded, narrow ones first: wide ones may be made of these."""
+        found = {channels.tobytes(): channels for channels in self._bound()}
+        axes = []
+        for channels in found.values():
+            owners, positions = np.unique(channels[channels >= 0], return_counts=True)
+            axes.append(WidthAxis(owners, positions, int(channels.size)))
+        return tuple(sorted(axes, key=lambda axis: axis.width))
+
+    def _bound(self) -> Iterator[IntArray]:
+        for filters in self.groups.filters:
+            yield filters.channels
+        for axes in self.groups.cuts.values():
+            yield from (one for one in axes.values() if one.size % self.multiple == 0)
+
+    def remove(self, chosen: IntArray, dead: BoolArray) -> BoolArray:
+        """Return what is gone after the `dead` channels (rounded already) when `chosen` go, too.
+
+        Of the chosen, the last ones stay where too many would go.
+        Shapes: chosen `[n]`, dead `[channels]` -> `[channels]`.
+        """
+        gone = dead.copy()
+        gone[chosen] = True
+        turn = np.full(dead.size, -1)
+        turn[chosen] = np.arange(chosen.size)
+        while any([self._give_back(axis, gone, turn) for axis in self.axes]):
+            pass
+        return gone
+
+    def _give_back(self, axis: WidthAxis, gone: BoolArray, turn: IntArray) -> bool:
+        """Make one axis right; say whether anything was given back."""
+        away = gone[axis.channels]
+        removed = int(axis.positions[away].sum())
+        if not axis.surplus(removed, self.multiple):
+            return False
+        new = away & (turn[axis.channels] >= 0)
+        channels, positions = axis.channels[new], axis.positions[new]
+        latest = np.argsort(-turn[channels])
+        left = removed - np.cumsum(positions[latest])
+        right = [not axis.surplus(int(count), self.multiple) for count in left]
+        count = right.index(True) + 1 if True in right else len(right)
+        gone[channels[latest[:count]]] = False
+        return count > 0

@@ -1,0 +1,23 @@
+"""Remove channels from an ONNX graph, or mask them; what that saves.
+
+Imports channels and graph; names no operator.
+
+* `removal`: `prune`, and its postcondition; `masking`: `mask`, the oracle of `prune`
+* `editor`: the constants and nodes of a model that is cut; `cost`: parameters and multiply-adds
+"""
+
+from onnxprune.surgery.cost import Cost, Costs, find_costs
+from onnxprune.surgery.editor import Constants, copy_model
+from onnxprune.surgery.masking import mask
+from onnxprune.surgery.removal import prune, prune_apart
+
+__all__ = [
+    "Constants",
+    "Cost",
+    "Costs",
+    "copy_model",
+    "find_costs",
+    "mask",
+    "prune",
+    "prune_apart",
+]

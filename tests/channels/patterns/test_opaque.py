@@ -1,0 +1,190 @@
+"""What cannot be looked into holds what it reads, and is named; the rest is pruned as ever."""
+
+import onnx
+import pytest
+
+from onnxprune.channels.groups import find_groups
+from onnxprune.graph.graph import Graph
+from onnxprune.surgery.removal import prune
+from tests.support.assertions import check, check_channels, some
+from tests.support.models import model
+
+BESIDE = """
+g (float[N,3,8,8] x{inputs}) => ({outputs})
+<float[4,3,1,1] w, float[5,4,1,1] u, float[2,5,1,1] v{constants}> {{
+  a = Conv(x, w)
+  {body}
+  c = Conv({last}, u)
+  r = Relu(c)
+  y = Conv(r, v)
+}}
+"""
+
+
+def beside(body: str, *, last: str = "b", **parts: str) -> str:
+    """Some nodes between two convolutions, of which the second is free."""
+    filled = {"inputs": "", "outputs": "float[N,2,8,8] y", "constants": "", **parts}
+    return BESIDE.format(body=body, last=last, **filled)
+
+
+IF = """
+  b = If(t) <then_branch = one () => (float[N,4,8,8] o) { o = Relu(a) },
+             else_branch = two () => (float[N,4,8,8] p) { p = Identity(a) }>
+"""
+LOOP = """
+  n = Constant<value_int=3>() go = Constant<value=bool {1}>()
+  b = Loop(n, go, a) <body = again (int64 i, bool c0, float[N,4,8,8] s) =>
+      (bool c1, float[N,4,8,8] s1) { c1 = Identity(c0) s1 = Relu(s) }>
+"""
+SCAN = """
+  b = Scan<num_scan_inputs=1, scan_input_axes=[2], scan_output_axes=[2],
+           body = each (float[N,4,8] row) => (float[N,4,8] o) { o = Softmax<axis=2>(row) }>(a)
+"""
+SUBGRAPHS = {
+    "If": (IF, "is read inside the subgraph of If 'b'"),
+    "Loop": (LOOP, "feeds Loop 'b'"),
+    "Scan": (SCAN, "feeds Scan 'b'"),
+    "an unknown operator of a domain": ("b = com.microsoft.FastGelu(a)", "FastGelu 'b'"),
+}
+MICROSOFT = '<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]>'
+
+
+@pytest.mark.parametrize(("body", "why"), SUBGRAPHS.values(), ids=list(SUBGRAPHS))
+def test_what_a_subgraph_or_unknown_operator_reads_stays(body: str, why: str) -> None:
+    parts = {"inputs": ", bool t" if "If(" in body else ""}
+    if "Loop" in body or "Gelu" in body:
+        parts["constants"] = ", float[N,4,8,8] b"  # the shape is declared, or nobody knows it
+    text = beside(body, **parts)
+    check(text, header=MICROSOFT, why=why, a="ABCD", c="efghi")
+
+
+def test_a_weight_read_inside_a_subgraph_stays() -> None:
+    body = """
+      b = If(t) <then_branch = one () => (float[N,4,8,8] o) { o = Conv(a, k) },
+                 else_branch = two () => (float[N,4,8,8] p) { p = Identity(a) }>
+      h = Conv(x, k2) d = Mul(b, h)
+    """
+    check(
+        beside(
+            body,
+            last="d",
+            inputs=", bool t",
+            constants=", float[4,4,1,1] k, float[4,3,1,1] k2",
+        ),
+        why="is read inside the subgraph of If 'b'",
+        a="ABCD",
+        h="EFGH",
+        c="ijklm",
+    )
+
+
+def test_non_maximum_suppression_holds_boxes_and_scores() -> None:
+    """The trunk before the heads may go; the heads make numbers that are read one by one."""
+    check(
+        """
+        g (float[1,3,4,4] x) => (int64[M,3] y)
+        <float[5,3,1,1] w, float[4,5,1,1] h1, float[3,5,1,1] h2> {
+          a = Conv(x, w)
+          boxes0 = Conv(a, h1)
+          scores0 = Conv(a, h2)
+          sb = Constant<value_ints=[1,4,16]>()
+          b1 = Reshape(boxes0, sb)
+          boxes = Transpose<perm=[0,2,1]>(b1)
+          ss = Constant<value_ints=[1,3,16]>()
+          scores = Reshape(scores0, ss)
+          most = Constant<value_ints=[5]>()
+          y = NonMaxSuppression(boxes, scores, most)
+        }
+        """,
+        a="abcde",
+        boxes0="FGHI",
+        scores0="JKL",
+        why="feeds NonMaxSuppression 'y', an operator that onnxprune does not know",
+    )
+
+
+def test_top_k_of_what_is_pooled_holds_it() -> None:
+    check(
+        """
+        g (float[N,3,8,8] x) => (float[N,2] y)
+        <float[5,3,1,1] w, float[4,5,1,1] u> {
+          a = Conv(x, w)
+          b = Conv(a, u)
+          p = GlobalAveragePool(b)
+          f = Flatten(p)
+          k = Constant<value_ints=[2]>()
+          y, i = TopK(f, k)
+        }
+        """,
+        a="abcde",
+        b="FGHI",
+        why="feeds TopK 'y', which compares the positions of that axis",
+    )
+
+
+def test_a_custom_domain_is_pinned_by_name() -> None:
+    """No runtime has a kernel for it, so only the structure is checked."""
+    text = beside("b = my.Mystery<strength=3>(a)", constants=", float[N,4,8,8] b")
+    header = '<ir_version: 8, opset_import: ["": 17, "my": 1]>'
+    proto = model(text, header=header)
+    graph = Graph(proto)
+    groups = find_groups(graph)
+    why = "feeds Mystery 'b', an operator that onnxprune does not know"
+    check_channels(groups, {"a": "ABCD", "c": "efghi"}, why)
+    small = prune(graph, groups, some(groups, 0.5, 0))
+    onnx.checker.check_model(small, full_check=True)
+    assert small.graph.node[1] == proto.graph.node[1]
+    assert [list(t.dims) for t in small.graph.initializer] == [
+        [4, 3, 1, 1],
+        [3, 4, 1, 1],
+        [2, 3, 1, 1],
+    ]
+
+
+LOCAL = """
+<ir_version: 8, opset_import: ["": 17, "local": 1]>
+"""
+SWISH = """
+<domain: "local", opset_import: ["": 17]>
+swish (x) => (y) { s = Sigmoid(x)  y = Mul(x, s) }
+"""
+SCALE = """
+<domain: "local", opset_import: ["": 17]>
+scale (x, k, o) => (y) { m = Mul(x, k)  y = Add(m, o) }
+"""
+BLOCK = """
+<domain: "local", opset_import: ["": 17, "local": 1]>
+block (x, w) => (y) { c = Conv<pads=[1,1,1,1]>(x, w)  s = local.swish(c) y = Add(x, s) }
+"""
+RESHAPES = """
+<domain: "local", opset_import: ["": 17]>
+shuffle (x) => (y) {
+  s = Constant<value_ints=[-1,2,2,8,8]>() r = Reshape(x, s) t = Transpose<perm=[0,2,1,3,4]>(r)
+  q = Constant<value_ints=[-1,4,8,8]>() y = Reshape(t, q)
+}
+"""
+
+
+def test_the_body_of_a_local_function_is_walked() -> None:
+    check(beside("b = local.swish(a)") + SWISH, header=LOCAL, a="abcd", c="efghi")
+
+
+def test_a_local_function_with_constants_of_the_caller() -> None:
+    text = beside("b = local.scale(a, k, o)", constants=", float[4,1,1] k, float[4,1,1] o")
+    check(text + SCALE, header=LOCAL, a="abcd", c="efghi")
+
+
+def test_a_local_function_that_calls_another_and_convolves() -> None:
+    """A residual block as a function, called with two weights of the caller."""
+    body = "b1 = local.block(a, k1) b = local.block(b1, k2)"
+    text = beside(body, constants=", float[4,4,3,3] k1, float[4,4,3,3] k2") + SWISH + BLOCK
+    graph = Graph(model(text, header=LOCAL))
+    inner = [f.node for f in find_groups(graph).filters if f.node not in {"a", "c", "y"}]
+    assert len(inner) == 2
+    check(text, header=LOCAL, a="abcd", c="efghi", **dict.fromkeys(inner, "abcd"))
+
+
+def test_a_count_written_inside_a_local_function_holds_the_channels() -> None:
+    """Its body is shared by all calls and cannot be restated for one of them."""
+    text = beside("b = local.shuffle(a)") + RESHAPES
+    check(text, header=LOCAL, a="ABCD", c="efghi")

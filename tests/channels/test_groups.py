@@ -1,0 +1,180 @@
+"""What must go together, and what must stay and why, read off small graphs."""
+
+import numpy as np
+import pytest
+
+from onnxprune.channels.groups import ChannelGroups, find_groups
+from onnxprune.errors import InvalidModel
+from onnxprune.graph.graph import Graph
+from tests.support.models import RESIDUAL, model
+
+
+def groups_of(text: str, **options: str) -> ChannelGroups:
+    return find_groups(Graph(model(text, **options)))
+
+
+def reason(groups: ChannelGroups, node: str) -> str | None:
+    channels = next(f.channels for f in groups.filters if f.node == node)
+    return groups.reasons.get(int(channels[0]))
+
+
+def test_a_residual_sum_ties_its_branches() -> None:
+    groups = groups_of(RESIDUAL)
+    of = {f.node: f.channels for f in groups.filters}
+    assert (of["a"] == of["d"]).all()
+    assert not np.intersect1d(of["a"], of["b"]).size
+    assert groups.names == ("a", "b")
+    assert groups.removable_filters == 18
+
+
+def test_the_order_of_channels_follows_the_filters() -> None:
+    groups = groups_of(RESIDUAL)
+    assert groups.filters[0].channels.tolist() == list(range(6))
+    assert groups.filters[1].channels.tolist() == list(range(6, 12))
+
+
+def test_channels_left_after_a_removal_are_those_of_the_pruned_graph() -> None:
+    from onnxprune.surgery.removal import prune
+
+    graph = Graph(model(RESIDUAL))
+    groups = find_groups(graph)
+    dead = np.zeros(len(groups), np.bool_)
+    dead[[1, 2, 8]] = True
+    again = find_groups(Graph(prune(graph, groups, dead)))
+    expected = groups.without(dead)
+    assert again.names == expected.names
+    assert (again.group == expected.group).all()
+    for tensor, axes in expected.cuts.items():
+        for axis, channels in axes.items():
+            assert (again.cuts[tensor][axis] == channels).all()
+
+
+def test_a_graph_output_keeps_its_channels() -> None:
+    groups = groups_of(
+        "g (float[N,3,8,8] x) => (float[N,4,8,8] y) <float[4,3,1,1] w> { y = Conv(x, w) }"
+    )
+    assert reason(groups, "y") == "is the graph output 'y'"
+    assert groups.pinned == {0: "is the graph output 'y'"}
+
+
+def test_an_unknown_operator_keeps_what_it_reads_and_is_named() -> None:
+    groups = groups_of(
+        """
+        g (float[N,3,8,8] x) => (float[N,4,8,8] y) <float[4,3,1,1] w, float[4,4,1,1] v> {
+          a = Conv(x, w)
+          b = my.Mystery(a)
+          y = Conv(b, v)
+        }
+        """,
+        header='<ir_version: 8, opset_import: ["": 17, "my": 1]>',
+    )
+    assert reason(groups, "a") == "feeds Mystery 'b', an operator that onnxprune does not know"
+
+
+def test_softmax_over_channels_pins_them_and_over_space_does_not() -> None:
+    text = """
+    g (float[N,3,8,8] x) => (float[N,2,8,8] y) <float[4,3,1,1] w, float[2,4,1,1] v> {{
+      a = Conv(x, w)
+      b = Softmax<axis={axis}>(a)
+      y = Conv(b, v)
+    }}
+    """
+    assert "feeds Softmax 'b'" in str(reason(groups_of(text.format(axis=1)), "a"))
+    assert reason(groups_of(text.format(axis=3)), "a") is None
+
+
+def test_a_channel_count_used_as_a_value_pins_the_channels() -> None:
+    groups = groups_of(
+        """
+        g (float[N,3,8,8] x) => (float[N,2,8,8] y) <float[4,3,1,1] w, float[2,4,1,1] v> {
+          a = Conv(x, w)
+          n = Shape(a)
+          i = Constant<value_int=1>()
+          c = Gather(n, i)
+          f = Cast<to=1>(c)
+          b = Div(a, f)
+          y = Conv(b, v)
+        }
+        """
+    )
+    assert "their number is a value that Div 'b' computes with" in str(reason(groups, "a"))
+
+
+def test_what_a_subgraph_reads_is_pinned() -> None:
+    groups = groups_of(
+        """
+        g (float[N,3,8,8] x, bool t) => (float[N,2,8,8] y)
+        <float[4,3,1,1] w, float[2,4,1,1] v> {
+          a = Conv(x, w)
+          b = If(t) <then_branch = g1 () => (float[N,4,8,8] o) { o = Relu(a) },
+                     else_branch = g2 () => (float[N,4,8,8] o) { o = Identity(a) }>
+          y = Conv(b, v)
+        }
+        """
+    )
+    assert reason(groups, "a") == "is read inside the subgraph of If 'b'"
+
+
+def test_one_weight_applied_twice_ties_both_applications() -> None:
+    groups = groups_of(
+        """
+        g (float[N,4,8,8] x) => (float[N,2,8,8] y) <float[4,4,1,1] w, float[2,4,1,1] v> {
+          a = Conv(x, w)
+          b = Conv(a, w)
+          y = Conv(b, v)
+        }
+        """
+    )
+    assert "meets fixed channels of 'x'" in str(reason(groups, "a"))
+
+
+def test_the_only_filter_of_a_layer_stays() -> None:
+    groups = groups_of(
+        """
+        g (float[N,3,8,8] x) => (float[N,2,8,8] y) <float[1,3,1,1] w, float[2,1,1,1] v> {
+          a = Conv(x, w)
+          y = Conv(a, v)
+        }
+        """
+    )
+    assert groups.removable_filters == 0
+
+
+def test_a_flatten_after_a_transpose_interleaves() -> None:
+    groups = groups_of(
+        """
+        g (float[N,3,2,2] x) => (float[N,5] y) <float[4,3,1,1] w, float[16,5] v> {
+          a = Conv(x, w)
+          t = Transpose<perm=[0,2,3,1]>(a)
+          f = Flatten(t)
+          y = Gemm(f, v)
+        }
+        """
+    )
+    assert groups.cuts["v"][0].tolist() == [0, 1, 2, 3] * 4
+
+
+def test_a_model_without_convolutions_is_refused() -> None:
+    with pytest.raises(InvalidModel, match="has no convolutions"):
+        groups_of("g (float[N,3] x) => (float[N,5] y) <float[3,5] w> { y = MatMul(x, w) }")
+
+
+def test_an_image_is_never_materialised() -> None:
+    text = """
+    g (float[N,3,4096,4096] x) => (float[N,2,4096,4096] y)
+    <float[4,3,1,1] w, float[4,3,1,1] u, float[2,8,1,1] v> {
+      a = Conv(x, w)
+      b = Conv(x, u)
+      c = Concat<axis=1>(a, b)
+      y = Conv(c, v)
+    }
+    """
+    import tracemalloc
+
+    graph = Graph(model(text))
+    tracemalloc.start()
+    groups = find_groups(graph)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert groups.removable_filters == 8
+    assert peak < 4096 * 4096

@@ -1,0 +1,234 @@
+"""Every command ends the same way: results on stdout, one line for a failure, a known status."""
+
+import io
+import os
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+import onnxprune
+from onnxprune.cli.commands import main
+from onnxprune.cli.program import Screen, use_threads
+from onnxprune.errors import SurgeryError
+from tests.support.small_net import Small
+
+FREE = ("--control", "one-shot", "--criterion", "magnitude", "--threads", "1")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
+def call(*arguments: object) -> Any:
+    """Run a command that must succeed."""
+    result = CliRunner().invoke(main, [str(word) for word in arguments])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_quiet_says_results_only(small: Small) -> None:
+    result = call("prune", small.path, "-o", "a.onnx", *FREE, "--rate", "0.4", "-q")
+    assert result.stderr == ""
+    assert "Parameters" in result.stdout
+
+
+def test_verbose_says_more(small: Small) -> None:
+    ask = ("--rate", "0.8", "--compensate", "none")
+    arguments = ("prune", small.path, "-o", "a.onnx", "--data", small.data, *ask)
+    plain = CliRunner().invoke(main, list(map(str, arguments)))
+    verbose = CliRunner().invoke(main, [*map(str, arguments), "-v"])
+    assert "costs too much" in verbose.stderr
+    assert "costs too much" not in plain.stderr
+
+
+@pytest.mark.parametrize("command", main.commands)
+def test_every_command_has_help_with_an_example_that_parses(command: str) -> None:
+    text = call(command, "--help").stdout
+    assert "Example:" in text
+    words = shlex.split(text.split("Example:")[1].replace("\\\n", " "))
+    assert words[:2] == ["onnxprune", command]
+    with main.commands[command].make_context(command, words[2:], obj=Screen([])):
+        pass
+    undocumented = [
+        p.name
+        for p in main.commands[command].params
+        if p.param_type_name == "option" and not getattr(p, "help", None)
+    ]
+    assert undocumented == []
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    result = CliRunner().invoke(main, [])
+    assert result.exit_code == 2
+    assert "Commands:" in result.stderr
+    assert "error:" not in result.stderr
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert call("--version").stdout == f"onnxprune, version {onnxprune.__version__}\n"
+
+
+def interrupt(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def crash(*_: Any, **__: Any) -> None:
+    raise ValueError("the first line\nand a second")
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["prune", str(small.path), "-o", "a b.onnx", *FREE, "--rate", "0.4"]
+    arguments += ["--run-dir", "run"]
+    with monkeypatch.context() as patched:
+        patched.setattr("onnxprune.run.make_report", interrupt)
+        result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 130
+    line = result.stderr.splitlines()[-1]
+    assert line == f"error: interrupted; continue with: onnxprune {shlex.join(arguments)} --resume"
+    again = CliRunner().invoke(main, shlex.split(line.split("continue with: ")[1])[1:])
+    assert again.exit_code == 0, again.output
+    assert Path("a b.onnx").is_file()
+
+
+@pytest.mark.parametrize("command", ["prune", "inspect"])
+def test_an_interrupted_command_ends_with_one_line(
+    small: Small, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("onnxprune.search.assemble.find_groups", interrupt)
+    monkeypatch.setattr("onnxprune.report.inspection.find_groups", interrupt)
+    extra = ("-o", "a.onnx", *FREE, "--rate", "0.4") if command == "prune" else ()
+    result = CliRunner().invoke(main, [command, str(small.path), *extra])
+    assert result.exit_code == 130
+    assert [
+        line.startswith("error: interrupted") for line in result.stderr.split("\n") if line
+    ] == [True]
+
+
+def test_our_mistakes_are_one_line_and_with_vv_a_traceback(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxprune.report.inspection.find_groups", crash)
+    result = CliRunner().invoke(main, ["inspect", str(small.path)])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: internal error: ValueError: the first line and a second; "
+        "run again with -vv and report what it shows\n"
+    )
+    detailed = CliRunner().invoke(main, ["inspect", str(small.path), "-vv"])
+    assert "Traceback" in detailed.stderr
+    assert "in crash" in detailed.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (MemoryError(), "out of memory; lower --batch-size"),
+        (OSError(28, "No space left on device", "a.onnx"), "a.onnx: No space left on device"),
+        (onnxprune.OnnxPruneError("net: wrong;\n mend it"), "net: wrong; mend it"),
+        (SurgeryError("node: odd"), "internal error: node: odd; this is our mistake"),
+        (click.ClickException("no such thing"), "no such thing"),
+    ],
+)
+def test_what_the_machine_lacks_is_said(
+    small: Small, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("onnxprune.report.inspection.find_groups", fail)
+    result = CliRunner().invoke(main, ["inspect", str(small.path)])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: {says}")
+    assert result.stderr.count("\n") == 1
+
+
+def test_it_runs_as_a_module_and_into_a_closed_pipe(small: Small) -> None:
+    command = [sys.executable, "-m", "onnxprune", "inspect", str(small.path)]
+    env = {**os.environ, "PYTHONPATH": str(Path(onnxprune.__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    assert "14 filters" in done.stdout
+    piped = subprocess.run(
+        f"{shlex.join(command)} | true", shell=True, capture_output=True, text=True, env=env
+    )
+    assert "Traceback" not in piped.stderr
+
+
+def test_a_terminal_shows_a_live_line(small: Small) -> None:
+    pty = pytest.importorskip("pty")
+    main_end, terminal = pty.openpty()
+    command = [sys.executable, "-m", "onnxprune", "prune", str(small.path), "-o", "a.onnx"]
+    env = {**os.environ, "PYTHONPATH": str(Path(onnxprune.__file__).parents[1]), "TERM": "xterm"}
+    done = subprocess.run(
+        [*command, *FREE, "--rate", "0.4"],
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        check=False,
+        env=env,
+    )
+    os.close(terminal)
+    shown = os.read(main_end, 65536).decode()
+    os.close(main_end)
+    assert done.returncode == 0, shown
+    assert "\x1b[" in shown
+    assert "pruned model: a.onnx" in shown
+    assert b"\x1b" not in done.stdout
+
+
+def test_the_module_is_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["onnxprune", "--version"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("onnxprune", run_name="__main__")
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("onnxprune, version")
+
+
+def terminal(**options: Any) -> Screen:
+    screen = Screen()
+    screen.err = Console(file=io.StringIO(), force_terminal=True, width=100, **options)
+    return screen
+
+
+def shown(screen: Screen) -> str:
+    assert isinstance(screen.err.file, io.StringIO)
+    return screen.err.file.getvalue()
+
+
+def test_a_live_line_follows_the_steps() -> None:
+    screen = terminal()
+    with screen.progress("looking") as progress:
+        progress.step("[half] done", 0.5)
+        screen.say("beside")
+    assert "[half] done" in shown(screen)
+    assert "beside" in shown(screen)
+
+
+def test_nothing_moves_where_quiet_is_asked_for() -> None:
+    screen = terminal()
+    screen.set_volume(-1)
+    with screen.progress("looking") as progress:
+        progress.step("half done", 0.5)
+    assert shown(screen) == ""
+    screen.set_volume(0)
+
+
+def test_threads_are_set_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    use_threads(0)
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    use_threads(2)
+    assert os.environ["OMP_NUM_THREADS"] == "2"

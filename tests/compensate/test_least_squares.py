@@ -1,0 +1,114 @@
+"""What a re-fitted layer is held to: means, variance, samples that it has not seen, memory."""
+
+import logging
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+
+from onnxprune.compensate import least_squares as refit
+from onnxprune.compensate.bias import METHODS, compensator
+from onnxprune.data.samples import Data
+from tests.support.models import relative_error, run
+from tests.support.trial import (
+    CHAIN,
+    CNN,
+    FLAT,
+    FLAT_LAST,
+    TRANSPOSED,
+    WIDE,
+    Array,
+    Trial,
+    transposed,
+)
+
+RESTORED = 1e-4
+"""Relative, in single precision."""
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def moments(proto: ModelProto, x: Array) -> tuple[Array, float]:
+    """The mean of each output channel, and the variance of all together."""
+    (y,) = run(proto, x)
+    others = (0, *range(2, y.ndim))
+    return y.mean(others), float(y.var(others).sum())
+
+
+@pytest.mark.parametrize(
+    "text", [CHAIN, FLAT, FLAT_LAST, pytest.param(TRANSPOSED, marks=transposed)]
+)
+def test_outputs_have_the_means_and_together_the_variance_that_they_had(text: str) -> None:
+    trial = Trial(text, samples=40)
+    mean, variance = moments(trial.proto, trial.x)
+    assert moments(trial.pruned, trial.x)[1] < 0.9 * variance
+    found = moments(trial.compensated(ridge=1.0), trial.x)
+    assert relative_error(found[0], mean) < RESTORED
+    assert found[1] == pytest.approx(variance, rel=RESTORED)
+
+
+def test_what_says_too_little_is_not_made_loud(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = Trial(CHAIN, samples=40)
+    monkeypatch.setattr(refit, "LARGEST", 1.01)
+    quiet = moments(trial.compensated(ridge=1.0), trial.x)[1]
+    monkeypatch.setattr(refit, "LARGEST", 1.02)
+    ratio = moments(trial.compensated(ridge=1.0), trial.x)[1] / quiet
+    assert ratio == pytest.approx((1.02 / 1.01) ** 2, rel=RESTORED)
+
+
+@pytest.mark.parametrize("without", [0, 1, 2])
+@pytest.mark.parametrize("text", [CHAIN, FLAT, CNN])
+def test_a_fit_without_a_fold_is_that_of_the_other_samples(text: str, without: int) -> None:
+    """It is the fit of a compensator that never had them."""
+    trial = Trial(text, samples=11)
+    options = {"device": "cpu", "batch_size": 2, "ridge": 0.01}
+    whole = compensator(trial.graph, trial.groups, trial.data, "least-squares", **options)
+    assert whole is not None
+    left = whole.folds != without
+    data = Data(trial.x[left], np.zeros(int(left.sum()), np.int64), ("one",))
+    part = compensator(trial.graph, trial.groups, data, "least-squares", **options)
+    assert part is not None
+    expected = run(part(trial.pruned, trial.dead), trial.x)[0]
+    found = run(whole(trial.pruned, trial.dead, without=without), trial.x)[0]
+    assert relative_error(found, expected) < RESTORED
+    assert relative_error(run(whole(trial.pruned, trial.dead), trial.x)[0], expected) > RESTORED
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_every_sample_is_in_a_fold_and_may_be_left_out(method: str, count: int) -> None:
+    trial = Trial(CHAIN, samples=count)
+    correct = compensator(trial.graph, trial.groups, trial.data, method, device="cpu")
+    assert correct is not None and correct.folds.shape == (count,)
+    for fold in np.unique(correct.folds).tolist():
+        changed = correct(trial.pruned, trial.dead, without=fold)
+        assert np.isfinite(run(changed, trial.x)[0]).all()
+
+
+# Memory
+
+
+def test_positions_then_samples_are_given_up_to_save_memory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trial = Trial(WIDE)
+    exact = trial.error(trial.compensated())
+    monkeypatch.setattr(refit, "HELD_BYTES", 6 * 12 * 18 * 4 * 4)
+    with caplog.at_level(logging.INFO):
+        fewer = trial.error(trial.compensated())
+    assert not caplog.records
+    monkeypatch.setattr(refit, "HELD_BYTES", 6 * 3 * 4 * 8 * 4)
+    with caplog.at_level(logging.INFO):
+        fewest = trial.error(trial.compensated())
+    assert "on one sample in 4" in caplog.text
+    assert max(fewer, fewest) < trial.error(trial.pruned)
+    assert len({exact, fewer, fewest}) == 3
+
+
+def test_a_layer_too_large_for_a_system_keeps_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = Trial(CHAIN)
+    monkeypatch.setattr(refit, "MAX_ROWS", 5)
+    changed = trial.compensated()
+    assert (trial.tensor("v", changed) == trial.tensor("v", trial.pruned)).all()
+    mean, _ = moments(trial.proto, trial.x)
+    assert relative_error(moments(changed, trial.x)[0], mean) < RESTORED

@@ -1,0 +1,124 @@
+"""Reading models: what is known of their tensors, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxprune.errors import InvalidModel
+from onnxprune.graph.graph import Graph
+from onnxprune.graph.storage import load_model
+from tests.support.models import model, run
+
+FLATTENED = """
+g (float[N,3,6,6] x) => (float[N,M] y) <float[4,3,3,3] w> {
+  a = Conv(x, w)
+  n = Shape<start=0, end=1>(a)
+  k = Constant<value_ints=[-1]>()
+  s = Concat<axis=0>(n, k)
+  y = Reshape(a, s)
+}
+"""
+
+
+def test_computed_shapes_are_followed_without_running_the_model() -> None:
+    graph = Graph(model(FLATTENED))
+    assert graph.shape("y") == (1, 64)
+    assert graph.facts.values["s"].tolist() == [1, -1]
+    assert graph.facts.counts["s"] == {"a"}
+
+
+def test_open_axes_are_told_from_fixed_ones() -> None:
+    graph = Graph(model(FLATTENED))
+    assert graph.dynamic("a") == (True, False, False, False)
+    assert graph.dynamic("y") == (True, False)
+
+
+def test_weights_listed_as_inputs_are_constants() -> None:
+    proto = model(
+        "g (float[N,3,6,6] x) => (float[N,4,4,4] y) <float[4,3,3,3] w> { y = Conv(x, w) }"
+    )
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("w", 1, [4, 3, 3, 3]))
+    assert Graph(proto).inputs == ("x",)
+
+
+def test_what_is_worked_out_from_constants_alone_is_constant() -> None:
+    text = """
+    g (float[N,4] x) => (float[N,4] y)
+    <float[4,4] w, float[4] b, bool t = {1}> {
+      turned = Transpose(w)
+      moved = Add(turned, b)
+      z = MatMul(x, moved)
+      y = If(t) <then_branch = one () => (float[N,4] o) { o = Relu(z) },
+                 else_branch = two () => (float[N,4] o) { o = Abs(z) }>
+    }
+    """
+    found = Graph(model(text)).constant_names
+    assert found == {"w", "b", "t", "turned", "moved"}
+
+
+def test_node_names_are_unique_even_where_the_model_repeats_them() -> None:
+    proto = model("g (float[N,3] x) => (float[N,3] y) { a = Relu(x)\n y = Relu(a) }")
+    for node in proto.graph.node:
+        node.name = "relu"
+    assert [node.name for node in Graph(proto).nodes] == ["relu", "y"]
+
+
+@given(
+    channels=st.integers(1, 5),
+    size=st.integers(3, 9),
+    kernel=st.integers(1, 3),
+    stride=st.integers(1, 2),
+    pad=st.integers(0, 2),
+)
+@settings(max_examples=20, deadline=None)
+def test_shapes_are_those_onnxruntime_produces(
+    channels: int, size: int, kernel: int, stride: int, pad: int
+) -> None:
+    proto = model(
+        f"""
+        g (float[N,{channels},{size},{size}] x) => (float[N,M] f)
+        <float[4,{channels},{kernel},{kernel}] w> {{
+          a = Conv<strides=[{stride},{stride}], pads=[{pad},{pad},{pad},{pad}]>(x, w)
+          f = Flatten(a)
+        }}
+        """
+    )
+    x = np.zeros((1, channels, size, size), np.float32)
+    assert Graph(proto).shape("f") == run(proto, x)[0].shape
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(InvalidModel, match=r"nowhere\.onnx: no such file"):
+        load_model("nowhere.onnx")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello world, not a model", b"\x08\x07\x12\xff\xff"])
+def test_what_is_not_onnx_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(InvalidModel, match=r"model\.onnx: not an ONNX model"):
+        Graph.load(path)
+
+
+def test_a_truncated_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model(FLATTENED).SerializeToString()[:-40])
+    with pytest.raises(InvalidModel, match=r"model\.onnx: not an ONNX model, or cut short"):
+        Graph.load(path)
+
+
+def test_an_invalid_graph_is_refused_with_its_first_fault() -> None:
+    proto = model("g (float[N,3] x) => (float[N,3] y) { y = Relu(x) }")
+    proto.graph.node[0].input[0] = "nobody"
+    with pytest.raises(InvalidModel, match="not valid ONNX"):
+        Graph(proto)
+
+
+def test_several_inputs_have_no_image() -> None:
+    proto = model("g (float[N,3] x, float[N,3] z) => (float[N,3] y) { y = Add(x, z) }")
+    with pytest.raises(InvalidModel, match=r"has 2 inputs \(x, z\)"):
+        _ = Graph(proto).image

@@ -1,0 +1,110 @@
+"""Models in files: external data, checks, digests; weights are never looked at as one message."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto, numpy_helper
+
+from onnxprune.channels.groups import find_groups
+from onnxprune.errors import InvalidModel
+from onnxprune.graph.graph import Graph
+from onnxprune.graph.storage import LARGE, digest, load_model, save_model, shell, typed_shell
+from onnxprune.surgery.removal import prune
+from tests.support.models import images, model, run
+
+TEXT = """
+g (float[N,3,8,8] x) => (float[N,2,8,8] y) <float[64,3,3,3] w, float[64] b, float[2,64,1,1] v> {
+  a = Conv<pads=[1,1,1,1]>(x, w, b)
+  r = Relu(a)
+  y = Conv(r, v)
+}
+"""
+
+
+@pytest.fixture
+def proto() -> ModelProto:
+    found = model(TEXT)
+    found.graph.initializer[0].doc_string = "the stem"
+    return found
+
+
+def test_a_model_too_large_for_one_message_is_split_and_read_back(
+    proto: ModelProto, tmp_path: Path
+) -> None:
+    path = save_model(proto, tmp_path / "model.onnx", limit=1000)
+    assert {p.name for p in tmp_path.iterdir()} == {"model.onnx", "model.onnx.data"}
+    large = sum(numpy_helper.to_array(t).nbytes for t in proto.graph.initializer if t.name == "w")
+    assert (tmp_path / "model.onnx.data").stat().st_size == large
+    onnx.checker.check_model(str(path), full_check=True)
+    for one, other in zip(
+        load_model(path).graph.initializer, sorted_like(proto, path), strict=True
+    ):
+        assert one.doc_string == other.doc_string
+        np.testing.assert_array_equal(numpy_helper.to_array(one), numpy_helper.to_array(other))
+    x = images(proto, 2)
+    np.testing.assert_array_equal(run(load_model(path), x)[0], run(proto, x)[0])
+
+
+def test_what_is_saved_is_read_back_equal(proto: ModelProto, tmp_path: Path) -> None:
+    proto.metadata_props.add(key="author", value="me")
+    path = save_model(proto, tmp_path / "model.onnx")
+    assert load_model(path) == proto
+    assert path.stat().st_size == len(proto.SerializeToString())
+
+
+def sorted_like(proto: ModelProto, path: Path) -> list[TensorProto]:
+    by_name = {tensor.name: tensor for tensor in proto.graph.initializer}
+    return [by_name[tensor.name] for tensor in load_model(path).graph.initializer]
+
+
+def test_external_data_is_read_and_pruned(proto: ModelProto, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, str(path), save_as_external_data=True, location="w.bin", size_threshold=0)
+    proto = load_model(path)
+    graph = Graph(proto)
+    groups = find_groups(graph)
+    dead = groups.removable & (np.arange(len(groups)) % 2 == 0)
+    small = save_model(prune(graph, groups, dead), tmp_path / "small.onnx")
+    assert onnx.load(str(small), load_external_data=False).graph.initializer[0].raw_data
+    assert run(load_model(small), images(proto, 3))[0].shape == (3, 2, 8, 8)
+
+
+def test_weights_that_were_not_read_are_refused(proto: ModelProto, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, str(path), save_as_external_data=True, location="w.bin", size_threshold=0)
+    with pytest.raises(InvalidModel, match="'w' are in another file that was not read"):
+        Graph(onnx.load(str(path), load_external_data=False))
+
+
+def test_a_weight_cut_short_is_refused(proto: ModelProto) -> None:
+    weight = proto.graph.initializer[0]
+    assert np.prod(weight.dims) > LARGE
+    weight.raw_data = weight.raw_data[:-40]
+    graph = Graph(proto)
+    groups = find_groups(graph)
+    with pytest.raises(InvalidModel, match="weight 'w': its values do not fill its shape"):
+        prune(graph, groups, groups.removable & (np.arange(len(groups)) < 4))
+
+
+def test_a_shell_has_everything_but_large_weights(proto: ModelProto) -> None:
+    proto.metadata_props.add(key="author", value="me")
+    small = shell(proto)
+    assert [t.name for t in small.graph.initializer] == ["b", "v"]
+    small.graph.initializer.insert(0, proto.graph.initializer[0])
+    assert small == proto
+    assert [value.name for value in typed_shell(proto).graph.input] == ["x", "w"]
+
+
+def test_the_digest_sees_every_weight_and_every_node(proto: ModelProto) -> None:
+    other = ModelProto()
+    other.CopyFrom(proto)
+    assert digest(other) == digest(proto)
+    weight = numpy_helper.to_array(proto.graph.initializer[0]).copy()
+    weight[-1, -1, -1, -1] += 1
+    other.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
+    assert digest(other) != digest(proto)
+    other.CopyFrom(proto)
+    other.graph.node[1].op_type = "Tanh"
+    assert digest(other) != digest(proto)

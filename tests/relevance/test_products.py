@@ -1,0 +1,139 @@
+"""Relevance through products of activations: gates, attention and computed weights."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.dense import EXACT, STABILISERS, every, mirror_of, safe, sums
+from tests.support.models import images, model
+
+# Gates
+
+GATED = """
+g (float[N,3,6,6] x) => (float[N,4] z)
+<float[4,3,1,1] w, float[4,3,1,1] e, float[2,4,1,1] s1, float[4,2,1,1] s2, float[4,4] v,
+ float three = {{3.0}}, float sixth = {{0.1666}}, float zero = {{0.0}}, float six = {{6.0}},
+ float half = {{0.5}}, float one = {{1.0}}, float root = {{1.4142}}> {{
+  a = Conv(x, w)
+  b = Conv(x, e)
+  {gate}
+  p = GlobalAveragePool(h)
+  f = Flatten(p)
+  z = MatMul(f, v)
+}}
+"""
+EXCITE = """
+q = GlobalAveragePool(a)
+t = Conv(q, s1)
+k = Relu(t)
+l = Conv(k, s2)
+g = Sigmoid(l)
+h = Mul(g, a)
+"""
+GATES = {
+    "SiLU": ("g = Sigmoid(a)  h = Mul(g, a)", "a"),
+    "HardSwish": ("m = Add(a, three) n = Clip(m, zero, six) o = Mul(n, sixth) h = Mul(o, a)", "a"),
+    "GELU": ("m = Div(a, root) n = Erf(m) o = Add(n, one) h0 = Mul(a, half) h = Mul(o, h0)", "h0"),
+    "GLU": ("g = Sigmoid(b)  h = Mul(g, a)", "a"),
+    "GLU turned": ("g = Sigmoid(a)  h = Mul(b, g)", "b"),
+    "excitation": (EXCITE, "a"),
+    "square": ("h = Mul(a, a)", "a"),
+    "division": ("m = Abs(b) n = Add(m, one)  h = Div(a, n)", "a"),
+    "scale": ("h = Mul(half, a)", "a"),
+}
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "zplus"])
+@pytest.mark.parametrize("gate", GATES)
+def test_a_product_gives_all_to_the_signal(gate: str, rule: str) -> None:
+    body, signal = GATES[gate]
+    mirror = mirror_of(model(GATED.format(gate=body)))
+    found = every(mirror, images(mirror.graph.model, 2), [0, 1], rule)
+    assert torch.equal(found[signal], found["h"])
+
+
+def test_a_gate_without_a_signal_behind_it_has_more_activations() -> None:
+    for gate in ("GLU", "GLU turned"):
+        mirror = mirror_of(model(GATED.format(gate=GATES[gate][0])))
+        found = every(mirror, images(mirror.graph.model, 2), [0, 1], "epsilon")
+        behind = "b" if gate == "GLU" else "a"
+        # An activation passes relevance on the main path only.
+        assert not torch.equal(found[behind], found["g"])
+
+
+def test_filters_inside_a_gate_are_valued_without_changing_the_main_path() -> None:
+    mirror = mirror_of(model(GATED.format(gate=EXCITE)))
+    x = images(mirror.graph.model, 2)
+    found = every(mirror, x, [0, 1], "epsilon")
+    assert found["t"].abs().sum() > 0
+    assert torch.equal(found["a"], found["h"])
+    assert torch.equal(found["g"][:, :, 0, 0], found["h"].sum((2, 3)))
+    # Within the gate: contributions to log sigmoid(l), by hand.
+    env = mirror.trace(x)
+    log_slope = (1 - env["g"]) * env["l"]
+    assert torch.allclose(found["l"], found["g"] * log_slope, rtol=1e-4)
+
+
+def test_a_mask_is_a_gate_without_filters() -> None:
+    gate = "m = Greater(a, half)  g = Cast<to=1>(m)  h = Mul(g, a)"
+    mirror = mirror_of(model(GATED.format(gate=gate)))
+    found = every(mirror, images(mirror.graph.model, 2), [0, 1], "epsilon")
+    assert torch.equal(found["a"], found["h"])
+    assert "b" not in found
+
+
+# Products of activations
+
+ATTENTION = """
+g (float[N,4,6] x) => (float[N,5] z)
+<float[6,3] q, float[6,3] k, float[6,3] v, float[3,5] head, float[1] one, int64[1] middle = {1}> {
+  a = MatMul(x, q)
+  b = MatMul(x, k)
+  c = MatMul(x, v)
+  bt = Transpose<perm=[0,2,1]>(b)
+  l = MatMul(a, bt)
+  s = Softmax<axis=-1>(l)
+  m = MatMul(s, c)
+  p = ReduceMean<axes=[1], keepdims=0>(m)
+  z = MatMul(p, head)
+}
+"""
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "zplus"])
+def test_attention_gives_all_to_the_values_and_is_a_weight(rule: str) -> None:
+    mirror = mirror_of(model(ATTENTION))
+    x = images(mirror.graph.model, 2)
+    found = every(mirror, x, [0, 4], rule)
+    env = mirror.trace(x)
+    s, c, m = (env[name].numpy() for name in "scm")
+    for k in range(2):
+        ratio = found["m"][k].numpy() / safe(m[k])
+        expected = c[k] * (s[k].T @ ratio)
+        np.testing.assert_allclose(found["c"][k].numpy(), expected, rtol=EXACT, atol=EXACT)
+    assert found["a"].abs().sum() > 0  # queries are valued, as filters inside a gate are
+    for received, given in zip(*sums(found, "c m"), strict=True):
+        assert received == pytest.approx(given, rel=STABILISERS)
+
+
+def test_a_weight_that_a_branch_computes_is_a_weight() -> None:
+    text = """
+    g (float[1,3,3,3] x) => (float[1,4] z) <float[12,3,3,3] w, float[4,1,1,1] u, int64[4] shape =
+    {4,3,1,1}> {
+      a = Conv(x, w)
+      k = Reshape(a, shape)
+      y = Conv(x, k)
+      r = Relu(y)
+      p = GlobalAveragePool(r)
+      z = Flatten(p)
+    }
+    """
+    mirror = mirror_of(model(text))
+    x = images(mirror.graph.model, 1)
+    found = every(mirror, x, [1], "epsilon")
+    W = mirror.trace(x)["k"].numpy().reshape(4, 3)
+    env = mirror.trace(x)
+    pixels, y = x[0].reshape(3, 9), env["y"][0].numpy().reshape(4, 9)
+    expected = pixels * (W.T @ (found["y"][0].numpy().reshape(4, 9) / safe(y)))
+    through_weight = found["x"][0].numpy().reshape(3, 9)
+    np.testing.assert_allclose(through_weight, expected, rtol=1e-5, atol=1e-8)

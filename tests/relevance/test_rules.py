@@ -1,0 +1,149 @@
+"""LRP rules, judged by dense matrices that follow the papers' formulas."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from onnxprune.errors import UnknownName
+from onnxprune.relevance.mirror import Mirror
+from onnxprune.relevance.rules import find_composite
+from tests.support.dense import DEEP, EXACT, REPLICAS, Array, every, mirror_of, replicate_zplus
+from tests.support.models import images, model
+
+# One layer against its matrix
+
+LAYERS = {
+    "conv": "a = Conv<pads=[1,1,1,1], strides=[2,2]>(x, w, b)",
+    "grouped": "a = Conv<group=2>(x, g, b)",
+    "asymmetric": 'a = Conv<auto_pad="SAME_UPPER", strides=[2,2]>(x, even, b)',
+    "gemm": "f = Flatten(x)  a = Gemm<alpha=0.5, beta=2.0>(f, m, n)",
+    "matmul": "f = Flatten(x)  a = MatMul(f, m)",
+}
+ONE_LAYER = """
+g (float[N,4,3,3] x) => (float[N,K] z)
+<float[6,4,3,3] w, float[6,2,2,2] g, float[6,4,2,2] even, float[6] b, float[36,5] m, float[5] n> {{
+  {layer}
+  z = Flatten(a)
+}}
+"""
+
+
+def dense(mirror: Mirror, x: Array) -> tuple[Array, Array]:
+    """The layer's matrix and bias, from its own forward. Shapes: `[K, I]`, `[K]`."""
+    zero = torch.zeros(1, *x.shape[1:], dtype=torch.float64)
+    matrix = torch.autograd.functional.jacobian(lambda v: mirror(v)[0].flatten(), zero)
+    bias = mirror(zero)[0].flatten()
+    return matrix.flatten(1).numpy(), bias.detach().numpy()
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["positive", "signed"])
+@pytest.mark.parametrize("rule", REPLICAS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_shares_relevance_as_the_formula_says(layer: str, rule: str, signed: bool) -> None:
+    mirror = mirror_of(model(ONE_LAYER.format(layer=LAYERS[layer])))
+    x = np.random.default_rng(2).normal(size=(3, 4, 3, 3))
+    x = x if signed else np.abs(x)
+    found = every(mirror, x, [0, 1, 2], rule)["x"]
+    W, b = dense(mirror, x)
+    for k in range(3):
+        z = W @ x[k].ravel() + b
+        R = (np.eye(len(z))[k] - 1 / len(z)) * z
+        expected = REPLICAS[rule](x[k].ravel(), W, b, R / np.abs(R).sum())
+        np.testing.assert_allclose(found[k].numpy().ravel(), expected, rtol=EXACT, atol=EXACT)
+
+
+def test_epsilon_plus_is_zplus_on_convolutions_and_epsilon_on_matrices() -> None:
+    x = np.abs(np.random.default_rng(2).normal(size=(2, 4, 3, 3)))
+    for layer, same in (("conv", "zplus"), ("gemm", "epsilon")):
+        mirror = mirror_of(model(ONE_LAYER.format(layer=LAYERS[layer])))
+        found, expected = (every(mirror, x, [0, 1], r)["x"] for r in ("epsilon-plus", same))
+        assert torch.equal(found, expected)
+
+
+def test_a_weight_on_the_left_is_a_weight() -> None:
+    text = """
+    g (float[N,4,3] x) => (float[N,15] z) <float[5,4] w> { a = MatMul(w, x)  z = Flatten(a) }
+    """
+    mirror = mirror_of(model(text))
+    x = np.random.default_rng(2).normal(size=(2, 4, 3))
+    found = every(mirror, x, [0, 1], "zplus")["x"]
+    W, b = dense(mirror, x)
+    for k in range(2):
+        R = (np.eye(15)[k] - 1 / 15) * (W @ x[k].ravel())
+        expected = replicate_zplus(x[k].ravel(), W, b, R / np.abs(R).sum())
+        np.testing.assert_allclose(found[k].numpy().ravel(), expected, rtol=EXACT, atol=EXACT)
+
+
+# Rules over depth
+
+
+def of_weight(weight: Tensor, x: Tensor) -> Tensor:
+    """A convolution of one image, flat."""
+    return torch.nn.functional.conv2d(x, weight)[0].flatten()
+
+
+def test_rules_over_depth_are_each_rule_in_its_layers() -> None:
+    """A layer's relevance at its input follows from that at its output by its own rule alone."""
+    mirror = mirror_of(model(DEEP))
+    x = images(mirror.graph.model, 3)
+    mixed = every(
+        mirror, x, [0, 1, 3], "gamma@0-.25,zplus@.25-0.5,alpha-beta@0.5-.75,epsilon@0.75-1"
+    )
+    env = mirror.trace(x)
+    constants = {name: value.numpy() for name, value in mirror.constants.items()}
+    ends = {
+        "gamma": ("x", "a", "w1", "b1"),
+        "zplus": ("r", "b", "w2", "b2"),
+        "alpha-beta": ("s", "c", "w3", "b3"),
+    }
+    for rule, (before, after, weight, bias) in ends.items():
+        for k in range(3):
+            w = torch.from_numpy(constants[weight])
+            value = env[before][k : k + 1]
+            zero = torch.zeros_like(value)
+            W = torch.autograd.functional.jacobian(partial(of_weight, w), zero)
+            b = np.repeat(constants[bias], mixed[after][k, 0].numel())
+            R = mixed[after][k].numpy().ravel()
+            expected = REPLICAS[rule](value.numpy().ravel(), W.flatten(1).numpy(), b, R)
+            np.testing.assert_allclose(
+                mixed[before][k].numpy().ravel(), expected, rtol=EXACT, atol=EXACT
+            )
+    assert torch.equal(mixed["f"], every(mirror, x, [0, 1, 3], "epsilon")["f"])
+
+
+def test_one_rule_all_the_way_is_that_rule() -> None:
+    mirror = mirror_of(model(DEEP))
+    x = images(mirror.graph.model, 3)
+    one, split = (every(mirror, x, [0, 1, 3], r) for r in ("zplus", "zplus@0-0.3,zplus@0.3-1"))
+    assert all(torch.equal(one[name], split[name]) for name in one)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "beta",
+            r"LRP rule 'beta': unknown; expected one of epsilon, zplus, gamma, alpha-beta, ep",
+        ),
+        ("beta@0-1", "LRP rule 'beta': unknown"),
+        ("zplus@0-0.5", r"LRP rules 'zplus@0-0.5': end at 0.5; expected 1, the logits"),
+        ("zplus@0-0.5,gamma@0.6-1", r"LRP rule 'gamma@0.6-1': expected to begin at 0.5 and to end"),
+        ("zplus@0.5-0.2", r"LRP rule 'zplus@0.5-0.2': expected to begin at 0 "),
+        (
+            "zplus@0-2",
+            r"LRP rule 'zplus@0-2': expected to begin at 0 and to end after it, at most a",
+        ),
+        ("zplus@0-0.5,epsilon", r"LRP rule 'epsilon': expected rule@from-to, such as zplus@0-0.5"),
+        ("zplus,epsilon", r"LRP rule 'zplus,epsilon': unknown"),
+    ],
+)
+def test_rules_that_say_nothing_clear_are_refused_in_a_line(text: str, message: str) -> None:
+    with pytest.raises(UnknownName, match=message) as caught:
+        find_composite(text)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,169 @@
+"""Killed runs end as if nothing had happened, and a run directory is held to its run."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+
+import onnxprune
+from onnxprune.data.samples import load_data
+from onnxprune.errors import DataError, OutputError, RunDirectoryError
+from onnxprune.run import Result
+from onnxprune.samples import fashion_mnist
+from onnxprune.search.picker import Limits
+from onnxprune.search.settings import Settings
+from tests.support.models import run
+from tests.support.runs import FREE, journal
+from tests.support.small_net import Small
+
+FASHION = Settings.of(per_class=2, rate=0.2, threads=1, compensate="bias")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on real images, some of each class: from it, killed runs are made."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    onnxprune.prune(fashion_mnist.MODEL, fashion_mnist.REFERENCE, settings=FASHION, run_dir=folder)
+    return folder
+
+
+def killed(finished: Path, folder: Path, steps: int, rest: bytes = b"") -> Path:
+    """A run directory as a kill leaves it after so many steps, in the middle of a line."""
+    folder.mkdir()
+    (folder / "config.json").write_bytes((finished / "config.json").read_bytes())
+    lines = (finished / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_bytes(b"".join(lines[:steps]) + rest)
+    return folder
+
+
+def resume(folder: Path) -> Result:
+    return onnxprune.prune(
+        fashion_mnist.MODEL,
+        fashion_mnist.REFERENCE,
+        settings=FASHION,
+        run_dir=folder,
+        resume=True,
+    )
+
+
+@pytest.mark.parametrize(("steps", "rest"), [(0, b""), (2, b""), (3, b'{"rate": 0.1, "par')])
+def test_a_killed_run_ends_as_if_nothing_had_happened(
+    finished: Path, tmp_path: Path, steps: int, rest: bytes
+) -> None:
+    folder = killed(finished, tmp_path / "run", steps, rest)
+    result = resume(folder)
+    assert len(journal(finished)) > 4
+    for name in ("plan.json", "pruned.onnx", "config.json"):
+        assert (folder / name).read_bytes() == (finished / name).read_bytes()
+    assert journal(folder) == journal(finished)
+    assert (
+        result.report["after"]["accuracy"]
+        == (json.loads((finished / "report.json").read_text())["after"]["accuracy"])
+    )
+
+
+def test_a_finished_run_resumed_does_nothing_more(finished: Path) -> None:
+    before = (finished / "journal.jsonl").read_bytes()
+    plan = (finished / "plan.json").read_bytes()
+    onnxprune.prune(
+        fashion_mnist.MODEL,
+        fashion_mnist.REFERENCE,
+        settings=FASHION,
+        run_dir=finished,
+        resume=True,
+    )
+    assert (finished / "journal.jsonl").read_bytes() == before
+    assert (finished / "plan.json").read_bytes() == plan
+
+
+def test_real_images_are_classified_as_well_as_promised(finished: Path) -> None:
+    report = json.loads((finished / "report.json").read_text())
+    images = load_data(fashion_mnist.REFERENCE, shape=(1, 28, 28), limit=2)
+    right = run(onnx.load(finished / "pruned.onnx"), images.x)[0].argmax(1) == images.y
+    assert report["after"]["accuracy"]["mean"] == pytest.approx(right.mean())
+    assert report["samples"] == 20
+    assert 0.2 <= report["rate"] < 0.21
+
+
+def test_a_run_is_not_overwritten(finished: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="holds a run already; give --resume"):
+        onnxprune.prune(
+            fashion_mnist.MODEL, fashion_mnist.REFERENCE, settings=FASHION, run_dir=finished
+        )
+
+
+def test_another_run_is_not_continued(finished: Path, tmp_path: Path) -> None:
+    folder = killed(finished, tmp_path / "run", 2)
+    other = replace(FASHION, seed=1, limits=Limits(min_channels=2))
+    with pytest.raises(RunDirectoryError, match="made with other limits, seed; resume with"):
+        onnxprune.prune(
+            fashion_mnist.MODEL,
+            fashion_mnist.REFERENCE,
+            settings=other,
+            run_dir=folder,
+            resume=True,
+        )
+    with pytest.raises(RunDirectoryError, match="made with other data_sha256"):
+        onnxprune.prune(
+            fashion_mnist.MODEL, fashion_mnist.TEST, settings=FASHION, run_dir=folder, resume=True
+        )
+
+
+def test_a_journal_of_another_version_is_named(finished: Path, tmp_path: Path) -> None:
+    folder = killed(finished, tmp_path / "run", 2)
+    path = folder / "journal.jsonl"
+    path.write_text(path.read_text("utf-8").replace('"corrected"', '"altered"'), "utf-8")
+    with pytest.raises(
+        RunDirectoryError, match=r"of another version of onnxprune .*start a new run"
+    ):
+        resume(folder)
+
+
+@pytest.mark.parametrize("before", [None, "notes.txt"])
+def test_a_run_that_cannot_begin_leaves_nothing_behind(
+    small: Small, tmp_path: Path, before: str | None
+) -> None:
+    folder = tmp_path / "run"
+    if before is not None:
+        folder.mkdir()
+        (folder / before).write_text("mine", "utf-8")
+    with pytest.raises(DataError, match="label 3, expected 0 to 2"):
+        onnxprune.prune(small.proto, (small.x, small.y + 1), rate=0.3, threads=1, run_dir=folder)
+    assert folder.exists() == (before is not None)
+    assert before is None or [path.name for path in folder.iterdir()] == [before]
+
+
+def test_a_broken_journal_is_named(finished: Path, tmp_path: Path) -> None:
+    folder = killed(finished, tmp_path / "run", 1, b"not json\n")
+    with pytest.raises(RunDirectoryError, match=r"journal\.jsonl: line 2 cannot be read"):
+        resume(folder)
+
+
+def test_broken_settings_are_named(finished: Path, tmp_path: Path) -> None:
+    folder = killed(finished, tmp_path / "run", 1)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match=r"config\.json: cannot be read"):
+        resume(folder)
+
+
+def test_a_journal_that_cannot_be_written_is_named(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OutputError, match=r"journal\.jsonl: cannot be written \(No space left"):
+        onnxprune.prune(small.proto, **FREE, rate=0.3, run_dir=tmp_path / "run")
+
+
+def test_resuming_needs_a_directory(small: Small) -> None:
+    with pytest.raises(RunDirectoryError, match="give its --run-dir"):
+        onnxprune.prune(small.proto, **FREE, rate=0.3, resume=True)
+
+
+def test_a_run_directory_must_be_a_folder(small: Small) -> None:
+    with pytest.raises(OutputError, match="cannot be created"):
+        onnxprune.prune(small.proto, **FREE, rate=0.3, run_dir=small.path)

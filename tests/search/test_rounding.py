@@ -1,0 +1,174 @@
+"""Widths end at multiples, whatever is chosen: read off the weights of the pruned model."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import ModelProto
+
+from onnxprune.channels.groups import ChannelGroups, find_groups
+from onnxprune.graph.graph import Graph
+from onnxprune.search.picker import Limits, Picker
+from onnxprune.search.task import Task
+from onnxprune.surgery.removal import prune
+from tests.support.models import model
+
+CHAIN = """
+net (float[N,3,4,4] x) => (float[N,5,1,1] y)
+<float[16,3,1,1] w1, float[16] b1, float[10,16,1,1] w2, float[24,10,1,1] w3, float[5,24,4,4] w4> {
+  a = Conv(x, w1, b1)
+  b = Conv(a, w2)
+  c = Conv(b, w3)
+  y = Conv(c, w4)
+}
+"""
+TIED = """
+net (float[N,3,4,4] x) => (float[N,5,4,4] y)
+<float[16,3,1,1] w1, float[16,16,1,1] w2, float[8,16,1,1] w3, float[5,24,1,1] w4> {
+  a = Conv(x, w1)
+  b = Conv(a, w2)
+  s = Add(a, b)
+  c = Conv(s, w3)
+  d = Concat<axis=1>(s, c)
+  y = Conv(d, w4)
+}
+"""
+GROUPED = """
+net (float[N,3,4,4] x) => (float[N,5,4,4] y)
+<float[24,3,1,1] w1, float[24,1,3,3] w2, float[32,6,1,1] w3, float[16,32,1,1] w4,
+ float[48,8,1,1] w5, float[5,48,1,1] w6> {
+  a = Conv(x, w1)
+  b = Conv<group=24, pads=[1,1,1,1]>(a, w2)
+  c = Conv<group=4>(b, w3)
+  d = Conv(c, w4)
+  e = Conv<group=2>(d, w5)
+  y = Conv(e, w6)
+}
+"""
+SPLIT = """
+net (float[N,3,4,4] x) => (float[N,5,4,4] y)
+<float[20,3,1,1] w1, float[10,10,1,1] w2, float[12,20,1,1] w3, float[4,20,1,1] w4,
+ float[5,16,1,1] w5> {
+  a = Conv(x, w1)
+  h, k = Split<axis=1, num_outputs=2>(a)
+  m = Conv(h, w2)
+  s = Add(m, k)
+  d = Concat<axis=1>(h, s)
+  e = Conv(d, w3)
+  f = Conv(d, w4)
+  g = Concat<axis=1>(e, f)
+  y = Conv(g, w5)
+}
+"""
+TEXTS = (CHAIN, TIED, GROUPED, SPLIT)
+
+
+@cache
+def opened(text: str) -> tuple[Graph, ChannelGroups]:
+    header = '<ir_version: 8, opset_import: ["": 18]>'
+    graph = Graph(model(text, header=header))
+    return graph, find_groups(graph)
+
+
+def widths(proto: ModelProto) -> dict[str, list[int]]:
+    return {t.name: list(t.dims) for t in proto.graph.initializer if t.name[0] in "wb"}
+
+
+@st.composite
+def picks(draw: st.DrawFn) -> tuple[str, Limits, np.ndarray]:
+    text = draw(st.sampled_from(TEXTS))
+    limits = Limits(
+        min_channels=draw(st.integers(1, 9)),
+        max_layer_rate=draw(st.sampled_from([0.4, 0.8, 1.0])),
+        round_to=draw(st.sampled_from([2, 3, 4, 8])),
+    )
+    order = draw(st.permutations(range(len(opened(text)[1]))))
+    return text, limits, np.array(order)
+
+
+@given(picks(), st.integers(1, 60), st.integers(1, 60))
+def test_widths_are_multiples_or_untouched(
+    pick: tuple[str, Limits, np.ndarray], count: int, more: int
+) -> None:
+    """After one step and after two; no layer falls under the least, none grows."""
+    text, limits, order = pick
+    graph, groups = opened(text)
+    picker, dead = Picker(groups, limits), np.zeros(len(groups), np.bool_)
+    before = widths(graph.model)
+    for size in (count, more):
+        chosen = picker.pick(order, dead)[:size]
+        following = picker.remove(chosen, dead)
+        assert (following >= dead).all()
+        assert set(np.flatnonzero(following & ~dead)) <= set(chosen)
+        dead = following
+        after = widths(prune(graph, groups, dead))
+        for name, dims in before.items():
+            for axis, (was, now) in enumerate(zip(dims, after[name], strict=True)):
+                if now == was:
+                    continue
+                assert min(limits.min_channels, was) <= now < was
+                if axis == 0 or was % limits.round_to == 0:
+                    assert now % limits.round_to == 0, (name, axis, was, now)
+
+
+@given(st.permutations(range(50)), st.integers(0, 50), st.sampled_from([2, 3, 4, 8]))
+def test_the_last_chosen_stay_and_no_more_than_needed(
+    order: list[int], count: int, multiple: int
+) -> None:
+    """In a chain every layer is on its own: the first of its chosen go, in whole multiples."""
+    _, groups = opened(CHAIN)
+    nothing = np.zeros(len(groups), np.bool_)
+    order = [channel for channel in order if groups.removable[channel]]
+    picker = Picker(groups, Limits(round_to=multiple))
+    chosen = picker.pick(np.array(order, np.int64), nothing)[:count]
+    gone = picker.remove(chosen, nothing)
+    for group, width in enumerate((16, 10, 24)):
+        own = [c for c in chosen.tolist() if groups.group[c] == group]
+        legal = [n for n in range(len(own) + 1) if n == 0 or (width - n) % multiple == 0]
+        # An axis that is no multiple to begin with still loses whole multiples.
+        assert np.flatnonzero(gone & (groups.group == group)).tolist() == sorted(own[: max(legal)])
+
+
+def test_whole_blocks_go_through_grouped_convolutions() -> None:
+    """Where there is enough to choose from, something goes in every kind of graph."""
+    for text in TEXTS:
+        _, groups = opened(text)
+        nothing = np.zeros(len(groups), np.bool_)
+        picker = Picker(groups, Limits(round_to=4))
+        gone = picker.remove(picker.pick(np.arange(len(groups)), nothing), nothing)
+        assert gone.sum() >= 4, text
+
+
+@pytest.mark.parametrize("round_to", [1, 8])
+def test_without_a_choice_nothing_goes(round_to: int) -> None:
+    _, groups = opened(TIED)
+    nothing = np.zeros(len(groups), np.bool_)
+    picker = Picker(groups, Limits(round_to=round_to))
+    assert not picker.remove(np.empty(0, np.int64), nothing).any()
+
+
+def test_a_layer_share_leaves_room_for_a_block() -> None:
+    _, groups = opened(CHAIN)
+    nothing = np.zeros(len(groups), np.bool_)
+    picker = Picker(groups, Limits(round_to=8))
+    chosen = picker.pick(np.arange(len(groups)), nothing, layer_share=0.1)
+    assert np.bincount(groups.group[picker.remove(chosen, nothing)], minlength=3)[:3].tolist() == [
+        8,
+        2,
+        8,
+    ]
+
+
+def test_a_step_looks_beyond_a_layer_share_that_allows_no_block() -> None:
+    """Of `k`, tied to `m`, 2 or 6 may go, of `a` whole blocks of 4: only more than 4 help."""
+    graph, groups = opened(SPLIT)
+    limits = Limits(round_to=4, include=("a",))
+    task = Task(graph, groups, rank=lambda *_: np.zeros(0), limits=limits)
+    nothing, ranking = np.zeros(len(groups), np.bool_), np.arange(len(groups), dtype=float)
+    ranking[10:20] -= 100  # `k` goes first
+    share = task.picker.pick(np.argsort(ranking), nothing, layer_share=0.01)
+    assert not task.picker.remove(share, nothing).any()
+    gone = np.flatnonzero(task.step(ranking, nothing, size=0.1, layer_share=0.01))
+    assert (np.sum(gone < 10), np.sum((gone >= 10) & (gone < 20)), gone.size) == (2, 6, 8)
