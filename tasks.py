@@ -8,7 +8,7 @@
     python3 tasks.py docs            rewrite docs/operators.md from the operator table
 
 Everything is installed into .venv beside this file, and again only when pyproject.toml or
-constraints.txt has changed. ARGS go to pytest: `python3 tasks.py test tests/search/test_plan.py -x`.
+constraints.txt has changed. ARGS go to pytest: `python3 tasks.py test tests/search -x`.
 """
 
 import sys
