@@ -24,8 +24,8 @@ from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.channels.labels import Labels, balance
 from onnxprune.channels.propagate import Propagation
 from onnxprune.errors import InvalidModel
-from onnxprune.graph import Graph, site_of
-from onnxprune.ops import find_op
+from onnxprune.graph import Called, Graph, call, site_of
+from onnxprune.ops import Node, find_op
 
 Cuts = Mapping[str, Mapping[int, IntArray]]
 
@@ -53,7 +53,9 @@ class ChannelGroups:
 
     `cuts[tensor][axis]` gives the channel of each position, or STAYS. `group[channel]` is the group
     of a channel, `names[group]` the name of its first convolution. `inexact[node]` are the channels
-    that cross a node whose result would change with them, as the user allowed.
+    that cross a node whose result would change with them, as the user allowed. `called` says how
+    people know the convolutions, by the names of their nodes; it has all of them, those whose
+    filters are not followed included.
     """
 
     cuts: Cuts
@@ -62,6 +64,7 @@ class ChannelGroups:
     names: tuple[str, ...]
     reasons: Mapping[int, str]
     inexact: Mapping[str, IntArray] = field(default_factory=dict)
+    called: Mapping[str, Called] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.group.size)
@@ -92,6 +95,10 @@ class ChannelGroups:
             found.setdefault(int(self.group[channel]), reason)
         free = set(self.group[self.removable].tolist())
         return {group: reason for group, reason in found.items() if group not in free}
+
+    def title(self, node: str) -> str:
+        """Return the name under which a convolution is shown: that of its module, where known."""
+        return self.called[node].title if node in self.called else node
 
     def members(self, group: int) -> list[tuple[str, int]]:
         """Return the (tensor, axis) cuts of a group."""
@@ -156,6 +163,7 @@ class ChannelGroups:
             self.names,
             {int(number[c]): why for c, why in self.reasons.items()},
             {node: number[c][number[c] >= 0] for node, c in self.inexact.items()},
+            self.called,
         )
 
     def crossed(self, dead: BoolArray) -> list[str]:
@@ -175,19 +183,19 @@ def find_groups(graph: Graph, *, allow_inexact: Sequence[str] = ()) -> ChannelGr
     """
     walk = Propagation(graph, tuple(allow_inexact))
     sources: list[Filters] = []
-    found = 0
+    convolutions: list[tuple[Node, str]] = []
     for node in graph.nodes:
         walk.step(node)
         op = find_op(node)
         axis = None if op is None else op.filter_axis(site_of(graph, node))
         if op is None or axis is None:
             continue
-        found += 1
+        weight = node.inputs[op.weights[0]]
+        convolutions.append((node, weight))
         labels = walk.cuts.get(node.outputs[0], {}).get(axis)
         if labels is not None:
-            weight = node.inputs[op.weights[0]]
             sources.append(Filters(node.name, weight, node.outputs[0], labels, axis))
-    if not found:
+    if not convolutions:
         raise InvalidModel(
             f"graph '{graph.proto.name}': has no convolutions, so there are no filters to prune; "
             f"onnxprune is made for CNNs"
@@ -197,7 +205,7 @@ def find_groups(graph: Graph, *, allow_inexact: Sequence[str] = ()) -> ChannelGr
             walk.labels.pin(labels, f"is the graph output '{name}'")
         walk.pin_counted(name, f"their number goes into the graph output '{name}'")
     balance(walk.labels, walk.balances)
-    return _number(walk, sources)
+    return replace(_number(walk, sources), called=call(convolutions))
 
 
 def _number(walk: Propagation, sources: Sequence[Filters]) -> ChannelGroups:

@@ -5,6 +5,7 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
 * `graph`: the view of a model; `nodes`: its nodes, functions inlined, shared vectors apart
 * `facts`: shapes and known values; `constant_folding`: weights computed from constants;
   `dependence`: which values follow a size that is only known at run time
+* `names`: what people call a convolution
 * `storage`: models as files; `large_weights`: weights that stay apart from the message
 """
 
@@ -19,6 +20,7 @@ from onnxprune.graph.large_weights import (
     Weights,
     compress,
 )
+from onnxprune.graph.names import Called, call
 from onnxprune.graph.storage import (
     ModelSource,
     digest,
@@ -33,6 +35,7 @@ from onnxprune.graph.storage import (
 __all__ = [
     "AS_THEY_LIE",
     "NONE_APART",
+    "Called",
     "Facts",
     "Graph",
     "KeptWeight",
@@ -41,6 +44,7 @@ __all__ = [
     "Variation",
     "Weight",
     "Weights",
+    "call",
     "compress",
     "digest",
     "dims",

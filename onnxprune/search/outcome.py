@@ -108,6 +108,7 @@ def make_report(
         "layers": [
             {
                 "name": f.node,
+                "title": task.groups.title(f.node),
                 "filters": int(f.channels.size),
                 "removed": int(state.dead[f.channels].sum()),
             }
