@@ -49,6 +49,7 @@ LEVELS = 10
 ONLY_IN = {
     "torch": {"ops", "relevance", "compensate"},
     "onnxruntime": {"evaluation"},
+    "jinja2": {"report"},
     "matplotlib": {"report"},
     "PIL": {"data"},
     "click": {"cli"},

@@ -180,7 +180,7 @@ def _prune(
             model, data, settings=settings, run_dir=run_dir, resume=resume, on_state=show
         )
     screen.print(before_after_table(result.report))
-    screen.say(f"ended because {why_stopped(result.report)}")
+    screen.say(f"stopped: {why_stopped(result.report)}")
     if result.report["inexact"]:
         screen.say(f"pruned through, as allowed: {', '.join(result.report['inexact'])}")
     return result

@@ -1,8 +1,10 @@
 """What people look at: the page of a run, plots, and a drawing of the network.
 
-Imports channels, surgery's costs and evaluation's captions; reads a run's files, never its objects.
+Imports channels, surgery's costs and evaluation's captions. Reads the files of a run, not its
+objects.
 
-* `page`: the page of a run; `figures`: its figures as text; `plots`: its curves
+* `page`: the page of a run, with the template `page.html`; `record`: what a run's files say
+* `figures`: figures as text; `plots`: accuracy over pruning rate
 * `inspection`: what can go, and why the rest stays
 * `drawing`, `skeleton`, `layout`: the network as a picture
 """

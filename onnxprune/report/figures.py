@@ -1,4 +1,4 @@
-"""The figures of a report as people read them, for its page and for the command line."""
+"""The figures of a report as text, for the page and the command line."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 from onnxprune.evaluation import caption
 
 HELD_OUT = "Harmonic mean, held out"
-"""Of each part of the samples, with weights that were corrected on the others."""
+"""Measured on each fold of the samples, with weights corrected on the other folds."""
 
 STOPPED = {
-    "target": "the target was reached",
-    "floor": "every further step would have fallen under the accuracy floor",
-    "limits": "nothing more may go within the limits",
+    "target": "target reached",
+    "floor": "every further step breaks the accuracy floor",
+    "limits": "the limits allow no more",
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure before and after, and the change, as people read them."""
+    """One figure before and after pruning, and the change, as text."""
 
     label: str
     before: str
@@ -34,7 +34,7 @@ def rows(
     metric: str = "top-1",
     held_out: Mapping[str, Any] | None = None,
 ) -> list[Row]:
-    """Return the figures that both sides have, as a report holds them, to put in a table."""
+    """Return a row for each figure that both sides have; `report.json` has such sides."""
     found = []
     for key, label in (("params", "Parameters"), ("macs", "MACs"), ("filters", "Filters")):
         one, other = before[key], after[key]
@@ -63,15 +63,28 @@ def rows(
 
 
 def why_stopped(report: Mapping[str, Any]) -> str:
-    """Say what ended a run, and which options."""
+    """Return what stopped a run, and which options."""
     why = STOPPED.get(report["stopped"], report["stopped"])
     names = ", ".join(name.replace("_", "-") for name in report.get("stopped_by", ()))
     return f"{why} ({names})" if names else why
 
 
 def percent(share: float | None) -> str:
-    """Format a share; None is a class without samples."""
+    """Format a share; None (a class without samples) is a dash."""
     return "\u2013" if share is None else f"{100 * share:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Format a time.
+
+    >>> [duration(seconds) for seconds in (2.34, 125, 7500)]
+    ['2.3 s', '2 min 5 s', '2 h 5 min']
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def _relative(one: float, other: float) -> str:

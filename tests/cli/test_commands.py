@@ -136,7 +136,7 @@ def test_prune_writes_what_it_says(folder: Path, small: Small) -> None:
     assert "Harmonic mean" in result.stdout
     assert "removed" not in result.stdout
     assert "pruned model: out.onnx" in result.stderr
-    assert "ended because the target was reached (rate)" in result.stderr
+    assert "stopped: target reached (rate)" in result.stderr
     assert "harmonic mean 1.0000" in result.stderr
     assert (folder / "out.onnx").read_bytes() == (folder / "run" / "pruned.onnx").read_bytes()
     assert (folder / "plan.json").read_bytes() == (folder / "run" / "plan.json").read_bytes()

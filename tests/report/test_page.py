@@ -2,7 +2,9 @@
 
 import json
 import re
+import tomllib
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -30,12 +32,14 @@ AFTER: dict[str, Any] = SIDE | {
     "latency_ms": 2.0,
     "accuracy": {"mean": 0.88, "harmonic": 0.8, "per_class": [0.9, 0.86, None]},
 }
+LAYER = {"filters": 8, "removed": 2}
 
 
 class Page(HTMLParser):
     """What a browser makes of a page: its text, and whether tags are closed in order."""
 
     VOID = ("meta", "br", "path", "use")
+    INLINE = ("i", "code")
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -43,10 +47,14 @@ class Page(HTMLParser):
         self.words: list[str] = []
         self.mistakes: list[str] = []
         self.links: list[str] = []
+        self.tags: set[str] = set()
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.links += [v or "" for k, v in attrs if k in ("src", "href")]
+        self.tags.add(tag)
+        if tag not in self.INLINE:
+            self.words.append(" ")
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -63,7 +71,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
+        return " ".join("".join(self.words).split())
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +114,7 @@ def test_a_page_tells_what_the_report_holds(finished: Path) -> None:
         assert percent(report[side]["accuracy"]["harmonic"]) in found.text
     assert report["stopped_by"], "a run with an end that has a name"
     names = ", ".join(report["stopped_by"]).replace("_", "-")
-    assert f"{STOPPED[report['stopped']]} ({names})" in found.text
+    assert f"Stopped: {STOPPED[report['stopped']]} ({names})." in found.text
     for layer in report["layers"]:
         assert f"{layer['name']} {layer['filters']} {layer['removed']}" in found.text
     assert "Class accuracies" in found.text
@@ -168,15 +176,37 @@ def test_a_run_without_samples_has_no_accuracy(small: Small, tmp_path: Path) -> 
     found = page(tmp_path / "run")
     assert "Not measured: the run had no samples" in found.text
     assert "Class accuracies" not in found.text
-    assert STOPPED["target"] in found.text
+    assert "Stopped: target reached (rate)." in found.text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "says"), [(2.34, "2.3 s"), (125, "2 min 5 s"), (7500, "2 h 5 min")]
-)
-def test_times_are_readable(copied: Path, seconds: float, says: str) -> None:
-    edit(copied / "report.json", seconds=seconds)
-    assert f"were removed in {says} and" in page(copied).text
+MARKUP = "<script>alert(1)</script>"
+
+
+def test_names_with_markup_are_text(copied: Path) -> None:
+    layers = [{"name": MARKUP, **LAYER}, {"name": '" onload="x', **LAYER}]
+    edit(copied / "report.json", before=SIDE, after=AFTER, classes=[MARKUP] * 3, layers=layers)
+    edit(copied / "report.json", inexact=[MARKUP], stopped=MARKUP, stopped_by=[MARKUP])
+    edit(copied / "config.json", settings={"metric": MARKUP, "limits": {"include": [MARKUP]}})
+    folder = copied.rename(copied.parent / MARKUP.replace("/", "\u2215"))
+    found = page(folder)
+    assert "script" not in found.tags
+    assert MARKUP in found.text
+    assert folder.name in found.text
+    assert 'title="&#34; onload=&#34;x"' in (folder / "report.html").read_text("utf-8")
+
+
+def test_a_long_name_is_whole_in_the_page(copied: Path) -> None:
+    name = "/stage1/stage1.0/shortcut/shortcut.0/conv/Conv"
+    edit(copied / "report.json", layers=[{"name": name, **LAYER}])
+    assert f"{name} 8 2" in page(copied).text
+
+
+def test_the_template_is_in_the_package() -> None:
+    assert files("onnxprune.report").joinpath("page.html").is_file()
+    text = Path(onnxprune.__file__).parents[1].joinpath("pyproject.toml").read_text("utf-8")
+    assert tomllib.loads(text)["tool"]["setuptools"]["package-data"]["onnxprune.report"] == [
+        "page.html"
+    ]
 
 
 def test_a_report_without_layers_has_a_page(copied: Path) -> None:
