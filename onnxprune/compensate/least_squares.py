@@ -33,7 +33,7 @@ from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.compensate.readers import WIDE, Reader
-from onnxprune.compensate.reference import Losing, Source, Writer, forget
+from onnxprune.compensate.reference import Losing, Source, Writer
 from onnxprune.compensate.ridge import FOLDS, MAX_ROWS, choose_ridge, multiply
 from onnxprune.ops._torch import torch
 from onnxprune.relevance import Mirror, Trace, on_disk
@@ -139,9 +139,8 @@ class LeastSquares:
         with torch.no_grad():
             mirror = self._source.mirror(model)
             writer = Writer(mirror.graph)
-            image = mirror.graph.image
-            envs = [mirror.start({image: x}) for x in observed.batches]
-            for step, spent in mirror.schedule():
+            envs = [mirror.start(x) for x in observed.batches]
+            for step in mirror.walk(*envs):
                 one = losing.pop(step[0].outputs[0], None)
                 refitted = one is not None and self._refit(mirror, envs, one, observed, writer)
                 for env in envs:
@@ -151,8 +150,6 @@ class LeastSquares:
                     }
                 if one is not None and one.reader.bias is not None:
                     _restore(envs, one, observed, writer, scaled=refitted)
-                for env in envs:
-                    forget(env, spent)
                 if not losing:
                     break
         return writer.model

@@ -138,13 +138,11 @@ def find_covariances(
     sums = {reader.key: _Sum(reader) for reader in readers}
     with torch.no_grad():
         for x, _ in batches_of(mirror, data, batch_size):
-            env = mirror.start({mirror.graph.image: x})
-            for step, spent in mirror.schedule():
+            env = mirror.start(x)
+            for step in mirror.walk(env):
                 mirror.execute(step, env)
                 if step[0].outputs[0] in sums:
                     sums[step[0].outputs[0]].add(env[step[0].inputs[0]])
-                for name in spent:
-                    env.pop(name, None)
     return {key: total.covariance() for key, total in sums.items() if total.count}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.channels import ChannelGroups
 from onnxprune.compensate.readers import Reader, find_readers
 from onnxprune.graph import Graph
-from onnxprune.relevance import Mirror, Trace, batches_of
+from onnxprune.relevance import Mirror, batches_of
 from onnxprune.surgery import Constants, copy_model
 
 if TYPE_CHECKING:
@@ -58,14 +58,13 @@ class Source:
     ) -> int:
         """Run one batch, noting each reader's input and output; return the most bytes alive."""
         readers = {reader.key: reader for reader in self.readers}
-        env, most = mirror.start({mirror.graph.image: x}), 0
-        for step, spent in mirror.schedule():
+        env, most = mirror.start(x), 0
+        for step in mirror.walk(env):
             mirror.execute(step, env)
             most = max(most, sum(tensor.nbytes for tensor in env.values()))
             reader = readers.get(step[0].outputs[0])
             if reader is not None:
                 note(reader, env[step[0].inputs[0]], env[reader.key])
-            forget(env, spent)
         return most
 
     def batches(
@@ -118,9 +117,3 @@ class Writer:
 
     def _dtype(self, reader: Reader) -> np.dtype[Any]:
         return self.constants.array(reader.weight).dtype
-
-
-def forget(env: Trace, names: Sequence[str]) -> None:
-    """Drop tensors."""
-    for name in names:
-        env.pop(name, None)

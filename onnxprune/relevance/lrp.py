@@ -185,17 +185,15 @@ def _forward(
     mirror: Mirror, x: npt.NDArray[Any] | Tensor, routes: Mapping[str, Route], logits: str
 ) -> tuple[list[Record], Tensor]:
     """Run the mirror up to the logits; return a record of each node, and the logits."""
-    env = mirror.start({mirror.graph.image: x})
+    env = mirror.start(x)
     records: list[Record] = []
-    for step, spent in mirror.schedule():
+    for step in mirror.walk(env):
         if logits in env:
             break
         records.append(_record(mirror, step, env, routes.get(step[0].name)))
         env.update({name: value.detach() for name, value in records[-1].outputs.items()})
         if records[-1].route is None or records[-1].route.way is Way.PASS:
             records[-1].outputs = {}
-        for name in spent:
-            env.pop(name, None)
     return records, env[logits]
 
 

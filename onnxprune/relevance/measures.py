@@ -89,18 +89,16 @@ def _slopes(
 ) -> tuple[Trace, Trace]:
     """The named tensors, and of those that the loss depends on its gradient there."""
     logits = find_logits(mirror)
-    env = mirror.start({mirror.graph.image: x})
+    env = mirror.start(x)
     kept: Trace = {}
     with torch.enable_grad():
-        for step, spent in mirror.schedule():
+        for step in mirror.walk(env):
             mirror.execute(step, env)
             for name in step[0].outputs:
                 if name in tensors and env[name].is_floating_point():
                     kept[name] = env[name].requires_grad_()
             if logits in env:
                 break
-            for name in spent:
-                env.pop(name, None)
         loss = _loss(*by_class(env[logits], y))
         if not loss.requires_grad:
             raise UnsupportedOp(
@@ -137,18 +135,15 @@ def activation(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[
 
     Source: Molchanov et al. 2017, section 2.2.
     """
-    env = mirror.start({mirror.graph.image: x})
+    env = mirror.start(x)
     found: Trace = {}
     with torch.no_grad():
-        for step, spent in mirror.schedule():
+        for step in mirror.walk(env):
             mirror.execute(step, env)
             for name in step[0].outputs:
                 if name in tensors:
-                    found[name] = _rows(env[name].clamp(min=0), tensors[name]).mean(
-                        2, dtype=torch.float64
-                    )
-            for name in spent:
-                env.pop(name, None)
+                    passed = _rows(env[name].clamp(min=0), tensors[name])
+                    found[name] = passed.mean(2, dtype=torch.float64)
     return found
 
 

@@ -22,6 +22,9 @@ from onnxprune.ops._torch import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+    Feed = npt.NDArray[Any] | Tensor | Mapping[str, npt.NDArray[Any] | Tensor]
+    """A batch of images, or every input by name."""
+
 logger = logging.getLogger(__name__)
 
 Step = tuple[Node, Op]
@@ -66,28 +69,32 @@ class Mirror:
 
     def __call__(self, x: npt.NDArray[Any] | Tensor) -> Tensor:
         """Return the first output for a batch of images. Shapes: x `[N, ...]` -> `[N, K]`."""
-        return self.run({self.graph.image: x})[self.graph.outputs[0]]
+        return self.run(x)[self.graph.outputs[0]]
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any] | Tensor]) -> Trace:
-        """Return the graph outputs; intermediate tensors are freed after their last reader."""
-        env = self.start(feeds)
-        for step, spent in self.schedule():
+    def run(self, x: Feed) -> Trace:
+        """Return the graph outputs, by name."""
+        env = self.start(x)
+        for step in self.walk(env):
             self.execute(step, env)
-            for name in spent:
-                env.pop(name, None)
         return {name: self._value(name, env) for name in self.graph.outputs}
 
-    def schedule(self) -> Iterator[tuple[Step, tuple[str, ...]]]:
-        """Yield the steps in order, each with the tensors that nobody reads after it."""
-        last = {name: k for k, (node, _) in enumerate(self.steps) for name in node.inputs}
-        kept = set(self.graph.outputs)
-        for k, step in enumerate(self.steps):
-            spent = {n for n in step[0].inputs if last[n] == k and n not in kept}
-            yield step, tuple(spent)
+    def walk(self, *envs: Trace) -> Iterator[Step]:
+        """Yield the steps in order, for the caller to execute on each of `envs`.
 
-    def trace(self, x: npt.NDArray[Any] | Tensor) -> Trace:
-        """Return every tensor of the graph for a batch of images, by name."""
-        env = self.start({self.graph.image: x})
+        Once a step is done, the tensors that no later step reads are freed. Graph outputs stay.
+        """
+        kept = set(self.graph.outputs)
+        last = {name: node for node, _ in self.steps for name in node.inputs if name not in kept}
+        for step in self.steps:
+            yield step
+            spent = [name for name in step[0].inputs if last.get(name) is step[0]]
+            for env in envs:
+                for name in spent:
+                    env.pop(name, None)
+
+    def trace(self, x: Feed) -> Trace:
+        """Return every tensor of the graph, by name."""
+        env = self.start(x)
         for step in self.steps:
             self.execute(step, env)
         return env
@@ -130,8 +137,9 @@ class Mirror:
             return tuple(int(v) for v in np.ravel(self.graph.constant(name)))
         return tuple(int(v) for v in torch.ravel(self._value(name, env)).tolist())
 
-    def start(self, feeds: Mapping[str, npt.NDArray[Any] | Tensor]) -> Trace:
+    def start(self, x: Feed) -> Trace:
         """Return the inputs as tensors of the mirror's device and type, by name."""
+        feeds = x if isinstance(x, Mapping) else {self.graph.image: x}
         env = {name: self._laid_out(value) for name, value in feeds.items()}
         missing = [name for name in self.graph.inputs if name not in env]
         if missing:

@@ -40,7 +40,7 @@ class TorchLayers(nn.Module):
         return {name: getattr(layer, "layer", layer) for name, layer in self._made.items()}
 
     def forward(self, image: Tensor) -> Tensor:
-        env = self._mirror.start({self._mirror.graph.image: image})
+        env = self._mirror.start(image)
         for step in self._mirror.steps:
             node = step[0]
             if node.name in self._made:

@@ -129,6 +129,17 @@ def test_several_outputs_come_by_name_and_the_first_is_the_result() -> None:
     np.testing.assert_array_equal(mirror(x).numpy(), expected[0])
 
 
+def test_a_walk_frees_what_no_later_step_reads() -> None:
+    mirror = Mirror(Graph(model(NORMED)), device="cpu")
+    envs = [mirror.start(images(mirror.graph.model, count)) for count in (1, 2)]
+    for k, step in enumerate(mirror.walk(*envs)):
+        needed = {name for node, _ in mirror.steps[k:] for name in node.inputs} | {"z"}
+        for env in envs:
+            assert env.keys() <= needed
+            mirror.execute(step, env)
+    assert [list(env) for env in envs] == [["z"], ["z"]]
+
+
 def test_nodes_that_no_output_depends_on_are_not_run() -> None:
     text = """
     g (float[N,3,4,4] x) => (float[N,3,4,4] a) { a = Relu(x)  b = Unknown.Strange(x) }
