@@ -52,6 +52,7 @@ ONLY_IN = {
     "jinja2": {"report"},
     "matplotlib": {"report"},
     "PIL": {"data"},
+    "psutil": {"relevance"},
     "click": {"cli"},
     "rich": {"cli"},
 }

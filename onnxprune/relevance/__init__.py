@@ -2,16 +2,17 @@
 
 Imports channels, data and what lies below. `score` and `Meter` are the ways in.
 
-* `mirror`: the graph as torch; `fuse`: normalisation folded into its convolution; `batches`: how
-  many samples at once
+* `mirror`: the graph as torch; `fuse`: normalisation folded into its convolution
+* `batches`: samples in batches that the model takes; `memory`: how many fit at once
 * `rules`: LRP's rules; `routes`: where relevance flows; `lrp`: the walk back
 * `criteria`: criteria by name; `measures`: their formulas; `scores`: their result
 * `damage`: what removing several filters together does to the outputs
 """
 
-from onnxprune.relevance.batches import allowed_bytes, batch_within, batches_of, on_disk
+from onnxprune.relevance.batches import batches_of
 from onnxprune.relevance.criteria import NAMES, Scores, data_free, find_criterion, score
 from onnxprune.relevance.damage import Damage, Meter
+from onnxprune.relevance.memory import allowed_bytes, batch_within, on_disk
 from onnxprune.relevance.mirror import Mirror, Trace
 
 __all__ = [

@@ -1,0 +1,133 @@
+"""How many samples fit into memory at once, and a temporary file for what does not.
+
+A walk forward and back holds the activations of a batch and, beside each, its relevance. So the
+size of a batch decides how much memory a walk takes; of the results it changes only the rounding.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+
+from onnxprune.errors import DataError, OutputError
+from onnxprune.graph import Graph
+from onnxprune.ops._torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+SHARE = 0.25
+"""The share of the free memory that is used where the user sets no limit."""
+MEGABYTE = 2**20
+SMALL = 2**16
+"""Bytes; a smaller tensor is not worth a file."""
+ELEMENT = 4
+"""Bytes; the mirror computes in single precision."""
+WALKS = 2
+"""Forward and back."""
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux states the limit of a container (cgroup version 2)."""
+
+
+def batch_within(
+    graph: Graph, batch_size: int, memory: int | None = None, *, device: str = "auto"
+) -> int:
+    """Return the largest batch up to `batch_size` whose walk fits into memory.
+
+    Without `memory` the limit is a quarter of what is free, and at least one sample is tried.
+    Units: memory, MB of 2**20 bytes.
+    Raises: DataError where `memory` is too little for one sample.
+    """
+    sample = sample_bytes(graph)
+    if not sample:
+        return batch_size
+    fit = allowed_bytes(memory, device) // sample
+    if not fit and memory is not None:
+        needed = math.ceil(sample / MEGABYTE)
+        raise DataError(
+            f"memory {memory}: too little for one sample, whose walk through this model takes "
+            f"{needed} MB; give --memory {needed} or more"
+        )
+    fit = min(max(fit, 1), batch_size)
+    if fit < batch_size:
+        logger.info("batches of %d in place of %d, to save memory", fit, batch_size)
+    return fit
+
+
+def allowed_bytes(memory: int | None = None, device: str = "auto") -> int:
+    """Return `memory` in bytes, or without it a quarter of what is free.
+
+    Units: memory, MB of 2**20 bytes.
+    """
+    return int(SHARE * free_bytes(device)) if memory is None else memory * MEGABYTE
+
+
+def sample_bytes(graph: Graph) -> int:
+    """Return how many bytes a walk forward and back takes for one sample.
+
+    Counts every activation that the graph states the shape of.
+    """
+    known = graph.constant_names
+    sizes = [
+        math.prod(graph.shape(name) or (0,))
+        for node in graph.nodes
+        for name in node.outputs
+        if name and name not in known
+    ]
+    at_once = (graph.shape(graph.image) or (1,))[0]
+    return WALKS * ELEMENT * sum(sizes) // max(at_once, 1)
+
+
+def free_bytes(device: str = "auto") -> int:
+    """Return how much memory is free where the mirror computes."""
+    if device != "cpu" and torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    return int(min(psutil.virtual_memory().available, _container_bytes()))
+
+
+def _container_bytes() -> float:
+    """What a container may still take, infinite where there is no limit.
+
+    psutil reports the machine and knows no containers. Cached files count as free, because the
+    system drops them when memory is short.
+    """
+    try:
+        limit, used = (int((CGROUP / f"memory.{one}").read_text()) for one in ("max", "current"))
+        lines = (CGROUP / "memory.stat").read_text().splitlines()
+        cached = dict(line.split() for line in lines)["inactive_file"]
+        return max(limit - used + int(cached), 0)
+    except (OSError, ValueError, KeyError):
+        return math.inf
+
+
+def on_disk(tensor: Tensor) -> Tensor:
+    """Return the tensor in a temporary file, which is deleted with it; a small one as it is.
+
+    The system keeps as much of the file in memory as it has room for.
+    Shapes: any, on a CPU.
+    Raises: OutputError where the disk has no room.
+    """
+    if tensor.nbytes <= SMALL:
+        return tensor
+    try:
+        with tempfile.TemporaryFile() as file:
+            if hasattr(os, "posix_fallocate"):  # a mapped file that cannot grow ends the process
+                os.posix_fallocate(file.fileno(), 0, tensor.nbytes)
+            mapped = np.memmap(file, np.uint8, "w+", shape=(tensor.nbytes,))
+    except OSError as error:
+        raise OutputError(
+            f"{tempfile.gettempdir()}: no room for {math.ceil(tensor.nbytes / MEGABYTE)} MB of "
+            f"activations ({error.strerror}); free some space, set TMPDIR, or give more --memory"
+        ) from error
+    strides = torch.empty_like(tensor, device="meta").stride()
+    held = torch.from_numpy(mapped).view(tensor.dtype).as_strided(tensor.size(), strides)
+    return held.copy_(tensor)
