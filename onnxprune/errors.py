@@ -18,7 +18,8 @@
 A filter that cannot go is not an error but data: see `ChannelGroups.reasons`.
 """
 
-from typing import Any
+import difflib
+from collections.abc import Collection
 
 
 class OnnxPruneError(Exception):
@@ -77,10 +78,12 @@ class ConversionError(OnnxPruneError):
     """A source that a converter cannot turn into ONNX."""
 
 
-def check_name(kind: str, name: str, known: Any) -> None:
+def check_name(kind: str, name: str, known: Collection[str]) -> None:
     """Refuse a name that is none of the known ones.
 
-    Raises: UnknownName listing them.
+    Raises: UnknownName that lists them and suggests the nearest.
     """
     if name not in known:
-        raise UnknownName(f"{kind} '{name}': unknown; expected one of {', '.join(known)}")
+        nearest = difflib.get_close_matches(str(name), known, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise UnknownName(f"{kind} '{name}': unknown; expected one of {', '.join(known)}{hint}")

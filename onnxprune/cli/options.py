@@ -11,7 +11,8 @@ import click
 from onnxprune.cli.program import Screen
 from onnxprune.compensate import METHODS
 from onnxprune.data import PRESETS
-from onnxprune.relevance import NAMES
+from onnxprune.evaluation import METRIC_NAMES
+from onnxprune.relevance import CRITERION_NAMES
 from onnxprune.search import AUTO, CONTROLLERS, Limits, Settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -160,7 +161,7 @@ CRITERION = click.option(
     default=Settings.criterion,
     show_default=True,
     metavar="NAME",
-    help=f"What filters are ranked by: {', '.join(NAMES)}; see docs/method.md.",
+    help=f"What filters are ranked by: {', '.join(CRITERION_NAMES)}; see docs/method.md.",
 )
 
 METRIC = click.option(
@@ -168,7 +169,7 @@ METRIC = click.option(
     default=Settings.metric,
     show_default=True,
     metavar="NAME",
-    help="What is measured of each class: top-1, top-5, mean-iou, or your own module:function.",
+    help=f"What is measured of each class: {', '.join(METRIC_NAMES)}; see docs/reference.md.",
 )
 
 UNLABELLED = click.option(

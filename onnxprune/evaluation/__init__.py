@@ -8,10 +8,19 @@ and know none.
 """
 
 from onnxprune.evaluation.evaluator import Evaluator
-from onnxprune.evaluation.metrics import Accuracy, agreement, caption, find_metric
+from onnxprune.evaluation.metrics import (
+    METRIC_NAMES,
+    METRICS,
+    Accuracy,
+    agreement,
+    caption,
+    find_metric,
+)
 from onnxprune.evaluation.runtime import latency
 
 __all__ = [
+    "METRICS",
+    "METRIC_NAMES",
     "Accuracy",
     "Evaluator",
     "agreement",

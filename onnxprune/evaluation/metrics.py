@@ -14,10 +14,11 @@ has no soft form: its scores stand for both.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,7 +26,7 @@ import numpy.typing as npt
 
 from onnxprune.arrays import IntArray
 from onnxprune.data import IGNORED, class_axis, counted, fit_labels
-from onnxprune.errors import DataError, OnnxPruneError, UnknownName
+from onnxprune.errors import DataError, OnnxPruneError, check_name
 from onnxprune.plugins import find_function, first_line
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -33,9 +34,6 @@ Function: TypeAlias = Callable[[npt.NDArray[Any], IntArray], Any]
 
 PROBABILITY_TOLERANCE = 1e-3
 """Rows that sum to 1 this closely are probabilities already: float16 rounds 1,000 of them so."""
-
-NAMES = ("top-1", "top-5", "mean-iou", "module:function")
-"""What there is to name; `top-` takes any number."""
 
 OWN = "a function (outputs, targets) that returns a score from 0 to 1 for each class"
 
@@ -55,15 +53,6 @@ class Accuracy:
     total: FloatArray
     probability: FloatArray
     seen: FloatArray | None = None
-
-    @classmethod
-    def from_logits(cls, logits: npt.NDArray[Any], labels: IntArray) -> Accuracy:
-        """Count top-1 per class; rows that are probabilities already are taken as they are.
-
-        Shapes: logits `[n, classes]`, labels `[n]`; or maps, as `top_k`.
-        Raises: DataError, when a label is none of the model's classes.
-        """
-        return top_k(logits, labels)
 
     @classmethod
     def from_scores(cls, scores: FloatArray) -> Accuracy:
@@ -115,11 +104,6 @@ class Accuracy:
         return _power_mean(self.per_class, -1)
 
     @property
-    def soft_mean(self) -> float:
-        """Mean of the classes' mean probabilities."""
-        return _power_mean(self.soft_per_class, 1)
-
-    @property
     def soft_harmonic(self) -> float:
         """Harmonic mean of the classes' mean probabilities; it never saturates at 1."""
         return _power_mean(self.soft_per_class, -1)
@@ -132,10 +116,15 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Metric:
-    """A named way to measure outputs against targets; `adds_up` says whether shards do."""
+    """A named way to measure outputs against targets.
+
+    `caption` names what it measures of a class, for people. `adds_up` says whether the results of
+    parts of the samples add up to that of all.
+    """
 
     name: str
     measure: Callable[[npt.NDArray[Any], IntArray], Accuracy]
+    caption: str
     adds_up: bool = True
 
     def __call__(self, outputs: npt.NDArray[Any], targets: IntArray) -> Accuracy:
@@ -153,15 +142,13 @@ def find_metric(name: str | Function) -> Metric:
     Raises: UnknownName for a name that does not exist or a function that cannot be imported.
     """
     if callable(name):
-        called = str(getattr(name, "__qualname__", "function"))
-        return Metric(called, partial(_own, name, called), adds_up=False)
-    if ranked := re.fullmatch(r"top-([1-9][0-9]*)", name):
-        return Metric(name, partial(top_k, k=int(ranked[1])))
-    if name == "mean-iou":
-        return Metric(name, mean_iou)
+        return _of_function(name, str(getattr(name, "__qualname__", "function")))
     if ":" in name:
-        return Metric(name, partial(_own, find_function(name, OWN), name), adds_up=False)
-    raise UnknownName(f"metric '{name}': unknown; expected one of {', '.join(NAMES)}")
+        return _of_function(find_function(name, OWN), name)
+    if ranked := re.fullmatch(r"top-([1-9][0-9]*)", name):
+        return _top(int(ranked[1]))
+    check_name("metric", name, METRIC_NAMES)
+    return METRICS[name]
 
 
 def caption(name: str) -> str:
@@ -170,8 +157,7 @@ def caption(name: str) -> str:
     >>> [caption(name) for name in ("top-1", "top-5", "mean-iou", "mine.py:boundary_f1")]
     ['accuracy', 'top-5 accuracy', 'IoU', 'boundary_f1']
     """
-    known = {"top-1": "accuracy", "mean-iou": "IoU"}
-    return known.get(name, f"{name} accuracy" if ":" not in name else name.rpartition(":")[2])
+    return name.rpartition(":")[2] if ":" in name else find_metric(name).caption
 
 
 def top_k(outputs: npt.NDArray[Any], targets: IntArray, k: int = 1) -> Accuracy:
@@ -281,6 +267,10 @@ def _true(rows: npt.NDArray[Any], labels: IntArray) -> FloatArray:
     return np.asarray(shares[np.arange(len(labels)), labels])
 
 
+def _of_function(function: Function, name: str) -> Metric:
+    return Metric(name, partial(_own, function, name), name.rpartition(":")[2], adds_up=False)
+
+
 def _own(function: Function, name: str, outputs: npt.NDArray[Any], targets: IntArray) -> Accuracy:
     """Measure by a user's function, and check what it returns."""
     try:
@@ -329,3 +319,16 @@ def _power_mean(values: FloatArray, power: float) -> float:
     seen = values[~np.isnan(values)]
     with np.errstate(divide="ignore", over="ignore"):  # 1 / 0 is infinite, and 1 / that is 0
         return float(np.mean(seen**power) ** (1 / power)) if seen.size else 0.0
+
+
+def _top(k: int) -> Metric:
+    return Metric(f"top-{k}", partial(top_k, k=k), "accuracy" if k == 1 else f"top-{k} accuracy")
+
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {metric.name: metric for metric in (_top(1), _top(5), Metric("mean-iou", mean_iou, "IoU"))}
+)
+"""By name; `find_metric` takes any other number for `top-` as well."""
+
+METRIC_NAMES = (*METRICS, "module:function")
+"""The names that the help lists."""

@@ -10,13 +10,23 @@ Imports channels, data and what lies below. `score` and `Meter` are the ways in.
 """
 
 from onnxprune.relevance.batches import batches_of
-from onnxprune.relevance.criteria import NAMES, Scores, data_free, find_criterion, score
+from onnxprune.relevance.criteria import (
+    CRITERIA,
+    CRITERION_NAMES,
+    Scores,
+    data_free,
+    find_criterion,
+    score,
+)
 from onnxprune.relevance.damage import Damage, Meter
 from onnxprune.relevance.memory import allowed_bytes, batch_within, on_disk
 from onnxprune.relevance.mirror import Mirror, Trace
+from onnxprune.relevance.rules import RULES
 
 __all__ = [
-    "NAMES",
+    "CRITERIA",
+    "CRITERION_NAMES",
+    "RULES",
     "Damage",
     "Meter",
     "Mirror",

@@ -1,28 +1,28 @@
-"""Criteria: how much each channel matters, one number per class and channel.
+"""Criteria: how much each channel matters to each class.
 
-A criterion gives each filter of each convolution a value; a channel's score is the sum over its
-filters. It is named by what it measures and by options, in any order:
+A criterion gives each filter of each convolution a value; the score of a channel is the sum over
+its filters. The name of a criterion says what it measures, followed by options in any order:
 
     NAME[:OPTION,...]        lrp    lrp:zplus    lrp:zplus@0-0.5,epsilon@0.5-1,layer-l2
     MODULE:FUNCTION[,OPTION,...]                 mine.py:spread,layer-l2
 
-* a variant: of `lrp` a rule, or rules over depth (`onnxprune.relevance.rules`); of `magnitude`
+* the variant: of `lrp` a rule, or rules over depth (`onnxprune.relevance.rules`); of `magnitude`
   `l1` or `l2`;
-* how a sample's values count: `summed` (signed), `absolute` or `positive`; then they are averaged
-  over each class's samples in float64;
-* by which norm of all its filters a layer is divided: `layer-none`, `layer-l1`, `layer-l2` or
+* the sign: whether the values of a sample count `summed` (with their sign), `absolute` or
+  `positive`, before they are averaged over the samples of a class in float64;
+* the norm that the values of a layer are divided by: `layer-none`, `layer-l1`, `layer-l2` or
   `layer-max`.
 
-Relevance is what LRP sums to, in the same unit everywhere, so layers are compared as they are.
-The others have no common unit and are divided by their layer's l2 norm (Molchanov et al. 2017,
-section 2.3). A function of one's own has the arguments of one of `onnxprune.relevance.measures`.
+Relevance has the same unit in every layer, so layers are compared as they are. The other criteria
+have no common unit and are divided by the l2 norm of their layer (Molchanov et al. 2017, section
+2.3). A user's function takes the arguments of one of `onnxprune.relevance.measures`.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -34,7 +34,7 @@ import numpy.typing as npt
 from onnxprune.arrays import FloatArray
 from onnxprune.channels import ChannelGroups, Filters
 from onnxprune.data import Data, class_shares, counted
-from onnxprune.errors import DataError, InvalidModel, UnknownName
+from onnxprune.errors import DataError, InvalidModel, UnknownName, check_name
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
 from onnxprune.plugins import find_function, name_of
@@ -61,11 +61,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OnBatch = Callable[[int, int], None]
-
 FromSamples = Callable[[Mirror, npt.NDArray[Any], "Tensor", Mapping[str, int]], Trace]
 FromWeights = Callable[[npt.NDArray[Any], np.random.Generator], FloatArray]
-
 FromGraph = Callable[[Graph, Filters], FloatArray | None]
 
 SIGNS: Mapping[str, Callable[[FloatArray], FloatArray]] = MappingProxyType(
@@ -75,18 +72,18 @@ SIGNS: Mapping[str, Callable[[FloatArray], FloatArray]] = MappingProxyType(
         "positive": lambda values: np.maximum(values, 0),
     }
 )
-"""How the value of a filter for one sample counts."""
+"""How the values of a sample count."""
 
 NORMS = MappingProxyType({"layer-none": None, "layer-l1": 1, "layer-l2": 2, "layer-max": np.inf})
-"""What the values of a layer's filters are divided by: a norm of their mean over classes."""
+"""The order of the norm that the values of a layer, averaged over classes, are divided by."""
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """One way to value filters: from samples, from weights or from the graph, only one of them.
+    """One way to value filters: either from samples, from weights or from the graph.
 
-    `sign` is one of `SIGNS`, `norm` one of `NORMS`; `variants` makes the criterion of a variant;
-    `composite` are the rules of relevance, where a filter's value is plain relevance.
+    `sign` is one of `SIGNS`, `norm` one of `NORMS`. `variant(text)` returns another variant of the
+    criterion. `composite` holds the rules of LRP where the values are relevance as it is.
     """
 
     from_samples: FromSamples | None = None
@@ -94,7 +91,7 @@ class Criterion:
     from_graph: FromGraph | None = None
     sign: str = "absolute"
     norm: str = "layer-l2"
-    variants: Callable[[str], Criterion] | None = None
+    variant: Callable[[str], Criterion] | None = None
     composite: Composite | None = None
 
     @property
@@ -102,17 +99,40 @@ class Criterion:
         """Whether it looks at samples."""
         return self.from_samples is not None
 
+    def with_options(self, name: str, options: Collection[str]) -> Criterion:
+        """Return the criterion of this variant, sign and norm; `name` is what an error quotes.
+
+        Raises: UnknownName for an option that does not exist, or two signs or norms.
+        """
+        sign, norm = _one_of(name, options, SIGNS), _one_of(name, options, NORMS)
+        others = [option for option in options if option not in {*SIGNS, *NORMS}]
+        if others and self.variant is None:
+            check_name(f"criterion '{name}', option", others[0], (*SIGNS, *NORMS))
+        found = self.variant(",".join(others)) if others and self.variant else self
+        if not sign and not norm:
+            return found
+        return replace(found, sign=sign or found.sign, norm=norm or found.norm, composite=None)
+
+
+def _one_of(name: str, options: Collection[str], known: Collection[str]) -> str | None:
+    """Return the option that is one of the known, or None; refuse two."""
+    chosen = [option for option in options if option in known]
+    if len(chosen) > 1:
+        raise UnknownName(
+            f"criterion '{name}': {' and '.join(chosen)}; expected one of {', '.join(known)}"
+        )
+    return chosen[0] if chosen else None
+
 
 def _lrp(rules: str) -> Criterion:
-    rule = find_composite(rules)
-    measure = partial(lrp, composite=rule)
-    return Criterion(measure, norm="layer-none", variants=_lrp, composite=rule)
+    composite = find_composite(rules)
+    measure = partial(lrp, composite=composite)
+    return Criterion(measure, norm="layer-none", variant=_lrp, composite=composite)
 
 
 def _magnitude(order: str) -> Criterion:
-    if order not in ("l1", "l2"):
-        raise UnknownName(f"criterion 'magnitude': no variant {order!r}; expected l1 or l2")
-    return Criterion(from_weights=partial(magnitude, order=int(order[1])), variants=_magnitude)
+    check_name("magnitude", order, ("l1", "l2"))
+    return Criterion(from_weights=partial(magnitude, order=int(order[1])), variant=_magnitude)
 
 
 CRITERIA: Mapping[str, Criterion] = MappingProxyType(
@@ -127,56 +147,49 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
         "random": Criterion(from_weights=random, norm="layer-none"),
     }
 )
-"""By the first part of the name that `--criterion` takes."""
+"""By name, without options."""
 
-NAMES = (
-    *CRITERIA,
-    *(f"lrp:{name}" for name in RULES),
-    *("magnitude:l1", "module:function"),
-)
-"""What there is to name, without options and rules over depth."""
+CRITERION_NAMES = (*CRITERIA, *(f"lrp:{name}" for name in RULES), "magnitude:l1", "module:function")
+"""The names that the help lists: criteria and their variants, without rules over depth."""
 
 OWN = "a function (mirror, x, y, tensors) or (weight, rng), see docs/method.md"
 
 
 def find_criterion(name: str | Callable[..., Any]) -> Criterion:
-    """Return the criterion that a name stands for, or that values as a function does.
+    """Return the criterion of a name, or of a user's function.
 
-    Raises: UnknownName for a name, a variant or an option that does not exist.
+    Raises: UnknownName for a name, a variant or an option that does not exist, and for a function
+    that takes other arguments.
     """
     if callable(name):
-        return _own(name, getattr(name, "__qualname__", "criterion"))
+        return _of_function(name, getattr(name, "__qualname__", "criterion"))
     first, *options = (part.strip() for part in name.split(","))
-    base, _, variant = first.partition(":")
-    if base in CRITERIA:
-        found = CRITERIA[base]
-        options = [variant, *options] if variant else options
-    elif variant:
-        found = _own(find_function(first, OWN), first)
-    else:
-        raise UnknownName(f"criterion {name!r}: unknown; expected one of {', '.join(NAMES)}")
-    others = [o for o in options if o not in SIGNS and o not in NORMS]
-    if others and found.variants is None:
-        known = ", ".join((*SIGNS, *NORMS))
-        raise UnknownName(f"criterion {name!r}: no option {others[0]!r}; expected one of {known}")
-    if others and found.variants is not None:
-        found = found.variants(",".join(others))
-    for option in options:
-        found = replace(found, sign=option, composite=None) if option in SIGNS else found
-        found = replace(found, norm=option, composite=None) if option in NORMS else found
-    return found
+    base, colon, rest = first.partition(":")
+    if colon and base not in CRITERIA:
+        return _of_function(find_function(first, OWN), first).with_options(name, options)
+    check_name("criterion", base, (*CRITERIA, "module:function"))
+    return CRITERIA[base].with_options(name, [rest, *options] if colon else options)
 
 
-def _own(function: Callable[..., Any], name: str) -> Criterion:
-    """The criterion of a user's function, told by the number of its arguments."""
-    count = len(inspect.signature(function).parameters)
-    if count == 4:
+def _of_function(function: Callable[..., Any], name: str) -> Criterion:
+    """Return the criterion of a user's function; its kind follows from the calls that it allows."""
+    from_samples, from_weights = _takes(function, 4), _takes(function, 2)
+    if from_samples == from_weights:
+        found = "4 arguments as well as 2" if from_samples else "neither 4 nor 2 arguments"
+        raise UnknownName(f"criterion '{name}': takes {found}; expected {OWN}")
+    if from_samples:
         return Criterion(function)
-    if count == 2:
-        return Criterion(
-            from_weights=lambda weight, rng: function(weight.astype(np.float64, copy=False), rng)
-        )
-    raise UnknownName(f"criterion '{name}': takes {count} arguments; expected {OWN}")
+    return Criterion(
+        from_weights=lambda weight, rng: function(weight.astype(np.float64, copy=False), rng)
+    )
+
+
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    try:
+        inspect.signature(function).bind(*range(count))
+    except (TypeError, ValueError):  # it takes other arguments, or does not say which
+        return False
+    return True
 
 
 def score(
@@ -188,15 +201,14 @@ def score(
     device: str = "auto",
     batch_size: int = 32,
     rng: np.random.Generator | None = None,
-    mirror: Mirror | None = None,
-    on_batch: OnBatch | None = None,
 ) -> Scores:
-    """Return the score of every channel by the named criterion, or by a function of one's own.
+    """Return the score of every channel by a criterion, named or a user's function.
 
-    `mirror` saves building one; `on_batch(done, total)` hears of the samples that are done.
-    Raises: UnknownName for a criterion that does not exist; DataError when it needs samples and has
-    none; InvalidModel when a function of one's own returns values of another shape; UnsupportedOp
-    when the mirror cannot run the graph, or LRP not cross it.
+    Shapes: values `[classes, channels]`, one class `all` where the criterion needs no samples.
+    Units: those of the criterion; a layer is divided by its norm, except by `lrp` and `random`.
+    Raises: UnknownName for a criterion that does not exist; DataError where samples are missing;
+    InvalidModel where a user's function returns values of another shape; UnsupportedOp where the
+    mirror cannot run the graph, or LRP cannot cross it.
     """
     chosen = find_criterion(criterion)
     name = criterion if isinstance(criterion, str) else name_of(criterion)
@@ -206,8 +218,8 @@ def score(
     if data is None or len(data) == 0:
         free = ", ".join(data_free())
         raise DataError(f"criterion {name!r}: needs samples; give data, or use one of {free}")
-    mirror = mirror or folded(Mirror(graph, device=device))
-    values = _class_means(chosen, mirror, groups, data, batch_size, on_batch)
+    mirror = folded(Mirror(graph, device=device))
+    values = _class_means(chosen, mirror, groups, data, batch_size)
     found = [values[filters.output] for filters in groups.filters]
     return Scores(_gather(groups, found, len(data.classes), NORMS[chosen.norm]), name, data.classes)
 
@@ -254,7 +266,6 @@ def _class_means(
     groups: ChannelGroups,
     data: Data,
     batch_size: int,
-    on_batch: OnBatch | None,
 ) -> dict[str, FloatArray]:
     """The mean of each filter's values over each class's samples. Shapes: `[classes, filters]`.
 
@@ -284,8 +295,6 @@ def _class_means(
                 weighed = SIGNS[chosen.sign](values[rows]) * held[:, None]
                 np.add.at(sums[filters.output], classes, weighed)
         done += len(y)
-        if on_batch is not None:
-            on_batch(done, len(data))
         if done == len(y):
             for name in sorted(tensors.keys() - found.keys()):
                 logger.warning("convolution output '%s' has no way to the output: scores 0", name)

@@ -34,7 +34,7 @@ from functools import reduce
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.errors import UnknownName
+from onnxprune.errors import UnknownName, check_name
 from onnxprune.ops._torch import torch
 
 if TYPE_CHECKING:
@@ -297,6 +297,5 @@ def find_composite(text: str) -> Composite:
 
 
 def _known(name: str) -> Composite:
-    if name not in RULES:
-        raise UnknownName(f"LRP rule {name!r}: unknown; expected one of {', '.join(RULES)}")
+    check_name("LRP rule", name, RULES)
     return RULES[name]

@@ -11,6 +11,7 @@ from onnxprune.channels.groups import ChannelGroups, find_groups
 from onnxprune.data.samples import Data
 from onnxprune.errors import DataError, InvalidModel, UnsupportedOp
 from onnxprune.graph.graph import Graph
+from onnxprune.relevance.batches import batches_of
 from onnxprune.relevance.criteria import CRITERIA, data_free, score
 from onnxprune.relevance.lrp import relevance
 from onnxprune.relevance.mirror import Mirror
@@ -198,17 +199,6 @@ def test_the_size_of_batches_does_not_matter(criterion: str) -> None:
     np.testing.assert_allclose(whole, parts, rtol=CLOSE)
 
 
-def test_a_given_mirror_is_used_and_batches_are_reported() -> None:
-    graph, groups, data = setting()
-    seen = []
-    mirror = Mirror(graph, device="cpu", dtype=torch.float64)
-    found = score(
-        graph, groups, data, batch_size=3, mirror=mirror, on_batch=lambda *at: seen.append(at)
-    )
-    assert seen == [(3, 7), (6, 7), (7, 7)]
-    assert_scores(score(graph, groups, data, device="cpu"), found.values)
-
-
 def test_normalisation_is_folded_into_the_filters_it_follows() -> None:
     text = NET.replace("r = Relu(a)", "n = BatchNormalization(a, q1, q2, q3, var)  r = Relu(n)")
     text = text.replace("float[4] b2", "float[4] b2, float[4] q1, float[4] q2, float[4] q3,")
@@ -239,16 +229,11 @@ def test_a_fixed_batch_of_one_scores_the_same(text: str, criterion: str) -> None
 def test_a_fixed_batch_is_filled_up() -> None:
     graph, groups, data = setting()
     text = BAKED.replace("float[1,3", "float[4,3").replace("{1, 4}", "{4, 4}")
-    fixed, seen = Graph(model(text)), []
-    found = score(
-        fixed,
-        find_groups(fixed),
-        data,
-        device="cpu",
-        on_batch=lambda *at: seen.append(at),
-    )
+    fixed = Graph(model(text))
+    found = score(fixed, find_groups(fixed), data, device="cpu")
     assert_scores(found, score(graph, groups, data, device="cpu").values)
-    assert seen == [(4, 7), (7, 7)]
+    sizes = [(len(x), len(y)) for x, y in batches_of(Mirror(fixed, device="cpu"), data, 32)]
+    assert sizes == [(4, 4), (4, 3)]
 
 
 # What can go wrong

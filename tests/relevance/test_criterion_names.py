@@ -55,10 +55,10 @@ def test_options_come_in_any_order_and_defaults_are_options() -> None:
     [
         (
             "taylor:zplus",
-            "criterion 'taylor:zplus': no option 'zplus'; expected one of summed, abs",
+            "criterion 'taylor:zplus', option 'zplus': unknown; expected one of summed, abs",
         ),
         ("lrp:zplus,l2", "LRP rule 'zplus,l2': unknown; expected one of epsilon, zplus"),
-        ("magnitude:l3", "criterion 'magnitude': no variant 'l3'; expected l1 or l2"),
+        ("magnitude:l3", "magnitude 'l3': unknown; expected one of l1, l2"),
         ("lrp,layer-l3", "LRP rule 'layer-l3': unknown"),
         (
             "nowhere:spread",
@@ -68,7 +68,11 @@ def test_options_come_in_any_order_and_defaults_are_options() -> None:
             "math:pi",
             "math:pi: is float; expected a function .mirror, x, y, tensors. or .weight, rng",
         ),
-        ("shutil:copyfileobj", "criterion 'shutil:copyfileobj': takes 3 arguments; expected a fun"),
+        ("lrp:", "LRP rule '': unknown"),
+        ("lrp:absolute,summed", "criterion 'lrp:absolute,summed': absolute and summed; expected o"),
+        ("taylor,layer-l1,layer-l1", ": layer-l1 and layer-l1; expected one of layer-none, lay"),
+        ("math:fsum", "criterion 'math:fsum': takes neither 4 nor 2 arguments; expected a func"),
+        ("builtins:print", "criterion 'builtins:print': takes 4 arguments as well as 2; expected"),
         ("numpy:nothing", "numpy:nothing: 'numpy' has no 'nothing'; expected"),
     ],
 )
@@ -83,6 +87,14 @@ def test_an_unknown_criterion_is_answered_with_the_known_ones() -> None:
     with pytest.raises(UnknownName) as caught:
         score(graph, groups, data, "lpr")
     assert str(caught.value).startswith("criterion 'lpr': unknown; expected one of lrp, taylor, gr")
+
+
+def test_a_function_of_either_kind_is_refused() -> None:
+    def either(mirror: object, x: object, y: object = 0, tensors: object = ()) -> None:
+        """Could be called with samples as well as with weights."""
+
+    with pytest.raises(UnknownName, match="either': takes 4 arguments as well as 2; expect"):
+        find_criterion(either)
 
 
 # Criteria of one's own

@@ -55,11 +55,21 @@ def test_a_layer_shares_relevance_as_the_formula_says(layer: str, rule: str, sig
         np.testing.assert_allclose(found[k].numpy().ravel(), expected, rtol=EXACT, atol=EXACT)
 
 
-def test_epsilon_plus_is_zplus_on_convolutions_and_epsilon_on_matrices() -> None:
-    x = np.abs(np.random.default_rng(2).normal(size=(2, 4, 3, 3)))
-    for layer, same in (("conv", "zplus"), ("gemm", "epsilon")):
+@pytest.mark.parametrize(
+    ("rule", "filters"),
+    [
+        ("epsilon-plus", "zplus"),
+        ("epsilon-alpha2-beta1", "alpha-beta"),
+        ("epsilon-gamma-box", "gamma"),
+    ],
+)
+def test_a_mixed_rule_is_its_own_on_convolutions_and_epsilon_on_matrices(
+    rule: str, filters: str
+) -> None:
+    x = np.random.default_rng(2).normal(size=(2, 4, 3, 3))
+    for layer, same in (("conv", filters), ("gemm", "epsilon")):
         mirror = mirror_of(model(ONE_LAYER.format(layer=LAYERS[layer])))
-        found, expected = (every(mirror, x, [0, 1], r)["x"] for r in ("epsilon-plus", same))
+        found, expected = (every(mirror, x, [0, 1], r)["x"] for r in (rule, same))
         assert torch.equal(found, expected)
 
 
