@@ -36,7 +36,7 @@ from onnxprune.compensate.readers import WIDE, Reader
 from onnxprune.compensate.reference import Losing, Source, Writer
 from onnxprune.compensate.ridge import FOLDS, MAX_ROWS, choose_ridge, multiply
 from onnxprune.ops._torch import torch
-from onnxprune.relevance import Mirror, Trace, on_disk
+from onnxprune.relevance import Mirror, Tensors, on_disk
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,12 +141,12 @@ class LeastSquares:
             writer = Writer(mirror.graph)
             envs = [mirror.start(x) for x in observed.batches]
             for step in mirror.walk(*envs):
-                one = losing.pop(step[0].outputs[0], None)
+                one = losing.pop(step.node.outputs[0], None)
                 refitted = one is not None and self._refit(mirror, envs, one, observed, writer)
                 for env in envs:
                     mirror.execute(step, env)
                     env |= {
-                        name: observed.keep(env[name]) for name in step[0].outputs if name in env
+                        name: observed.keep(env[name]) for name in step.node.outputs if name in env
                     }
                 if one is not None and one.reader.bias is not None:
                     _restore(envs, one, observed, writer, scaled=refitted)
@@ -157,7 +157,7 @@ class LeastSquares:
     def _refit(
         self,
         mirror: Mirror,
-        envs: Sequence[Trace],
+        envs: Sequence[Tensors],
         one: Losing,
         observed: _Observed,
         writer: Writer,
@@ -244,7 +244,7 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 
 
 def _restore(
-    envs: Sequence[Trace], one: Losing, observed: _Observed, writer: Writer, *, scaled: bool
+    envs: Sequence[Tensors], one: Losing, observed: _Observed, writer: Writer, *, scaled: bool
 ) -> None:
     """Give a reader's outputs the means, and all together the variance, of the unpruned net."""
     reader = one.reader

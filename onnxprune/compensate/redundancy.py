@@ -141,8 +141,8 @@ def find_covariances(
             env = mirror.start(x)
             for step in mirror.walk(env):
                 mirror.execute(step, env)
-                if step[0].outputs[0] in sums:
-                    sums[step[0].outputs[0]].add(env[step[0].inputs[0]])
+                if step.node.outputs[0] in sums:
+                    sums[step.node.outputs[0]].add(env[step.node.inputs[0]])
     return {key: total.covariance() for key, total in sums.items() if total.count}
 
 

@@ -62,9 +62,9 @@ class Source:
         for step in mirror.walk(env):
             mirror.execute(step, env)
             most = max(most, sum(tensor.nbytes for tensor in env.values()))
-            reader = readers.get(step[0].outputs[0])
+            reader = readers.get(step.node.outputs[0])
             if reader is not None:
-                note(reader, env[step[0].inputs[0]], env[reader.key])
+                note(reader, env[step.node.inputs[0]], env[reader.key])
         return most
 
     def batches(

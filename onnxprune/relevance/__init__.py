@@ -6,7 +6,7 @@ Imports channels, data and what lies below. `score` and `Meter` are the ways in.
 * `batches`: samples in batches that the model takes; `memory`: how many fit at once
 * `rules`: LRP's rules; `routes`: where relevance flows; `lrp`: the walk back
 * `criteria`: criteria by name; `measures`: their formulas; `scores`: their result
-* `damage`: what removing several filters together does to the outputs
+* `damage`: what removing several channels together does; `divergence`: to the class probabilities
 """
 
 from onnxprune.relevance.batches import batches_of
@@ -20,7 +20,7 @@ from onnxprune.relevance.criteria import (
 )
 from onnxprune.relevance.damage import Damage, Meter
 from onnxprune.relevance.memory import allowed_bytes, batch_within, on_disk
-from onnxprune.relevance.mirror import Mirror, Trace
+from onnxprune.relevance.mirror import Mirror, Tensors
 from onnxprune.relevance.rules import RULES
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "Meter",
     "Mirror",
     "Scores",
-    "Trace",
+    "Tensors",
     "allowed_bytes",
     "batch_within",
     "batches_of",

@@ -51,7 +51,7 @@ from onnxprune.relevance.measures import (
     taylor,
     weight_of,
 )
-from onnxprune.relevance.mirror import Mirror, Trace
+from onnxprune.relevance.mirror import Mirror, Tensors
 from onnxprune.relevance.rules import RULES, Composite, find_composite
 from onnxprune.relevance.scores import ALL
 from onnxprune.relevance.scores import Scores as Scores
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FromSamples = Callable[[Mirror, npt.NDArray[Any], "Tensor", Mapping[str, int]], Trace]
+FromSamples = Callable[[Mirror, npt.NDArray[Any], "Tensor", Mapping[str, int]], Tensors]
 FromWeights = Callable[[npt.NDArray[Any], np.random.Generator], FloatArray]
 FromGraph = Callable[[Graph, Filters], FloatArray | None]
 

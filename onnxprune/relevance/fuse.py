@@ -1,10 +1,12 @@
-"""Constants computed once, and normalisation folded into the convolution before it, on the mirror.
+"""Compute constants once, and fold normalisation into the convolution before it, on the mirror.
 
-Given `y = W * x + b` and `z = s y + t`, with one `s` and `t` for each channel: `z = (s W) * x + s b
-+ t`. What follows becomes an identity, so that relevance meets one weighted sum instead of several.
-No operator is named: batch normalisation, or the products and sums that exporters write for it, are
-weighted sums, sums and products with constants; their `s` and `t` are found by running them on 0
-and 1, and that they are straight by running them on 2. The user's graph is not touched.
+A convolution `y = W * x + b` and a normalisation `z = s y + t`, with one `s` and `t` for each
+channel, are one convolution: `z = (s W) * x + s b + t`. The normalisation becomes an identity, so
+relevance meets one weighted sum instead of two.
+
+No operator is named. Batch normalisation, and the products and sums that exporters write for it,
+are found by running them: on 0 and 1 for `s` and `t`, and on 2 to see that they are affine. The
+user's graph is not touched.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ from onnxprune.relevance.mirror import Mirror, Step
 if TYPE_CHECKING:
     from torch import Tensor
 
-STRAIGHT = 1e-9
-"""Relative; the three points are computed in float64."""
+AFFINE = 1e-9
+"""Relative tolerance; the three points are computed in float64."""
 
 
 def folded(mirror: Mirror) -> Mirror:
-    """Return the mirror with constants computed and normalisation folded."""
+    """Return a copy of the mirror with constants computed and normalisation folded."""
     twin = copy(mirror)
     twin.constants = dict(mirror.constants)
     twin.steps = _fold_constants(twin)
@@ -35,28 +37,28 @@ def folded(mirror: Mirror) -> Mirror:
 
 
 def _fold_constants(mirror: Mirror) -> list[Step]:
-    """Run the nodes that read constants alone, into the mirror's constants; return the others."""
+    """Run the steps that read only constants, into the mirror's constants; return the others."""
     left = []
-    for node, op in mirror.steps:
+    for step in mirror.steps:
         known = [
-            not name or name in mirror.constants or op.annotation(k).startswith("Kind")
-            for k, name in enumerate(node.inputs)
+            not name or name in mirror.constants or step.op.annotation(k).startswith("Kind")
+            for k, name in enumerate(step.node.inputs)
         ]
         if all(known):
-            mirror.execute((node, op), mirror.constants)
+            mirror.execute(step, mirror.constants)
         else:
-            left.append((node, op))
+            left.append(step)
     return left
 
 
 def _fold_affine(mirror: Mirror) -> list[Step]:
-    """Return the steps with every foldable node folded into the mirror's constants."""
-    steps = {node.name: (node, op) for node, op in mirror.steps}
+    """Fold every foldable node into the mirror's constants; return the steps that are left."""
+    steps = {step.node.name: step for step in mirror.steps}
     readers = mirror.graph.consumers
-    behind: dict[str, str] = {}  # a tensor that is a convolution's output, or became it
+    behind: dict[str, str] = {}  # the convolution whose output a tensor is, after folding
     for step in mirror.steps:
-        node = step[0]
-        if _takes(mirror, step):
+        node = step.node
+        if _can_absorb(mirror, step):
             behind[node.outputs[0]] = node.name
             continue
         signals = [name for name in node.inputs if name and name not in mirror.constants]
@@ -65,17 +67,17 @@ def _fold_affine(mirror: Mirror) -> list[Step]:
         if len(readers.get(signals[0], ())) != 1 or signals[0] in mirror.graph.outputs:
             continue
         conv = behind[signals[0]]
-        line = _line(mirror, step, signals[0], steps[conv])
-        if line is not None:
-            steps[conv] = _absorb(mirror, steps[conv], *line)
+        affine = _affine(mirror, step, signals[0], steps[conv])
+        if affine is not None:
+            steps[conv] = _absorb(mirror, steps[conv], *affine)
             identity = as_identity(node, signals[0])
-            steps[node.name] = (identity, require_op(identity))
+            steps[node.name] = Step(identity, require_op(identity))
             behind[node.outputs[0]] = conv
     return list(steps.values())
 
 
-def _takes(mirror: Mirror, step: Step) -> bool:
-    """Whether a node has filters along the first axis of a constant weight, and a constant bias."""
+def _can_absorb(mirror: Mirror, step: Step) -> bool:
+    """Whether a node is a convolution with filters along axis 0 of a constant weight."""
     node, op = step
     if op.relevance is not Relevance.LINEAR or not op.filters or op.scatters:
         return False
@@ -84,10 +86,10 @@ def _takes(mirror: Mirror, step: Step) -> bool:
 
 
 def _may_be_affine(graph: Graph, step: Step) -> bool:
-    """Whether a node sums or multiplies element by element, or weighs each channel alone."""
-    kind = step[1].relevance
+    """Whether a node adds or multiplies element by element, or weighs each channel alone."""
+    kind = step.op.relevance
     if kind is Relevance.LINEAR:
-        return bool(step[1].weights) and is_diagonal(graph, step)
+        return bool(step.op.weights) and is_diagonal(graph, step)
     return kind in (Relevance.SHARE, Relevance.GATE)
 
 
@@ -99,10 +101,13 @@ def is_diagonal(graph: Graph, step: Step) -> bool:
     return all(w is not None and len(w) == 1 for w in weights) and ends[0] == ends[1]
 
 
-def _line(mirror: Mirror, step: Step, signal: str, conv: Step) -> tuple[Tensor, Tensor] | None:
-    """The scale and the shift of each channel, in float64, or None where there are none."""
+def _affine(mirror: Mirror, step: Step, signal: str, conv: Step) -> tuple[Tensor, Tensor] | None:
+    """The scale and the shift of each channel, or None where the node is not affine.
+
+    Shapes: both `[C]`, in float64.
+    """
     node, op = step
-    weight = mirror.constants[conv[0].inputs[conv[1].weights[0]]]
+    weight = mirror.constants[conv.node.inputs[conv.op.weights[0]]]
     shape = (1, weight.shape[0], *(1,) * (weight.ndim - 2))
     wide = {n: _double(mirror.constants[n]) for n in node.inputs if n and n != signal}
     found = []
@@ -113,8 +118,8 @@ def _line(mirror: Mirror, step: Step, signal: str, conv: Step) -> tuple[Tensor, 
             return None
         found.append(value.flatten())
     shift, scale, further = found[0], found[1] - found[0], found[2] - found[1]
-    straight = torch.allclose(scale, further, rtol=STRAIGHT, atol=STRAIGHT)
-    return (scale, shift) if straight else None
+    affine = torch.allclose(scale, further, rtol=AFFINE, atol=AFFINE)
+    return (scale, shift) if affine else None
 
 
 def _double(value: Tensor) -> Tensor:
@@ -122,7 +127,7 @@ def _double(value: Tensor) -> Tensor:
 
 
 def _absorb(mirror: Mirror, conv: Step, scale: Tensor, shift: Tensor) -> Step:
-    """Add the folded weight and bias to the constants and return the step that reads them."""
+    """Add the folded weight and bias to the constants, and return the step that reads them."""
     node, op = conv
     constants = mirror.constants
     place, bias_place = op.weights[0], op.biases[0]
@@ -134,7 +139,7 @@ def _absorb(mirror: Mirror, conv: Step, scale: Tensor, shift: Tensor) -> Step:
     column = scale.reshape(-1, *(1,) * (weight.ndim - 1))
     constants[inputs[place]] = (weight.double() * column).to(weight)
     constants[inputs[bias_place]] = (bias * scale + shift).to(weight)
-    return _reading(node, inputs), op
+    return Step(_reading(node, inputs), op)
 
 
 def _reading(node: Node, inputs: list[str]) -> Node:

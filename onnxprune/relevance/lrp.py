@@ -1,8 +1,8 @@
-"""Relevance of every tensor: one walk forward over the mirror's steps, one walk back.
+"""Relevance of every tensor: one walk forward over the mirror, one walk back.
 
-Where relevance goes is known before anything runs (`onnxprune.relevance.routes`). The forward walk
-records a small local graph at each node on the way; the backward walk asks it for relevance and
-frees it. There are no hooks and no modules: a residual sum is a node like any other.
+The routes of relevance are found before anything runs (`onnxprune.relevance.routes`). The walk
+forward records a small local graph at each node of a route; the walk back distributes relevance
+with it and frees it. There are no hooks and no modules: a residual sum is a node like any other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from onnxprune.data import IGNORED, class_axis, fit_labels
 from onnxprune.errors import DataError
 from onnxprune.ops._torch import torch
-from onnxprune.relevance.mirror import Mirror, Step, Trace
+from onnxprune.relevance.mirror import Mirror, Step, Tensors
 from onnxprune.relevance.routes import Route, Way, find_logits, find_routes
 from onnxprune.relevance.rules import Composite, Layer, distribute, pull, share
 
@@ -26,17 +26,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LEAST = 1e-30
-"""Least total relevance that is scaled to 1; below it the logits are all zero."""
+"""The smallest total that is scaled to 1; a smaller one means that all logits are zero."""
 
 
 @dataclass
 class Record:
-    """What the forward walk leaves at a node for the walk back."""
+    """What the walk forward keeps of a node for the walk back.
+
+    `leaves` and `outputs` are the ends of its local graph; `layer` is there where the rule has
+    branches, which need modified forwards in place of that graph.
+    """
 
     step: Step
     route: Route | None
-    leaves: Trace
-    outputs: Trace
+    leaves: Tensors
+    outputs: Tensors
     layer: Layer | None = None
 
 
@@ -48,14 +52,14 @@ def relevance(
     tensors: Collection[str],
     *,
     reduce: Callable[[str, Tensor], Tensor] = lambda _, relevance: relevance,
-) -> Trace:
-    """Return the relevance of the named tensors for the true classes, each through `reduce`.
+) -> Tensors:
+    """Return the relevance of the named tensors for the true classes, each passed to `reduce`.
 
     A tensor that no relevance reaches is left out.
     Shapes: x `[N, ...]`, y `[N]` or maps `[N, H, W]` -> relevance as the tensor.
-    Units: shares of the explained output; their absolute values sum to 1 at the logits (`start`).
+    Units: shares of the explained logits; their absolute values sum to 1 at the logits (`start`).
     Raises: UnsupportedOp naming the first node that relevance cannot cross; DataError for a label
-    that is not one of the model's classes.
+    that is none of the model's classes.
     """
     labels = torch.as_tensor(y, device=mirror.device)
     (found,) = explain(
@@ -72,10 +76,10 @@ def explain(
     tensors: Collection[str],
     *,
     reduce: Callable[[str, Tensor], Tensor] = lambda _, relevance: relevance,
-) -> list[Trace]:
-    """Return what `relevance` does for each relevance of the logits that `starts(logits)` makes.
+) -> list[Tensors]:
+    """Return the relevance of the named tensors for each start that `starts(logits)` returns.
 
-    One walk forward, and one back for each start.
+    A start is relevance of the logits. There is one walk forward, and one back for each start.
     Shapes: x `[N, ...]`; each start as the logits.
     Raises: UnsupportedOp naming the first node that relevance cannot cross.
     """
@@ -94,17 +98,17 @@ def explain(
 
 def _walk_back(
     records: list[Record],
-    flow: Trace,
+    flow: Tensors,
     tensors: Collection[str],
     reduce: Callable[[str, Tensor], Tensor],
     *,
     again: bool,
-) -> Trace:
-    """Carry relevance back, taking the records from the end; `again` keeps their graphs."""
-    found: Trace = {}
+) -> Tensors:
+    """Carry relevance back, emptying `records` from the end; `again` keeps their local graphs."""
+    found: Tensors = {}
     while records:
         record = records.pop()
-        flowing = {n: flow.pop(n) for n in record.step[0].outputs if n in flow}
+        flowing = {n: flow.pop(n) for n in record.step.node.outputs if n in flow}
         found |= {name: reduce(name, flowing[name]) for name in flowing if name in tensors}
         if flowing and record.route is not None:
             for name, received in _back(record, record.route, flowing, again).items():
@@ -113,10 +117,10 @@ def _walk_back(
 
 
 def start(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the relevance of the logits: what each adds to `z_y - mean(z)`, scaled.
+    """Return the relevance of the logits: what each contributes to `z_y - mean(z)`, scaled.
 
-    `R_k = (1[k = y] - 1/K) z_k`, divided by the sample's `sum |R_k|`. A single logit is explained
-    as it is. Where labels are maps, each pixel's is first weighed by `pixel_weights`.
+    `R_k = (1[k = y] - 1/K) z_k`, divided by `sum |R_k|` over the sample. A single logit is
+    explained as it is. Pixels of a map are weighed by `pixel_weights` before.
     Shapes: as `by_class` takes them -> as logits.
     Raises: DataError for a label that is not below K.
     """
@@ -146,10 +150,10 @@ def by_class(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pixel_weights(maps: Tensor) -> Tensor:
-    """Return the weight of every pixel: alike for all of a class, and for all classes in a map.
+    """Return the weight of every pixel: the classes of a map weigh alike, as do a class's pixels.
 
-    A map's weights sum to 1; pixels that do not count have none. Without them the largest class of
-    an image, mostly its background, would speak for all (docs/method.md).
+    The weights of a map sum to 1, and are 0 where a pixel does not count. Without them the largest
+    class of an image, mostly its background, would drown the others (docs/method.md).
     Shapes: `[N, H, W]` -> `[N, H, W]`.
     """
     flat = maps.flatten(1)
@@ -161,14 +165,14 @@ def pixel_weights(maps: Tensor) -> Tensor:
 
 
 def as_logits(values: Tensor, logits: Tensor, y: Tensor) -> Tensor:
-    """Return values of class scores in the shape of the logits: `by_class`, undone."""
+    """Return values of class scores in the shape of the logits: the inverse of `by_class`."""
     if y.ndim == 1:
         return values.reshape(logits.shape)
     return values.movedim(1, class_axis(logits.shape, y.shape))
 
 
 def check_labels(y: Tensor, classes: int) -> None:
-    """Refuse labels that are not outputs of the model; a single output has no labels to check.
+    """Refuse labels that are no outputs of the model; a single output takes any label.
 
     Shapes: y `[N]` or maps `[N, H, W]`.
     Raises: DataError naming the largest label.
@@ -184,22 +188,22 @@ def check_labels(y: Tensor, classes: int) -> None:
 def _forward(
     mirror: Mirror, x: npt.NDArray[Any] | Tensor, routes: Mapping[str, Route], logits: str
 ) -> tuple[list[Record], Tensor]:
-    """Run the mirror up to the logits; return a record of each node, and the logits."""
+    """Run the mirror up to the logits; return a record of each node and the logits."""
     env = mirror.start(x)
     records: list[Record] = []
     for step in mirror.walk(env):
         if logits in env:
             break
-        records.append(_record(mirror, step, env, routes.get(step[0].name)))
+        records.append(_record(mirror, step, env, routes.get(step.node.name)))
         env.update({name: value.detach() for name, value in records[-1].outputs.items()})
         if records[-1].route is None or records[-1].route.way is Way.PASS:
             records[-1].outputs = {}
     return records, env[logits]
 
 
-def _record(mirror: Mirror, step: Step, env: Trace, route: Route | None) -> Record:
-    """Run one node; keep what its route needs: a local graph, a layer, or shapes alone."""
-    outputs: Trace = {}
+def _record(mirror: Mirror, step: Step, env: Tensors, route: Route | None) -> Record:
+    """Run one node; keep what its route needs: a local graph, a layer, or only shapes."""
+    outputs: Tensors = {}
     if route is None or route.way is Way.PASS:
         mirror.execute(step, env, outputs)
         names = route.inputs if route else ()
@@ -217,7 +221,7 @@ def _record(mirror: Mirror, step: Step, env: Trace, route: Route | None) -> Reco
     return Record(step, route, leaves, outputs)
 
 
-def _layer(mirror: Mirror, step: Step, env: Trace, name: str) -> Layer:
+def _layer(mirror: Mirror, step: Step, env: Tensors, name: str) -> Layer:
     node, op = step
     signal = node.inputs.index(name)
     given = [k for k, n in enumerate(node.inputs) if n]
@@ -231,7 +235,7 @@ def _layer(mirror: Mirror, step: Step, env: Trace, name: str) -> Layer:
     )
 
 
-def _back(record: Record, route: Route, flowing: Trace, again: bool) -> Trace:
+def _back(record: Record, route: Route, flowing: Tensors, again: bool) -> Tensors:
     """Carry relevance from the outputs of one node to its inputs."""
     leaves = record.leaves
     if record.layer is not None:

@@ -1,9 +1,12 @@
-"""What a filter is measured by: one function each.
+"""What a filter is measured by: one function for each criterion.
 
-From samples: `(mirror, x, y, tensors) -> values` of each sample and filter, signed; `tensors` are
-those that convolutions write, each with the axis of its filters. From weights, of any type:
-`(weight, rng) -> values` of each filter. From the graph: `(graph, filters) -> values` of each
-filter.
+* From samples: `(mirror, x, y, tensors) -> values` for each sample and filter, with their sign.
+  `tensors` are the outputs of convolutions by name, each with the axis of its filters.
+* From weights of any type: `(weight, rng) -> values` for each filter.
+* From the graph: `(graph, filters) -> values` for each filter.
+
+Shapes: x `[N, ...]`, y `[N]` or maps `[N, H, W]` -> values `[N, filters]` by tensor; weight
+`[filters, inputs]` -> values `[filters]`.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from onnxprune.ops import Relevance, find_op
 from onnxprune.ops._torch import functional, torch
 from onnxprune.relevance.fuse import is_diagonal
 from onnxprune.relevance.lrp import by_class, check_labels, pixel_weights, relevance
-from onnxprune.relevance.mirror import Mirror, Trace
+from onnxprune.relevance.mirror import Mirror, Step, Tensors
 from onnxprune.relevance.routes import find_logits
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
 
 BLOCK = 2**16
-"""Elements of a weight that are looked at in one piece: 512 KiB in float64, which a cache holds."""
+"""Elements of a weight that are computed at once: 512 KiB in float64 fit into a cache."""
 
 
 def _space(x: Tensor, axis: int) -> Tensor:
@@ -52,9 +55,12 @@ def lrp(
     tensors: Mapping[str, int],
     *,
     composite: Composite,
-) -> Trace:
-    """The sum over space of R at the output of the convolution, normalisation folded in.
+) -> Tensors:
+    """The relevance of a filter's output, summed over space, with normalisation folded in.
 
+    Shapes: as the module says.
+    Units: shares of the explained logits, see `relevance`.
+    Raises: UnsupportedOp where LRP cannot cross a node; DataError for a label without a logit.
     Source: Yeom et al. 2021, section 3.
     """
     return relevance(
@@ -62,9 +68,14 @@ def lrp(
     )
 
 
-def taylor(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]) -> Trace:
-    """The sum over space of `a dL/da` at the output, L the cross-entropy of the true class.
+def taylor(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]) -> Tensors:
+    """The first-order change of the loss without the filter: `a dL/da`, summed over space.
 
+    L is the cross-entropy of the true class, a the filter's output.
+    Shapes: as the module says.
+    Units: nats.
+    Raises: UnsupportedOp where no gradient reaches a convolution; DataError for a label without a
+    logit.
     Source: Molchanov et al. 2017, eq. 8.
     """
     kept, slopes = _slopes(mirror, x, y, tensors)
@@ -73,9 +84,12 @@ def taylor(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str,
     }
 
 
-def gradient(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]) -> Trace:
-    """The sum over space of `dL/da` at the output: the slope of the loss in the filter's bias.
+def gradient(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]) -> Tensors:
+    """The slope of the loss in the filter's bias: `dL/da` at its output, summed over space.
 
+    Shapes: as the module says.
+    Units: nats for each unit of the filter's output.
+    Raises: as `taylor`.
     Source: Sun et al. 2017, section 3 (meProp); as a criterion Yeom et al. 2021, section 4.
     """
     return {
@@ -86,15 +100,15 @@ def gradient(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[st
 
 def _slopes(
     mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]
-) -> tuple[Trace, Trace]:
-    """The named tensors, and of those that the loss depends on its gradient there."""
+) -> tuple[Tensors, Tensors]:
+    """The named tensors, and the gradient of the loss at each that it depends on."""
     logits = find_logits(mirror)
     env = mirror.start(x)
-    kept: Trace = {}
+    kept: Tensors = {}
     with torch.enable_grad():
         for step in mirror.walk(env):
             mirror.execute(step, env)
-            for name in step[0].outputs:
+            for name in step.node.outputs:
                 if name in tensors and env[name].is_floating_point():
                     kept[name] = env[name].requires_grad_()
             if logits in env:
@@ -112,9 +126,9 @@ def _slopes(
 
 
 def _loss(logits: Tensor, y: Tensor) -> Tensor:
-    """The summed cross-entropy of the true classes; a single logit is that of class 1.
+    """The summed cross-entropy of the true classes; a single logit belongs to class 1.
 
-    That of pixels is weighed by `pixel_weights`.
+    Pixels are weighed by `pixel_weights`.
     Shapes: logits `[N, K]`, y `[N]`; logits `[N, K, H, W]`, maps y `[N, H, W]`.
     """
     check_labels(y, logits.shape[1])
@@ -130,17 +144,21 @@ def _loss(logits: Tensor, y: Tensor) -> Tensor:
     return (losses * weights).sum()
 
 
-def activation(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]) -> Trace:
-    """Mean over space of `max(a, 0)` at the output of the convolution.
+def activation(
+    mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]
+) -> Tensors:
+    """The mean over space of `max(a, 0)`, a being the filter's output.
 
+    Shapes: as the module says.
+    Units: those of the activation.
     Source: Molchanov et al. 2017, section 2.2.
     """
     env = mirror.start(x)
-    found: Trace = {}
+    found: Tensors = {}
     with torch.no_grad():
         for step in mirror.walk(env):
             mirror.execute(step, env)
-            for name in step[0].outputs:
+            for name in step.node.outputs:
                 if name in tensors:
                     passed = _rows(env[name].clamp(min=0), tensors[name])
                     found[name] = passed.mean(2, dtype=torch.float64)
@@ -148,8 +166,10 @@ def activation(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[
 
 
 def magnitude(weight: npt.NDArray[Any], rng: np.random.Generator, *, order: int = 2) -> FloatArray:
-    """The norm of a filter's weights, of any type, in float64 a few filters at a time.
+    """The norm of a filter's weights, computed in float64.
 
+    Shapes: weight `[filters, inputs]` -> `[filters]`.
+    Units: those of the weights.
     Source: Li et al. 2017, section 3.1 (l1).
     """
     step = max(1, BLOCK // max(weight.shape[1], 1))
@@ -158,8 +178,11 @@ def magnitude(weight: npt.NDArray[Any], rng: np.random.Generator, *, order: int 
 
 
 def geometric_median(weight: npt.NDArray[Any], rng: np.random.Generator) -> FloatArray:
-    """The sum of a filter's distances to the layer's others: near the median is replaceable.
+    """The sum of a filter's distances to the layer's other filters.
 
+    A filter near the geometric median of its layer is represented by the others.
+    Shapes: weight `[filters, inputs]` -> `[filters]`.
+    Units: those of the weights.
     Source: He et al. 2019, eq. 4.
     """
     weight = weight.astype(np.float64, copy=False)
@@ -169,20 +192,25 @@ def geometric_median(weight: npt.NDArray[Any], rng: np.random.Generator) -> Floa
 
 
 def random(weight: npt.NDArray[Any], rng: np.random.Generator) -> FloatArray:
-    """A number that knows nothing: the floor that every criterion has to beat."""
+    """A random number from 0 to 1: the baseline that every criterion has to beat.
+
+    Shapes: weight `[filters, inputs]` -> `[filters]`.
+    """
     return rng.random(len(weight))
 
 
 def batchnorm_scale(graph: Graph, filters: Filters) -> FloatArray | None:
-    """`|γ|` of the normalisation that alone reads the convolution's output, or None without one.
+    """The scale `|γ|` of the batch normalisation that follows the convolution; None without one.
 
+    The normalisation has to be the only node that reads the convolution.
+    Shapes: -> `[filters]`.
     Source: Liu et al. 2017, section 3 (network slimming).
     """
     readers = graph.consumers.get(filters.output, [])
     op = find_op(readers[0]) if len(readers) == 1 else None
     if op is None or op.relevance is not Relevance.LINEAR or not op.weights:
         return None
-    if not is_diagonal(graph, (readers[0], op)):
+    if not is_diagonal(graph, Step(readers[0], op)):
         return None
     scale = readers[0].inputs[op.weights[0]]
     if scale not in graph.constant_tensors:
@@ -191,9 +219,10 @@ def batchnorm_scale(graph: Graph, filters: Filters) -> FloatArray | None:
 
 
 def weight_of(graph: Graph, groups: ChannelGroups, filters: Filters) -> npt.NDArray[Any]:
-    """Return a convolution's weight as a matrix, also one that the graph computes from constants.
+    """Return a convolution's weight as a matrix of its own type, computed first where it must be.
 
-    Of the weight's own type, bfloat16 and integers included. Shapes: `[filters, inputs]`.
+    Shapes: -> `[filters, inputs]`.
+    Raises: InvalidModel for a weight that depends on the image.
     """
     if filters.weight in graph.constant_tensors:
         weight = graph.constant(filters.weight)
@@ -218,6 +247,6 @@ def _computed(graph: Graph, filters: Filters) -> npt.NDArray[Any]:
             f"on weights need a constant one; use lrp, taylor or activation"
         )
     for step in mirror.steps:
-        if needed.intersection(step[0].outputs):
+        if needed.intersection(step.node.outputs):
             mirror.execute(step, env)
     return env[filters.weight].double().numpy()

@@ -1,15 +1,14 @@
 """Mirror: a torch interpreter of a Graph, on CPU or CUDA.
 
-One loop: each node's forward is called with its inputs and attributes. There are no modules, no
-tracing and no canonizers: a residual sum is a node like any other. `trace` keeps every tensor for
-those who walk the nodes backwards.
+One loop calls the forward of each node on its inputs and attributes. There are no modules, no
+tracing and no canonizers: a residual sum is a node like any other.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,15 +26,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Step = tuple[Node, Op]
-Trace = dict[str, "Tensor"]
+Tensors = dict[str, "Tensor"]
+"""Tensors by name."""
+
+
+class Step(NamedTuple):
+    """One node to run, and the operator that runs it."""
+
+    node: Node
+    op: Op
 
 
 class Mirror:
     """The torch twin of a graph.
 
-    `steps` are the nodes in order with their descriptions, `constants` the tensors that no input
-    changes. Floating-point constants take `dtype`; all tensors live on `device`.
+    `steps` are the nodes that the outputs depend on, in order; `constants` are the tensors that
+    no input changes. Floating-point tensors have the type `dtype`; all lie on `device`.
     """
 
     def __init__(
@@ -52,15 +58,15 @@ class Mirror:
         self.graph = graph
         self.device = torch.device(choose_device(device))
         self.dtype = dtype or torch.float32
-        needed: list[Step] = [(node, require_op(node)) for node in _needed(graph)]
-        self.constants: Trace = {
+        needed = [Step(node, require_op(node)) for node in _needed(graph)]
+        self.constants: Tensors = {
             name: self._tensor(graph.constant(name))
             for name in (*(n for node, _ in needed for n in node.inputs), *graph.outputs)
             if name in graph.initializers or name in graph.computed.makers
         }
         self.steps: list[Step] = []
         for step in needed:
-            if step[0].inputs:
+            if step.node.inputs:
                 self.steps.append(step)
             else:
                 self.execute(step, self.constants)
@@ -71,28 +77,28 @@ class Mirror:
         """Return the first output for a batch of images. Shapes: x `[N, ...]` -> `[N, K]`."""
         return self.run(x)[self.graph.outputs[0]]
 
-    def run(self, x: Feed) -> Trace:
+    def run(self, x: Feed) -> Tensors:
         """Return the graph outputs, by name."""
         env = self.start(x)
         for step in self.walk(env):
             self.execute(step, env)
         return {name: self._value(name, env) for name in self.graph.outputs}
 
-    def walk(self, *envs: Trace) -> Iterator[Step]:
-        """Yield the steps in order, for the caller to execute on each of `envs`.
+    def walk(self, *envs: Tensors) -> Iterator[Step]:
+        """Yield the steps in order; the caller executes each on all of `envs`.
 
-        Once a step is done, the tensors that no later step reads are freed. Graph outputs stay.
+        After each step, the tensors that no later step reads are freed. Graph outputs stay.
         """
         kept = set(self.graph.outputs)
         last = {name: node for node, _ in self.steps for name in node.inputs if name not in kept}
         for step in self.steps:
             yield step
-            spent = [name for name in step[0].inputs if last.get(name) is step[0]]
+            spent = [name for name in step.node.inputs if last.get(name) is step.node]
             for env in envs:
                 for name in spent:
                     env.pop(name, None)
 
-    def trace(self, x: Feed) -> Trace:
+    def trace(self, x: Feed) -> Tensors:
         """Return every tensor of the graph, by name."""
         env = self.start(x)
         for step in self.steps:
@@ -110,7 +116,10 @@ class Mirror:
     def execute(
         self, step: Step, env: Mapping[str, Any], into: dict[str, Any] | None = None
     ) -> None:
-        """Run one node on tensors of `env` and put its outputs there, or in `into`."""
+        """Run one node on tensors of `env` and put its outputs there, or into `into`.
+
+        Raises: InvalidModel where torch refuses the inputs.
+        """
         node, op = step
         target = env if into is None else into
         try:
@@ -137,8 +146,11 @@ class Mirror:
             return tuple(int(v) for v in np.ravel(self.graph.constant(name)))
         return tuple(int(v) for v in torch.ravel(self._value(name, env)).tolist())
 
-    def start(self, x: Feed) -> Trace:
-        """Return the inputs as tensors of the mirror's device and type, by name."""
+    def start(self, x: Feed) -> Tensors:
+        """Return the inputs as tensors of the mirror's device and type, by name.
+
+        Raises: InvalidModel for an input without a value.
+        """
         feeds = x if isinstance(x, Mapping) else {self.graph.image: x}
         env = {name: self._laid_out(value) for name, value in feeds.items()}
         missing = [name for name in self.graph.inputs if name not in env]
@@ -161,10 +173,10 @@ class Mirror:
 
 
 def choose_layout(constants: Iterable[Tensor], device: torch.device) -> torch.memory_format:
-    """Return how images lie in memory: on a CPU channels last, where most kernels are one pixel.
+    """Return how images lie in memory: channels last on a CPU where most kernels are 1 x 1.
 
-    There a convolution is a product of matrices, and several times faster so; kernels of more
-    pixels are not, and have to be reordered.
+    Such a convolution is a product of matrices, which is several times faster with channels last.
+    Larger kernels gain nothing from it and have to be reordered.
     """
     kernels = [tuple(c.shape[2:]) for c in constants if c.ndim == 4 and c.shape[0] > 1]
     pointwise = kernels.count((1, 1)) > len(kernels) / 2

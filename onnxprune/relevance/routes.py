@@ -1,15 +1,15 @@
-"""Where relevance flows in a mirror, known before anything runs.
+"""The routes of relevance through a mirror, found before anything runs.
 
-It starts at the logits, takes at each node the way that the operator declares, and stops where
-nobody asked for more. `_way` is the table: which way crosses which kind of operator.
+Relevance starts at the logits, crosses each node in the way that its operator declares, and stops
+where no tensor before it is asked for. `_way` is the table of operators and ways.
 
 **Products of two activations** (attention, weights that a branch computes): one factor is the
 signal, the other a weight that is taken as given (Ali et al. 2022, section 3.2, for attention).
 
-**Side branches.** A gate (squeeze and excitation, say) is a factor: relevance passes it by, and the
-filters inside it would get none at all. For them alone, a product hands its relevance to the gate
-as well, and within that branch it is shared in proportion to contributions; it ends where the
-branch leaves the main path. What flows on the main path does not change, so it is conserved.
+**Side branches.** A gate, as in squeeze and excitation, is a factor: no relevance enters it, so the
+filters inside would have none. For them alone, the product hands its relevance to the gate as well.
+Inside the branch it is shared in proportion to contributions, and it ends where the branch leaves
+the main path. The main path is not changed, so its relevance is conserved.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class Way(Enum):
     """What a node does with relevance."""
 
     PASS = auto()
-    """Unchanged, to every input that it reaches."""
+    """Unchanged, to every input on the route."""
     PULL = auto()
     """Along the gradient."""
     SHARE = auto()
-    """In proportion to contributions: the epsilon rule, constants being biases."""
+    """In proportion to contributions: the epsilon rule, with constants as biases."""
     RULE = auto()
-    """As the rule's branches say."""
+    """By the branches of the rule."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """How relevance crosses one node, the inputs that it reaches, and the rule there."""
+    """How relevance crosses one node, to which inputs, and by which rule."""
 
     way: Way
     inputs: tuple[str, ...]
@@ -50,15 +50,15 @@ class Route:
 
 
 def find_logits(mirror: Mirror) -> str:
-    """Return the tensor that LRP starts from: what enters the final softmax or activation."""
-    producers = {name: step for step in mirror.steps for name in step[0].outputs}
+    """Return the tensor that LRP starts from: the input of the final softmax or activation."""
+    producers = {name: step for step in mirror.steps for name in step.node.outputs}
     varying = _varying(mirror)
     name: str = mirror.graph.outputs[0]
     found = name
     while name in producers:
         step = producers[name]
         inputs = _signals(step, varying)
-        kind = step[1].relevance
+        kind = step.op.relevance
         if len(inputs) != 1 or kind not in (Relevance.COPY, Relevance.PASS, Relevance.NONE):
             break
         name = inputs[0]
@@ -69,12 +69,12 @@ def find_logits(mirror: Mirror) -> str:
 def find_routes(
     mirror: Mirror, composite: Composite, tensors: Collection[str], logits: str
 ) -> dict[str, Route]:
-    """Return how relevance crosses each node on its way from the logits to `tensors`.
+    """Return how relevance crosses each node between the logits and `tensors`, by node.
 
     Raises: UnsupportedOp naming the first node that relevance cannot cross.
     """
     varying = _varying(mirror)
-    inputs = {step[0].name: _signals(step, varying) for step in mirror.steps}
+    inputs = {step.node.name: _signals(step, varying) for step in mirror.steps}
     rules = _find_rules(mirror, composite)
     asked = set(tensors)
     for node, _ in mirror.steps:
@@ -82,15 +82,15 @@ def find_routes(
             asked.update(node.outputs)
     main, signal = {logits}, {}
     for step in reversed(mirror.steps):
-        name = step[0].name
-        if main.intersection(step[0].outputs) and inputs[name]:
+        name = step.node.name
+        if main.intersection(step.node.outputs) and inputs[name]:
             alone = not _is_product(step, inputs[name])
             signal[name] = inputs[name] if alone else (find_signal(mirror, step, inputs),)
             main.update(signal[name])
     routes: dict[str, Route] = {}
     reached = {logits}
     for step in reversed(mirror.steps):
-        node = step[0]
+        node = step.node
         if not reached.intersection(node.outputs):
             continue
         aside = [n for n in inputs[node.name] if n not in main]
@@ -104,12 +104,12 @@ def find_routes(
 
 
 def _find_rules(mirror: Mirror, composite: Composite) -> dict[str, Rule]:
-    """The rule of each node: a layer's own, and elsewhere that of the layer before."""
+    """The rule of each node; a node without weights has that of the layer before it."""
     layers = [
-        step[0].name
+        step.node.name
         for step in mirror.steps
-        if step[1].relevance is Relevance.LINEAR
-        and step[1].weights
+        if step.op.relevance is Relevance.LINEAR
+        and step.op.weights
         and not is_diagonal(mirror.graph, step)
     ]
     place = {name: k for k, name in enumerate(layers)}
@@ -125,7 +125,7 @@ def _find_rules(mirror: Mirror, composite: Composite) -> dict[str, Rule]:
 
 def _is_product(step: Step, inputs: Sequence[str]) -> bool:
     """Whether a node multiplies activations, or an activation by a constant."""
-    op = step[1]
+    op = step.op
     weighs = op.relevance is Relevance.LINEAR and bool(op.weights)
     return op.relevance is Relevance.GATE or (weighs and len(inputs) > 1)
 
@@ -133,15 +133,16 @@ def _is_product(step: Step, inputs: Sequence[str]) -> bool:
 def find_signal(mirror: Mirror, step: Step, inputs: Mapping[str, Sequence[str]]) -> str:
     """Return the input of a product that relevance goes to; the others are gates.
 
-    A convolution's is what it convolves. Otherwise it is the larger one, but of matrices that are
-    multiplied size says nothing; of equals the one that the other is computed from
-    (x sigmoid(x)); else the one with fewer activations behind it.
+    1. Of a convolution, its first input.
+    2. Of a product of matrices, the input with fewer activations behind it.
+    3. Of other products the largest input; of equally large ones the input that another is computed
+       from, as x in `x sigmoid(x)`, or else the one with fewer activations behind it.
     """
-    mine = inputs[step[0].name]
-    producers = {name: other for other in mirror.steps for name in other[0].outputs}
-    if step[1].filters:
+    mine = inputs[step.node.name]
+    producers = {name: other for other in mirror.steps for name in other.node.outputs}
+    if step.op.filters:
         return mine[0]
-    if step[1].relevance is Relevance.LINEAR:
+    if step.op.relevance is Relevance.LINEAR:
         return min(mine, key=lambda name: _activations(producers, inputs, name))
     shapes = {name: mirror.graph.shape(name) or () for name in mine}
     most = max(int(np.prod(shape)) for shape in shapes.values())
@@ -160,7 +161,7 @@ def _behind(
     todo = [name]
     while todo:
         step = producers.get(todo.pop())
-        fresh = [n for n in inputs[step[0].name] if n not in found] if step else []
+        fresh = [n for n in inputs[step.node.name] if n not in found] if step else []
         found.update(fresh)
         todo += fresh
     return found
@@ -184,14 +185,14 @@ def _varying(mirror: Mirror) -> set[str]:
     """The tensors whose values depend on the image."""
     varying = set(mirror.graph.inputs)
     for step in mirror.steps:
-        if _signals(step, varying) and not isinstance(step[1].how, Shapes):
-            varying.update(step[0].outputs)
+        if _signals(step, varying) and not isinstance(step.op.how, Shapes):
+            varying.update(step.node.outputs)
     return varying
 
 
 def _signals(step: Step, varying: Collection[str]) -> tuple[str, ...]:
     """The inputs of a node that carry values of the image, each once."""
-    return tuple(dict.fromkeys(name for name in step[0].inputs if name in varying))
+    return tuple(dict.fromkeys(name for name in step.node.inputs if name in varying))
 
 
 def _way(mirror: Mirror, step: Step, rule: Rule, inputs: Sequence[str]) -> Way:

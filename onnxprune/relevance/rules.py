@@ -4,20 +4,21 @@ A layer `y = sum_i w_i x_i + b` with relevance `R` on `y` gives its input i
 
     R_i = x_i * dz/dx_i * R / stabilise(z),        z = layer(x', w', b')
 
-where a rule says which modified inputs, weights and biases `z` is made of. So a rule is data: a sum
-of branches, each a factor, a denominator `z` and the outputs it is responsible for. The mechanism
-is one for all rules and all layers: run the layer's own forward on the modified tensors, divide,
-and let autograd do the transpose. No rule knows a convolution from a matrix product.
+where the rule says how inputs, weights and biases are modified. So a rule is data: a sum of
+branches, each with a factor, a denominator `z` and the outputs that it applies to. All rules and
+all layers share one mechanism: run the layer's own forward on the modified tensors, divide, and
+let autograd transpose. No rule knows a convolution from a matrix product.
 
-* epsilon: `z = y`; costs no second forward.
-* z+: positive contributions only, `x+ w+ + x- w-`; without bias, so each layer conserves the sum.
-* gamma: positive contributions weigh 1 + γ; for outputs below zero the negative ones do.
-* alpha-beta: α times the positive share less β times the negative one, α - β = 1.
+* epsilon: `z = y`; needs no second forward.
+* z+: only positive contributions, `x+ w+ + x- w-`, and no bias, so each layer conserves the sum.
+* gamma: positive contributions weigh 1 + γ; for outputs below zero, the negative ones do.
+* alpha-beta: α times the positive share minus β times the negative one, α - β = 1.
 
-Which rule goes where is a composite. Filters of convolutions and matrices may have different rules,
-and rules may change with depth; residual sums, average pooling and whatever else is linear without
-weights share by epsilon; winner takes all at maxima; everything to the signal at gates; activations
-pass. The depth of layer k of n, in the order in which they run, is `(k + 1/2) / n`.
+A composite says which rule each layer has. Convolutions and matrices may have different rules, and
+rules may change with depth: layer k of n, in the order in which they run, is at `(k + 1/2) / n`.
+Other operators have no choice: what is linear without weights (residual sums, average pooling)
+shares by epsilon, a maximum gives all to the winner, a gate all to the signal, an activation passes
+relevance on.
 
 >>> find_composite("epsilon-plus").at(0.9, filters=False).name
 'epsilon'
@@ -41,17 +42,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EPSILON = 1e-6
-"""Keeps denominators from zero; the default of zennit, so that the two can be compared."""
+"""Keeps denominators away from zero; zennit's default, so that the two can be compared."""
 GAMMA = 0.25
 ALPHA, BETA = 2.0, 1.0
 """Montavon et al. 2019, table 10.1."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """One run of a layer: on the `input` above (+1) or below zero (-1), with modified weights.
+class Term:
+    """A term of a denominator: the layer on a part of its input, with modified weights.
 
-    Weights become `negative * w-  +  positive * w+`; biases the same, or nothing without `bias`.
+    The part is what is above zero where `input` is +1, and what is below where it is -1. Weights
+    become `negative * w-  +  positive * w+`, and so do biases, which are zero without `bias`.
     """
 
     input: int
@@ -69,24 +71,27 @@ class Part:
         return low.mul_(self.negative).add_(high, alpha=self.positive)
 
     def select(self, x: Tensor) -> Tensor:
-        """Return the part of the input that takes part."""
+        """Return the input above or below zero, with zeros in place of the rest."""
         return x.clamp(min=0) if self.input > 0 else x.clamp(max=0)
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Parts with one denominator, for outputs of the sign `outputs` (0: all), times `factor`."""
+    """Terms that add up to one denominator, and the factor that its shares are multiplied by.
 
-    parts: tuple[Part, ...]
+    It applies to the outputs above zero (`outputs` is +1), below zero (-1) or to all (0).
+    """
+
+    terms: tuple[Term, ...]
     outputs: int = 0
     factor: float = 1.0
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule for weighted sums; no branches: epsilon.
+    """A rule for weighted sums; without branches it is epsilon.
 
-    `bias` says whether biases take a share of the relevance (which is then lost).
+    `bias` says whether biases take a share of the relevance, which is then lost.
     """
 
     name: str
@@ -97,7 +102,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Span:
-    """The rules of layers down to depth `end`: of those with filters, and of matrix products."""
+    """The rules of the layers up to depth `end`, for convolutions and for matrix products."""
 
     end: float
     filters: Rule
@@ -112,7 +117,7 @@ class Composite:
     spans: tuple[Span, ...]
 
     def at(self, depth: float, *, filters: bool) -> Rule:
-        """Return the rule of the layer at a depth, with filters (a convolution) or without."""
+        """Return the rule of a convolution (`filters`) or a matrix product at a depth."""
         span = next(span for span in self.spans if depth < span.end)
         return span.filters if filters else span.dense
 
@@ -130,15 +135,15 @@ class Layer:
     weights: tuple[int, ...]
     biases: tuple[int, ...]
 
-    def modified(self, part: Part, x: Tensor, *, bias: bool) -> Tensor:
-        """Return the output on `x` with weights and biases as `part` has them."""
+    def modified(self, term: Term, x: Tensor, *, bias: bool) -> Tensor:
+        """Return the output on `x` with the weights and biases of a term."""
         changed = list(self.arguments)
         changed[self.signal] = x
         for k in self.weights:
-            changed[k] = part.modify(changed[k])
+            changed[k] = term.modify(changed[k])
         for k in self.biases:
-            keep = bias and part.bias
-            changed[k] = part.modify(changed[k]) if keep else torch.zeros_like(changed[k])
+            keep = bias and term.bias
+            changed[k] = term.modify(changed[k]) if keep else torch.zeros_like(changed[k])
         return self.run(changed)
 
 
@@ -155,10 +160,10 @@ def share(
     *,
     again: bool = False,
 ) -> list[Tensor]:
-    """Return the relevance of each input in proportion to its contribution: the epsilon rule.
+    """Return the relevance of each input, in proportion to its contribution: the epsilon rule.
 
-    `outputs` were computed from `inputs` under autograd, which `again` leaves as it is. What a
-    constant contributed is lost.
+    `outputs` were computed from `inputs` under autograd; `again` keeps its graph for another call.
+    The share of a constant is lost.
     Shapes: relevances as outputs -> as inputs.
     Source: Bach et al. 2015, eq. 58 (epsilon).
     """
@@ -172,7 +177,7 @@ def share(
 
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:
-    """`a / b`, in the place of `b`."""
+    """Return `a / b`, written over `b`."""
     return torch.div(a, b, out=b)
 
 
@@ -183,9 +188,9 @@ def pull(
     *,
     again: bool = False,
 ) -> list[Tensor]:
-    """Return `values` of the outputs carried back to the inputs along the gradient.
+    """Return `values` of the outputs, carried back to the inputs along the gradient.
 
-    `again` keeps what autograd holds, for another walk.
+    `again` keeps the graph of autograd for another call.
     """
     found = torch.autograd.grad(outputs, inputs, values, allow_unused=True, retain_graph=again)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
@@ -194,8 +199,8 @@ def pull(
 def distribute(rule: Rule, layer: Layer, output: Tensor, relevance: Tensor) -> Tensor:
     """Return the relevance of a layer's input under a rule with branches.
 
-    A branch whose outputs have no relevance costs nothing: behind an activation that cuts below
-    zero, none arrives there.
+    A branch whose outputs have no relevance is skipped; behind a ReLU that is every branch for
+    outputs below zero.
     Shapes: output and relevance as the layer's output -> as its input.
     Source: Montavon et al. 2019, table 10.1; for negative inputs Andéol et al. 2021, eq. 7 (gamma).
     """
@@ -208,16 +213,16 @@ def distribute(rule: Rule, layer: Layer, output: Tensor, relevance: Tensor) -> T
             mine = mine * ((output > 0) if branch.outputs > 0 else (output < 0))
             if not mine.any():
                 continue
-        parts = [part for part in branch.parts if part.input > 0 or not positive]
+        terms = [term for term in branch.terms if term.input > 0 or not positive]
         with torch.enable_grad():
-            signals = [(x if positive else part.select(x)).detach() for part in parts]
+            signals = [(x if positive else term.select(x)).detach() for term in terms]
             for signal in signals:
                 signal.requires_grad_()
             z = reduce(
                 torch.add,
                 [
-                    layer.modified(part, signal, bias=rule.bias)
-                    for part, signal in zip(parts, signals, strict=True)
+                    layer.modified(term, signal, bias=rule.bias)
+                    for term, signal in zip(terms, signals, strict=True)
                 ],
             )
         for received in share(signals, [z], [mine], rule.epsilon):
@@ -229,13 +234,13 @@ def distribute(rule: Rule, layer: Layer, output: Tensor, relevance: Tensor) -> T
 def _gamma(gamma: float) -> tuple[Branch, ...]:
     up, down = (1.0, 1.0 + gamma), (1.0 + gamma, 1.0)
     return (
-        Branch((Part(+1, *up), Part(-1, *down, bias=False)), outputs=+1),
-        Branch((Part(+1, *down), Part(-1, *up, bias=False)), outputs=-1),
+        Branch((Term(+1, *up), Term(-1, *down, bias=False)), outputs=+1),
+        Branch((Term(+1, *down), Term(-1, *up, bias=False)), outputs=-1),
     )
 
 
-_RISING = (Part(+1, 0.0, 1.0), Part(-1, 1.0, 0.0, bias=False))
-_FALLING = (Part(+1, 1.0, 0.0), Part(-1, 0.0, 1.0, bias=False))
+_RISING = (Term(+1, 0.0, 1.0), Term(-1, 1.0, 0.0, bias=False))
+_FALLING = (Term(+1, 1.0, 0.0), Term(-1, 0.0, 1.0, bias=False))
 
 _EPSILON = Rule("epsilon")
 _ZPLUS = Rule("zplus", (Branch(_RISING),), bias=False)
@@ -261,26 +266,26 @@ RULES: Mapping[str, Composite] = MappingProxyType(
         )
     }
 )
-"""By name: one rule for all layers, or one for filters and one for matrices. The box rule that the
-last is named for shares relevance among pixels, which have no filters: it is left out.
-Sources: Bach et al. 2015, eq. 58 and 60 (epsilon, alpha-beta); Montavon et al. 2017, eq. 13 (z+);
+"""By name: one rule for all layers, or one for convolutions and one for matrices. The box rule in
+the name of the last one distributes relevance among pixels, which have no filters: it is left out.
+Source: Bach et al. 2015, eq. 58 and 60 (epsilon, alpha-beta); Montavon et al. 2017, eq. 13 (z+);
 Montavon et al. 2019, eq. 10.4 (gamma)."""
 
-_TERM = re.compile(r"([a-z][a-z0-9-]*)@(\d*\.?\d+)-(\d*\.?\d+)")
+_SPAN = re.compile(r"([a-z][a-z0-9-]*)@(\d*\.?\d+)-(\d*\.?\d+)")
 
 
 def find_composite(text: str) -> Composite:
-    """Return the composite of a name, or of `rule@from-to,...`: rules over depth.
+    """Return the composite of a name, or of rules over depth, `rule@from-to,...`.
 
     The spans follow each other from 0, the image, to 1, the logits.
-    Raises: UnknownName for a rule that does not exist, or spans that leave a gap or overlap.
+    Raises: UnknownName for a rule that does not exist, and for spans that leave a gap or overlap.
     """
     if "@" not in text:
         return _known(text)
     spans: list[Span] = []
     reached = 0.0
     for term in text.split(","):
-        match = _TERM.fullmatch(term.strip())
+        match = _SPAN.fullmatch(term.strip())
         if match is None:
             raise UnknownName(f"LRP rule {term!r}: expected rule@from-to, such as zplus@0-0.5")
         name, begin, end = match[1], float(match[2]), float(match[3])

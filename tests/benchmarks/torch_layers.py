@@ -42,7 +42,7 @@ class TorchLayers(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         env = self._mirror.start(image)
         for step in self._mirror.steps:
-            node = step[0]
+            node = step.node
             if node.name in self._made:
                 env[node.outputs[0]] = self._made[node.name](env[node.inputs[0]])
             else:

@@ -10,14 +10,8 @@ import torch
 from onnxprune.channels.groups import find_groups
 from onnxprune.data.samples import Data
 from onnxprune.graph.graph import Graph
-from onnxprune.relevance.damage import (
-    DIRECTIONS,
-    OWN,
-    Damage,
-    Meter,
-    find_directions,
-    probabilities,
-)
+from onnxprune.relevance.damage import OWN, Damage, Meter
+from onnxprune.relevance.divergence import DIRECTIONS, find_directions, probabilities
 from onnxprune.relevance.lrp import explain, relevance, start
 from onnxprune.relevance.mirror import Mirror
 from onnxprune.relevance.rules import find_composite
@@ -55,8 +49,8 @@ def predicted(
     found = find_directions(logits, y, before, np.random.default_rng(0))
     # A start is the direction times the logits; the effect of a change is the direction's share.
     effects = torch.stack([(s / logits * change).flatten(1).sum(1) for s in found.starts], 1)
-    bent = torch.einsum("nd,ndm->nm", effects.double(), found.mix)
-    slope = (effects.double() * found.weight).sum(1)
+    bent = torch.einsum("nd,ndm->nm", effects.double(), found.curvature)
+    slope = (effects.double() * found.slope).sum(1)
     return np.asarray(slope + 0.5 * (bent**2).sum(1))
 
 
@@ -83,7 +77,7 @@ def test_many_classes_lose_curvature_and_no_slope() -> None:
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     whole = (p * change**2).sum(1) - ((p * change).sum(1)) ** 2
     effects = torch.stack([(s / tensors[0] * tensors[2]).sum(1) for s in found.starts], 1)
-    kept = (torch.einsum("nd,ndm->nm", effects, found.mix) ** 2).sum(1).numpy()
+    kept = (torch.einsum("nd,ndm->nm", effects, found.curvature) ** 2).sum(1).numpy()
     assert (kept <= whole * (1 + 1e-9)).all()
     assert kept.sum() > 0.2 * whole.sum()
 
@@ -113,8 +107,8 @@ def test_pixels_count_as_samples_do_on_average() -> None:
     for _ in range(400):
         found = find_directions(logits, y, before, rng)
         effects = torch.stack([(s / logits * change).flatten(1).sum(1) for s in found.starts], 1)
-        squares.append(float((torch.einsum("nd,ndm->nm", effects, found.mix) ** 2).sum()))
-        slopes.append(float((effects * found.weight).sum()))
+        squares.append(float((torch.einsum("nd,ndm->nm", effects, found.curvature) ** 2).sum()))
+        slopes.append(float((effects * found.slope).sum()))
     rows = [t[0].flatten(1).T[y.ravel() != 255].numpy() for t in (logits, before, change)]
     p = np.exp(rows[0]) / np.exp(rows[0]).sum(1, keepdims=True)
     curvature = ((p * rows[2] ** 2).sum(1) - ((p * rows[2]).sum(1)) ** 2).mean()

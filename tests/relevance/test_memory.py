@@ -28,7 +28,7 @@ from onnxprune.relevance.memory import (
     on_disk,
     sample_bytes,
 )
-from onnxprune.relevance.mirror import Mirror, Trace
+from onnxprune.relevance.mirror import Mirror, Tensors
 from onnxprune.search.assemble import make_task
 from onnxprune.search.settings import Settings
 from onnxprune.surgery.removal import prune
@@ -64,7 +64,7 @@ def walked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     begin = Mirror.start
 
-    def start(self: Mirror, x: Any) -> Trace:
+    def start(self: Mirror, x: Any) -> Tensors:
         sizes.append(len(x))
         return begin(self, x)
 
