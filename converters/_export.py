@@ -36,7 +36,11 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to convert; see `convert` for the meaning of each field."""
+    """How to convert; see `convert` for the meaning of each field.
+
+    Raises:
+        ConversionError: an exporter that does not exist, or sizes below 1.
+    """
 
     input_shape: tuple[int, ...] | None = None
     opset: int | None = None

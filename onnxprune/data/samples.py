@@ -70,7 +70,10 @@ class Data:
         return len(self.y)
 
     def batches(self, size: int) -> Iterator[tuple[npt.NDArray[Any], IntArray]]:
-        """Yield views of at most `size` samples, in order."""
+        """Yield views of at most `size` samples, in order.
+
+        Shapes: x `[size, ...]`, y `[size]` or `[size, H, W]`; the last batch may be shorter.
+        """
         for start in range(0, len(self), size):
             yield self.x[start : start + size], self.y[start : start + size]
 

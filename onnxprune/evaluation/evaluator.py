@@ -31,7 +31,10 @@ RESIDENT_BYTES = 4 << 30
 
 
 class Evaluator:
-    """Measures models on the same samples; the batches are cast and bound once, then reused."""
+    """Measures models on the same samples; the batches are cast and bound once, then reused.
+
+    Raises: DataError when there are no samples; UnknownName for a metric that does not exist.
+    """
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class Evaluator:
         """Measure, and say into which class the model puts each sample, or pixel.
 
         Shapes: `[n]` or `[n, H, W]`.
+        Raises: InvalidModel and DataError as a call does.
         """
         classes = []
 
@@ -98,6 +102,7 @@ class Evaluator:
 
         Shapes: `[n, classes]`; where the samples have label maps `[n, classes, H, W]` or
         `[n, H, W, classes]`; for a metric of one's own `[n, ...]`, whatever the model gives.
+        Raises: InvalidModel and DataError as a call does.
         """
         return np.concatenate(list(self._run(model)))
 

@@ -306,7 +306,9 @@ def predict(outputs: npt.NDArray[Any], targets: IntArray) -> npt.NDArray[Any]:
 def agreement(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     """Share of samples, or pixels, that two models put into the same class.
 
-    Shapes: both as `predict` returns.
+    Shapes: both `[n]` or `[n, H, W]`.
+    Units: 0 to 1.
+    Raises: DataError when the two are of different shapes, or empty.
     """
     if a.shape != b.shape or not len(a):
         found = f"{list(a.shape)} and {list(b.shape)}"
