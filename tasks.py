@@ -5,7 +5,8 @@
     python3 tasks.py test [ARGS]     install for development and run the tests but the slow ones
     python3 tasks.py check [--fast]  format, lint, types, all tests, documents; --fast: no tests
     python3 tasks.py format          rewrite the sources in the house style
-    python3 tasks.py docs            rewrite docs/operators.md from the operator table
+    python3 tasks.py docs            rewrite docs/operators.md and docs/python.md from the code
+    python3 tasks.py wheel           build the wheel, install it apart, and follow README.md there
 
 Everything is installed into .venv beside this file, and again only when pyproject.toml or
 constraints.txt has changed. ARGS go to pytest: `python3 tasks.py test tests/search -x`.
@@ -20,6 +21,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 import venv
 from collections.abc import Callable, Sequence
@@ -73,6 +75,24 @@ def docs(arguments: Sequence[str]) -> None:
         sys.exit(f"docs: takes no arguments, found {arguments[0]!r}")
     install("test")
     run("python", "-m", "tests.ops.catalogue")
+    run("python", "-m", "tests.support.reference")
+
+
+def wheel(arguments: Sequence[str]) -> None:
+    """Build the wheel, and be a user who has nothing else, in an empty folder."""
+    if arguments:
+        sys.exit(f"wheel: takes no arguments, found {arguments[0]!r}")
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would reuse what lies there
+    with tempfile.TemporaryDirectory() as folder:
+        apart = Path(folder) / "venv"
+        venv.create(apart, with_pip=True)
+        programs = apart / BIN.name
+        pip = ("python", "-m", "pip", "--disable-pip-version-check", "--quiet")
+        run(*pip, "wheel", "--no-deps", "-w", folder, ".", programs=programs)
+        (built,) = Path(folder).glob("*.whl")
+        run(*pip, "install", "-c", "constraints.txt", f"{built}[cpu]", programs=programs)
+        run("python", "-I", "tests/support/readme.py", programs=programs)
+    shutil.rmtree(ROOT / "build", ignore_errors=True)
 
 
 TASKS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -81,6 +101,7 @@ TASKS: dict[str, Callable[[Sequence[str]], None]] = {
     "check": check,
     "format": format_,
     "docs": docs,
+    "wheel": wheel,
 }
 
 
@@ -116,14 +137,14 @@ def pytest(*arguments: str) -> None:
     run("pytest", *parallel, *arguments, threads=1)
 
 
-def run(program: str, *arguments: str, threads: int | None = None) -> None:
+def run(program: str, *arguments: str, threads: int | None = None, programs: Path = BIN) -> None:
     """Run a program of .venv in the checkout, saying so; its failure is ours."""
     say(" ".join((program, *arguments)))
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
     start = time.monotonic()
-    code = subprocess.call([str(BIN / program), *arguments], cwd=ROOT, env=environment)
+    code = subprocess.call([str(programs / program), *arguments], cwd=ROOT, env=environment)
     if code:
         sys.exit(f"{program} failed with exit status {code} after {time.monotonic() - start:.0f} s")
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import readme
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
@@ -159,6 +161,20 @@ def test_python_sessions_print_what_they_show(path: Path) -> None:
 
 def test_the_tutorial_on_operators_is_a_session() -> None:
     assert "docs/how-to/add-an-operator.md" in map(name_of, SESSIONS)
+
+
+@pytest.mark.slow
+def test_the_readme_can_be_followed_from_an_empty_folder(tmp_path: Path) -> None:
+    readme.follow(tmp_path)
+    assert {"small.onnx", "sample", "onnxprune-demo"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_the_readme_is_short_and_shows_what_can_be_followed() -> None:
+    assert readme.README.read_text(encoding="utf-8").count("\n") < 120
+    shown = [step[-1].split()[:2] for step in readme.steps()]
+    for command in ("demo", "prune", "compare"):
+        assert ["onnxprune", command] in shown
+    assert shown[-1][0] == "import"
 
 
 def test_broken_links_are_found() -> None:
