@@ -1,41 +1,72 @@
 """Trained networks of other frameworks, turned into ONNX.
 
-One module for each framework, named for it, with one function
+A converter is a function
 
     export(source: str, options: Options) -> Export
 
-that imports the framework itself, inside the function. Adding a framework is adding such a file.
-What follows is the same for all: the model is checked, compared with what the framework computes,
-and written whole or not at all.
+in a module named for its framework, which it imports when it is called. What follows is the same
+for all: the model is checked, compared with what the framework computes, and written whole or not
+at all. Imports errors, files, plugins and evaluation.
+
+* `pytorch`, `torchvision`: the converters
+* `_export`: options, and what is done with an export
 """
 
-import difflib
-import importlib
 import logging
-import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
-from onnxprune.errors import ConversionError
+from onnxprune.errors import check_name
+from onnxprune.plugins import find_function
 
+from . import pytorch, torchvision
 from ._export import Export, Options, compare, finish, quiet, write
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Export", "Options", "convert", "frameworks"]
+Converter = Callable[[str, Options], Export]
+
+CONVERTERS: Mapping[str, Converter] = MappingProxyType(
+    {"pytorch": pytorch.export, "torchvision": torchvision.export}
+)
+"""By the name of the framework."""
+
+CONVERTER_NAMES = (*CONVERTERS, "module:function")
+"""The names that the help lists."""
+
+OWN = "a function (source, options) that returns an Export"
+
+__all__ = [
+    "CONVERTERS",
+    "CONVERTER_NAMES",
+    "Converter",
+    "Export",
+    "Options",
+    "convert",
+    "find_converter",
+]
 
 
-def frameworks() -> tuple[str, ...]:
-    """The names that `convert` accepts: the public modules of this package, in order."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name[0] != "_"))
+def find_converter(name: str | Converter) -> Converter:
+    """Return the converter of a framework, or a user's function, also by `module:function`.
+
+    Raises: UnknownName for a name that does not exist or a function that cannot be imported.
+    """
+    if callable(name):
+        return name
+    if ":" in name:
+        return find_function(name, OWN)
+    check_name("framework", name, CONVERTER_NAMES)
+    return CONVERTERS[name]
 
 
 def convert(
     source: str,
     output: str | Path,
     *,
-    framework: str,
+    framework: str | Converter,
     input_shape: Sequence[int] | None = None,
     opset: int | None = None,
     weights: str | None = None,
@@ -46,6 +77,7 @@ def convert(
 ) -> Path:
     """Write `source`, a network of `framework`, to `output` as ONNX, and return that path.
 
+    `framework` is one of `CONVERTERS`, or a function like those, also as `module:function`.
     `input_shape` is the shape of one sample, without the batch axis. `opset` is the exporter's
     default unless given. `keep_batchnorm` leaves batch normalisation unfolded. `seed` draws the
     weights of a network that has none yet.
@@ -55,16 +87,11 @@ def convert(
 
     Raises:
         ConversionError: the source cannot be exported, or computes something else afterwards.
-        MissingPackage: the framework is not installed.
+        MissingPackage: the framework, or onnxruntime, is not installed.
         OutputError: `output` cannot be written.
+        UnknownName: there is no such framework, or nothing of the name `source`.
     """
-    known = frameworks()
-    if framework not in known:
-        close = difflib.get_close_matches(framework, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ConversionError(
-            f"unknown framework {framework!r}: expected one of {', '.join(known)}{hint}"
-        )
+    export = find_converter(framework)
     options = Options(
         input_shape=None if input_shape is None else tuple(input_shape),
         opset=opset,
@@ -74,9 +101,8 @@ def convert(
         keep_batchnorm=keep_batchnorm,
         seed=seed,
     )
-    module = importlib.import_module(f".{framework}", __name__)
     with quiet():
-        exported: Export = module.export(source, options)
+        exported = export(source, options)
         model = finish(exported.model, source, options)
         difference = compare(model, exported, source, options)
     logger.info("%s: the model is within %.1e of %s's outputs", source, difference, framework)

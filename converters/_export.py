@@ -3,7 +3,6 @@
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from onnxprune.errors import ConversionError, OutputError
+from onnxprune.errors import ConversionError, MissingPackage
+from onnxprune.evaluation import session
+from onnxprune.files import make_folder, write_whole
+from onnxprune.plugins import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ class Export:
     model: onnx.ModelProto
     run: Callable[[FloatArray], Sequence[npt.NDArray[Any]]]
     sample_shape: tuple[int, ...]
-    batch: int | None
+    batch: int | None = None
     """The number of samples that the model was fixed to; None: any."""
 
 
@@ -99,8 +101,8 @@ def finish(model: onnx.ModelProto, source: str, options: Options) -> onnx.ModelP
         onnx.checker.check_model(finished, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ConversionError(
-            f"{source}: the {options.exporter} exporter wrote an invalid model: {line(error)}; "
-            "try the other exporter or another opset"
+            f"{source}: the {options.exporter} exporter wrote an invalid model: "
+            f"{first_line(error)}; try the other exporter or another opset"
         ) from error
     return finished
 
@@ -110,17 +112,20 @@ def compare(model: onnx.ModelProto, exported: Export, source: str, options: Opti
 
     Raises:
         ConversionError: the model does not run, or its outputs differ by more than `TOLERANCE`.
+        MissingPackage: onnxruntime is not installed.
     """
     # Three samples: neither the batch the exporters trace with nor a size that broadcasts.
     shape = (exported.batch or 3, *exported.sample_shape)
     batch = np.random.default_rng(options.seed).standard_normal(shape, dtype=np.float32)
     expected = exported.run(batch)
     try:
-        found = _run_onnx(model, batch)
-    except Exception as error:  # each runtime has its own tree of errors
+        found = session(model, device="cpu").run(None, {model.graph.input[0].name: batch})
+    except MissingPackage:
+        raise
+    except Exception as error:  # onnxruntime's errors have no root of their own
         raise ConversionError(
             f"{source}: the exported model does not run on a batch of shape {shape}: "
-            f"{line(error)}; try the other exporter, or a fixed batch"
+            f"{first_line(error)}; try the other exporter, or a fixed batch"
         ) from error
     largest = 0.0
     for value, one, other in zip(model.graph.output, expected, found, strict=True):
@@ -152,17 +157,8 @@ def write(model: onnx.ModelProto, path: Path) -> Path:
         raise ConversionError(
             f"{path}: the weights take {size / 2**30:.1f} GiB, an ONNX file holds less than 2 GiB"
         )
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.write_bytes(model.SerializeToString(deterministic=True))
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return path
+    make_folder(path.parent)
+    return write_whole(path, model.SerializeToString(deterministic=True))
 
 
 @contextlib.contextmanager
@@ -196,30 +192,8 @@ def _name_batch(graph: onnx.GraphProto) -> None:
                 dim.dim_param = BATCH
 
 
-def _run_onnx(model: onnx.ModelProto, batch: FloatArray) -> list[npt.NDArray[Any]]:
-    name = model.graph.input[0].name
-    try:
-        import onnxruntime
-    except ImportError:
-        from onnx.reference import ReferenceEvaluator
-
-        return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, {name: batch})]
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
-    )
-    return [np.asarray(array) for array in session.run(None, {name: batch})]
-
-
 def _relative_difference(expected: npt.NDArray[Any], found: npt.NDArray[Any]) -> float:
     if expected.size == 0:
         return 0.0
     scale = float(np.abs(expected).max()) or 1.0
     return float(np.abs(expected.astype(np.float64) - found).max()) / scale
-
-
-def line(error: BaseException) -> str:
-    """The first line of an error that says something."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return next(filter(None, lines), type(error).__name__)

@@ -5,25 +5,24 @@ without arguments: a function or a class.
 """
 
 import contextlib
-import hashlib
-import importlib
 import importlib.util
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import onnx
 
 from onnxprune.errors import ConversionError, MissingPackage, OnnxPruneError
+from onnxprune.plugins import find_function, first_line
 
-from ._export import BATCH, Export, FloatArray, Options, line
+from ._export import BATCH, Export, FloatArray, Options
 
 if TYPE_CHECKING:
     import torch
+
+EXPECTED = "package.module:function, path/to/file.py:function or a .pt2 file"
 
 TRACED_BATCH = 2
 """Samples in the batch that the exporters trace: torch treats a size of 1 as fixed."""
@@ -33,8 +32,9 @@ def export(source: str, options: Options) -> Export:
     """Export the network that `source` names.
 
     Raises:
-        ConversionError: nothing there, or not a network, or one that cannot be exported.
-        MissingPackage: torch or onnxscript is not installed.
+        ConversionError: it is not a network, or one that cannot be exported.
+        MissingPackage: onnxscript is not installed.
+        UnknownName: there is nothing of that name.
     """
     import torch
 
@@ -42,7 +42,7 @@ def export(source: str, options: Options) -> Export:
         return _export_program(source, options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        network = _call(_find(source), source)
+        network = _call(find_function(source, EXPECTED), source)
     if not isinstance(network, torch.nn.Module):
         raise ConversionError(
             f"{source}: found {type(network).__name__}, expected a torch.nn.Module "
@@ -129,85 +129,17 @@ def output_names(count: int) -> list[str]:
     return ["output", *(f"output_{i}" for i in range(1, count))]
 
 
-def _find(source: str) -> object:
-    """What `place:name` names; code of the user runs here."""
-    place, _, name = source.rpartition(":")
-    if not place or not name:
-        raise ConversionError(
-            f"{source!r} names no network; expected package.module:function, "
-            "path/to/file.py:function or a .pt2 file"
-        )
-    try:
-        module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
-    except ConversionError:
-        raise
-    except Exception as error:  # an import runs the user's code
-        raise ConversionError(
-            f"{source}: importing {place} failed: {type(error).__name__}: {error}"
-        ) from error
-    found: object = module
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise ConversionError(
-                f"{source}: {place} has no {name!r}; it has {', '.join(_public(module)) or 'none'}"
-            )
-        found = getattr(found, part)
-    return found
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise ConversionError(f"{path}: no such file")
-    path = path.resolve()
-    # A name of its own for each path: a file called torch.py must not become `torch`.
-    name = f"_onnxprune_source_{hashlib.sha256(bytes(path)).hexdigest()[:16]}_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ConversionError(f"{path}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # classes look their module up there
-    with _importable(path.parent):
-        spec.loader.exec_module(module)
-    return module
-
-
-def _import_module(name: str) -> ModuleType:
-    with _importable(Path.cwd()):
-        importlib.invalidate_caches()
-        return importlib.import_module(name)
-
-
-@contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    entry = str(folder)
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(entry)
-
-
-def _public(module: ModuleType) -> list[str]:
-    """The names a module defines itself."""
-    return sorted(
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
-    )
-
-
-def _call(found: object, source: str) -> object:
+def _call(found: Callable[..., object], source: str) -> object:
     """The network itself, or what the function or class returns."""
     import torch
 
-    if isinstance(found, torch.nn.Module) or not callable(found):
+    if isinstance(found, torch.nn.Module):
         return found
     try:
         return found()
     except Exception as error:  # the user's code
         raise ConversionError(
-            f"{source}: calling it without arguments failed: {type(error).__name__}: {error}"
+            f"{source}: calling it without arguments failed: {first_line(error)}"
         ) from error
 
 
@@ -319,7 +251,7 @@ def _reported(source: str, options: Options) -> Iterator[None]:
     except Exception as error:  # an exporter may raise anything
         other = "classic" if options.exporter == "dynamo" else "dynamo"
         raise ConversionError(
-            f"{source}: the {options.exporter} exporter failed: {line(error)}; "
+            f"{source}: the {options.exporter} exporter failed: {first_line(error)}; "
             f"try the {other} exporter, another opset, or a fixed batch"
         ) from error
 

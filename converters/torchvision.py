@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from urllib.error import URLError
 
 from onnxprune.errors import ConversionError, MissingPackage
+from onnxprune.plugins import first_line
 
-from ._export import Export, Options, line
+from ._export import Export, Options
 from .pytorch import export_network, load_weights
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _build(models: ModuleType, name: str, options: Options) -> "torch.nn.Module"
         ) from error
     except (URLError, OSError) as error:
         raise ConversionError(
-            f"{name}: weights {published!r} cannot be downloaded: {line(error)}; "
+            f"{name}: weights {published!r} cannot be downloaded: {first_line(error)}; "
             "give the path of a state dict, or none for random weights"
         ) from error
     if path:

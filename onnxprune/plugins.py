@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-import runpy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from onnxprune.errors import UnknownName
@@ -34,21 +35,45 @@ def find_function(text: str, expected: str) -> Callable[..., Any]:
     Raises: UnknownName when there is no such module or function, or importing it fails; `expected`
     ends the sentence.
     """
-    module, _, name = text.rpartition(":")
-    path = Path(module).resolve()
+    place, _, name = text.rpartition(":")
+    if place.endswith(".py") and not Path(place).is_file():
+        raise UnknownName(f"{text}: no such file; expected {expected}")
     try:
         with beside(text):
-            is_file = path.suffix == ".py"
-            names = runpy.run_path(str(path)) if is_file else vars(importlib.import_module(module))
+            module = _load(place)
     except Exception as error:  # the code is the user's: it may raise anything
         reason = first_line(error)
         raise UnknownName(f"{text}: cannot be imported ({reason}); expected {expected}") from error
-    found = names.get(name)
-    if name not in names:
-        raise UnknownName(f"{text}: '{module}' has no '{name}'; expected {expected}")
+    if name not in vars(module):
+        own = (n for n, v in vars(module).items() if _is_defined_in(v, module) and n[0] != "_")
+        has = ", ".join(own) or "no functions"
+        raise UnknownName(f"{text}: '{place}' has no '{name}', it has {has}; expected {expected}")
+    found = vars(module)[name]
     if not callable(found):
         raise UnknownName(f"{text}: is {type(found).__name__}; expected {expected}")
     return found  # type: ignore[no-any-return]
+
+
+def _load(place: str) -> ModuleType:
+    """Import a module, or run a file as one.
+
+    The module of a file stays in `sys.modules`, where its classes are looked up. It has a name of
+    its own there: a file called torch.py must not become `torch`.
+    """
+    path = Path(place).resolve()
+    if path.suffix != ".py":
+        importlib.invalidate_caches()
+        return importlib.import_module(place)
+    digest = hashlib.sha256(bytes(path)).hexdigest()[:16]
+    module = ModuleType(f"_onnxprune_{digest}_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    exec(compile(path.read_bytes(), path, "exec"), vars(module))
+    return module
+
+
+def _is_defined_in(value: object, module: ModuleType) -> bool:
+    return callable(value) and getattr(value, "__module__", None) == module.__name__
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -300,7 +300,11 @@ DATA = click.option(
 
 CONVERSION = together(
     click.option(
-        "--from", "framework", required=True, metavar="NAME", help="pytorch or torchvision."
+        "--from",
+        "framework",
+        required=True,
+        metavar="NAME",
+        help="pytorch, torchvision, or your own module:function.",
     ),
     click.option(
         "--input-shape",

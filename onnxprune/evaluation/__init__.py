@@ -16,7 +16,7 @@ from onnxprune.evaluation.metrics import (
     caption,
     find_metric,
 )
-from onnxprune.evaluation.runtime import latency
+from onnxprune.evaluation.runtime import latency, session
 
 __all__ = [
     "METRICS",
@@ -27,4 +27,5 @@ __all__ = [
     "caption",
     "find_metric",
     "latency",
+    "session",
 ]

@@ -324,8 +324,11 @@ def test_a_report_needs_a_run(folder: Path, place: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("net", "--from", "nonsense"), "unknown framework 'nonsense'"),
-        (("nothing.py:net", "--from", "pytorch"), "nothing.py: no such file"),
+        (
+            ("net", "--from", "nonsense"),
+            "framework 'nonsense': unknown; expected one of pytorch, t",
+        ),
+        (("nothing.py:net", "--from", "pytorch"), "nothing.py:net: no such file"),
         (("net18", "--from", "torchvision"), "torchvision has no model 'net18'"),
     ],
 )

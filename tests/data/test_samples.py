@@ -95,11 +95,14 @@ def test_a_function_is_imported_and_called(module: str, form: str) -> None:
 @pytest.mark.parametrize(
     ("form", "match"),
     [
-        ("{}:nothing", "has no 'nothing'; expected package.module:function"),
+        (
+            "{}:nothing",
+            "has no 'nothing', it has load, broken, late; expected package.module:function",
+        ),
         ("{}.py:broken", "KeyError: 'no such thing'"),
         ("{}:late", "OSError: disk gone"),
         ("nowhere.to_be:found", "ModuleNotFoundError: No module named 'nowhere'"),
-        ("nowhere.py:load", "FileNotFoundError"),
+        ("nowhere.py:load", "no such file"),
     ],
 )
 def test_a_function_that_fails_is_named(module: str, form: str, match: str) -> None:

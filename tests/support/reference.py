@@ -82,7 +82,7 @@ def _members(owner: str, node: ast.ClassDef) -> Iterator[str]:
             returned = f": {ast.unparse(one.returns)}" if one.returns else ""
             yield f"**`.{one.name}{returned}`**\n"
         else:
-            prefix = owner if "classmethod" in kinds else owner.lower()
+            prefix = owner if "classmethod" in kinds else ""
             call = prefix if one.name == "__call__" else f"{prefix}.{one.name}"
             yield f"```python\n{_function(call, one, method=True)}\n```\n"
         yield _text(ast.get_docstring(one) or "")
