@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Everything else happens in the modules it calls."""
+"""The commands: each parses its options, calls a function and prints the result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxprune import __version__
 from onnxprune.cli import options
-from onnxprune.cli.options import example
+from onnxprune.cli.help import example
 from onnxprune.cli.program import Program, Progress, Screen, use_threads
 from onnxprune.files import check_place, make_folder
 from onnxprune.search import Settings
@@ -28,22 +28,23 @@ OUTPUT = click.option(
 def main() -> None:
     """Make a trained CNN smaller and faster by removing filters from its ONNX graph.
 
-    What goes is decided by relevance (LRP) on a few labelled samples, how much by the harmonic mean
-    of the class accuracies. Nothing is trained.
+    Relevance (LRP) on a few labelled samples ranks the filters; the harmonic mean of the class
+    accuracies limits how many go. Nothing is trained.
     """
 
 
 @main.command(epilog=example("onnxprune inspect model.onnx"))
 @MODEL
-@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of tables.")
-@click.option("--svg", type=options.FILE, metavar="FILE", help="Draw the network, too.")
+@options.JSON
+@click.option("--svg", type=options.FILE, metavar="FILE", help="Also draw the network, as SVG.")
 @options.ALLOW_INEXACT
 @options.VOLUME
 @click.pass_obj
 def inspect(screen: Screen, /, model: str, as_json: bool, svg: str | None, **asked: Any) -> None:
-    """Show what can go, what it would save, and why the rest stays.
+    """Show which filters can go, what that would save, and why the others stay.
 
-    Convolutions of one group are tied: their filters go together. "each" is what one filter saves.
+    The convolutions of one group are tied: their filters go together. "each" is what the removal
+    of one filter saves.
     """
     if svg:
         check_place(svg)
@@ -71,9 +72,10 @@ def inspect(screen: Screen, /, model: str, as_json: bool, svg: str | None, **ask
 @options.WORK
 @click.pass_obj
 def score(screen: Screen, /, model: str, data: str | None, output: str, **asked: Any) -> None:
-    """Rank the filters of MODEL.
+    """Score the channels of MODEL by a criterion.
 
-    Writes the score of every channel, for each class where the criterion has one, to an .npz.
+    Writes an .npz with the score of each channel, for each class where the criterion tells classes
+    apart.
     """
     check_place(output)
     use_threads(asked["threads"])
@@ -109,12 +111,12 @@ def score(screen: Screen, /, model: str, data: str | None, output: str, **asked:
 @options.TARGET
 @options.FLOOR
 @options.LIMITS
-@click.option("--plan", type=options.FILE, metavar="FILE", help="Save the plan here, too.")
+@click.option("--plan", type=options.FILE, metavar="FILE", help="Also save the plan.")
 @click.option(
     "--run-dir",
     type=options.FILE,
     metavar="DIR",
-    help="Record the run here: journal, plan, report, page.",
+    help="Record the run here: settings, journal, plan, model, report, page.",
 )
 @click.option("--resume", is_flag=True, help="Continue the run in --run-dir.")
 @options.WORK
@@ -132,9 +134,9 @@ def prune(
 ) -> None:
     """Remove filters from MODEL.
 
-    Until a target is reached or the accuracy floor allows no more;
-    with neither, as far as a drop of 0.01 of the harmonic mean of the class accuracies on the
-    reference samples allows.
+    Stops when a target is reached, or when the next step would break the accuracy floor. With
+    neither given, the floor is a drop of 0.01 in the harmonic mean of the class accuracies on the
+    reference samples.
     """
     for place in filter(None, (output, plan)):
         check_place(place)
@@ -161,7 +163,7 @@ def _prune(
     run_dir: str | Path | None,
     resume: bool = False,
 ) -> Any:
-    """Run a search with its progress on the screen, and print what it came to."""
+    """Run a search, show its progress and print its result."""
     from onnxprune.cli.tables import before_after_table, step_line
     from onnxprune.report import why_stopped
     from onnxprune.run import prune
@@ -190,14 +192,14 @@ def _prune(
 @MODEL
 @click.argument("plan", type=options.FILE)
 @OUTPUT
-@click.option("--masked", is_flag=True, help="Set the filters to zero and keep all shapes.")
+@click.option("--masked", is_flag=True, help="Set the filters to zero; all shapes stay.")
 @options.VOLUME
 @click.pass_obj
 def apply(screen: Screen, /, model: str, plan: str, output: str, masked: bool) -> None:
     """Remove the filters of PLAN from MODEL.
 
-    Needs neither samples nor torch. A plan holds filters, not weights: a run with --compensate
-    corrects weights as well, and only its own model has those.
+    Needs neither samples nor torch. A plan names filters and holds no weights: the weights that a
+    run corrected (--compensate) are only in the model that it wrote.
     """
     check_place(output)
     from onnxprune.run import apply_to
@@ -211,13 +213,8 @@ def apply(screen: Screen, /, model: str, plan: str, output: str, masked: bool) -
 @main.command(epilog=example("onnxprune compare model.onnx small.onnx --data test/"))
 @MODEL
 @click.argument("other", type=options.FILE)
-@click.option(
-    "--data",
-    required=True,
-    metavar="TEST",
-    help="Test samples, best unseen in pruning: a folder, .npz or module:function.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of tables.")
+@options.samples("--data", "TEST", "Test samples, best ones that pruning has not seen")
+@options.JSON
 @options.METRIC
 @options.LATENCY_BATCH
 @options.RUNNING
@@ -227,7 +224,7 @@ def compare(
 ) -> None:
     """Compare MODEL and OTHER on test samples.
 
-    Class accuracies, agreement, size, parameters, MACs and latency.
+    Shows class accuracies, agreement, size, parameters, MACs and latency.
     """
     use_threads(work["threads"])
     found = _compare(screen, model, other, data, Settings.of(**work), quiet=as_json)
@@ -262,17 +259,9 @@ def _compare(
     )
 )
 @MODEL
-@click.option("--data", required=True, metavar="REF", help="Reference samples, to prune with.")
-@click.option("--test", required=True, metavar="TEST", help="Test samples, to draw with.")
-@click.option(
-    "--method",
-    "methods",
-    multiple=True,
-    default=("accuracy-aware/lrp", "one-shot/lrp"),
-    show_default=True,
-    metavar="CONTROL/CRITERION[/COMPENSATE]",
-    help="What to draw; repeatable.",
-)
+@options.samples("--data", "REF", "Reference samples, to prune with")
+@options.samples("--test", "TEST", "Test samples, to draw with")
+@options.METHODS_DRAWN
 @click.option(
     "-o",
     "--output",
@@ -298,8 +287,8 @@ def curve(
 ) -> None:
     """Draw accuracy over pruning rate for several methods.
 
-    Every method prunes until 95 % of the removable filters are gone; the area under its curve is
-    that share of the best there could be.
+    Each method prunes until 95 % of the removable filters are gone. The area under its curve (AUC)
+    is relative to that of a curve which stays at 100 %.
     """
     use_threads(settings["threads"])
     from onnxprune.cli.tables import curve_table
@@ -365,13 +354,17 @@ def convert(screen: Screen, /, source: str, output: str, fixed_batch: bool, **ch
 
 @main.command(epilog=example("onnxprune demo"))
 @click.option(
-    "-o", "--output", type=options.FILE, metavar="DIR", help="Where to; a new onnxprune-demo here."
+    "-o",
+    "--output",
+    type=options.FILE,
+    metavar="DIR",
+    help="Folder to write; by default a new onnxprune-demo.",
 )
 @options.DEVICE
 @options.VOLUME
 @click.pass_obj
 def demo(screen: Screen, /, output: str | None, device: str) -> None:
-    """Prune a small embedded model, end to end, in under a minute."""
+    """Prune a small model that comes with onnxprune, in under a minute."""
     from onnxprune.cli.tables import totals
     from onnxprune.report import inspect
     from onnxprune.samples import fashion_mnist as sample

@@ -1,15 +1,16 @@
-"""The options that several commands share, with their units; defaults are those of `Settings`."""
+"""The options that several commands share. Their defaults are those of `Settings`."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from onnxprune.cli.program import Screen
+from onnxprune.cli.types import Convolution, Method, Name, Number, Share
 from onnxprune.compensate import METHODS
+from onnxprune.converters import frameworks
 from onnxprune.data import PRESETS
 from onnxprune.evaluation import METRIC_NAMES
 from onnxprune.relevance import CRITERION_NAMES
@@ -17,21 +18,7 @@ from onnxprune.search import AUTO, CONTROLLERS, Limits, Settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
-
-
-class Number(click.FloatRange):
-    """A number in a range; unlike its parent it takes no NaN."""
-
-    name = "number"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the number, or refuse it."""
-        found = float(super().convert(value, param, ctx))
-        if math.isnan(found):
-            self.fail(f"{value!r} is not a number", param, ctx)
-        return found
+FRAMEWORKS = frameworks()
 
 
 def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -42,14 +29,13 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
         raise click.BadParameter(f"{value!r}; expected sizes such as 3,224,224") from error
 
 
-SHARE = Number(0, 1)
-POSITIVE_SHARE = Number(0, 1, min_open=True)
-POSITIVE = Number(0, min_open=True)
 FILE = click.Path()
+SHARE = Share(0, 1)
+SHARE_OR_COUNT = Share(0, min_open=True)
 
 
 def together(*options: Decorator[Any]) -> Decorator[Any]:
-    """Return one decorator for several options, which the help lists in this order."""
+    """Return one decorator for several options."""
 
     def decorate(command: Any) -> Any:
         for option in reversed(options):
@@ -57,11 +43,6 @@ def together(*options: Decorator[Any]) -> Decorator[Any]:
         return command
 
     return decorate
-
-
-def example(*lines: str) -> str:
-    """Return the epilog of a help text, which keeps its lines."""
-    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def _set_volume(ctx: click.Context, param: click.Parameter, value: int | bool) -> None:
@@ -79,7 +60,7 @@ VOLUME = together(
         count=True,
         expose_value=False,
         callback=_set_volume,
-        help="Say more; -vv shows details and where an error came from.",
+        help="Print more; -vv prints details, and where an error came from.",
     ),
     click.option(
         "-q",
@@ -87,8 +68,12 @@ VOLUME = together(
         is_flag=True,
         expose_value=False,
         callback=_set_volume,
-        help="Say nothing but errors.",
+        help="Print nothing but errors: no progress, no tables.",
     ),
+)
+
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON in place of tables, even with --quiet."
 )
 
 LATENCY_BATCH = click.option(
@@ -96,7 +81,8 @@ LATENCY_BATCH = click.option(
     type=click.IntRange(1),
     default=Settings.latency_batch,
     show_default=True,
-    help="Samples in a batch whose latency is measured.",
+    metavar="N",
+    help="Batch size at which latency is measured.",
 )
 
 DEVICE = click.option(
@@ -104,11 +90,16 @@ DEVICE = click.option(
     type=click.Choice(["auto", "cpu", "cuda"]),
     default=Settings.device,
     show_default=True,
-    help="Where to compute; auto takes a GPU where there is one.",
+    help="Where to compute; auto takes a GPU if there is one.",
 )
 
 SEED = click.option(
-    "--seed", type=int, default=Settings.seed, show_default=True, help="Seed of all randomness."
+    "--seed",
+    type=int,
+    default=Settings.seed,
+    show_default=True,
+    metavar="N",
+    help="Seed of all random numbers.",
 )
 
 RUNNING = together(
@@ -118,13 +109,15 @@ RUNNING = together(
         "--threads",
         type=click.IntRange(0),
         default=Settings.threads,
-        help="CPU threads; 0, the default, takes all cores.",
+        metavar="N",
+        help="CPU threads; 0, the default, uses all cores.",
     ),
     click.option(
         "--batch-size",
         type=click.IntRange(1),
         default=Settings.batch_size,
         show_default=True,
+        metavar="N",
         help="Samples computed at once.",
     ),
     click.option(
@@ -132,7 +125,7 @@ RUNNING = together(
         type=click.Choice(["auto", *PRESETS]),
         default=Settings.preprocess,
         show_default=True,
-        help="What images become; auto is imagenet for three channels, unit (0 to 1) for one.",
+        help="How pixels are scaled; auto is imagenet for three channels, unit (0 to 1) for one.",
     ),
     click.option(
         "--per-class",
@@ -151,8 +144,8 @@ WORK = together(
         type=click.IntRange(1),
         default=Settings.memory,
         metavar="MB",
-        help="For the activations of the samples that relevance or least squares computes at "
-        "once: fewer samples where they do not fit. By default a quarter of what is free.",
+        help="Memory for activations during relevance and least squares: batches get smaller to "
+        "fit. By default a quarter of what is free.",
     ),
 )
 
@@ -160,23 +153,26 @@ CRITERION = click.option(
     "--criterion",
     default=Settings.criterion,
     show_default=True,
+    type=Name(CRITERION_NAMES),
     metavar="NAME",
-    help=f"What filters are ranked by: {', '.join(CRITERION_NAMES)}; see docs/method.md.",
+    help=f"What ranks the filters: {', '.join(CRITERION_NAMES)}; see docs/method.md.",
 )
 
 METRIC = click.option(
     "--metric",
     default=Settings.metric,
     show_default=True,
+    type=Name(METRIC_NAMES),
     metavar="NAME",
-    help=f"What is measured of each class: {', '.join(METRIC_NAMES)}; see docs/reference.md.",
+    help=f"What is measured of each class: {', '.join(METRIC_NAMES)}.",
 )
 
 UNLABELLED = click.option(
     "--unlabelled",
+    type=FILE,
     default=Settings.unlabelled,
     metavar="DIR",
-    help="More images, in any order and without labels, for least squares to fit on.",
+    help="More images, without labels, for least squares to fit on.",
 )
 
 METHOD = together(
@@ -185,7 +181,8 @@ METHOD = together(
         type=click.Choice(list(CONTROLLERS)),
         default=Settings.control,
         show_default=True,
-        help="How filters are chosen, step by step.",
+        help="one-shot: all in one step; iterative: in equal steps; accuracy-aware: in steps that "
+        "adapt to the accuracy.",
     ),
     CRITERION,
     click.option(
@@ -193,8 +190,8 @@ METHOD = together(
         type=click.Choice((AUTO, *METHODS)),
         default=Settings.compensate,
         show_default=True,
-        help="How weights after removed filters are corrected, once that helps: none leaves "
-        "them as they were, auto is least-squares where there are samples.",
+        help="How the layers after removed filters are corrected, once that helps; auto is "
+        "least-squares with samples, else none.",
     ),
     UNLABELLED,
     METRIC,
@@ -202,26 +199,33 @@ METHOD = together(
 
 TARGET = together(
     click.option(
-        "--rate", type=POSITIVE_SHARE, help="Stop when this share of the removable filters is gone."
+        "--rate",
+        type=Share(0, 1, min_open=True),
+        metavar="SHARE",
+        help="Stop when this share of the removable filters is gone, such as 0.5 or 50%.",
     ),
     click.option(
         "--params",
-        type=POSITIVE,
+        type=SHARE_OR_COUNT,
+        metavar="SHARE|COUNT",
         help="Stop at this share of the parameters (up to 1), or at this many (above 1).",
     ),
     click.option(
         "--macs",
-        type=POSITIVE,
+        type=SHARE_OR_COUNT,
+        metavar="SHARE|COUNT",
         help="Stop at this share of the multiply-adds (up to 1), or at this many (above 1).",
     ),
     click.option(
         "--size",
-        type=POSITIVE,
+        type=SHARE_OR_COUNT,
+        metavar="SHARE|COUNT",
         help="Stop at this share of the file's bytes (up to 1), or at this many (above 1).",
     ),
     click.option(
         "--latency-ms",
-        type=POSITIVE,
+        type=Number(0, min_open=True),
+        metavar="MS",
         help="Stop at this latency on onnxruntime, measured with --threads and --latency-batch.",
     ),
     LATENCY_BATCH,
@@ -231,13 +235,15 @@ FLOOR = together(
     click.option(
         "--min-accuracy",
         type=SHARE,
-        help="Never fall under this harmonic mean of the class accuracies.",
+        metavar="SHARE",
+        help="Keep the harmonic mean of the class accuracies above this.",
     ),
     click.option(
         "--max-drop",
         type=SHARE,
-        help="Never lose more than this of the harmonic mean; 0.01 where neither target nor floor "
-        "is given.",
+        metavar="SHARE",
+        help="Lose at most this much of the harmonic mean; 0.01 if neither target nor floor is "
+        "given.",
     ),
 )
 
@@ -252,8 +258,8 @@ ALLOW_INEXACT = click.option(
     default="",
     callback=_names,
     metavar="OPERATORS",
-    help="Prune through operators that mix channels, as in layernorm,groupnorm; the report names "
-    "each node.",
+    help="Prune through these operators although they mix channels, such as layernorm,groupnorm; "
+    "the report names each node.",
 )
 
 LIMITS = together(
@@ -262,26 +268,30 @@ LIMITS = together(
         type=click.IntRange(1),
         default=Limits.min_channels,
         show_default=True,
-        help="Leave every layer at least so many channels.",
+        metavar="N",
+        help="Leave at least this many channels in every layer.",
     ),
     click.option(
         "--max-layer-rate",
         type=SHARE,
         default=Limits.max_layer_rate,
         show_default=True,
+        metavar="SHARE",
         help="Remove at most this share of any layer.",
     ),
     click.option(
         "--include",
+        type=Convolution(),
         multiple=True,
         metavar="PATTERN",
-        help="Touch only convolutions with such a name, as in 'layer3.*'; repeatable.",
+        help="Prune only convolutions whose name matches, such as 'layer3.*'; repeatable.",
     ),
     click.option(
         "--exclude",
+        type=Convolution(),
         multiple=True,
         metavar="PATTERN",
-        help="Spare convolutions with such a name; repeatable.",
+        help="Spare convolutions whose name matches; repeatable.",
     ),
     click.option(
         "--round-to",
@@ -289,22 +299,42 @@ LIMITS = together(
         default=Limits.round_to,
         show_default=True,
         metavar="N",
-        help="Leave widths at multiples of N, as in 8, which runtimes compute faster.",
+        help="Leave widths at multiples of N, such as 8, which runtimes compute faster.",
     ),
     ALLOW_INEXACT,
 )
 
-DATA = click.option(
-    "--data", metavar="REF", help="Reference samples: a folder, .npz or module:function."
+SAMPLES = "a folder, .npz or module:function"
+
+
+def samples(name: str, metavar: str, help: str, *, required: bool = True) -> Decorator[Any]:
+    """Return an option that takes samples."""
+    return click.option(
+        name, type=FILE, required=required, metavar=metavar, help=f"{help}: {SAMPLES}."
+    )
+
+
+DATA = samples("--data", "REF", "Reference samples", required=False)
+
+METHODS_DRAWN = click.option(
+    "--method",
+    "methods",
+    type=Method(tuple(CONTROLLERS), CRITERIA, METHODS),
+    multiple=True,
+    default=("accuracy-aware/lrp", "one-shot/lrp"),
+    show_default=True,
+    metavar="CONTROL/CRITERION[/COMPENSATE]",
+    help="What to draw; repeatable.",
 )
 
 CONVERSION = together(
     click.option(
         "--from",
         "framework",
+        type=Name(FRAMEWORKS),
         required=True,
         metavar="NAME",
-        help="pytorch, torchvision, or your own module:function.",
+        help=f"The framework: {', '.join(FRAMEWORKS)}, or your own module:function.",
     ),
     click.option(
         "--input-shape",
@@ -312,17 +342,25 @@ CONVERSION = together(
         metavar="C,H,W",
         help="Shape of one sample, without the batch axis.",
     ),
-    click.option("--weights", help="A file with a state dict, or a name that torchvision knows."),
-    click.option("--opset", type=click.IntRange(7), help="ONNX operator set; the exporter's own."),
     click.option(
-        "--fixed-batch", is_flag=True, help="Fix the batch to 1 in place of leaving it open."
+        "--weights",
+        type=FILE,
+        metavar="FILE|NAME",
+        help="A file with a state dict, or a name that torchvision knows.",
     ),
+    click.option(
+        "--opset",
+        type=click.IntRange(7),
+        metavar="N",
+        help="ONNX operator set; by default the exporter's own.",
+    ),
+    click.option("--fixed-batch", is_flag=True, help="Fix the batch size to 1."),
     click.option(
         "--exporter",
         type=click.Choice(["dynamo", "classic"]),
         default="dynamo",
         show_default=True,
-        help="Which of torch's exporters.",
+        help="Exporter of torch.",
     ),
     click.option("--keep-batchnorm", is_flag=True, help="Do not fold batch normalisation."),
 )

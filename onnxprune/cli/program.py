@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from onnxprune.cli.help import Command
 from onnxprune.errors import OnnxPruneError, SurgeryError
 
 if TYPE_CHECKING:
@@ -63,12 +64,12 @@ class Screen:
         logging.getLogger("matplotlib").setLevel(max(level, logging.ERROR))
 
     def print(self, *what: object) -> None:
-        """Print results."""
-        for one in what:
+        """Print results, unless errors alone are wanted."""
+        for one in what if self.volume >= 0 else ():
             self.out.print(one, soft_wrap=isinstance(one, str))
 
     def say(self, line: str) -> None:
-        """Tell how things are going, unless that is unwanted."""
+        """Report progress, unless errors alone are wanted."""
         if self.volume >= 0:
             self.err.print(line, soft_wrap=True)
 
@@ -119,6 +120,8 @@ class Progress:
 
 class Program(click.Group):
     """The command line as a whole: whatever happens in a command ends here."""
+
+    command_class = Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which they are used, not that of letters."""

@@ -1,6 +1,7 @@
 """Every command ends the same way: results on stdout, one line for a failure, a known status."""
 
 import io
+import json
 import os
 import runpy
 import shlex
@@ -37,10 +38,38 @@ def call(*arguments: object) -> Any:
     return result
 
 
-def test_quiet_says_results_only(small: Small) -> None:
-    result = call("prune", small.path, "-o", "a.onnx", *FREE, "--rate", "0.4", "-q")
-    assert result.stderr == ""
-    assert "Parameters" in result.stdout
+def test_quiet_prints_nothing(small: Small) -> None:
+    prune = ("prune", small.path, "-o", "a.onnx", *FREE, "--rate", "0.4", "--run-dir", "run")
+    work = ("--data", small.data, "--threads", "1")
+    for command in (
+        prune,
+        ("inspect", small.path, "--svg", "net.svg"),
+        ("compare", small.path, "a.onnx", *work),
+        ("apply", small.path, "run/plan.json", "-o", "b.onnx"),
+        ("report", "run"),
+        ("score", small.path, "-o", "s.npz", "--criterion", "magnitude"),
+        (
+            "curve",
+            small.path,
+            *work,
+            "--test",
+            small.data,
+            "-o",
+            "c",
+            "--method",
+            "one-shot/random",
+        ),
+    ):
+        assert call(*command, "-q").output == ""
+    written = ("a.onnx", "net.svg", "b.onnx", "run/report.html", "s.npz", "c/curve.svg")
+    assert all(Path(name).is_file() for name in written)
+
+
+def test_quiet_prints_errors_and_json(small: Small) -> None:
+    assert json.loads(call("inspect", small.path, "--json", "-q").stdout)["filters"] == 14
+    failed = CliRunner().invoke(main, ["inspect", "missing.onnx", "-q"])
+    assert failed.exit_code == 1
+    assert failed.stderr.startswith("error: missing.onnx")
 
 
 def test_verbose_says_more(small: Small) -> None:

@@ -1,0 +1,37 @@
+"""Help texts: the options of a command, grouped by what they are for."""
+
+from __future__ import annotations
+
+import click
+
+SECTIONS = {
+    "Samples": "--data --test --unlabelled --preprocess --per-class",
+    "Target": "--rate --params --macs --size --latency-ms --latency-batch",
+    "Accuracy": "--metric --max-drop --min-accuracy",
+    "Limits": "--include --exclude --min-channels --max-layer-rate --round-to --allow-inexact",
+    "Method": "--method --control --criterion --compensate",
+    "Network": "--from --input-shape --weights",
+    "Export": "--exporter --opset --fixed-batch --keep-batchnorm",
+    "Computation": "--device --threads --batch-size --memory --seed",
+    "Run directory": "--run-dir --resume",
+    "Output": "--output --plan --masked --json --svg --verbose --quiet --help",
+}
+"""The options of each section, in the order of the help. An option without one comes last."""
+
+
+class Command(click.Command):
+    """A command whose help has its options in sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, section by section."""
+        options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
+        found = {option.opts[-1]: option.get_help_record(ctx) for option in options}
+        for title, names in [*SECTIONS.items(), ("Options", " ".join(found))]:
+            if rows := [row for name in names.split() if (row := found.pop(name, None))]:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+def example(*lines: str) -> str:
+    """Return the epilog of a help text, which keeps its lines."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
