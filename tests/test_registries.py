@@ -12,7 +12,7 @@ import pytest
 
 from onnxprune.cli.commands import main
 from onnxprune.compensate import METHODS
-from onnxprune.converters import convert, frameworks
+from onnxprune.converters import CONVERTERS, find_converter
 from onnxprune.errors import OnnxPruneError
 from onnxprune.evaluation import METRICS, find_metric
 from onnxprune.relevance import CRITERIA, RULES, find_criterion
@@ -44,8 +44,8 @@ REGISTRIES = {
     ),
     "metrics": Registry(METRICS, find_metric, "--metric", "reference.md", "evaluation"),
     "converters": Registry(
-        frameworks(),
-        lambda name: convert("net", "net.onnx", framework=name),
+        CONVERTERS,
+        find_converter,
         "--from",
         "how-to.md",
         "converters",

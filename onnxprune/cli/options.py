@@ -10,7 +10,7 @@ import click
 from onnxprune.cli.program import Screen
 from onnxprune.cli.types import Convolution, Method, Name, Number, Share
 from onnxprune.compensate import METHODS
-from onnxprune.converters import frameworks
+from onnxprune.converters import CONVERTER_NAMES
 from onnxprune.data import PRESETS
 from onnxprune.evaluation import METRIC_NAMES
 from onnxprune.relevance import CRITERION_NAMES
@@ -18,7 +18,6 @@ from onnxprune.search import AUTO, CONTROLLERS, Limits, Settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
-FRAMEWORKS = frameworks()
 
 
 def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -319,7 +318,7 @@ DATA = samples("--data", "REF", "Reference samples", required=False)
 METHODS_DRAWN = click.option(
     "--method",
     "methods",
-    type=Method(tuple(CONTROLLERS), CRITERIA, METHODS),
+    type=Method(tuple(CONTROLLERS), CRITERION_NAMES, METHODS),
     multiple=True,
     default=("accuracy-aware/lrp", "one-shot/lrp"),
     show_default=True,
@@ -331,10 +330,10 @@ CONVERSION = together(
     click.option(
         "--from",
         "framework",
-        type=Name(FRAMEWORKS),
+        type=Name(CONVERTER_NAMES),
         required=True,
         metavar="NAME",
-        help=f"The framework: {', '.join(FRAMEWORKS)}, or your own module:function.",
+        help=f"The framework: {', '.join(CONVERTER_NAMES)}.",
     ),
     click.option(
         "--input-shape",

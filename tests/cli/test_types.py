@@ -12,8 +12,8 @@ from onnxprune.cli.commands import main
 from onnxprune.cli.types import Number, Share
 from onnxprune.compensate import METHODS
 from onnxprune.data import PRESETS
-from onnxprune.evaluation import NAMES as METRICS
-from onnxprune.relevance import NAMES as CRITERIA
+from onnxprune.evaluation import METRIC_NAMES as METRICS
+from onnxprune.relevance import CRITERION_NAMES as CRITERIA
 from onnxprune.search import CONTROLLERS
 from tests.support.models import model
 
