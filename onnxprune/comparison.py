@@ -24,11 +24,12 @@ from onnxprune.files import write_whole
 from onnxprune.graph import Graph, ModelSource, load_model
 from onnxprune.search import (
     CONTROLLERS,
-    STRIDE,
     Floor,
+    Nets,
     Settings,
     Target,
     describe,
+    find_controller,
     make_task,
     open_model,
     search,
@@ -124,15 +125,16 @@ def draw_curve(
         unseen, metric=settings.metric, device=settings.device, threads=settings.threads
     )
     task = make_task(graph, samples, settings)
-    task.stride = STRIDE
+    strategy = replace(task.strategy, stride=settings.tuning.stride)  # a curve has points
+    nets = Nets(replace(task, strategy=strategy))
     curve = Curve()
     started = time.monotonic()
     judged = 0.0
-    for state in search(task, CONTROLLERS[settings.control]):
+    for state in search(nets, find_controller(settings.control)):
         if state.stopped:
             break
         before = time.monotonic()
-        result = judge(task.build(state.dead))
+        result = judge(nets.build(state))
         judged += time.monotonic() - before
         curve.rate.append(share_removed(task.groups, state.dead))
         curve.mean.append(result.mean)
@@ -140,7 +142,7 @@ def draw_curve(
         if on_point is not None:
             on_point(method, curve.rate[-1], result.mean)
     curve.seconds = time.monotonic() - started - judged
-    curve.evaluations = task.evaluations
+    curve.evaluations = nets.evaluations
     return curve
 
 

@@ -21,13 +21,14 @@ from onnxprune.errors import OnnxPruneError
 from onnxprune.graph import NONE_APART, Graph, ModelSource, Weights, fill, load_model, save_model
 from onnxprune.report import write_page
 from onnxprune.search import (
-    CONTROLLERS,
+    Nets,
     Plan,
     RunDirectory,
     Settings,
     State,
     Task,
     complete,
+    find_controller,
     make_report,
     make_task,
     open_model,
@@ -75,27 +76,27 @@ def prune(
     settings = complete(settings, samples)
     started = time.monotonic()
     more = open_unlabelled(graph, samples, settings)
-    task = make_task(graph, samples, settings, more)
+    nets = Nets(make_task(graph, samples, settings, more))
     record = RunDirectory.open(run_dir, settings, proto, samples, more, resume=resume)
     last, spent = record.last()
-    task.evaluations += spent.evaluations
+    nets.evaluations = spent.evaluations
     state = last
     try:
-        for state in search(task, CONTROLLERS[settings.control], last):
+        for state in search(nets, find_controller(settings.control), last):
             spent_now = spent.seconds + time.monotonic() - started
-            record.append(state, summary(task, state), task.evaluations, spent_now)
+            record.append(state, summary(nets.task, state), nets.evaluations, spent_now)
             if on_state is not None:
-                on_state(task, state)
+                on_state(nets.task, state)
     except OnnxPruneError:
         record.abandon()
         raise
     assert state is not None
-    if state.stopped == "limits" and task.target:
-        raise unreachable(task, state)
-    pruned = task.build(state.dead)
+    if state.stopped == "limits" and settings.target:
+        raise unreachable(nets, state)
+    pruned = nets.build(state)
     seconds = spent.seconds + time.monotonic() - started
-    report = make_report(task, state, pruned, samples, settings, seconds)
-    plan = Plan.of(task.groups, state.dead, settings.allow_inexact)
+    report = make_report(nets, state, pruned, samples, settings, seconds)
+    plan = Plan.of(nets.task.groups, state.dead, settings.allow_inexact)
     result = Result(pruned, plan, report)
     record.finish(result.model, result.plan, result.report)
     if record.path is not None:

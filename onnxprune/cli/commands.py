@@ -175,7 +175,8 @@ def _prune(
         if state.stopped:
             return
         figures = summary(task, state)
-        progress.step(step_line(figures), figures["rate"] / goal if goal else None)
+        harmonic = None if state.accuracy is None else state.accuracy.harmonic
+        progress.step(step_line(figures, harmonic), figures["rate"] / goal if goal else None)
 
     with screen.resumable(run_dir), screen.progress("looking at the model") as progress:
         result = prune(
@@ -272,6 +273,7 @@ def _compare(
 )
 @options.UNLABELLED
 @options.METRIC
+@options.TUNE
 @options.LIMITS
 @options.WORK
 @click.pass_obj

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import click
@@ -14,7 +16,7 @@ from onnxprune.converters import CONVERTER_NAMES
 from onnxprune.data import PRESETS
 from onnxprune.evaluation import METRIC_NAMES
 from onnxprune.relevance import CRITERION_NAMES
-from onnxprune.search import AUTO, CONTROLLERS, Limits, Settings
+from onnxprune.search import AUTO, CONTROLLERS, Control, Limits, Settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
@@ -174,6 +176,29 @@ UNLABELLED = click.option(
     help="More images, without labels, for least squares to fit on.",
 )
 
+
+def _set(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> None:
+    """Add NAME=VALUE to the other options; a value is JSON, or text as it is."""
+    for text in value:
+        name, _, given = text.partition("=")
+        if name not in TUNING:
+            raise click.BadParameter(f"{name!r}: expected one of {', '.join(TUNING)}", ctx, param)
+        try:
+            ctx.params[name] = json.loads(given)
+        except json.JSONDecodeError:
+            ctx.params[name] = given
+
+
+TUNING = tuple(field.name for field in fields(Control))
+TUNE = click.option(
+    "--set",
+    multiple=True,
+    expose_value=False,
+    callback=_set,
+    metavar="NAME=VALUE",
+    help="Change a constant of the method, as in harmful=0, which never steps back; repeatable.",
+)
+
 METHOD = together(
     click.option(
         "--control",
@@ -194,6 +219,7 @@ METHOD = together(
     ),
     UNLABELLED,
     METRIC,
+    TUNE,
 )
 
 TARGET = together(

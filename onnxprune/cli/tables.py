@@ -97,15 +97,15 @@ def totals(inspection: Mapping[str, Any]) -> str:
     )
 
 
-def step_line(figures: Mapping[str, Any]) -> str:
+def step_line(figures: Mapping[str, Any], harmonic: float | None) -> str:
     """Return one line about a step of a run: what is gone, what is left, what it cost."""
     parts = [
         f"{percent(figures['rate'])} removed",
         f"{figures['params']:,} parameters",
         f"{figures['macs']:,} MACs",
     ]
-    if "harmonic" in figures:
-        parts.append(f"harmonic mean {figures['harmonic']:.4f}")
+    if harmonic is not None:
+        parts.append(f"harmonic mean {harmonic:.4f}")
     return ", ".join(parts)
 
 

@@ -9,12 +9,12 @@ the way in.
 * `readers`: which layers read a channel, and how; `reference`: the samples, run through both nets
 """
 
-from onnxprune.compensate.bias import METHODS, Compensate, compensator
+from onnxprune.compensate.bias import METHODS, Corrector, compensator
 from onnxprune.compensate.redundancy import irreplaceable
 
 __all__ = [
     "METHODS",
-    "Compensate",
+    "Corrector",
     "compensator",
     "irreplaceable",
 ]

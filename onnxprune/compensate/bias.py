@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 METHODS = ("none", "bias", "least-squares")
 
 
-class Compensate(Protocol):
+class Corrector(Protocol):
     """Corrects what `prune` returned; `folds` says of each sample which fold of them it is in."""
 
     @property
@@ -65,15 +65,17 @@ def compensator(
     device: str = "auto",
     batch_size: int = 32,
     ridge: float | None = None,
+    variance: float = 1.0,
     allowed: int | None = None,
-) -> Compensate | None:
+) -> Corrector | None:
     """Return `compensate(pruned, dead) -> corrected`, or None for the method `none`.
 
     `pruned` is what `prune(graph, groups, dead)` returned; it is not changed. Names, shapes and all
     that reads no removed channel stay as they are; a node without a bias gets one where it needs
     it. The unpruned net runs once, at the first call. `ridge` is a share of the mean variance; None
-    chooses one for each layer. `allowed` is how many bytes may be kept of all samples in memory; on
-    a CPU what is more goes into a temporary file.
+    chooses one for each layer. The factor that restores a variance is raised to the power
+    `variance`: 1 restores all of it, 0 nothing. `allowed` is how many bytes may be kept of all
+    samples in memory; on a CPU what is more goes into a temporary file.
     Raises: UnknownName for a method that does not exist; DataError where samples are missing.
     """
     if method not in METHODS:
@@ -85,7 +87,7 @@ def compensator(
             f"compensate '{method}': needs reference samples; give --data, or use --compensate none"
         )
     source = Source(graph, groups, data, device, batch_size)
-    return _Bias(source) if method == "bias" else LeastSquares(source, ridge, allowed)
+    return _Bias(source) if method == "bias" else LeastSquares(source, ridge, variance, allowed)
 
 
 class _Bias:

@@ -113,14 +113,20 @@ class _Observed:
 class LeastSquares:
     """Corrects pruned models: see the module. `ridge` None chooses one for each layer.
 
-    What is kept of all samples lies in a file where it takes more than `allowed` bytes.
+    Factors that restore a variance are raised to the power `variance`. What is kept of all samples
+    lies in a file where it takes more than `allowed` bytes.
     """
 
     def __init__(
-        self, source: Source, ridge: float | None = None, allowed: int | None = None
+        self,
+        source: Source,
+        ridge: float | None = None,
+        variance: float = 1.0,
+        allowed: int | None = None,
     ) -> None:
         self._source = source
         self._ridge = ridge
+        self._variance = variance
         self._allowed = allowed
 
     @property
@@ -149,7 +155,8 @@ class LeastSquares:
                         name: observed.keep(env[name]) for name in step.node.outputs if name in env
                     }
                 if one is not None and one.reader.bias is not None:
-                    _restore(envs, one, observed, writer, scaled=refitted)
+                    power = self._variance if refitted else 0.0
+                    _restore(envs, one, observed, writer, power)
                 if not losing:
                     break
         return writer.model
@@ -244,9 +251,12 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 
 
 def _restore(
-    envs: Sequence[Tensors], one: Losing, observed: _Observed, writer: Writer, *, scaled: bool
+    envs: Sequence[Tensors], one: Losing, observed: _Observed, writer: Writer, power: float
 ) -> None:
-    """Give a reader's outputs the means, and all together the variance, of the unpruned net."""
+    """Give a reader's outputs the means of the unpruned net, and all together its variance.
+
+    The factor that does that is raised to a power.
+    """
     reader = one.reader
     outputs = [env[reader.key] for env in envs]
     count = sum(map(len, outputs))
@@ -255,10 +265,10 @@ def _restore(
     for y in outputs:
         y.sub_(reader.along(mean, y))
     variance = reduce(add, (len(y) * reader.mean_square(y) for y in outputs)) / count
-    factor = _factor(float(was[1].sum()), float(variance.sum())) if scaled else 1.0
+    factor = _factor(float(was[1].sum()), float(variance.sum())) ** power
     for y in outputs:
         y.mul_(factor).add_(reader.along(was[0], y))
-    if scaled:
+    if power:
         writer.scale(reader, factor)
     writer.move(reader, was[0] - factor * mean, factor)
 

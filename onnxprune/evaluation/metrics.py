@@ -14,7 +14,7 @@ has no soft form: its scores stand for both.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -62,6 +62,20 @@ class Accuracy:
         """
         present = (~np.isnan(scores)).astype(np.float64)
         return cls(np.nan_to_num(scores), present, np.nan_to_num(scores))
+
+    @classmethod
+    def from_counts(cls, counts: Mapping[str, Sequence[float]]) -> Accuracy:
+        """Return what `counts` was called on."""
+        return cls(**{name: np.array(values) for name, values in counts.items()})
+
+    def counts(self) -> dict[str, list[float]]:
+        """Return what it is made of, as JSON holds it; `seen` only where it is not `total`."""
+        return {name: held.tolist() for name, held in vars(self).items() if held is not None}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Accuracy) and self.counts() == other.counts()
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __add__(self, other: Accuracy) -> Accuracy:
         if self.total.shape != other.total.shape:

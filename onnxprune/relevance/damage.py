@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 SAMPLES, PER_CLASS = 100, 10
 """How many samples a step looks at, in all and for each class. Of more samples a step looks at a
 part and the next step at another, so the cost of a step does not grow with them."""
-OWN = 10.0
-"""How many times a channel's own square counts: what few samples say of pairs is half noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,14 +59,16 @@ class Damage:
         free: Callable[[], BoolArray],
         take: Callable[[int], None],
         most: float,
+        own_squares: float,
     ) -> IntArray:
         """Return all channels: those that go one after another, then the others by what they do.
 
         Each time the one that adds least damage per filter to those before it, until `most` filters
-        went. `free()` says which may still go, `take(c)` is told of each that does.
+        went. `free()` says which may still go, `take(c)` is told of each that does. A channel's own
+        square counts `own_squares` times: the terms of pairs are noisy.
         Shapes: count (filters of each channel) and what `free` gives `[channels]` -> `[channels]`.
         """
-        own = self.slope + 0.5 * OWN * (self.effects.astype(np.float64) ** 2).sum(1)
+        own = self.slope + 0.5 * own_squares * (self.effects.astype(np.float64) ** 2).sum(1)
         together = np.zeros(self.effects.shape[1], np.float32)
         filters = np.maximum(count, 1)
         chosen: list[int] = []

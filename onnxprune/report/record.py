@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import RunDirectoryError
+from onnxprune.evaluation import Accuracy
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Record:
         return cls(
             path.resolve().name,
             _parse(path / "config.json").get("settings", {}),
-            [_parse(journal, line) for line in whole],
+            [_step(_parse(journal, line)) for line in whole],
             _parse(report) if report.is_file() else None,
         )
 
@@ -61,7 +62,7 @@ class Record:
     @property
     def points(self) -> list[dict[str, float]]:
         """Rate, mean and harmonic mean of each measured step, and of the result."""
-        found = [_point(step["rate"], step) for step in self.steps if "harmonic" in step]
+        found = [_point(step["rate"], step["accuracy"]) for step in self.steps if step["accuracy"]]
         if self.report is not None and self.report["after"]["accuracy"]:
             if not found:
                 found.append(_point(0.0, self.report["before"]["accuracy"]))
@@ -90,16 +91,12 @@ def _point(rate: float, accuracy: Mapping[str, float]) -> dict[str, float]:
     return {"rate": rate, "mean": accuracy["mean"], "harmonic": accuracy["harmonic"]}
 
 
+def _step(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the journal, its accuracy in the form of `report.json`."""
+    counts = line["accuracy"]
+    return {**line, "accuracy": counts and Accuracy.from_counts(counts).to_json()}
+
+
 def _side(step: Mapping[str, Any]) -> dict[str, Any]:
-    """A step of the journal in the form that `report.json` has for a model."""
-    side = {key: step[key] for key in ("params", "macs", "filters")}
-    if step.get("accuracy") is None:
-        return side
-    counts = zip(step["accuracy"]["correct"], step["accuracy"]["total"], strict=True)
-    seen = step["accuracy"].get("seen", step["accuracy"]["total"])
-    shares = [
-        right / total if some else None for (right, total), some in zip(counts, seen, strict=True)
-    ]
-    return side | {
-        "accuracy": {"mean": step["mean"], "harmonic": step["harmonic"], "per_class": shares}
-    }
+    """A step in the form that `report.json` has for a model."""
+    return {key: step[key] for key in ("params", "macs", "filters", "accuracy")}

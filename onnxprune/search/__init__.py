@@ -2,29 +2,33 @@
 
 Imports every room but report and cli. `make_task` puts a `Task` together, `search` walks down.
 
-* `controllers`: the order of steps; `task`: one search, what it measures and remembers
+* `controllers`: the order of steps; `nets`: what they build, rank and measure, remembered
+* `task`: what one search is given, and where it is; `protocols`: what it knows of other rooms
 * `picker`: which channels may go; `rounding`: at which widths
-* `target`: how far, and what must hold
-* `settings`: what a run is asked for; `assemble`: a search made of it; `plan`: which filters went
-* `journal`: the run directory; `outcome`: what a run came to
+* `target`: how far, and what must hold; `reach`: whether a net is there
+* `settings`: what a run is asked for; `control`: its constants; `assemble`: a search made of them
+* `plan`: which filters went; `journal`: the run directory; `outcome`: what a run came to
 """
 
 from onnxprune.search.assemble import complete, make_task, open_model, open_unlabelled, walk_batch
-from onnxprune.search.controllers import CONTROLLERS, search
+from onnxprune.search.control import Control
+from onnxprune.search.controllers import CONTROLLERS, find_controller, search
 from onnxprune.search.journal import RunDirectory
+from onnxprune.search.nets import Nets
 from onnxprune.search.outcome import describe, make_report, summary, unreachable
 from onnxprune.search.picker import Limits, Picker
 from onnxprune.search.plan import Plan
 from onnxprune.search.settings import AUTO, Settings
 from onnxprune.search.target import Floor, Target, share_removed
-from onnxprune.search.task import STRIDE, State, Task
+from onnxprune.search.task import State, Task
 
 __all__ = [
     "AUTO",
     "CONTROLLERS",
-    "STRIDE",
+    "Control",
     "Floor",
     "Limits",
+    "Nets",
     "Picker",
     "Plan",
     "RunDirectory",
@@ -34,6 +38,7 @@ __all__ = [
     "Task",
     "complete",
     "describe",
+    "find_controller",
     "make_report",
     "make_task",
     "open_model",

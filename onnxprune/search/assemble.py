@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from onnx import ModelProto
 
+from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.channels import ChannelGroups, find_groups
+from onnxprune.compensate import Corrector
 from onnxprune.data import Data, SampleSource, load_data
 from onnxprune.errors import DataError
 from onnxprune.evaluation import Evaluator
 from onnxprune.graph import Graph
 from onnxprune.relevance import allowed_bytes, batch_within, data_free, find_criterion, score
+from onnxprune.search.control import Strategy
 from onnxprune.search.outcome import clock
+from onnxprune.search.protocols import HoldOut, Measured, MeasureDamage, Rank
 from onnxprune.search.settings import AUTO, Settings
 from onnxprune.search.target import Floor
-from onnxprune.search.task import STRIDE, Task
+from onnxprune.search.task import Task
 
 DEFAULT_FLOOR = Floor(max_drop=0.01)
 """What holds when nothing is asked for: prune as far as this drop of the harmonic mean allows."""
@@ -70,43 +73,65 @@ def make_task(
     `more` are the images without labels, which are read where they are not given.
     """
     groups = find_groups(graph, allow_inexact=settings.allow_inexact)
-    evaluator = None
     fitted = _fitted(data, more or open_unlabelled(graph, data, settings))
-    if data is not None:
-        evaluator = Evaluator(
-            data,
-            metric=settings.metric,
-            device=settings.device,
-            threads=settings.threads,
-            batch_size=settings.batch_size,
-        )
-    direct = settings.control == "one-shot" and not settings.floor
-    compensate = _compensator(graph, groups, fitted, settings)
+    strategy = choose_strategy(settings)
+    evaluator = None if data is None else _evaluator(data, settings)
+    correct = _corrector(graph, groups, fitted, settings)
     return Task(
         graph,
         groups,
-        clock=clock(data, settings),
         rank=_ranker(graph, data, fitted, settings),
-        evaluate=evaluator if evaluator is not None and not direct else None,
+        evaluate=evaluator if strategy.measures else None,
         damage=_meter(graph, data, settings),
-        compensate=compensate,
-        **_apart(evaluator, compensate),
+        compensate=correct,
+        hold_out=_hold_out(evaluator, correct),
+        clock=clock(data, settings),
         target=settings.target,
         floor=settings.floor,
         limits=settings.limits,
-        stride=1.0 if direct else STRIDE,
-        ranks_once=_by_what_is_lost(settings) and not _measures_damage(settings),
+        tuning=settings.tuning,
+        strategy=strategy,
     )
 
 
-def _apart(evaluator: Evaluator | None, compensate: Any) -> dict[str, Any]:
-    """What a task needs to measure corrections on samples that they have not seen."""
-    if evaluator is None or compensate is None:
-        return {}
-    return {
-        "evaluate_apart": evaluator.apart,
-        "folds": compensate.folds[: len(evaluator.data)],
-    }
+def choose_strategy(settings: Settings) -> Strategy:
+    """Return what a search with these settings does."""
+    tuning, by_damage = settings.tuning, _measures_damage(settings)
+    in_one = settings.control == "one-shot" and not settings.floor
+    by_what_is_lost = _by_what_is_lost(settings) and not by_damage
+    corrects = tuning.correct if by_damage else "start"
+    return Strategy(
+        stride=1.0 if in_one else tuning.stride,
+        measures=not in_one,
+        ranks_once=tuning.reranks == "never" or (tuning.reranks == "auto" and by_what_is_lost),
+        corrects="never" if settings.compensate == "none" else corrects,
+    )
+
+
+def _evaluator(data: Data, settings: Settings) -> Evaluator:
+    return Evaluator(
+        data,
+        metric=settings.metric,
+        device=settings.device,
+        threads=settings.threads,
+        batch_size=settings.batch_size,
+    )
+
+
+def _hold_out(evaluator: Evaluator | None, correct: Corrector | None) -> HoldOut | None:
+    """What evaluates each fold of the samples with weights that were corrected without it."""
+    if evaluator is None or correct is None:
+        return None
+    folds = correct.folds[: len(evaluator.data)]
+    numbers = np.unique(folds).tolist()
+    if len(numbers) < 2:
+        return None
+
+    def hold_out(pruned: ModelProto, dead: BoolArray) -> Measured:
+        models = (correct(pruned, dead, without=fold) for fold in numbers)
+        return evaluator.apart(models, folds)
+
+    return hold_out
 
 
 def walk_batch(graph: Graph, data: Data | None, settings: Settings) -> int:
@@ -153,10 +178,10 @@ def _fitted(data: Data | None, more: Data | None) -> Data | None:
     return Data(np.concatenate([data.x, more.x]), y, data.classes)
 
 
-def _ranker(graph: Graph, data: Data | None, fitted: Data | None, settings: Settings) -> Any:
+def _ranker(graph: Graph, data: Data | None, fitted: Data | None, settings: Settings) -> Rank:
     batch_size = walk_batch(graph, data, settings)
 
-    def rank(graph: Graph, groups: ChannelGroups) -> Any:
+    def rank(graph: Graph, groups: ChannelGroups) -> FloatArray:
         rng = np.random.default_rng(settings.seed)
         scores = score(
             graph,
@@ -191,8 +216,8 @@ def _measures_damage(settings: Settings) -> bool:
     return settings.control == "accuracy-aware" and composite is not None
 
 
-def _meter(graph: Graph, data: Data | None, settings: Settings) -> Any:
-    """What measures damage."""
+def _meter(graph: Graph, data: Data | None, settings: Settings) -> MeasureDamage | None:
+    """What measures damage, if the order is by it."""
     composite = find_criterion(settings.criterion).composite
     if data is None or composite is None or not _measures_damage(settings):
         return None
@@ -208,7 +233,9 @@ def _meter(graph: Graph, data: Data | None, settings: Settings) -> Any:
     )
 
 
-def _compensator(graph: Graph, groups: ChannelGroups, data: Data | None, settings: Settings) -> Any:
+def _corrector(
+    graph: Graph, groups: ChannelGroups, data: Data | None, settings: Settings
+) -> Corrector | None:
     if settings.compensate == "none":
         return None
     from onnxprune.compensate import compensator
@@ -220,5 +247,7 @@ def _compensator(graph: Graph, groups: ChannelGroups, data: Data | None, setting
         settings.compensate,
         device=settings.device,
         batch_size=walk_batch(graph, data, settings),
+        ridge=settings.tuning.ridge,
+        variance=settings.tuning.variance,
         allowed=allowed_bytes(settings.memory, settings.device),
     )

@@ -1,9 +1,9 @@
 """The controllers: in which order filters go, in which steps, and when to step back.
 
-A controller is a function `advance(task, state) -> state`: from the net as it is to the net one
-step smaller. States are values that a journal can hold, so a killed run continues from its last
-line. All controllers share the ranking -> `Picker` -> `Task.measure` path; they differ in what
-they look at.
+A controller is a function `advance(nets, state) -> state`: from the net as it is to the net one
+step smaller. States are values that a journal holds, so a killed run continues from its last line.
+All controllers rank (`Nets.scores`, `Nets.order`), then take a step (`Nets.step`), which heeds the
+target and the limits and measures the net; they differ in what they look at.
 
 Source: Yasui, Matsuki, Sato 2026 (accuracy-aware extension of LRP pruning); the order by what
 channels do together and the size of steps are ours, measured in docs/method.md.
@@ -14,191 +14,185 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
-from onnxprune.arrays import BoolArray, FloatArray
-from onnxprune.errors import DataError, UnreachableTarget
+from onnxprune.arrays import FloatArray
+from onnxprune.errors import UnreachableTarget, check_name
+from onnxprune.search.nets import Nets
+from onnxprune.search.protocols import Measured
 from onnxprune.search.target import share_removed
-from onnxprune.search.task import State, Task
+from onnxprune.search.task import State
 
 logger = logging.getLogger(__name__)
 
-SHARE, SMALLEST, FINEST = 0.1, 0.05, 0.0125
-"""Largest step of the accuracy-aware control, the smallest that a fall of accuracy makes of it, and
-the smallest that a floor does: shares of the filters that are left."""
-HARMLESS, HARMFUL = 0.967, 0.9
-"""A step that keeps this much of the soft harmonic mean lets steps grow; below, it is retried."""
-LOST = 0.95
-"""Corrections are first thought of where this share of the soft harmonic mean is left."""
-LAYER_SHARE = 4.0
-"""A layer loses at most this multiple of the average share in one step."""
+Advance = Callable[[Nets, State], State]
 
 
-Advance = Callable[[Task, State], State]
-
-
-def search(task: Task, advance: Advance, state: State | None = None) -> Iterator[State]:
+def search(nets: Nets, advance: Advance, state: State | None = None) -> Iterator[State]:
     """Yield the accepted states, from the unpruned net on, until the target, floor or end.
 
     The last state's `stopped` says what ended the search: `target`, `floor` or `limits`.
     Raises: UnreachableTarget where the unpruned net is below the floor.
     """
     if state is None:
-        nothing = np.zeros(len(task.groups), np.bool_)
-        task.evaluations += task.unpruned is not None
-        corrected = task.compensate is not None and not task.defers
-        state = State(nothing, SHARE, task.unpruned, corrected=corrected)
-        _check_floor(task, state)
+        state = nets.start()
+        if not _holds(nets, state):
+            raise UnreachableTarget(
+                f"floor: the model as it came has a harmonic mean of "
+                f"{_known(nets.unpruned).harmonic:.4f} on the reference samples, less than "
+                f"min-accuracy {nets.level:g}; give at most that"
+            )
         yield state
-    task.correcting = state.corrected
     while not state.stopped:
-        state = _advance(task, advance, state)
-        task.correcting = state.corrected
+        state = _next(nets, advance, state)
         yield state
 
 
-def _check_floor(task: Task, unpruned: State) -> None:
-    if task.floor and unpruned.accuracy is not None and not _holds(task, unpruned):
-        raise UnreachableTarget(
-            f"floor: the model as it came has a harmonic mean of {unpruned.accuracy.harmonic:.4f} "
-            f"on the reference samples, less than min-accuracy {task.level:g}; give at most that"
-        )
-
-
-def _advance(task: Task, advance: Advance, state: State) -> State:
-    """One accepted step, in smaller and smaller tries while the floor refuses them."""
-    if task.target and task.reach.met(state.dead):
+def _next(nets: Nets, advance: Advance, state: State) -> State:
+    """Return the next state that the floor allows: else a corrected one, else by half the step."""
+    if nets.task.target and nets.reach.met(state):
         return replace(state, stopped="target")
     while True:
-        following = advance(task, state)
-        if (following.dead == state.dead).all():
+        tried = advance(nets, state)
+        if (tried.dead == state.dead).all():
             return replace(state, stopped="limits")
-        if not task.floor or _holds(task, following):
-            return following
-        if task.defers and not state.corrected:
-            following = task.corrected(following)
-            if _holds(task, following):
-                return following
-            task.correcting = False
-        if state.size <= FINEST:
+        if not _holds(nets, tried) and _may_correct(nets, tried):
+            tried = nets.measure(replace(tried, corrected=True))
+        if _holds(nets, tried):
+            return tried
+        finest = nets.task.tuning.finest
+        if state.size <= finest:
             return replace(state, stopped="floor")
-        state = replace(state, size=max(state.size / 2, FINEST))
+        state = replace(state, size=max(state.size / 2, finest))
 
 
-def _holds(task: Task, state: State) -> bool:
-    return state.accuracy is None or state.accuracy.harmonic >= task.level - 1e-9
+def _holds(nets: Nets, state: State) -> bool:
+    return state.accuracy is None or state.accuracy.harmonic >= nets.level - 1e-9
 
 
-def one_shot(task: Task, state: State) -> State:
+def _may_correct(nets: Nets, state: State) -> bool:
+    return nets.task.strategy.waits and not state.corrected
+
+
+def _known(measured: Measured | None) -> Measured:
+    assert measured is not None, "asked for only where there are samples"
+    return measured
+
+
+def one_shot(nets: Nets, state: State) -> State:
     """Follow the one ranking of the unpruned net: conventional pruning, the baseline."""
-    return _follow(task, state, task.scores(np.zeros_like(state.dead)))
+    return _follow(nets, state, nets.scores(_unpruned(state)))
 
 
-def iterative(task: Task, state: State) -> State:
+def iterative(nets: Nets, state: State) -> State:
     """Rank again on the net as it is after every step.
 
     Source: Yeom et al. 2021, algorithm 1, without fine-tuning.
     """
-    return _follow(task, state, task.scores(state.dead))
+    return _follow(nets, state, nets.scores(state))
 
 
-def _follow(task: Task, state: State, ranking: FloatArray) -> State:
-    return _attempt(task, state, ranking, task.stride * state.size / SHARE)
+def _unpruned(state: State) -> State:
+    return replace(state, dead=np.zeros_like(state.dead))
 
 
-def _attempt(
-    task: Task, state: State, ranking: FloatArray, size: float, layer_share: float | None = None
-) -> State:
-    dead = task.step(ranking, state.dead, size, layer_share)
-    changed = (dead != state.dead).any()
-    return replace(state, dead=dead, accuracy=task.measure(dead) if changed else state.accuracy)
+def _follow(nets: Nets, state: State, ranking: FloatArray) -> State:
+    task = nets.task
+    return nets.step(state, ranking, task.strategy.stride * state.size / task.tuning.step)
 
 
-def accuracy_aware(task: Task, state: State) -> State:
+def accuracy_aware(nets: Nets, state: State) -> State:
     """Remove what does least damage together, look at the accuracy, step back where it cost much.
 
     A step takes a share of what is left, so steps get shorter as the net does. It is judged by the
     harmonic mean over classes of the mean probability of the true class, which still sees
     differences where ten samples per class saturate the accuracy. A net that only guesses has
-    nothing to step back for, and one that is re-fitted gains nothing by it. Weights stay as they
-    are until correcting them is a gain on samples that the correction has not seen.
+    nothing to step back for, and one whose weights are corrected gains nothing by it. Weights stay
+    as they are until correcting them helps samples that the correction has not seen.
     """
-    return _corrected(task, _step(task, state))
+    return _corrected(nets, _stepped(nets, state))
 
 
-def _corrected(task: Task, state: State) -> State:
+def _corrected(nets: Nets, state: State) -> State:
     """Correct the weights from here on, if the net is better for it on samples left out.
 
     If not, that is tried again when the net is worse than it would have been with them.
     """
-    now = state.accuracy
-    if state.corrected or not task.defers or now is None or task.unpruned is None:
+    if not _may_correct(nets, state):
         return state
-    if now.soft_harmonic >= min(LOST * task.unpruned.soft_harmonic, state.limit):
+    tuning, now = nets.task.tuning, _soft(state.accuracy)
+    if now >= min(tuning.lost * _soft(nets.unpruned), state.limit):
         return state
-    found = task.held_out(state.dead).soft_harmonic
-    if found > now.soft_harmonic:
-        return task.corrected(replace(state, size=SHARE))
-    return replace(state, limit=min(found, LOST * now.soft_harmonic))
+    found = _soft(nets.foresee(state))
+    if found > now:
+        return nets.measure(replace(state, size=tuning.step, corrected=True))
+    return replace(state, limit=min(found, tuning.lost * now))
 
 
-def _step(task: Task, state: State) -> State:
+def _stepped(nets: Nets, state: State) -> State:
     """One step, or half of one where that costs less accuracy per filter."""
-    now = state.accuracy
-    if now is None:
-        raise DataError(
-            "control 'accuracy-aware': needs reference samples; give --data, or use "
-            "--control one-shot"
-        )
-    before = max(now.soft_harmonic, 1e-12)
-    first = _careful(task, state, state.size)
-    if first.accuracy is None or (first.dead == state.dead).all():
+    tuning = nets.task.tuning
+    before = max(_soft(state.accuracy), 1e-12)
+    first = _careful(nets, state, state.size)
+    if first is state:
+        return state
+    after = _soft(first.accuracy)
+    guessing = before < 1 / len(_known(state.accuracy).soft_per_class)
+    if state.corrected or guessing or after >= tuning.harmful * before:
+        grown = after >= tuning.harmless * before
+        return replace(first, size=min(1.5 * first.size, tuning.step) if grown else first.size)
+    if state.size <= tuning.smallest:
         return first
-    guessing = before < 1 / len(now.soft_per_class)
-    forward = task.ranks_once or state.corrected or guessing
-    if forward or first.accuracy.soft_harmonic >= HARMFUL * before:
-        grown = first.accuracy.soft_harmonic >= HARMLESS * before
-        return replace(first, size=min(1.5 * first.size, SHARE) if grown else first.size)
-    if state.size <= SMALLEST:
-        return first
-    smaller = max(state.size / 2, SMALLEST)
+    smaller = max(state.size / 2, tuning.smallest)
     logger.info("a step of %.3f costs too much; trying %.3f", state.size, smaller)
-    second = _careful(task, state, smaller)
-    best = min((first, second), key=lambda tried: _price(task, state, tried))
-    return replace(best, size=smaller)
+    second = _careful(nets, state, smaller)
+    return replace(min((first, second), key=lambda tried: _price(nets, state, tried)), size=smaller)
 
 
-def _careful(task: Task, state: State, size: float) -> State:
+def _soft(measured: Measured | None) -> float:
+    return _known(measured).soft_harmonic
+
+
+def _careful(nets: Nets, state: State, size: float) -> State:
     """Remove a share of what is left, and of each layer at most a multiple of it."""
-    left = 1.0 - share_removed(task.groups, state.dead)
-    layer_share = min(LAYER_SHARE * size, 1.0)
-    ranking = _ranking(task, state.dead, SHARE)
-    return _attempt(task, state, ranking, size * left, layer_share)
+    left = 1.0 - share_removed(nets.task.groups, state.dead)
+    layer_share = min(nets.task.tuning.layer_share * size, 1.0)
+    return nets.step(state, _ranking(nets, state), size * left, layer_share)
 
 
-def _ranking(task: Task, dead: BoolArray, share: float) -> FloatArray:
-    """Rank the net as it is: by damage, for a step of a share of it, or by the criterion alone."""
-    if task.ranks_once:
-        return task.scores(np.zeros_like(dead))
-    if task.damage is None:
-        return task.scores(dead)
-    return task.order(dead, share, min(LAYER_SHARE * share, 1.0))
+def _ranking(nets: Nets, state: State) -> FloatArray:
+    """Rank the net as it is: by damage, for the largest step, or by the criterion alone."""
+    tuning, share = nets.task.tuning, nets.task.tuning.step
+    if nets.task.strategy.ranks_once:
+        state, share = _unpruned(state), 1.0
+    if nets.task.damage is None:
+        return nets.scores(state)
+    return nets.order(state, share, min(tuning.layer_share * share, 1.0))
 
 
-def _price(task: Task, state: State, tried: State) -> float:
+def _price(nets: Nets, state: State, tried: State) -> float:
     """What a step costs per filter: the fall of the log of the soft harmonic mean."""
-    if state.accuracy is None or tried.accuracy is None:
-        return 0.0
-    filters = int(task.groups.filter_count[tried.dead & ~state.dead].sum())
-    fall = np.log(max(state.accuracy.soft_harmonic, 1e-12)) - np.log(
-        max(tried.accuracy.soft_harmonic, 1e-12)
-    )
-    return float(fall) / max(filters, 1)
+    filters = int(nets.task.groups.filter_count[tried.dead & ~state.dead].sum())
+    now, then = (max(_soft(one.accuracy), 1e-12) for one in (state, tried))
+    return float(np.log(now) - np.log(then)) / max(filters, 1)
 
 
-CONTROLLERS: Mapping[str, Advance] = {
-    "one-shot": one_shot,
-    "iterative": iterative,
-    "accuracy-aware": accuracy_aware,
-}
+CONTROLLERS: Mapping[str, Advance] = MappingProxyType(
+    {
+        "one-shot": one_shot,
+        "iterative": iterative,
+        "accuracy-aware": accuracy_aware,
+    }
+)
+"""By the name that `--control` takes."""
+
+
+def find_controller(name: str) -> Advance:
+    """Return the controller of a name.
+
+    Raises: UnknownName for a name that does not exist.
+    """
+    check_name("control", name, CONTROLLERS)
+    return CONTROLLERS[name]

@@ -33,9 +33,6 @@ from onnxprune.search.task import State
 CONFIG, JOURNAL, PLAN = "config.json", "journal.jsonl", "plan.json"
 MODEL, REPORT, PAGE = "pruned.onnx", "report.json", "report.html"
 
-COUNTS = ("correct", "total", "probability", "seen")
-"""What an accuracy is made of; the last only where it is not the second."""
-
 
 @dataclass(frozen=True)
 class Spent:
@@ -195,16 +192,11 @@ def _compare(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def _line(state: State) -> dict[str, Any]:
-    accuracy = state.accuracy
-    counts = None
-    if isinstance(accuracy, Accuracy):
-        held = {name: getattr(accuracy, name) for name in COUNTS}
-        counts = {name: count.tolist() for name, count in held.items() if count is not None}
     return {
         "channels": len(state.dead),
         "dead": np.flatnonzero(state.dead).tolist(),
         "size": state.size,
-        "accuracy": counts,
+        "accuracy": None if state.accuracy is None else state.accuracy.counts(),
         "stopped": state.stopped,
         "corrected": state.corrected,
         "limit": state.limit,
@@ -218,7 +210,7 @@ def _state(line: Mapping[str, Any]) -> State:
     return State(
         dead,
         line["size"],
-        None if counts is None else Accuracy(**{k: np.array(v) for k, v in counts.items()}),
+        None if counts is None else Accuracy.from_counts(counts),
         line["stopped"],
         line["corrected"],
         line["limit"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -12,13 +13,15 @@ from onnxprune.channels import ChannelGroups
 from onnxprune.data import Data
 from onnxprune.errors import UnreachableTarget
 from onnxprune.evaluation import Evaluator, latency
+from onnxprune.search.nets import Nets
+from onnxprune.search.protocols import Clock, Measured
 from onnxprune.search.settings import Settings
 from onnxprune.search.target import share_removed
-from onnxprune.search.task import Measured, State, Task
+from onnxprune.search.task import State, Task
 from onnxprune.surgery import Cost
 
 
-def clock(data: Data | None, settings: Settings) -> Any:
+def clock(data: Data | None, settings: Settings) -> Clock:
     """Return what measures the latency of a model in ms, as the settings say."""
     return partial(
         latency,
@@ -29,13 +32,15 @@ def clock(data: Data | None, settings: Settings) -> Any:
     )
 
 
-def unreachable(task: Task, state: State) -> UnreachableTarget:
+def unreachable(nets: Nets, state: State) -> UnreachableTarget:
+    """Return the error that says how near a search came, and what was in the way."""
+    task = nets.task
     nearest, full = task.costs.of(state.dead), task.costs.of()
     measured = ""
     if task.target.size is not None:
-        measured += f", size {task.reach.size(state.dead)} bytes"
+        measured += f", size {nets.reach.size(state)} bytes"
     if task.target.latency_ms is not None:
-        measured += f", latency {task.reach.latency(state.dead):.3g} ms"
+        measured += f", latency {nets.reach.latency(state):.3g} ms"
     limits = ", ".join(name.replace("_", "-") for name in task.picker.stopped_by(state.dead))
     return UnreachableTarget(
         f"target: cannot be reached; the most that can go is rate "
@@ -59,22 +64,12 @@ def _most_pinned(groups: ChannelGroups) -> str:
 
 
 def summary(task: Task, state: State) -> dict[str, Any]:
-    """Return the figures of a state that people follow: rate, cost, accuracy."""
-    cost = task.costs.of(state.dead)
-    figures: dict[str, Any] = {
-        "rate": share_removed(task.groups, state.dead),
-        "params": cost.params,
-        "macs": cost.macs,
-        "filters": cost.filters,
-    }
-    if state.accuracy is not None:
-        figures |= {"mean": state.accuracy.mean, "harmonic": state.accuracy.harmonic}
-        figures["soft_harmonic"] = state.accuracy.soft_harmonic
-    return figures
+    """Return what people follow of a state beside its accuracy: rate and cost."""
+    return {"rate": share_removed(task.groups, state.dead), **asdict(task.costs.of(state.dead))}
 
 
 def make_report(
-    task: Task,
+    nets: Nets,
     state: State,
     pruned: ModelProto,
     data: Data | None,
@@ -82,25 +77,26 @@ def make_report(
     seconds: float,
 ) -> dict[str, Any]:
     """Return the content of `report.json`: before, after, and how the run went."""
+    task = nets.task
     full, left = task.costs.of(), task.costs.of(state.dead)
-    confirmed = task.reach.last_latency(state.dead)
+    confirmed = nets.reach.last_latency(state)
     after = describe(pruned, left, data, settings, accuracy=state.accuracy, latency_ms=confirmed)
-    held_out = task.held_out(state.dead).to_json() if state.corrected and task.splits else None
+    held_out = nets.hold_out(state) if state.corrected else None
     return {
         "before": describe(task.graph.model, full, data, settings),
         "after": after,
         "rate": share_removed(task.groups, state.dead),
         "seconds": seconds,
-        "evaluations": task.evaluations,
+        "evaluations": nets.evaluations,
         "stopped": state.stopped,
-        "stopped_by": list(_stopped_by(task, state)),
+        "stopped_by": list(_stopped_by(nets, state)),
         "latency": {"batch": settings.latency_batch, "threads": settings.threads},
         "metric": settings.metric,
         "control": settings.control,
         "criterion": settings.criterion,
         "compensate": settings.compensate,
         "corrected": state.corrected,
-        "held_out": held_out,
+        "held_out": None if held_out is None else held_out.to_json(),
         "seed": settings.seed,
         "inexact": task.groups.crossed(state.dead),
         "classes": list(data.classes) if data is not None else [],
@@ -117,12 +113,13 @@ def make_report(
     }
 
 
-def _stopped_by(task: Task, state: State) -> Sequence[str]:
-    """Name the options that ended a search."""
+def _stopped_by(nets: Nets, state: State) -> Sequence[str]:
+    """Return the names of the options that ended a search."""
+    task = nets.task
     if state.stopped == "target":
         return task.target.asked
-    if state.stopped == "floor" and task.unpruned is not None:
-        return task.floor.decisive(task.unpruned.harmonic)
+    if state.stopped == "floor" and nets.unpruned is not None:
+        return task.floor.decisive(nets.unpruned.harmonic)
     return task.picker.stopped_by(state.dead)
 
 

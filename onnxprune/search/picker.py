@@ -45,8 +45,8 @@ def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
 
 
 @dataclass
-class Room:
-    """What may still go: `free` channels, so many of each group (`left`) and axis (`spare`)."""
+class Allowance:
+    """What may still go: the `free` channels, so many of each group (`left`) and axis (`spare`)."""
 
     free: BoolArray
     left: list[float]
@@ -95,17 +95,17 @@ class Picker:
     ) -> IntArray:
         """Return the channels of `order` that may go one after another, after the `dead` ones.
 
-        `layer_share` as in `room`. Shapes: order `[n]`, dead `[channels]` -> `[m]`, m <= n.
+        `layer_share` as in `allowance`. Shapes: order `[n]`, dead `[channels]` -> `[m]`, m <= n.
         """
-        room = self.room(dead, layer_share)
+        allowance = self.allowance(dead, layer_share)
         chosen = []
-        for channel in order[room.free[order]].tolist():
-            if room.free[channel]:
-                room.take(channel)
+        for channel in order[allowance.free[order]].tolist():
+            if allowance.free[channel]:
+                allowance.take(channel)
                 chosen.append(channel)
         return np.array(chosen, np.int64)
 
-    def room(self, dead: BoolArray, layer_share: float | None = None) -> Room:
+    def allowance(self, dead: BoolArray, layer_share: float | None = None) -> Allowance:
         """Return what may go after the `dead` channels.
 
         `layer_share` caps what goes from each group, as a share of what it has left.
@@ -124,7 +124,7 @@ class Picker:
         for channels, count in zip(axes, spare, strict=True):
             if count <= 0:
                 free[channels] = False
-        return Room(free, cap.tolist(), spare, self)
+        return Allowance(free, cap.tolist(), spare, self)
 
     def axes_of(self, channel: int) -> list[int]:
         """Return the axes that a channel is on."""

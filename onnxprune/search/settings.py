@@ -12,7 +12,8 @@ from onnxprune.evaluation import find_metric
 from onnxprune.ops import check_operators
 from onnxprune.plugins import name_of
 from onnxprune.relevance import find_criterion
-from onnxprune.search.controllers import CONTROLLERS
+from onnxprune.search.control import Control
+from onnxprune.search.controllers import find_controller
 from onnxprune.search.picker import Limits
 from onnxprune.search.target import Floor, Target
 
@@ -21,6 +22,9 @@ AUTO = "auto"
 
 NAMED = ("criterion", "metric")
 """Options that take a function of one's own, which is kept by its name."""
+
+PARTS = {"target": Target, "floor": Floor, "limits": Limits, "tuning": Control}
+"""The fields of Settings that have fields of their own."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Settings:
     target: Target = field(default_factory=Target)
     floor: Floor = field(default_factory=Floor)
     limits: Limits = field(default_factory=Limits)
+    tuning: Control = field(default_factory=Control)
     allow_inexact: tuple[str, ...] = ()
     preprocess: str = "auto"
     per_class: int | None = None
@@ -52,7 +57,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse names that do not exist."""
-        check_name("control", self.control, CONTROLLERS)
+        find_controller(self.control)
         find_criterion(self.criterion)
         check_name("compensate", self.compensate, (AUTO, *METHODS))
         find_metric(self.metric)
@@ -60,26 +65,32 @@ class Settings:
 
     @classmethod
     def of(cls, **options: Any) -> Settings:
-        """Return settings from flat options: the fields of Settings, Target, Floor and Limits.
+        """Return settings from flat options, as `changed` takes them."""
+        return cls().changed(**options)
 
+    def changed(self, **options: Any) -> Settings:
+        """Return the settings with some of the fields of Settings or of a part changed.
+
+        Parts are target, floor, limits and tuning.
         Raises: UnknownName for an option that none of them has.
         """
-        parts: dict[str, dict[str, Any]] = {"target": {}, "floor": {}, "limits": {}}
-        kinds = {"target": Target, "floor": Floor, "limits": Limits}
+        parts: dict[str, dict[str, Any]] = {name: {} for name in PARTS}
         own: dict[str, Any] = {}
         for name, given in options.items():
             value = name_of(given) if name in NAMED and callable(given) else given
-            part = next((p for p, kind in kinds.items() if name in _names(kind)), None)
-            if part is not None:
-                parts[part][name] = value
-            elif name in _names(cls):
+            part = next((part for part, kind in PARTS.items() if name in _names(kind)), None)
+            if part is None:
                 own[name] = value
             else:
-                known = [*_names(cls), *(n for kind in kinds.values() for n in _names(kind))]
-                check_name("option", name, known)
-        for part, kind in kinds.items():
-            own.setdefault(part, kind(**parts[part]))
-        return cls(**own)
+                parts[part][name] = value
+        for name in own:
+            known = [*_names(Settings), *(n for kind in PARTS.values() for n in _names(kind))]
+            check_name("option", name, known)
+        whole = replace(self, **own)
+        given_parts = {part: given for part, given in parts.items() if given}
+        return replace(
+            whole, **{p: replace(getattr(whole, p), **given) for p, given in given_parts.items()}
+        )
 
     def with_floor(self, floor: Floor) -> Settings:
         """Return the same settings with another floor."""
@@ -92,11 +103,7 @@ class Settings:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Settings:
         """Read settings back."""
-        parts = {
-            "target": Target(**content["target"]),
-            "floor": Floor(**content["floor"]),
-            "limits": Limits(**content["limits"]),
-        }
+        parts = {name: kind(**content[name]) for name, kind in PARTS.items()}
         allowed = tuple(content.get("allow_inexact", ()))
         return cls(**{**content, **parts, "allow_inexact": allowed})
 

@@ -1,123 +1,12 @@
-"""Reach: whether a net meets the target, by figures that are counted and figures that are measured.
-
-A search asks of many nets, so what is costly is asked last and of the pruned model without
-compensation (`near`); the net that a run ends in is asked anew, as it will be shipped (`met`).
-"""
+"""Target: how far a search goes. Floor: what must hold on the way."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
-
-import numpy as np
-from onnx import ModelProto, helper
+from dataclasses import asdict, dataclass, fields
 
 from onnxprune.arrays import BoolArray
-from onnxprune.channels import STAYS, ChannelGroups
-from onnxprune.graph import Graph
-from onnxprune.surgery import Costs, prune
-
-MARGIN = 0.98
-"""Of the latency asked for: the search aims lower, so that measuring again confirms it."""
-DOUBT = 1.25
-"""A latency above that asked for by less than this is measured twice, the lower one counts: what
-else the machine does only adds to it. One beyond is believed."""
-
-Build = Callable[[BoolArray], ModelProto]
-Clock = Callable[[ModelProto], float]
-
-
-@dataclass
-class Reach:
-    """Holds nets against a target. `clock` measures the latency of a model in ms."""
-
-    graph: Graph
-    costs: Costs
-    target: Target
-    build: Build
-    clock: Clock | None = None
-    _beyond: int | None = field(default=None, init=False)
-    _times: dict[bytes, float] = field(default_factory=dict, init=False)
-
-    def met(self, dead: BoolArray) -> bool:
-        """Say whether the model without the `dead` channels meets every figure asked for.
-
-        Shapes: dead `[channels]`.
-        """
-        return (
-            self.target.met(self.costs, dead)
-            and (self.target.size is None or self._fits(self.size(dead)))
-            and (self.target.latency_ms is None or self._confirms(dead, self.target.latency_ms))
-        )
-
-    def near(self, dead: BoolArray) -> bool:
-        """Say the same from an estimate of the size and a remembered latency."""
-        return (
-            self.target.met(self.costs, dead)
-            and (self.target.size is None or self._fits(self._estimate(dead)))
-            and (
-                self.target.latency_ms is None
-                or self._remembered(dead, self.target.latency_ms) <= MARGIN * self.target.latency_ms
-            )
-        )
-
-    def size(self, dead: BoolArray) -> int:
-        """Return the bytes of the model's file, compensated as it will be."""
-        size = int(self.build(dead).ByteSize())
-        self._beyond = size - self._weights(dead)
-        return size
-
-    def latency(self, dead: BoolArray) -> float:
-        """Measure the latency of the model as it will be, in ms."""
-        key = dead.tobytes()
-        self._times[key] = self._time(self.build(dead))
-        return self._times[key]
-
-    def last_latency(self, dead: BoolArray) -> float | None:
-        """Return what was measured last of this net, if anything was."""
-        return self._times.get(dead.tobytes())
-
-    def _fits(self, size: int) -> bool:
-        goal = self.target.size
-        assert goal is not None
-        return size <= (goal * self.graph.model.ByteSize() if goal <= 1 else goal)
-
-    def _estimate(self, dead: BoolArray) -> int:
-        """The bytes of the file by those of its constants and what was beyond these at last."""
-        if self._beyond is None:
-            pruned = prune(self.graph, self.costs.groups, dead)
-            self._beyond = pruned.ByteSize() - self._weights(dead)
-        return self._weights(dead) + self._beyond
-
-    def _weights(self, dead: BoolArray) -> int:
-        """The bytes of the elements of all constants that are left."""
-        total = 0
-        for name, tensor in self.graph.constant_tensors.items():
-            size = np.array(tensor.dims, np.int64)
-            for axis, channels in self.costs.groups.cuts.get(name, {}).items():
-                size[axis] = int(((channels == STAYS) | ~dead[channels]).sum())
-            item = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-            total += int(size.prod()) * item
-        return total
-
-    def _confirms(self, dead: BoolArray, goal: float) -> bool:
-        known = self.last_latency(dead)
-        return (known is None or known <= DOUBT * goal) and self.latency(dead) <= goal
-
-    def _remembered(self, dead: BoolArray, goal: float) -> float:
-        key = dead.tobytes()
-        if key not in self._times:
-            model = prune(self.graph, self.costs.groups, dead)
-            found = self._time(model)
-            if MARGIN * goal < found <= DOUBT * goal:
-                found = min(found, self._time(model))
-            self._times[key] = found
-        return self._times[key]
-
-    def _time(self, model: ModelProto) -> float:
-        if self.clock is None:
-            raise ValueError("a target latency needs a clock")
-        return self.clock(model)
+from onnxprune.channels import ChannelGroups
+from onnxprune.surgery import Costs
 
 
 @dataclass(frozen=True)

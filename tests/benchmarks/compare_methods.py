@@ -10,7 +10,7 @@ builds a model, and each method is drawn on images that no search has seen.
 
 A method is `control/criterion[/compensate]` as for `onnxprune curve`, or one of another tool
 (`tests.benchmarks.peers`): `torch-pruning/taylor`, `onnxsim/l2`, ... `NAME=METHOD,setting=value`
-draws it under a name of its own with other `onnxprune.search.settings.Settings`.
+draws it under a name of its own with other settings: fields of `Settings` or of its `Control`.
 
 DIR keeps every curve as JSON, so a run that was stopped goes on where it was, and `--only-tables`
 prints those that are there. It also receives the tables as `comparison.md` and, for each task, the
@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
@@ -96,7 +96,7 @@ class Method:
 
     def settings(self, common: Settings) -> Settings:
         """The settings that it is drawn with."""
-        changed = replace(common, **self.changes)
+        changed = common.changed(**self.changes)
         return changed if self.tool else parse_method(self.method, changed)
 
     def draw(self, folder: Path, settings: Settings) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Method:
                 folder / "reference",
                 folder / "test",
                 self.method,
-                replace(settings, **self.changes),
+                settings.changed(**self.changes),
             )
         except (CannotRun, OnnxPruneError) as error:
             return {"problem": str(error)}
@@ -120,16 +120,10 @@ class Method:
 
 def _change(text: str) -> tuple[str, Any]:
     name, _, value = text.partition("=")
-    known = {f.name: getattr(Settings(), f.name) for f in fields(Settings)}
     try:
-        new = json.loads(value)
+        return name, json.loads(value)
     except json.JSONDecodeError:
-        new = value
-    if name not in known:
-        raise click.BadParameter(f"setting {name!r}: expected one of {', '.join(known)}")
-    if isinstance(known[name], bool) and not isinstance(new, bool):
-        raise click.BadParameter(f"setting {name}={value}: expected true or false")
-    return name, new
+        return name, value
 
 
 @dataclass(frozen=True)

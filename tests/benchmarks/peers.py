@@ -28,10 +28,12 @@ from onnxprune.data.samples import Data
 from onnxprune.evaluation.evaluator import Evaluator
 from onnxprune.graph.graph import Graph
 from onnxprune.search.assemble import open_model
+from onnxprune.search.control import Control
 from onnxprune.search.controllers import one_shot, search
+from onnxprune.search.nets import Nets
 from onnxprune.search.settings import Settings
 from onnxprune.search.target import Target, share_removed
-from onnxprune.search.task import STRIDE, Task
+from onnxprune.search.task import Task
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -81,11 +83,10 @@ def _torch_pruning(
     kind: str, graph: Graph, groups: ChannelGroups, samples: Data, settings: Settings
 ) -> Points:
     scores = importance(kind, graph, groups, samples, settings)
-    task = Task(graph, groups, rank=lambda *_: scores, target=Target(rate=LAST_RATE))
-    task.stride = STRIDE
-    for state in search(task, one_shot):
+    nets = Nets(Task(graph, groups, rank=lambda *_: scores, target=Target(rate=LAST_RATE)))
+    for state in search(nets, one_shot):
         if not state.stopped:
-            yield share_removed(groups, state.dead), task.build(state.dead)
+            yield share_removed(groups, state.dead), nets.build(state)
 
 
 def importance(
@@ -140,7 +141,7 @@ def _onnxsim(
 
     yield 0.0, graph.model
     last = 0.0
-    for sparsity in np.arange(STRIDE, LAST_RATE + 1e-9, STRIDE):
+    for sparsity in np.arange(Control.stride, LAST_RATE + 1e-9, Control.stride):
         copy = ModelProto()
         copy.CopyFrom(graph.model)
         pruned = apply_structured_pruning(copy, float(sparsity), kind)

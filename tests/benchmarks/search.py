@@ -23,7 +23,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,7 +32,6 @@ import numpy as np
 import torch
 from onnx import ModelProto
 
-from onnxprune.arrays import BoolArray
 from onnxprune.data.samples import Data
 from onnxprune.evaluation.evaluator import Evaluator
 from onnxprune.graph.graph import Graph
@@ -42,7 +41,8 @@ from onnxprune.relevance.fuse import folded
 from onnxprune.relevance.lrp import relevance
 from onnxprune.relevance.mirror import Mirror
 from onnxprune.search.assemble import make_task
-from onnxprune.search.controllers import CONTROLLERS, search
+from onnxprune.search.controllers import find_controller, search
+from onnxprune.search.nets import Nets
 from onnxprune.search.settings import Settings
 from onnxprune.search.target import share_removed
 from onnxprune.search.task import State, Task
@@ -97,54 +97,45 @@ class Stopwatch:
         return np.asarray(sum(self.seconds.values(), np.zeros(2)))
 
 
-@dataclass
-class Watched(Task):
-    """A task that counts the seconds of its parts and keeps the nets that are tried, each with
-    whether its weights are corrected.
-    """
+class Watched(Nets):
+    """Nets that count the seconds of their parts and keep the states that were tried."""
 
-    watch: Stopwatch = field(default_factory=Stopwatch)
-    tried: list[tuple[BoolArray, bool]] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, task: Task) -> Watched:
-        """Watch a task that has not begun."""
-        watch = Stopwatch()
-        given = {one.name: getattr(task, one.name) for one in fields(task)}
-        given |= {
-            name: watch.timed(part, given[name])
+    def __init__(self, task: Task) -> None:
+        self.watch = Stopwatch()
+        given = {
+            name: self.watch.timed(part, getattr(task, name))
             for name, part in (
                 ("rank", "relevance"),
                 ("damage", "relevance"),
                 ("evaluate", "evaluation"),
-                ("evaluate_apart", "evaluation"),
                 ("compensate", "compensation"),
+                ("hold_out", "compensation"),
             )
         }
-        nothing = np.zeros(len(task.groups), np.bool_)
-        return cls(**given, watch=watch, tried=[(nothing, False)])
+        super().__init__(replace(task, **given))
+        self.tried = [State(np.zeros(len(task.groups), np.bool_))]
 
-    def measure(self, dead: BoolArray) -> Any:
+    def measure(self, state: State) -> State:
         """Note the net, and measure it."""
-        self.tried.append((dead.copy(), self.correcting))
-        return super().measure(dead)
+        self.tried.append(state)
+        return super().measure(state)
 
-    def build(self, dead: BoolArray) -> ModelProto:
+    def build(self, state: State) -> ModelProto:
         """Count it as pruning."""
         with self.watch("pruning"):
-            return super().build(dead)
+            return super().build(state)
 
-    def view(self, dead: BoolArray) -> Any:
+    def view(self, state: State) -> Any:
         """Count it as pruning."""
         with self.watch("pruning"):
-            return super().view(dead)
+            return super().view(state)
 
-    def order(self, dead: BoolArray, share: float, layer_share: float) -> Any:
+    def order(self, state: State, share: float, layer_share: float) -> Any:
         """Count it as picking."""
         with self.watch("picking"):
-            return super().order(dead, share, layer_share)
+            return super().order(state, share, layer_share)
 
-    def step(self, *arguments: Any, **options: Any) -> BoolArray:
+    def step(self, *arguments: Any, **options: Any) -> State:
         """Count it as picking."""
         with self.watch("picking"):
             return super().step(*arguments, **options)
@@ -180,26 +171,24 @@ def evaluator(data: Data, settings: Settings) -> Evaluator:
     return Evaluator(data, device="cpu", threads=settings.threads, batch_size=settings.batch_size)
 
 
-def plain_loop(
-    task: Watched, nets: list[tuple[BoolArray, bool]], data: Data, settings: Settings
-) -> Stopwatch:
+def plain_loop(task: Task, tried: list[State], data: Data, settings: Settings) -> Stopwatch:
     """Look at nets one by one, each from scratch."""
     watch = Stopwatch()
     graph, groups = task.graph, task.groups
     correct = make_task(graph, data, settings).compensate
     composite = find_criterion(settings.criterion).composite
     assert composite is not None
-    for dead, corrected in nets:
+    for state in tried:
         with watch("pruning"):
-            model = prune(graph, groups, dead)
-        if correct is not None and corrected and dead.any():
+            model = prune(graph, groups, state.dead)
+        if correct is not None and state.corrected and state.dead.any():
             with watch("compensation"):
-                model = correct(model, dead)
+                model = correct(model, state.dead)
         with watch("evaluation"):
             evaluator(data, settings)(model)
         with watch("pruning"):
             net = Graph(model)
-            names = [f.output for f in groups.without(dead).filters]
+            names = [f.output for f in groups.without(state.dead).filters]
             mirror = folded(Mirror(net, device="cpu"))
         with watch("relevance"):
             for label in range(len(data.classes)):
@@ -228,35 +217,35 @@ def resident(figure: str) -> float:
 def compare(graph: Graph, data: Data, settings: Settings, chosen: argparse.Namespace) -> None:
     """Search, look at the same nets plainly, and print what both cost."""
     before = reset_peak()
-    task = Watched.of(make_task(graph, data, settings))
+    nets = Watched(make_task(graph, data, settings))
     states: list[State] = []
-    with task.watch("rest"):
-        states.extend(search(task, CONTROLLERS[settings.control]))
+    with nets.watch("rest"):
+        states.extend(search(nets, find_controller(settings.control)))
     peak = resident("VmHWM") - before
     one = unit(graph, data, settings, chosen.repeats)
-    cost = task.watch.total / one
-    rate = share_removed(task.groups, states[-1].dead)
+    cost = nets.watch.total / one
+    rate = share_removed(nets.task.groups, states[-1].dead)
     print(f"\n## compensate {settings.compensate}\n")
     print(
-        f"rate {rate:.3f} in {len(states) - 2} steps, {len(task.tried)} nets tried; one evaluation "
+        f"rate {rate:.3f} in {len(states) - 2} steps, {len(nets.tried)} nets tried; one evaluation "
         f"of the unpruned model: {one[0]:.2f} CPU s"
     )
     print(f"whole search: {cost[0]:.1f} evaluations in CPU time, {cost[1]:.1f} in wall-clock time")
     print(f"peak memory above what was resident before: {peak:.0f} MiB\n")
-    nets = task.tried[:: chosen.every or 1]
-    plain = plain_loop(task, nets, data, settings) if chosen.every else None
+    tried = nets.tried[:: chosen.every or 1]
+    plain = plain_loop(nets.task, tried, data, settings) if chosen.every else None
     print("| part | search, evaluations | CPU s | plain loop, evaluations |\n|---|---|---|---|")
     for part in PARTS:
-        mine = task.watch.seconds.get(part, np.zeros(2))[0]
+        mine = nets.watch.seconds.get(part, np.zeros(2))[0]
         theirs = plain.seconds.get(part, np.zeros(2))[0] * chosen.every if plain else np.nan
         print(f"| {part} | {mine / one[0]:.2f} | {mine:.2f} | {theirs / one[0]:.1f} |")
     if plain is not None:
         whole = plain.total * chosen.every
         single = whole - plain.seconds["relevance"] * chosen.every * (1 - 1 / len(data.classes))
         print(
-            f"\nplain loop / search: {whole[0] / task.watch.total[0]:.2f} in CPU time "
-            f"[{single[0] / task.watch.total[0]:.2f}], {whole[1] / task.watch.total[1]:.2f} in "
-            f"wall-clock time [{single[1] / task.watch.total[1]:.2f}]",
+            f"\nplain loop / search: {whole[0] / nets.watch.total[0]:.2f} in CPU time "
+            f"[{single[0] / nets.watch.total[0]:.2f}], {whole[1] / nets.watch.total[1]:.2f} in "
+            f"wall-clock time [{single[1] / nets.watch.total[1]:.2f}]",
             flush=True,
         )
 

@@ -1,6 +1,7 @@
 """The comparison of methods: figures that a calculator confirms, peers that do what they would."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from tests.benchmarks.linear_head import run
 from tests.benchmarks.torch_layers import TorchLayers
 from tests.support.colours import write_sources
 from tests.support.models import model
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -84,10 +87,20 @@ def test_a_method_may_change_settings_and_keep_commas_in_its_criterion() -> None
     assert Method.parse("one-shot/lrp").name == "one-shot/lrp"
 
 
+def test_every_ablation_of_the_method_is_a_setting() -> None:
+    text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    changes = re.findall(r"^\| `[^`]+` \| `(\w+=[^`]+)` \|$", text, re.MULTILINE)
+    assert len(changes) >= 7
+    plain = Method.parse("accuracy-aware/lrp/least-squares")
+    for change in changes:
+        method = Method.parse(f"changed={plain.method},{change}")
+        assert method.settings(Settings()) != plain.settings(Settings())
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("one-shot/lrp,nonsense=1", "setting 'nonsense': expected one of control, "),
+        ("one-shot/lrp,nonsense=1", "option 'nonsense': unknown.* expected one of control, "),
         ("one-shot", "expected control/criterion"),
         ("one-shot/nonsense", "criterion 'nonsense'"),
         ("onnxsim/l3", "expected one of torch-pruning/taylor, "),

@@ -1,6 +1,7 @@
 """Commands do what their functions do, print results to stdout and the rest to stderr."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from click.testing import CliRunner, Result
 import onnxprune
 from onnxprune.cli import commands as cli
 from onnxprune.cli.commands import main
+from onnxprune.cli.options import TUNING
 from onnxprune.data.samples import Data
 from onnxprune.relevance.criteria import Scores, score
+from onnxprune.search.control import Control
 from tests.support.models import model, run
 from tests.support.small_net import Small
 
@@ -154,6 +157,7 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
         *("--device", "cpu", "--threads", "1", "--batch-size", "7", "--memory", "900"),
         *("--preprocess", "raw", "--per-class", "4", "--metric", "top-2"),
         *("--allow-inexact", "layernorm, groupnorm"),
+        *("--set", "harmful=0", "--set", "reranks=never"),
     )
     settings = json.loads(Path("run/config.json").read_text())["settings"]
     assert settings == {
@@ -171,6 +175,7 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
             "exclude": ["three"],
             "round_to": 1,
         },
+        "tuning": asdict(replace(Control(), harmful=0, reranks="never")),
         "allow_inexact": ["layernorm", "groupnorm"],
         "preprocess": "raw",
         "per_class": 4,
@@ -187,8 +192,16 @@ def test_every_setting_has_an_option() -> None:
     options = {p.name for p in main.commands["prune"].params}
     settings = onnxprune.Settings().to_json()
     wanted = {k for k, v in settings.items() if not isinstance(v, dict)}
-    wanted |= {k for v in settings.values() if isinstance(v, dict) for k in v}
+    wanted |= {k for part in ("target", "floor", "limits") for k in settings[part]}
     assert wanted <= options
+    assert set(TUNING) == settings["tuning"].keys()
+
+
+def test_a_constant_that_does_not_exist_is_refused(small: Small) -> None:
+    wrong = ("prune", str(small.path), "-o", "out.onnx", *FREE, "--set", "harmfull=0")
+    result = CliRunner().invoke(main, wrong)
+    assert result.exit_code == 2
+    assert "'harmfull': expected one of stride, step" in result.output
 
 
 def test_a_plan_is_applied_and_masked(folder: Path, small: Small) -> None:

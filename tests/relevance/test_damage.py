@@ -10,7 +10,7 @@ import torch
 from onnxprune.channels.groups import find_groups
 from onnxprune.data.samples import Data
 from onnxprune.graph.graph import Graph
-from onnxprune.relevance.damage import OWN, Damage, Meter
+from onnxprune.relevance.damage import Damage, Meter
 from onnxprune.relevance.divergence import DIRECTIONS, find_directions, probabilities
 from onnxprune.relevance.lrp import explain, relevance, start
 from onnxprune.relevance.mirror import Mirror
@@ -174,27 +174,27 @@ def test_the_order_is_that_of_a_plain_search() -> None:
         both = effects[[*chosen, one]].sum(0)
         now = effects[chosen].sum(0)
         own = effects[one]
-        rise = damage.slope[one] + 0.5 * (both @ both - now @ now - own @ own) + OWN / 2 * own @ own
+        rise = damage.slope[one] + 0.5 * (both @ both - now @ now - own @ own) + 3.0 / 2 * own @ own
         return float(rise / count[one])
 
     plain: list[int] = []
     while count[plain].sum() < 8:
         plain.append(min({*range(9)} - {5, *plain}, key=lambda one: cost(plain, one)))
-    found = damage.order(count, lambda: free, take, 8).tolist()
+    found = damage.order(count, lambda: free, take, 8, own_squares=3.0).tolist()
     assert found[: len(plain)] == plain
     assert sorted(found) == list(range(9))
 
 
-def test_room_is_what_picking_leaves() -> None:
+def test_an_allowance_is_what_picking_leaves() -> None:
     graph = Graph(model(NET))
     groups = find_groups(graph)
     picker = Picker(groups, Limits(min_channels=2, max_layer_rate=0.5))
     nothing = np.zeros(len(groups), np.bool_)
-    room = picker.room(nothing)
+    allowance = picker.allowance(nothing)
     picked = []
-    while room.free.any():
-        picked.append(int(room.free.argmax()))
-        room.take(picked[-1])
+    while allowance.free.any():
+        picked.append(int(allowance.free.argmax()))
+        allowance.take(picked[-1])
     assert picked == picker.pick(np.arange(len(groups)), nothing).tolist()
     assert len(picked) == 3 + 2
 

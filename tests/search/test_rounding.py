@@ -10,8 +10,9 @@ from onnx import ModelProto
 
 from onnxprune.channels.groups import ChannelGroups, find_groups
 from onnxprune.graph.graph import Graph
+from onnxprune.search.nets import Nets
 from onnxprune.search.picker import Limits, Picker
-from onnxprune.search.task import Task
+from onnxprune.search.task import State, Task
 from onnxprune.surgery.removal import prune
 from tests.support.models import model
 
@@ -165,10 +166,11 @@ def test_a_step_looks_beyond_a_layer_share_that_allows_no_block() -> None:
     """Of `k`, tied to `m`, 2 or 6 may go, of `a` whole blocks of 4: only more than 4 help."""
     graph, groups = opened(SPLIT)
     limits = Limits(round_to=4, include=("a",))
-    task = Task(graph, groups, rank=lambda *_: np.zeros(0), limits=limits)
+    nets = Nets(Task(graph, groups, rank=lambda *_: np.zeros(0), limits=limits))
+    picker = nets.task.picker
     nothing, ranking = np.zeros(len(groups), np.bool_), np.arange(len(groups), dtype=float)
     ranking[10:20] -= 100  # `k` goes first
-    share = task.picker.pick(np.argsort(ranking), nothing, layer_share=0.01)
-    assert not task.picker.remove(share, nothing).any()
-    gone = np.flatnonzero(task.step(ranking, nothing, size=0.1, layer_share=0.01))
+    share = picker.pick(np.argsort(ranking), nothing, layer_share=0.01)
+    assert not picker.remove(share, nothing).any()
+    gone = np.flatnonzero(nets.step(State(nothing), ranking, 0.1, layer_share=0.01).dead)
     assert (np.sum(gone < 10), np.sum((gone >= 10) & (gone < 20)), gone.size) == (2, 6, 8)

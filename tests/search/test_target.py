@@ -10,10 +10,13 @@ from onnx import ModelProto, numpy_helper
 
 from onnxprune.channels.groups import find_groups
 from onnxprune.graph.graph import Graph
-from onnxprune.search.controllers import CONTROLLERS, search
+from onnxprune.search.control import Strategy
+from onnxprune.search.controllers import one_shot, search
+from onnxprune.search.nets import Nets, first
 from onnxprune.search.picker import Limits
-from onnxprune.search.target import MARGIN, Reach, Target
-from onnxprune.search.task import State, Task, first
+from onnxprune.search.reach import MARGIN, Reach
+from onnxprune.search.target import Target
+from onnxprune.search.task import State, Task
 from onnxprune.surgery.cost import find_costs
 from onnxprune.surgery.removal import prune
 from tests.support.models import model
@@ -38,8 +41,8 @@ flags = st.lists(st.booleans(), min_size=len(GROUPS), max_size=len(GROUPS)).map(
 )
 
 
-def build(dead: np.ndarray) -> ModelProto:
-    return prune(NET, GROUPS, dead)
+def build(state: State) -> ModelProto:
+    return prune(NET, GROUPS, state.dead)
 
 
 def width(proto: ModelProto) -> float:
@@ -47,48 +50,51 @@ def width(proto: ModelProto) -> float:
     return float(sum(numpy_helper.to_array(t).size for t in proto.graph.initializer))
 
 
-def task(target: Target, clock: Callable[[ModelProto], float] = width, round_to: int = 1) -> Task:
+def nets(target: Target, clock: Callable[[ModelProto], float] = width, round_to: int = 1) -> Nets:
     scores = np.random.default_rng(0).random(len(GROUPS))
-    return Task(
-        NET,
-        GROUPS,
-        rank=lambda graph, groups: scores[: len(groups)],
-        target=target,
-        limits=Limits(round_to=round_to),
-        clock=clock,
-        stride=1.0,
+    return Nets(
+        Task(
+            NET,
+            GROUPS,
+            rank=lambda graph, groups: scores[: len(groups)],
+            target=target,
+            limits=Limits(round_to=round_to),
+            clock=clock,
+            strategy=Strategy(stride=1.0),
+        )
     )
 
 
-def last(problem: Task) -> State:
-    *_, state = search(problem, CONTROLLERS["one-shot"])
+def last(problem: Nets) -> State:
+    *_, state = search(problem, one_shot)
     return state
 
 
 @given(flags, st.integers(-3, 3))
 def test_a_size_is_that_of_the_file(dead: np.ndarray, beyond: int) -> None:
-    exact = len(build(dead).SerializeToString())
+    state = State(dead)
+    exact = len(build(state).SerializeToString())
     reach = Reach(NET, COSTS, Target(size=exact + beyond), build)
-    assert reach.size(dead) == exact
-    assert reach.met(dead) == (beyond >= 0)
+    assert reach.size(state) == exact
+    assert reach.met(state) == (beyond >= 0)
     assert reach.near(dead) == (beyond >= 0), "an estimate is exact where it was measured last"
 
 
 @given(flags, flags)
 def test_an_estimate_is_right_to_a_few_bytes(one: np.ndarray, other: np.ndarray) -> None:
     reach = Reach(NET, COSTS, Target(size=0.5), build)
-    reach.size(one)
-    assert abs(reach._estimate(other) - len(build(other).SerializeToString())) <= 40
+    reach.size(State(one))
+    assert abs(reach._estimate(other) - len(build(State(other)).SerializeToString())) <= 40
 
 
 @pytest.mark.parametrize("size", [0.3, 0.7, 20_000.0])
 @pytest.mark.parametrize("round_to", [1, 5])
 def test_a_size_is_reached_and_not_overshot(size: float, round_to: int) -> None:
-    problem = task(Target(size=size), round_to=round_to)
+    problem = nets(Target(size=size), round_to=round_to)
     state = last(problem)
     goal = size * NET.model.ByteSize() if size <= 1 else size
     assert state.stopped == "target"
-    found = problem.build(state.dead).ByteSize()
+    found = problem.build(state).ByteSize()
     assert found <= goal
     filter_bytes = 4 * (40 * 9 + 5 + 3 * 9 + 30 * 9)  # one channel of both layers, generously
     assert found > goal - 2 * round_to * filter_bytes
@@ -103,7 +109,7 @@ def test_a_latency_is_found_with_few_measurements(share: float) -> None:
         return asked[-1]
 
     goal = share * width(NET.model)
-    state = last(task(Target(latency_ms=goal), clock))
+    state = last(nets(Target(latency_ms=goal), clock))
     assert state.stopped == "target"
     assert asked[-1] <= goal, "confirmed on the model that comes out"
     assert asked[-1] >= MARGIN * goal - 2 * 400, "and not overshot by more than two filters"
@@ -117,11 +123,11 @@ def test_a_latency_that_is_not_confirmed_is_searched_on() -> None:
     def clock(proto: ModelProto) -> float:
         return width(proto) * (kind.pop() if kind else 1.0)
 
-    problem = task(Target(latency_ms=goal), clock)
+    problem = nets(Target(latency_ms=goal), clock)
     state = last(problem)
     assert state.stopped == "target"
-    assert width(problem.build(state.dead)) <= goal
-    assert problem.reach.last_latency(state.dead) == width(problem.build(state.dead))
+    assert width(problem.build(state)) <= goal
+    assert problem.reach.last_latency(state) == width(problem.build(state))
 
 
 def test_a_spike_is_measured_twice_and_a_clear_miss_once() -> None:
@@ -131,20 +137,20 @@ def test_a_spike_is_measured_twice_and_a_clear_miss_once() -> None:
     one, other = np.eye(len(GROUPS), dtype=np.bool_)[:2]
     assert reach.near(one)
     assert not reach.near(other)
-    assert not reach.met(other), "no third look"
+    assert not reach.met(State(other)), "no third look"
     assert next(ticks, None) is None
 
 
 def test_what_is_met_already_removes_nothing() -> None:
     for target in (Target(size=1.0), Target(latency_ms=width(NET.model))):
-        state = last(task(target))
+        state = last(nets(target))
         assert state.stopped == "target"
         assert not state.dead.any()
 
 
 def test_a_latency_needs_a_clock() -> None:
     with pytest.raises(ValueError, match="needs a clock"):
-        Reach(NET, COSTS, Target(latency_ms=1), build).met(NOTHING)
+        Reach(NET, COSTS, Target(latency_ms=1), build).met(State(NOTHING))
 
 
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 9))

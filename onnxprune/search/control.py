@@ -1,0 +1,76 @@
+"""Control: how a search steps, as numbers that can be changed. Strategy: what it does with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxprune.errors import check_name
+
+RERANKS = ("auto", "always", "never")
+CORRECT = ("unseen", "seen", "start")
+
+
+@dataclass(frozen=True)
+class Control:
+    """The constants of the controllers, of the damage and of least squares.
+
+    Every ablation of docs/method.md is another value of one of them. H is the harmonic mean over
+    classes of the mean probability of the true class.
+    """
+
+    stride: float = 0.05
+    """Step of one-shot and iterative. Unit: share of the removable filters."""
+    step: float = 0.1
+    """Largest step of accuracy-aware. Unit: share of the filters that are left."""
+    smallest: float = 0.05
+    """Smallest step that a fall of H leads to. Unit: share of the filters that are left."""
+    finest: float = 0.0125
+    """Smallest step that a floor leads to. Unit: share of the filters that are left."""
+    harmless: float = 0.967
+    """Steps grow by half where this much of H is kept. Unit: share of H before the step."""
+    harmful: float = 0.9
+    """A step that keeps less is tried again at half its size. Unit: share of H before the step."""
+    lost: float = 0.95
+    """Corrections are first tried where less than this is left. Unit: share of the unpruned H."""
+    layer_share: float = 4.0
+    """A layer loses at most this in one step. Unit: multiple of the step's average share."""
+    own_squares: float = 10.0
+    """How often the square of a channel's own effect counts in its damage. Unit: times. The terms
+    of two channels are noisy, being estimated from few samples."""
+    reranks: str = "auto"
+    """Whether accuracy-aware ranks again at each step: always, never, or auto: unless channels are
+    ranked by what least squares cannot restore."""
+    correct: str = "unseen"
+    """When the order by damage begins to correct weights: once that helps unseen samples, once it
+    helps those that the correction was fitted on (seen), or from the start."""
+    ridge: float | None = None
+    """The ridge of least squares, chosen for each layer without one. Unit: share of the mean
+    variance of the kept channels."""
+    variance: float = 1.0
+    """How much of the variance of its outputs least squares gives back to a layer. Unit: exponent
+    of the factor: 1 all, 0 none."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no search can step by."""
+        check_name("reranks", self.reranks, RERANKS)
+        check_name("correct", self.correct, CORRECT)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What a search does, chosen once from its settings.
+
+    `measures`: whether nets are evaluated on the way; `ranks_once`: whether the ranking of the
+    unpruned net holds to the end; `corrects`: when correcting weights begins, as `Control.correct`,
+    or never. Units: stride, share of the removable filters.
+    """
+
+    stride: float = Control.stride
+    measures: bool = True
+    ranks_once: bool = False
+    corrects: str = "never"
+
+    @property
+    def waits(self) -> bool:
+        """Whether weights stay as they are until correcting them helps."""
+        return self.corrects in ("unseen", "seen")

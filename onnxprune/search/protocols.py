@@ -1,0 +1,79 @@
+"""What a search is given to score, evaluate, correct and time its nets: all it knows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from onnx import ModelProto
+
+from onnxprune.arrays import BoolArray, FloatArray, IntArray
+from onnxprune.channels import ChannelGroups
+from onnxprune.graph import Graph
+
+
+class Measured(Protocol):
+    """What an evaluation found: see `onnxprune.evaluation.Accuracy`."""
+
+    @property
+    def mean(self) -> float:
+        """Mean of the class accuracies."""
+        ...
+
+    @property
+    def harmonic(self) -> float:
+        """Harmonic mean of the class accuracies."""
+        ...
+
+    @property
+    def soft_harmonic(self) -> float:
+        """Harmonic mean over classes of the mean probability of the true class."""
+        ...
+
+    @property
+    def soft_per_class(self) -> FloatArray:
+        """Mean probability of the true class. Shapes: `[classes]`."""
+        ...
+
+    def counts(self) -> Mapping[str, Any]:
+        """Return what a journal holds, from which all of the above follows."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a report holds: mean, harmonic and per_class."""
+        ...
+
+
+class Damage(Protocol):
+    """What sets of channels do to the outputs: see `onnxprune.relevance.Damage`."""
+
+    def order(
+        self,
+        count: IntArray,
+        free: Callable[[], BoolArray],
+        take: Callable[[int], None],
+        most: float,
+        own_squares: float,
+    ) -> IntArray:
+        """Return the channels in the order in which they go, then the others.
+
+        `free` says which may still go, `take` is told of each that does, until `most` filters went.
+        Shapes: count (filters of each channel) and free `[channels]` -> `[channels]`.
+        """
+        ...
+
+
+Rank = Callable[[Graph, ChannelGroups], FloatArray]
+"""Scores the channels of a (pruned) graph; the lowest go first. Shapes: `[channels]`."""
+MeasureDamage = Callable[[Graph, ChannelGroups], Damage]
+"""Measures what the channels of a (pruned) graph do to its outputs."""
+Evaluate = Callable[[ModelProto], Measured]
+"""Runs a model on the reference samples."""
+Compensate = Callable[[ModelProto, BoolArray], ModelProto]
+"""Returns a pruned model with corrected weights. Shapes: removed `[channels]`."""
+HoldOut = Callable[[ModelProto, BoolArray], Measured]
+"""Evaluates a pruned model corrected on other samples than those it is evaluated on.
+
+Shapes: removed `[channels]`."""
+Clock = Callable[[ModelProto], float]
+"""Measures the latency of a model. Units: ms."""
