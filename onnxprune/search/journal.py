@@ -89,7 +89,7 @@ class RunDirectory:
             return None, Spent()
         line = lines[-1]
         try:
-            return _state(line), Spent(line["evaluations"], line["seconds"])
+            return from_line(line), Spent(line["evaluations"], line["seconds"])
         except (KeyError, TypeError) as error:
             raise RunDirectoryError(
                 f"{self.path}: its journal is of another version of onnxprune ({error}); start a "
@@ -120,7 +120,7 @@ class RunDirectory:
         """Journal a state; it is on the disk when this returns."""
         if self.path is None:
             return
-        line = {**figures, "evaluations": evaluations, "seconds": seconds, **_line(state)}
+        line = {**figures, "evaluations": evaluations, "seconds": seconds, **to_line(state)}
         try:
             with (self.path / JOURNAL).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -191,7 +191,8 @@ def _compare(path: Path, config: Mapping[str, Any]) -> None:
     )
 
 
-def _line(state: State) -> dict[str, Any]:
+def to_line(state: State) -> dict[str, Any]:
+    """Return a state as the journal holds it."""
     return {
         "channels": len(state.dead),
         "dead": np.flatnonzero(state.dead).tolist(),
@@ -203,7 +204,8 @@ def _line(state: State) -> dict[str, Any]:
     }
 
 
-def _state(line: Mapping[str, Any]) -> State:
+def from_line(line: Mapping[str, Any]) -> State:
+    """Return the state of a line of the journal."""
     dead = np.zeros(line["channels"], np.bool_)
     dead[line["dead"]] = True
     counts = line["accuracy"]
