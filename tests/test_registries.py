@@ -17,7 +17,7 @@ from onnxprune.errors import OnnxPruneError
 from onnxprune.evaluation import METRICS, find_metric
 from onnxprune.relevance import CRITERIA, RULES, find_criterion
 from onnxprune.relevance.rules import find_composite
-from onnxprune.search import CONTROLLERS, Settings
+from onnxprune.search import CONTROLLERS, Settings, find_controller
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,7 +35,7 @@ class Registry:
 
 REGISTRIES = {
     "controllers": Registry(
-        CONTROLLERS, lambda name: Settings(control=name), "--control", "method.md", ""
+        CONTROLLERS, find_controller, "--control", "method.md", ""
     ),
     "criteria": Registry(CRITERIA, find_criterion, "--criterion", "method.md", "relevance"),
     "LRP rules": Registry(RULES, find_composite, "--criterion", "method.md", "relevance"),
