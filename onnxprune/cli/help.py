@@ -9,7 +9,7 @@ SECTIONS = {
     "Target": "--rate --params --macs --size --latency-ms --latency-batch",
     "Accuracy": "--metric --max-drop --min-accuracy",
     "Limits": "--include --exclude --min-channels --max-layer-rate --round-to --allow-inexact",
-    "Method": "--method --control --criterion --compensate",
+    "Method": "--method --control --criterion --compensate --set",
     "Network": "--from --input-shape --weights",
     "Export": "--exporter --opset --fixed-batch --keep-batchnorm",
     "Computation": "--device --threads --batch-size --memory --seed",
