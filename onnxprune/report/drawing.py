@@ -17,7 +17,7 @@ from onnxprune.channels import ChannelGroups
 from onnxprune.files import write_whole
 from onnxprune.graph import Graph
 from onnxprune.report.layout import Layout, Point, Size, lay_out
-from onnxprune.report.skeleton import Part, find_parts, pinning
+from onnxprune.report.skeleton import Vertex, find_vertices, pinning
 
 COLOURS = (
     *("#77aadd", "#ee8866", "#eedd88", "#ffaabb"),
@@ -56,7 +56,7 @@ text { font: 11px system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; fill: #1c1f2
 class Box:
     """A part with what is written into it; `group` is None where several or none meet."""
 
-    part: Part
+    vertex: Vertex
     group: int | None
     title: str
     width: int = 0
@@ -76,10 +76,10 @@ def write_drawing(
 
 def draw(graph: Graph, groups: ChannelGroups, title: str = "network") -> str:
     """Return the picture of a network as SVG."""
-    boxes = list(_boxes(groups, find_parts(graph, groups)))
+    boxes = list(_boxes(groups, find_vertices(graph, groups)))
     layout = lay_out(
         [_size(box) for box in boxes],
-        [(source, k) for k, box in enumerate(boxes) for source in box.part.sources],
+        [(source, k) for k, box in enumerate(boxes) for source in box.vertex.sources],
     )
     return _Picture(title, groups, boxes, layout).text()
 
@@ -99,7 +99,7 @@ def short_name(name: str, op_type: str = "") -> str:
     )
 
 
-def _boxes(groups: ChannelGroups, parts: Sequence[Part]) -> Iterator[Box]:
+def _boxes(groups: ChannelGroups, parts: Sequence[Vertex]) -> Iterator[Box]:
     filters = {found.node: found for found in groups.filters}
     for part in parts:
         node = part.node
@@ -136,7 +136,7 @@ def _group_of(groups: ChannelGroups, tensor: str) -> int | None:
 
 
 def _size(box: Box) -> Size:
-    if box.part.kind == "filters":
+    if box.vertex.kind == "filters":
         return BOX
     return (LETTER * len(_clip(box.title, MARK_LETTERS)) + 18, MARK)
 
@@ -145,7 +145,7 @@ def colours_of(groups: ChannelGroups, boxes: Sequence[Box]) -> dict[int, str]:
     """Give each group a colour that none of those drawn near it has, where there are enough."""
     places: dict[int, list[int]] = {}
     for place, box in enumerate(boxes):
-        if box.group is not None and box.part.kind == "filters":
+        if box.group is not None and box.vertex.kind == "filters":
             places.setdefault(box.group, []).append(place)
     found: dict[int, str] = {}
     used: dict[str, list[int]] = {colour: [] for colour in COLOURS}
@@ -195,13 +195,13 @@ class _Picture:
         return "\n".join(lines) + "\n"
 
     def _box(self, box: Box, x: float, y: float) -> str:
-        filters = box.part.kind == "filters"
+        filters = box.vertex.kind == "filters"
         width, height = _size(box)
         x, y = x - width / 2, y - height / 2
         fill = PLAIN if box.group is None else self.colours.get(box.group, PLAIN)
         if filters and not box.removable:
             fill = PINNED
-        pins = box.part.node is not None and f"{box.part.node}" in self.pinning
+        pins = box.vertex.node is not None and f"{box.vertex.node}" in self.pinning
         parts = [
             f"<title>{_xml(self._tip(box))}</title>",
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" '
@@ -223,10 +223,10 @@ class _Picture:
 
     def _tip(self, box: Box) -> str:
         """What shows when the mouse rests on a box."""
-        if box.part.node is None:
-            return f"{box.part.kind} {box.title}"
-        lines = [f"{box.part.node}"]
-        if box.part.kind == "filters":
+        if box.vertex.node is None:
+            return f"{box.vertex.kind} {box.title}"
+        lines = [f"{box.vertex.node}"]
+        if box.vertex.kind == "filters":
             lines.append(f"{box.removable:,} of {box.width:,} filters may go")
         if box.group is not None:
             lines.append(f"group #{box.group + 1}, {self.groups.names[box.group]}")
@@ -256,7 +256,7 @@ class _Picture:
         ]
         members: dict[int, list[Box]] = {}
         for box in self.boxes:
-            if box.group is not None and box.part.kind == "filters":
+            if box.group is not None and box.vertex.kind == "filters":
                 members.setdefault(box.group, []).append(box)
         pinned = [group for group in members if group in self.groups.pinned]
         tied = [g for g, boxes in members.items() if len(boxes) > 1 and g not in pinned]
@@ -289,7 +289,7 @@ class _Picture:
 
 
 def _label(box: Box) -> str:
-    return short_name(box.title, box.part.node.op_type if box.part.node else "")
+    return short_name(box.title, box.vertex.node.op_type if box.vertex.node else "")
 
 
 def _text(x: float, y: float, text: str, kind: str = "") -> str:

@@ -25,8 +25,8 @@ SCALED = 1.5
 
 
 @dataclass(frozen=True)
-class Part:
-    """What is drawn as one box; `sources` are the numbers of the parts it reads.
+class Vertex:
+    """What is drawn as one box; `sources` are the numbers of the vertices it reads.
 
     `tensor` is what it puts out; `node` is None for the inputs and outputs of the network.
     """
@@ -37,16 +37,16 @@ class Part:
     sources: tuple[int, ...] = ()
 
 
-def find_parts(graph: Graph, groups: ChannelGroups) -> list[Part]:
-    """Return the parts of a network, each after those it reads."""
+def find_vertices(graph: Graph, groups: ChannelGroups) -> list[Vertex]:
+    """Return the vertices of a network, each after those it reads."""
     walk = _Walk(graph, pinning(groups))
     for name in graph.inputs:
-        walk.add(Part("input", name), [name])
+        walk.add(Vertex("input", name), [name])
     for node in graph.nodes:
         walk.step(node)
     for name in graph.outputs:
-        walk.add(Part("output", name, sources=walk.read([name])), [])
-    return _reaching_outputs(walk.parts)
+        walk.add(Vertex("output", name, sources=walk.read([name])), [])
+    return _reaching_outputs(walk.vertices)
 
 
 def pinning(groups: ChannelGroups) -> frozenset[str]:
@@ -57,20 +57,20 @@ def pinning(groups: ChannelGroups) -> frozenset[str]:
 
 @dataclass
 class _Walk:
-    """`behind[tensor]` is the part whose output, but for what is passed over, the tensor is."""
+    """`behind[tensor]` is the vertex whose output, but for what is passed over, the tensor is."""
 
     graph: Graph
     pinning: frozenset[str]
-    parts: list[Part] = field(default_factory=list)
+    vertices: list[Vertex] = field(default_factory=list)
     behind: dict[str, int] = field(default_factory=dict)
     joined: dict[tuple[int, ...], int] = field(default_factory=dict)
 
-    def add(self, part: Part, outputs: Sequence[str]) -> None:
-        self.behind.update(dict.fromkeys(outputs, len(self.parts)))
-        self.parts.append(part)
+    def add(self, vertex: Vertex, outputs: Sequence[str]) -> None:
+        self.behind.update(dict.fromkeys(outputs, len(self.vertices)))
+        self.vertices.append(vertex)
 
     def read(self, names: Sequence[str]) -> tuple[int, ...]:
-        """The different parts behind tensors; constants have none."""
+        """The different vertices behind tensors; constants have none."""
         return tuple(dict.fromkeys(self.behind[name] for name in names if name in self.behind))
 
     def step(self, node: Node) -> None:
@@ -92,7 +92,7 @@ class _Walk:
             return
         if kind == "join" and moves:
             sources = self._shorten(sources)
-        self.add(Part(kind, node.outputs[0], node, sources), node.outputs)
+        self.add(Vertex(kind, node.outputs[0], node, sources), node.outputs)
 
     def _kind(
         self, node: Node, op: Op | None, sources: Sequence[int], *, moves: bool
@@ -113,7 +113,7 @@ class _Walk:
 
     def _shorten(self, sources: tuple[int, ...]) -> tuple[int, ...]:
         """Draw a join of all that an earlier one joined, and more, as a join of that one."""
-        number = len(self.parts)
+        number = len(self.vertices)
         for count in range(len(sources) - 1, 1, -1):
             earlier = self.joined.get(sources[:count])
             if earlier is not None:
@@ -137,17 +137,17 @@ def _permutes(before: Shape | None, after: Shape | None) -> bool:
     return before is not None and after is not None and sorted(before) == sorted(after)
 
 
-def _reaching_outputs(parts: Sequence[Part]) -> list[Part]:
-    """Leave out the parts that no output depends on, and number the others anew."""
-    wanted = {k for k, part in enumerate(parts) if part.kind == "output"}
-    for number in reversed(range(len(parts))):
+def _reaching_outputs(vertices: Sequence[Vertex]) -> list[Vertex]:
+    """Leave out the vertices that no output depends on, and number the others anew."""
+    wanted = {k for k, vertex in enumerate(vertices) if vertex.kind == "output"}
+    for number in reversed(range(len(vertices))):
         if number in wanted:
-            wanted.update(parts[number].sources)
+            wanted.update(vertices[number].sources)
     place = {number: k for k, number in enumerate(sorted(wanted))}
-    return list(_renumbered(parts, place))
+    return list(_renumbered(vertices, place))
 
 
-def _renumbered(parts: Sequence[Part], place: Mapping[int, int]) -> Iterator[Part]:
+def _renumbered(vertices: Sequence[Vertex], place: Mapping[int, int]) -> Iterator[Vertex]:
     for number in place:
-        part = parts[number]
-        yield replace(part, sources=tuple(place[source] for source in part.sources))
+        vertex = vertices[number]
+        yield replace(vertex, sources=tuple(place[source] for source in vertex.sources))

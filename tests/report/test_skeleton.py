@@ -3,23 +3,23 @@
 import pytest
 
 from onnxprune import Graph, find_groups
-from onnxprune.report.skeleton import Part, find_parts
+from onnxprune.report.skeleton import Vertex, find_vertices
 from tests.support.models import model
 
 
-def parts_of(text: str, header: str | None = None) -> list[Part]:
+def vertices_of(text: str, header: str | None = None) -> list[Vertex]:
     proto = model(text) if header is None else model(text, header=header)
     graph = Graph(proto)
-    return find_parts(graph, find_groups(graph))
+    return find_vertices(graph, find_groups(graph))
 
 
 def edges(text: str) -> dict[str, list[str]]:
-    """What each part reads, by the names of output tensors; the output of the network left out."""
-    parts = parts_of(text)
+    """What each vertex reads, by the names of output tensors; the output of the network left out."""
+    vertices = vertices_of(text)
     return {
-        part.tensor: [parts[source].tensor for source in part.sources]
-        for part in parts
-        if part.kind != "output"
+        vertex.tensor: [vertices[source].tensor for source in vertex.sources]
+        for vertex in vertices
+        if vertex.kind != "output"
     }
 
 
@@ -115,7 +115,7 @@ def test_shape_arithmetic_is_not_drawn() -> None:
     }
     """
     assert edges(text) == {"x": [], "a": ["x"], "y": ["a"]}
-    assert [part.kind for part in parts_of(text)] == ["input", "filters", "dense", "output"]
+    assert [vertex.kind for vertex in vertices_of(text)] == ["input", "filters", "dense", "output"]
 
 
 def test_what_no_output_depends_on_is_not_drawn() -> None:
@@ -128,12 +128,12 @@ def test_what_pins_is_drawn_and_so_is_what_is_not_known() -> None:
     )
     assert edges(net(body, ", float[10] k"))["u"] == ["a"]
     header = '<ir_version: 8, opset_import: ["": 17, "acme": 1]>'
-    found = parts_of(net("z = acme.Widget(a)"), header)
-    assert [part.node.op_type for part in found if part.node] == ["Conv", "Widget", "Conv"]
+    found = vertices_of(net("z = acme.Widget(a)"), header)
+    assert [vertex.node.op_type for vertex in found if vertex.node] == ["Conv", "Widget", "Conv"]
 
 
 def test_parts_follow_what_they_read() -> None:
-    for number, part in enumerate(
-        parts_of(net("b = Conv(a, wb) z = Add(b, a)", ", float[10,10,1,1] wb"))
+    for number, vertex in enumerate(
+        vertices_of(net("b = Conv(a, wb) z = Add(b, a)", ", float[10,10,1,1] wb"))
     ):
-        assert all(source < number for source in part.sources)
+        assert all(source < number for source in vertex.sources)
