@@ -1,38 +1,37 @@
-"""A picture of a network: its convolutions and joins in layers, its groups in colours.
+"""A picture of a network: its convolutions and joins in layers, tied groups in colours.
 
-One SVG text, made of nothing but the graph, so that the same model gives the same picture.
+It is one SVG, made of nothing but the graph: the same model gives the same picture.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import pairwise
+from math import dist, inf
 from pathlib import Path
 
 from onnxprune.channels import ChannelGroups
 from onnxprune.files import write_whole
 from onnxprune.graph import Graph
+from onnxprune.report.boxes import Box, find_boxes
 from onnxprune.report.layout import Layout, Point, Size, lay_out
-from onnxprune.report.skeleton import Vertex, find_vertices, pinning
+from onnxprune.report.skeleton import pinning
 
 COLOURS = (
     *("#77aadd", "#ee8866", "#eedd88", "#ffaabb"),
     *("#99ddff", "#44bb99", "#bbcc33", "#c9a3d6"),
 )
-"""Fills for black text, distinct for colour-blind readers too. Source: Tol 2021, Colour schemes,
+"""Fills for black text that colour-blind readers can tell apart. Source: Tol 2021, Colour schemes,
 "light"; its olive, hard to tell from pear at this size, is replaced."""
-PINNED, PLAIN = "url(#pinned)", "#ffffff"
+STAYS, ALONE, PLAIN = "url(#stays)", "#eceef0", "#ffffff"
+"""Fills: no filter may go; a group of one convolution; no group."""
 HATCHED = (
-    '<defs><pattern id="pinned" width="6" height="6" patternUnits="userSpaceOnUse" '
-    'patternTransform="rotate(45)"><rect width="6" height="6" fill="#ececec"/>'
-    '<rect width="2" height="6" fill="#c9c9c9"/></pattern></defs>'
+    '<defs><pattern id="stays" width="6" height="6" patternUnits="userSpaceOnUse" '
+    'patternTransform="rotate(45)"><rect class="stays" width="6" height="6" fill="#ececec"/>'
+    '<rect class="stripe" width="2" height="6" fill="#c9c9c9"/></pattern></defs>'
 )
-NEAR = 12
-"""Parts before and after in which a colour is used but once, where the palette allows."""
 
 BOX, MARK, LETTER = (160.0, 36.0), 20.0, 6.0
 """Pixels: the box of a convolution, the height of other marks, and the width of a letter."""
@@ -40,28 +39,21 @@ BOX_LETTERS, MARK_LETTERS = 24, 18
 MARGIN, LINE, COLUMN = 20.0, 16.0, 400.0
 """Pixels: around the picture; one line and one column of the legend."""
 LISTED = 40
-"""More groups than that are counted in the legend, not listed."""
+"""The legend counts the groups beyond that."""
 
-STYLE = """
-text { font: 11px system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; fill: #1c1f23; }
-.small { font-size: 10px; } .title { font-size: 16px; font-weight: 600; }
-.muted { fill: #5c646c; } .end { text-anchor: end; } .middle { text-anchor: middle; }
-.edges path { fill: none; stroke: #8d959d; stroke-width: 1.2; stroke-linejoin: round; }
-.parts rect { stroke: #4a5158; stroke-width: .8; } .parts .pinning { stroke: #b2182b;
-  stroke-width: 1.8; stroke-dasharray: 4 2; }
+STYLE = f"""
+text {{ font: 11px system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; fill: #1c1f23; }}
+.small {{ font-size: 10px; }} .title {{ font-size: 16px; font-weight: 600; }}
+.muted {{ fill: #5c646c; }} .end {{ text-anchor: end; }} .middle {{ text-anchor: middle; }}
+.edges path {{ fill: none; stroke: #8d959d; stroke-width: 1.2; stroke-linejoin: round; }}
+.boxes rect {{ stroke: #4a5158; stroke-width: .8; }} .boxes .pinning {{ stroke: #b2182b;
+  stroke-width: 1.8; stroke-dasharray: 4 2; }}
+@media (prefers-color-scheme: dark) {{
+  text {{ fill: #e4e6e8; }} .muted {{ fill: #8d959d; }} .tied text {{ fill: #1c1f23; }}
+  rect[fill="{PLAIN}"] {{ fill: #15181b; }} rect[fill="{ALONE}"] {{ fill: #2d3237; }}
+  .stays {{ fill: #24282c; }} .stripe {{ fill: #3d444b; }} .boxes .pinning {{ stroke: #ef6a77; }}
+}}
 """
-
-
-@dataclass(frozen=True)
-class Box:
-    """A part with what is written into it; `group` is None where several or none meet."""
-
-    vertex: Vertex
-    group: int | None
-    title: str
-    width: int = 0
-    removable: int = 0
-    reason: str = ""
 
 
 def write_drawing(
@@ -76,7 +68,7 @@ def write_drawing(
 
 def draw(graph: Graph, groups: ChannelGroups, title: str = "network") -> str:
     """Return the picture of a network as SVG."""
-    boxes = list(_boxes(groups, find_vertices(graph, groups)))
+    boxes = find_boxes(graph, groups)
     layout = lay_out(
         [_size(box) for box in boxes],
         [(source, k) for k, box in enumerate(boxes) for source in box.vertex.sources],
@@ -99,66 +91,24 @@ def short_name(name: str, op_type: str = "") -> str:
     )
 
 
-def _boxes(groups: ChannelGroups, parts: Sequence[Vertex]) -> Iterator[Box]:
-    filters = {found.node: found for found in groups.filters}
-    for part in parts:
-        node = part.node
-        if node is None:
-            yield Box(part, None, part.tensor)
-        elif part.kind != "filters":
-            yield Box(part, _group_of(groups, part.tensor), node.op_type)
-        elif node.name not in filters:
-            yield Box(part, None, node.name, reason="its filters are not known")
-        else:
-            channels = filters[node.name].channels
-            owned = channels[channels >= 0]
-            reasons = dict.fromkeys(
-                groups.reasons[c] for c in owned.tolist() if c in groups.reasons
-            )
-            yield Box(
-                part,
-                Counter(groups.group[owned].tolist()).most_common(1)[0][0] if owned.size else None,
-                node.name,
-                channels.size,
-                int(groups.removable[owned].sum()),
-                "; ".join(reasons),
-            )
-
-
-def _group_of(groups: ChannelGroups, tensor: str) -> int | None:
-    """The only group with channels in a tensor, or None."""
-    found = {
-        int(group)
-        for channels in groups.cuts.get(tensor, {}).values()
-        for group in groups.group[channels[channels >= 0]]
-    }
-    return found.pop() if len(found) == 1 else None
-
-
 def _size(box: Box) -> Size:
-    if box.vertex.kind == "filters":
+    if box.is_convolution:
         return BOX
     return (LETTER * len(_clip(box.title, MARK_LETTERS)) + 18, MARK)
 
 
-def colours_of(groups: ChannelGroups, boxes: Sequence[Box]) -> dict[int, str]:
-    """Give each group a colour that none of those drawn near it has, where there are enough."""
-    places: dict[int, list[int]] = {}
-    for place, box in enumerate(boxes):
-        if box.group is not None and box.vertex.kind == "filters":
-            places.setdefault(box.group, []).append(place)
+def colours_of(places: Mapping[int, Sequence[Point]]) -> dict[int, str]:
+    """Give each group the colour whose nearest box is farthest away.
+
+    `places[group]` are the centres of its boxes. Colours that are not yet used come first.
+    """
     found: dict[int, str] = {}
-    used: dict[str, list[int]] = {colour: [] for colour in COLOURS}
+    used: dict[str, list[Point]] = {colour: [] for colour in COLOURS}
     for group, mine in places.items():
-        if group in groups.pinned:
-            found[group] = PINNED
-            continue
-
-        def closeness(colour: str, mine: Sequence[int] = mine) -> tuple[int, int]:
-            near = [min(abs(a - b) for a in mine) for b in used[colour]]
-            return sum(distance <= NEAR for distance in near), len(near)
-
-        found[group] = min(COLOURS, key=closeness)
+        found[group] = max(
+            COLOURS,
+            key=lambda c: min((dist(a, b) for a in mine for b in used[c]), default=inf),
+        )
         used[found[group]] += mine
     return found
 
@@ -168,8 +118,19 @@ class _Picture:
         self, title: str, groups: ChannelGroups, boxes: Sequence[Box], layout: Layout
     ) -> None:
         self.title, self.groups, self.boxes, self.layout = title, groups, boxes, layout
-        self.colours = colours_of(groups, boxes)
         self.pinning = pinning(groups)
+        self.members: dict[int, list[Box]] = {}
+        places: dict[int, list[Point]] = {}
+        for box, centre in zip(boxes, layout.centres, strict=True):
+            if box.group is not None:
+                places.setdefault(box.group, []).append(centre)
+                self.members.setdefault(box.group, []).extend([box] * box.is_convolution)
+        self.tied = [
+            group
+            for group, members in self.members.items()
+            if len(members) > 1 and group not in groups.pinned
+        ]
+        self.colours = colours_of({group: places[group] for group in self.tied})
 
     def text(self) -> str:
         inner = max(self.layout.width, 2 * COLUMN)
@@ -182,110 +143,96 @@ class _Picture:
             f'width="{width:.0f}" height="{height:.0f}">',
             f"<style>{STYLE}</style>",
             HATCHED,
-            '<rect width="100%" height="100%" fill="#ffffff"/>',
+            f'<rect width="100%" height="100%" fill="{PLAIN}"/>',
             *legend,
             f'<g class="edges" transform="{shift}">',
             *(f'<path d="{_path(points)}"/>' for points in self.layout.lines),
             "</g>",
-            f'<g class="parts" transform="{shift}">',
+            f'<g class="boxes" transform="{shift}">',
             *(self._box(box, *centre) for box, centre in boxes),
             "</g>",
             "</svg>",
         ]
         return "\n".join(lines) + "\n"
 
+    def _fill(self, box: Box) -> str:
+        if box.is_convolution and not box.removable:
+            return STAYS
+        plain = ALONE if box.is_convolution else PLAIN
+        return plain if box.group is None else self.colours.get(box.group, plain)
+
     def _box(self, box: Box, x: float, y: float) -> str:
-        filters = box.vertex.kind == "filters"
         width, height = _size(box)
-        x, y = x - width / 2, y - height / 2
-        fill = PLAIN if box.group is None else self.colours.get(box.group, PLAIN)
-        if filters and not box.removable:
-            fill = PINNED
+        x, y, fill = x - width / 2, y - height / 2, self._fill(box)
         pins = box.vertex.node is not None and f"{box.vertex.node}" in self.pinning
         parts = [
-            f"<title>{_xml(self._tip(box))}</title>",
+            f"<title>{_xml(chr(10).join(box.facts))}</title>",
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" '
-            f'rx="{3 if filters else height / 2:g}" fill="{fill}"'
+            f'rx="{3 if box.is_convolution else height / 2:g}" fill="{fill}"'
             + (' class="pinning"/>' if pins else "/>"),
         ]
-        if filters:
-            right = x + width - 6
-            share = f"{box.width:,} filters, {_percent(box.removable, box.width)}"
+        if box.is_convolution:
+            share = f"{box.filters:,} filters, {_percent(box.removable, box.filters)}"
             number = "" if box.group is None else f"#{box.group + 1}"
             parts += [
                 _text(x + 6, y + 14, _fit(_label(box), BOX_LETTERS)),
                 _text(x + 6, y + 29, share, "small"),
-                _text(right, y + 29, number, "small end"),
+                _text(x + width - 6, y + 29, number, "small end"),
             ]
         else:
             parts.append(_text(x + width / 2, y + 14, _clip(box.title, MARK_LETTERS), "middle"))
-        return f"<g>{''.join(parts)}</g>"
-
-    def _tip(self, box: Box) -> str:
-        """What shows when the mouse rests on a box."""
-        if box.vertex.node is None:
-            return f"{box.vertex.kind} {box.title}"
-        lines = [f"{box.vertex.node}"]
-        if box.vertex.kind == "filters":
-            lines.append(f"{box.removable:,} of {box.width:,} filters may go")
-        if box.group is not None:
-            lines.append(f"group #{box.group + 1}, {self.groups.names[box.group]}")
-        if box.reason:
-            lines.append(f"stays: {box.reason}")
-        return "\n".join(lines)
+        kind = ' class="tied"' if fill in COLOURS else ""
+        return f"<g{kind}>{''.join(parts)}</g>"
 
     def _legend(self, width: float) -> tuple[list[str], float]:
         """The head of the picture, and where it ends."""
-        total = sum(box.width for box in self.boxes)
+        filters = sum(box.filters for box in self.boxes)
         may_go = sum(box.removable for box in self.boxes)
         lines = [
             _text(MARGIN, MARGIN + 12, self.title, "title"),
-            _text(
-                MARGIN,
-                MARGIN + 32,
-                f"{may_go:,} of {total:,} filters ({_percent(may_go, total)}) may go. Convolutions "
-                "of one #number and colour are a group: their filters go together.",
-                "muted",
-            ),
-            _text(
-                MARGIN,
-                MARGIN + 32 + LINE,
+            *_lines(
+                f"{may_go:,} of {filters:,} filters ({_percent(may_go, filters)}) may go.",
+                "Convolutions of one #number are a group: their filters go together. A group of "
+                "several has a colour, a single one is grey.",
                 "Hatched ones stay; a dashed frame marks what they stay for.",
-                "muted",
             ),
         ]
-        members: dict[int, list[Box]] = {}
-        for box in self.boxes:
-            if box.group is not None and box.vertex.kind == "filters":
-                members.setdefault(box.group, []).append(box)
-        pinned = [group for group in members if group in self.groups.pinned]
-        tied = [g for g, boxes in members.items() if len(boxes) > 1 and g not in pinned]
-        top = MARGIN + 68
+        pinned = [group for group in self.members if group in self.groups.pinned]
+        tied, top = self.tied, MARGIN + 68 + LINE
+        if len(tied) > len(COLOURS):
+            note = f"{len(tied)} groups share {len(COLOURS)} colours: the #number tells them apart."
+            lines.append(_text(MARGIN, top, note, "muted"))
+            tied, top = [], top + LINE
         for groups, columns in ((tied, int(width // COLUMN)), (pinned, 1)):
             shown = groups[:LISTED]
             rows = -(-len(shown) // columns)
             for place, group in enumerate(shown):
                 x = MARGIN + place // rows * (width / columns)
-                y = top + place % rows * LINE
-                lines.append(self._entry(group, members[group], x, y, width / columns))
+                lines.append(self._entry(group, x, top + place % rows * LINE, width / columns))
             top += rows * LINE
             if len(groups) > LISTED:
                 lines.append(_text(MARGIN, top + 10, f"and {len(groups) - LISTED} more", "small"))
                 top += LINE
         return lines, top + MARGIN / 2
 
-    def _entry(self, group: int, boxes: Sequence[Box], x: float, y: float, width: float) -> str:
+    def _entry(self, group: int, x: float, y: float, width: float) -> str:
         """One line of the legend."""
-        why = self.groups.pinned.get(group)
+        boxes, why = self.members[group], self.groups.pinned.get(group)
         more = f" and {len(boxes) - 1} more" if len(boxes) > 1 else ""
         line = f"#{group + 1}  {_label(boxes[0])}{more}" + (f": {why}" if why else "")
         tip = "\n".join([*(box.title for box in boxes), *([why] if why else [])])
         return (
             f"<g><title>{_xml(tip)}</title>"
             f'<rect x="{x:.1f}" y="{y:.1f}" width="18" height="11" rx="2" '
-            f'fill="{self.colours[group]}"/>'
+            f'fill="{self.colours.get(group, STAYS)}"/>'
             f"{_text(x + 25, y + 10, _clip(line, int(width / LETTER) - 6), 'small')}</g>"
         )
+
+
+def _lines(*texts: str) -> Iterable[str]:
+    return (
+        _text(MARGIN, MARGIN + 32 + LINE * row, text, "muted") for row, text in enumerate(texts)
+    )
 
 
 def _label(box: Box) -> str:
@@ -316,10 +263,13 @@ def _clip(text: str, room: int) -> str:
 
 
 def _fit(name: str, room: int) -> str:
-    """Cut a name to `room` letters, at its start, where names differ least; between parts first."""
-    while len(name) > room and "/" in name.removeprefix("\u2026/"):
-        name = "\u2026/" + name.removeprefix("\u2026/").split("/", 1)[1]
-    return name if len(name) <= room else f"\u2026{name[1 - room :]}"
+    """Cut a name to `room` letters at its start, where names differ least, between parts first."""
+    rest = name
+    while len(rest) + 1 > room and (cut := re.search(r"[./]", rest[1:])):
+        rest = rest[cut.start() + 1 :]
+    if len(name) <= room:
+        return name
+    return f"\u2026{rest}" if len(rest) < room else f"\u2026{rest[1 - room :]}"
 
 
 def _percent(part: int, whole: int) -> str:

@@ -1,6 +1,8 @@
 """The picture of a network: valid, whole, the same every time, and it shows every convolution."""
 
 import re
+from itertools import combinations
+from math import dist
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -9,7 +11,17 @@ import pytest
 
 from onnxprune import Graph, find_groups
 from onnxprune.errors import OutputError
-from onnxprune.report.drawing import COLOURS, LISTED, PINNED, draw, short_name, write_drawing
+from onnxprune.report.drawing import (
+    ALONE,
+    COLOURS,
+    LISTED,
+    PLAIN,
+    STAYS,
+    colours_of,
+    draw,
+    short_name,
+    write_drawing,
+)
 from tests.support.models import model
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -33,11 +45,11 @@ def picture(proto: onnx.ModelProto, title: str = "network") -> str:
 
 
 def boxes(svg: str) -> dict[str, tuple[str, list[str]]]:
-    """The fill and the words of every drawn part, by the first line of its tooltip."""
+    """The fill and the words of every box, by the first line of its tooltip."""
     root = ElementTree.fromstring(svg)
-    parts = next(group for group in root.iter(f"{SVG}g") if group.get("class") == "parts")
+    drawn = next(group for group in root.iter(f"{SVG}g") if group.get("class") == "boxes")
     found = {}
-    for box in parts:
+    for box in drawn:
         words = [text.text or "" for text in box.iter(f"{SVG}text")]
         tip = box.findtext(f"{SVG}title") or ""
         rect = box.find(f"{SVG}rect")
@@ -56,29 +68,90 @@ def test_every_convolution_has_a_box_with_its_width_and_share() -> None:
     assert found["Conv 'three'"][1][:3] == ["three", "4 filters, 100 %", "#2"]
 
 
-def test_a_group_has_one_colour_and_its_neighbour_another() -> None:
+def test_only_what_is_tied_has_a_colour() -> None:
     found = boxes(picture(model(NET)))
     assert found["Conv 'one'"][0] == found["Conv 'two'"][0] == found["Add 'sum'"][0]
     assert found["Conv 'one'"][0] in COLOURS
-    assert found["Conv 'three'"][0] in set(COLOURS) - {found["Conv 'one'"][0]}
+    assert found["Conv 'three'"][0] == ALONE
+    assert found["GlobalAveragePool 'p'"][0] == found["output y"][0] == PLAIN
+
+
+def test_a_tooltip_tells_kernel_and_group() -> None:
+    text = NET.replace("Conv(sum, w3)", "Conv<strides=[2,2]>(sum, w3)")
+    found = boxes(picture(model(text)))
+    assert "3×3 kernel, stride 2" in found["Conv 'three'"][1]
+    assert "1×1 kernel" in found["Conv 'one'"][1]
+    assert "6 of 6 filters may go" in found["Conv 'one'"][1]
+    assert "group #1, one" in found["Add 'sum'"][1]
+
+
+def test_a_box_shows_the_name_that_people_know() -> None:
+    proto = model(NET)
+    proto.graph.node[0].name = "node_Conv_7"
+    proto.graph.node[0].input[1] = proto.graph.initializer[0].name = "stem.conv.weight"
+    words = boxes(picture(proto))["Conv 'node_Conv_7'"][1]
+    assert words[0] == "stem.conv"
+    assert "group #1, stem.conv" in words
 
 
 def test_what_stays_is_hatched_and_says_why() -> None:
     svg = picture(model(NET))
     fill, words = boxes(svg)["Conv 'four'"]
-    assert fill == PINNED
+    assert fill == STAYS
     assert "3 filters, 0 %" in words
     assert "stays: is the graph output 'y'" in words
     assert "#3  four: is the graph output 'y'" in svg.replace("&#x27;", "'")
 
 
-def test_groups_drawn_near_each_other_have_different_colours() -> None:
-    count = 40
-    weights = ", ".join(f"float[4,4,1,1] w{k}" for k in range(count))
-    body = "\n".join(f"t{k + 1} = Conv(t{k}, w{k})" for k in range(count))
+def chain(count: int) -> onnx.ModelProto:
+    """Pairs of tied convolutions, one after the other."""
+    weights = ", ".join(f"float[4,4,1,1] v{k}, float[4,4,1,1] w{k}" for k in range(count))
+    body = "\n".join(
+        f"a{k} = Conv(t{k}, v{k}) b{k} = Conv(a{k}, w{k}) t{k + 1} = Add(a{k}, b{k})"
+        for k in range(count)
+    )
     text = f"net (float[N,4,2,2] t0) => (float[N,4,2,2] t{count}) <{weights}> {{ {body} }}"
-    fills = [fill for name, (fill, _) in boxes(picture(model(text))).items() if "Conv" in name][:-1]
-    assert all(len(set(fills[k : k + len(COLOURS)])) == len(COLOURS) for k in range(len(fills) - 8))
+    return model(text)
+
+
+def test_each_tied_group_has_a_colour_and_a_line_where_there_are_enough() -> None:
+    svg = picture(chain(len(COLOURS) + 1))  # the last one stays
+    fills = [fill for name, (fill, _) in boxes(svg).items() if name.startswith("Conv 'a")]
+    assert sorted(fills[:-1]) == sorted(COLOURS)
+    assert svg.count(" and 1 more<") == len(COLOURS)
+
+
+def test_groups_that_share_a_colour_stand_far_apart() -> None:
+    svg = picture(chain(21))
+    text = svg.replace("&#x27;", "'")
+    place = r"Conv 'a(\d+)'[^>]*></?[^>]*x=\"([\d.]+)\" y=\"([\d.]+)\"[^>]*fill=\"([^\"]+)\""
+    places = re.findall(place, text)
+    assert len(places) == 21
+    near = [
+        (one, other)
+        for one, other in combinations(places, 2)
+        if one[3] == other[3] and dist(map(float, one[1:3]), map(float, other[1:3])) < 250
+    ]
+    assert near == []
+    assert "20 groups share 8 colours: the #number tells them apart." in svg
+    assert " and 1 more<" not in svg
+
+
+def test_a_colour_is_taken_again_where_it_is_farthest_away() -> None:
+    line = {k: [(100.0 * k, 0.0)] for k in range(len(COLOURS))}
+    found = colours_of(line | {99: [(150.0, 0.0)]})
+    assert [found[k] for k in line] == list(COLOURS)
+    assert found[99] == COLOURS[-1]
+
+
+def test_dark_mode_changes_every_fill_but_the_colours() -> None:
+    svg = picture(model(NET))
+    dark = svg.split("prefers-color-scheme: dark")[1].split("</style>")[0]
+    fills = set(re.findall(r'<rect (?:class="(\w+)" )?[^>]*fill="([^"]+)"', svg))
+    assert {PLAIN, ALONE, STAYS, "#ececec"} <= {fill for _, fill in fills}
+    for kind, fill in fills - {("", colour) for colour in (STAYS, *COLOURS)}:
+        assert (f".{kind} {{" if kind else f'[fill="{fill}"]') in dark
+    assert set(re.findall(r'<g class="tied"><title>(\w+)', svg)) == {"Conv", "Add"}
 
 
 def test_what_pins_has_a_frame_of_its_own() -> None:
@@ -99,12 +172,14 @@ def test_any_name_gives_valid_xml() -> None:
     proto.graph.node[0].name = name
     svg = picture(proto, title="<title & all\x00>")
     assert [tip for tip in boxes(svg) if tip.startswith("Conv 'a<b>&\"'")]
+    proto.graph.node[0].name = "<script>alert(1)</script>"
+    assert "<script" not in picture(proto, title="<script>")
 
 
 def test_a_convolution_of_one_filter_is_drawn_as_staying() -> None:
     text = NET.replace("float[4,6,3,3] w3, float[3,4,1,1]", "float[1,6,3,3] w3, float[3,1,1,1]")
     fill, words = boxes(picture(model(text)))["Conv 'three'"]
-    assert fill == PINNED
+    assert fill == STAYS
     assert any(word.startswith("stays: ") for word in words)
 
 
@@ -125,6 +200,8 @@ def test_a_long_name_is_cut_between_its_parts_where_that_suffices() -> None:
     texts = [words[0] for _, words in boxes(picture(proto)).values()]
     assert "\u2026/block/conv1" in texts
     assert "\u2026than_a_box_has_room_for" in texts
+    proto.graph.node[0].name = "features.denseblock4.denselayer16.conv2"
+    assert "\u2026.denselayer16.conv2" in picture(proto)
 
 
 def test_the_picture_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

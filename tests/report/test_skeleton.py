@@ -14,7 +14,7 @@ def vertices_of(text: str, header: str | None = None) -> list[Vertex]:
 
 
 def edges(text: str) -> dict[str, list[str]]:
-    """What each vertex reads, by the names of output tensors; the output of the network left out."""
+    """What each vertex reads, by the names of output tensors, without the network's output."""
     vertices = vertices_of(text)
     return {
         vertex.tensor: [vertices[source].tensor for source in vertex.sources]
