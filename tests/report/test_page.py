@@ -186,7 +186,10 @@ def test_names_with_markup_are_text(copied: Path) -> None:
     layers = [{"name": MARKUP, **LAYER}, {"name": '" onload="x', **LAYER}]
     edit(copied / "report.json", before=SIDE, after=AFTER, classes=[MARKUP] * 3, layers=layers)
     edit(copied / "report.json", inexact=[MARKUP], stopped=MARKUP, stopped_by=[MARKUP])
-    edit(copied / "config.json", settings={"metric": MARKUP, "limits": {"include": [MARKUP]}})
+    edit(
+        copied / "config.json",
+        settings={"metric": f"mine.py:{MARKUP}", "limits": {"include": [MARKUP]}},
+    )
     folder = copied.rename(copied.parent / MARKUP.replace("/", "\u2215"))
     found = page(folder)
     assert "script" not in found.tags
