@@ -35,6 +35,7 @@ from onnxprune.ops import (
     Site,
     find_op,
     parse,
+    why_unknown,
 )
 
 Cut = Mapping[int, IntArray]
@@ -104,9 +105,11 @@ class Propagation:
         self._pin_counts(node, op)
         known = [self.graph.shape(name) is not None for name in self.graph.read_outputs(node)]
         if op is None:
-            self._pin_all(node, f"feeds {node}, an operator that onnxprune does not know")
+            self._pin_all(node, f"feeds {node}, {why_unknown(node)}")
         elif node.nested and _states_counts(op, site):
             self._pin_all(node, f"feeds {node} of a function that other nodes may call")
+        elif isinstance(op.how, Pins):
+            self._pin_all(node, f"feeds {node}, {op.how.why}")
         elif not all(known):
             self._pin_all(node, f"feeds {node}, whose output shape is not known")
         else:

@@ -190,7 +190,8 @@ class Facts:
         graph.input.extend(onnx.ValueInfoProto(name=name) for name in feeds)
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.outputs if name)
         evaluator = ReferenceEvaluator(graph, opsets={"": 1, **self.opsets})
-        return list(evaluator.run(None, dict(feeds)))
+        with np.errstate(all="ignore"):
+            return list(evaluator.run(None, dict(feeds)))
 
 
 def _static_shape(kind: TypeProto) -> Shape | None:

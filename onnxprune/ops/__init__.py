@@ -2,10 +2,14 @@
 
 from onnxprune.ops import (
     activate,
+    angle,
     arithmetic,
+    attention,
+    detect,
     index,
     integer,
     linear,
+    logic,
     microsoft,
     move,
     normalise,
@@ -17,6 +21,7 @@ from onnxprune.ops import (
     resize,
     sample,
     select,
+    signal,
 )
 from onnxprune.ops._infer import infer_outputs
 from onnxprune.ops._op import OPS, Op, Relevance, find_op, op, require_op
@@ -42,6 +47,7 @@ from onnxprune.ops.node import Node, node_of
 from onnxprune.ops.pattern import Axis, Operand, parse
 from onnxprune.ops.select import as_gather
 from onnxprune.ops.site import Edit, Shape, Site
+from onnxprune.ops.unknown import why_unknown
 
 __all__ = [
     "ALIGNS",
@@ -68,15 +74,19 @@ __all__ = [
     "Shapes",
     "Site",
     "activate",
+    "angle",
     "arithmetic",
     "as_gather",
     "as_identity",
+    "attention",
     "check_operators",
+    "detect",
     "find_op",
     "index",
     "infer_outputs",
     "integer",
     "linear",
+    "logic",
     "microsoft",
     "move",
     "node_of",
@@ -92,4 +102,6 @@ __all__ = [
     "resize",
     "sample",
     "select",
+    "signal",
+    "why_unknown",
 ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from onnx import helper
 
 from onnxprune.errors import UnsupportedAttribute
-from onnxprune.ops._op import Kind, op
+from onnxprune.ops._op import Kind, Relevance, op
 from onnxprune.ops._torch import functional, torch
 from onnxprune.ops.channels import ALIGNS, How, Pins, mixed
 from onnxprune.ops.node import Node, node_of
@@ -99,6 +99,12 @@ def hard_swish(x: Tensor, /) -> Tensor:
 def swish(x: Tensor, /, *, alpha: float = 1.0) -> Tensor:
     """x times `sigmoid(alpha x)`. Source: ONNX operator Swish-24."""
     return x * torch.sigmoid(alpha * x)
+
+
+@op("SwiGLU", ALIGNS, since=(28,), relevance=Relevance.GATE)
+def swiglu(gate: Tensor, x: Tensor, /, *, alpha: float = 1.0) -> Tensor:
+    """x times the swish of a gate. Source: ONNX operator SwiGLU-28."""
+    return swish(gate, alpha=alpha) * x
 
 
 @op("Mish", ALIGNS, since=(18, 22))

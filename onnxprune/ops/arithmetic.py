@@ -1,4 +1,4 @@
-"""Arithmetic, comparison and logic: operands broadcast against each other, position by position.
+"""Arithmetic and shapes: operands broadcast against each other, position by position.
 
 Channels align. Relevance: a sum shares it in proportion to what each operand contributed; a product
 gives it to the signal and treats the other operand as a gate (Arras et al. 2017); a maximum gives
@@ -149,54 +149,6 @@ def round_(x: Tensor, /) -> Tensor:
 def sign(x: Tensor, /) -> Tensor:
     """-1, 0 or 1. Source: ONNX operator Sign-13."""
     return torch.sign(x)
-
-
-@op("Equal", ALIGNS, since=(7, 11, 13, 19), relevance=Relevance.NONE)
-def equal(a: Tensor, b: Tensor, /) -> Tensor:
-    """Whether `a = b`. Source: ONNX operator Equal-19."""
-    return a == b
-
-
-@op("Greater", ALIGNS, since=(7, 9, 13), relevance=Relevance.NONE)
-def greater(a: Tensor, b: Tensor, /) -> Tensor:
-    """Whether `a > b`. Source: ONNX operator Greater-13."""
-    return a > b
-
-
-@op("GreaterOrEqual", ALIGNS, since=(12, 16), relevance=Relevance.NONE)
-def greater_or_equal(a: Tensor, b: Tensor, /) -> Tensor:
-    """Whether `a >= b`. Source: ONNX operator GreaterOrEqual-16."""
-    return a >= b
-
-
-@op("Less", ALIGNS, since=(7, 9, 13), relevance=Relevance.NONE)
-def less(a: Tensor, b: Tensor, /) -> Tensor:
-    """Whether `a < b`. Source: ONNX operator Less-13."""
-    return a < b
-
-
-@op("LessOrEqual", ALIGNS, since=(12, 16), relevance=Relevance.NONE)
-def less_or_equal(a: Tensor, b: Tensor, /) -> Tensor:
-    """Whether `a <= b`. Source: ONNX operator LessOrEqual-16."""
-    return a <= b
-
-
-@op("And", ALIGNS, since=(7,), relevance=Relevance.NONE)
-def and_(a: Tensor, b: Tensor, /) -> Tensor:
-    """Whether both hold. Source: ONNX operator And-7."""
-    return torch.logical_and(a, b)
-
-
-@op("Or", ALIGNS, since=(7,), relevance=Relevance.NONE)
-def or_(a: Tensor, b: Tensor, /) -> Tensor:
-    """Whether one holds. Source: ONNX operator Or-7."""
-    return torch.logical_or(a, b)
-
-
-@op("Not", ALIGNS, since=(1,), relevance=Relevance.NONE)
-def not_(x: Tensor, /) -> Tensor:
-    """Whether it does not hold. Source: ONNX operator Not-1."""
-    return torch.logical_not(x)
 
 
 def _expand_channels(site: Site) -> How:

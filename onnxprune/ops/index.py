@@ -6,17 +6,18 @@ indices, elements are moved as those of `onnxprune.ops.select` are, and the indi
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxprune.ops._op import Indices, Relevance, op, without
 from onnxprune.ops._torch import torch
+from onnxprune.ops.activate import FLOATS, WHOLE
 from onnxprune.ops.array import reshape, take
-from onnxprune.ops.channels import MOVES, Axes, How, mixed
+from onnxprune.ops.channels import MOVES, Axes, How, Pins, mixed
 from onnxprune.ops.linear import UNKNOWN
-from onnxprune.ops.pattern import letters
+from onnxprune.ops.pattern import letters, other_letters
 from onnxprune.ops.site import Edit, Ints, Site
 
 if TYPE_CHECKING:
@@ -92,19 +93,9 @@ def _beside(site: Site, *operands: int) -> How:
         return UNKNOWN
     axis = site.attribute("axis", 0) % len(data)
     whole = [k for k in range(len(data)) if len({s[k] for s in shapes if s is not None}) > 1]
-    names, others = letters(len(data), {axis, *whole}), _other_letters(len(data), {axis, *whole})
+    names, others = letters(len(data), {axis, *whole}), other_letters(len(data), {axis, *whole})
     inputs = ", ".join([names, *[others] * len(operands)])
     return Axes(f"{inputs} -> {names if len(operands) > 1 else others}", why=NAMED)
-
-
-def _other_letters(rank: int, axes: Collection[int]) -> str:
-    """The letters of an operand whose `axes` have sizes of their own, and so letters of their own.
-
-    >>> letters(3, [1]), _other_letters(3, [1])
-    ('a B c', 'a R c')
-    """
-    names = letters(rank, ()).split()
-    return " ".join("QRSTUVWXYZ"[k] if k in axes else name for k, name in enumerate(names))
 
 
 def _gather_beside(site: Site) -> How:
@@ -149,8 +140,9 @@ def scatter_elements(
     return _put(data, axis, indices.long() % data.shape[axis], updates, reduction)
 
 
-_before_16 = op("ScatterElements", _scatter_beside, since=(11, 13), relevance=Relevance.COPY)
-_before_16(without(scatter_elements, "reduction"))
+for _name, _since in (("ScatterElements", (11, 13)), ("Scatter", (9,))):
+    _before_16 = op(_name, _scatter_beside, since=_since, relevance=Relevance.COPY)
+    _before_16(without(scatter_elements, "reduction"))
 
 
 def _scatter_nd_channels(site: Site) -> How:
@@ -188,7 +180,7 @@ def _sorted_channels(site: Site) -> How:
     if rank == 0:
         return UNKNOWN
     axis = [site.attribute("axis", -1) % rank]
-    some = _other_letters(rank, axis)
+    some = other_letters(rank, axis)
     why = "which compares the positions of that axis"
     return Axes(f"{letters(rank, axis)}, * -> {some}, {some}", why)
 
@@ -220,7 +212,16 @@ def _running_channels(site: Site) -> How:
     rank, axis = site.rank(), site.ints(1)
     if site.shapes[0] is None or axis is None:
         return UNKNOWN
-    return mixed(rank, [axis[0] % rank], "which adds up the positions of that axis")
+    return mixed(rank, [axis[0] % rank], "which accumulates the positions of that axis")
+
+
+def _running(x: Tensor, axis: int, run: Callable[..., Tensor], first: int | None) -> Tensor:
+    """Accumulate along an axis; each element not yet with itself where `first` is what it has."""
+    found = run(x, axis, dtype=x.dtype)
+    if first is None:
+        return found
+    start = torch.full_like(x.narrow(axis, 0, 1), first)
+    return torch.cat((start, found.narrow(axis, 0, x.shape[axis] - 1)), axis)
 
 
 @op("CumSum", _running_channels, since=(11, 14), relevance=Relevance.LINEAR)
@@ -229,10 +230,19 @@ def cum_sum(x: Tensor, axis: Ints, /, *, exclusive: int = 0, reverse: int = 0) -
 
     Source: ONNX operator CumSum-14.
     """
-    line = x.flip(axis) if reverse else x
-    sums = torch.cumsum(line, axis[0], dtype=x.dtype)
-    sums = sums - line if exclusive else sums
+    sums = _running(x.flip(axis) if reverse else x, axis[0], torch.cumsum, 0 if exclusive else None)
     return sums.flip(axis) if reverse else sums
+
+
+@op("CumProd", _running_channels, since=(26,))
+def cum_prod(x: Tensor, axis: Ints, /, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
+    """The product of the elements of a line up to each of them, as `cum_sum` is their sum.
+
+    Source: ONNX operator CumProd-26.
+    """
+    line = x.flip(axis) if reverse else x
+    products = _running(line, axis[0], torch.cumprod, 1 if exclusive else None)
+    return products.flip(axis) if reverse else products
 
 
 def _triangle_channels(site: Site) -> How:
@@ -245,3 +255,62 @@ def _triangle_channels(site: Site) -> How:
 def trilu(x: Tensor, k: Ints | None = None, /, *, upper: int = 1) -> Tensor:
     """Matrices with zeros below (or above) the k-th diagonal. Source: ONNX operator Trilu-14."""
     return (torch.triu if upper else torch.tril)(x, k[0] if k else 0)
+
+
+EYE = Pins("whose sizes are those of the matrix that it makes")
+
+
+@op("EyeLike", EYE, since=(9, 22))
+def eye_like(x: Tensor, /, *, dtype: int | None = None, k: int = 0) -> Tensor:
+    """A matrix of the sizes of x with 1 on its k-th diagonal. Source: ONNX operator EyeLike-22."""
+    rows, columns = (torch.arange(n, device=x.device) for n in x.shape)
+    found = rows[:, None] + k == columns
+    return found.to(x.dtype if dtype is None else getattr(torch, (FLOATS | WHOLE)[dtype]))
+
+
+def _one_hot_channels(site: Site) -> How:
+    rank = site.rank()
+    if site.shapes[0] is None:
+        return UNKNOWN
+    names = letters(rank, ()).split()
+    axis = site.attribute("axis", -1) % (rank + 1)
+    return Axes(f"{' '.join(names)}, *, * -> {' '.join([*names[:axis], 'S', *names[axis:]])}")
+
+
+@op("OneHot", _one_hot_channels, since=(9, 11, 28))
+def one_hot(indices: Tensor, depth: Tensor, values: Tensor, /, *, axis: int = -1) -> Tensor:
+    """A new axis with the second of two values at the place that an index names, else the first.
+
+    Shapes: indices `[*]`, depth one number, values `[2]` -> `[.., depth, ..]`.
+    Source: ONNX operator OneHot-28.
+    """
+    size = int(depth)
+    named = torch.where(indices < 0, indices + size, indices).unsqueeze(axis)
+    line = torch.arange(size, device=indices.device)
+    shape = [1] * named.ndim
+    shape[axis] = size
+    return torch.where(named == line.reshape(shape), values[1], values[0])
+
+
+def _reversed_channels(site: Site) -> How:
+    if site.shapes[0] is None:
+        return UNKNOWN
+    axes = site.attribute("time_axis", 0), site.attribute("batch_axis", 1)
+    names = letters(site.rank(), axes)
+    return Axes(f"{names}, * -> {names}", why="which reverses the steps of that axis")
+
+
+@op("ReverseSequence", _reversed_channels, since=(10, 28), relevance=Relevance.COPY)
+def reverse_sequence(
+    x: Tensor, sequence_lens: Tensor, /, *, batch_axis: int = 1, time_axis: int = 0
+) -> Tensor:
+    """The first steps of each sequence in reverse order, as many as it has.
+
+    Source: ONNX operator ReverseSequence-28.
+    """
+    steps = torch.arange(x.shape[time_axis], device=x.device)
+    lengths = sequence_lens[:, None]
+    places = torch.where(steps < lengths, lengths - 1 - steps, steps)
+    lines = x.movedim((batch_axis, time_axis), (0, 1))
+    rows = torch.arange(len(lengths), device=x.device)[:, None]
+    return lines[rows, places].movedim((0, 1), (batch_axis, time_axis))

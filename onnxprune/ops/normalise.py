@@ -19,12 +19,15 @@ from onnxprune.ops._op import Relevance, op, without
 from onnxprune.ops._torch import functional, torch
 from onnxprune.ops.channels import Axes, How, Pins, mixed
 from onnxprune.ops.pattern import letters
-from onnxprune.ops.site import Edit, Site
+from onnxprune.ops.site import Edit, Ints, Site
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SHARES = "whose statistics span its channels"
+
+SPACE = (0, 2, 3)
+"""Axes of images other than that of the channels."""
 
 
 def _batch_channels(site: Site) -> Axes:
@@ -188,6 +191,29 @@ def rms_normalization(
     """
     over = tuple(range(axis % x.ndim, x.ndim))
     return x * torch.rsqrt((x * x).mean(over, keepdim=True) + epsilon) * scale
+
+
+def _space_channels(site: Site) -> How:
+    rank = site.rank()
+    if rank == 0:
+        return Pins("whose input shape is not known")
+    return mixed(rank, [axis % rank for axis in site.attribute("axes", SPACE)], SHARES)
+
+
+@op(
+    "MeanVarianceNormalization",
+    _space_channels,
+    since=(9, 13),
+    relevance=Relevance.PASS,
+    keeps_shape=True,
+)
+def mean_variance_normalization(x: Tensor, /, *, axes: Ints = SPACE) -> Tensor:
+    """Shift and scale to mean 0 and variance 1 over some axes.
+
+    Source: ONNX operator MeanVarianceNormalization-13.
+    """
+    difference = x - x.mean(axes, keepdim=True)
+    return difference / (x.std(axes, correction=0, keepdim=True) + 1e-9)
 
 
 @op(

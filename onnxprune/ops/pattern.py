@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -92,3 +92,13 @@ def letters(rank: int, fixed: Iterable[int]) -> str:
     capital = set(fixed)
     names = "abcdefghijklmnop"[:rank]
     return " ".join(n.upper() if k in capital else n for k, n in enumerate(names))
+
+
+def other_letters(rank: int, axes: Collection[int]) -> str:
+    """The letters of an operand whose `axes` have sizes of their own, and so letters of their own.
+
+    >>> letters(3, [1]), other_letters(3, [1])
+    ('a B c', 'a R c')
+    """
+    names = letters(rank, ()).split()
+    return " ".join("QRSTUVWXYZ"[k] if k in axes else name for k, name in enumerate(names))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from onnxprune.ops._op import Relevance, op
 from onnxprune.ops._torch import functional, torch
-from onnxprune.ops.channels import Axes, How
+from onnxprune.ops.channels import Axes, How, Pins
 from onnxprune.ops.site import Ints, Site
 from onnxprune.ops.window import Widths, Window, pad_space, windowed
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ALONE = Axes("N c * -> N c *")
+
+COUNTS_ALL = "whose indices count all channels"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def _slide(x: Tensor, kernel: Ints, window: Window, ceil_mode: int) -> Slide:
 def _max_channels(site: Site) -> How:
     """Places of maxima count the elements of all channels before them."""
     if len(site.node.outputs) > 1 and site.node.outputs[1]:
-        return Axes("N C * -> N C *, N C *", why="whose indices count all channels")
+        return Axes("N C * -> N C *, N C *", why=COUNTS_ALL)
     return ALONE
 
 
@@ -116,6 +118,37 @@ def _count(places: Tensor, padded: Tensor, before: list[int], x: Tensor, by_colu
     for n, place in pairs if by_columns else reversed(pairs):
         found = found * n + place
     return found
+
+
+@op("MaxUnpool", Pins(COUNTS_ALL), since=(9, 11, 22), relevance=Relevance.COPY)
+def max_unpool(
+    x: Tensor,
+    places: Tensor,
+    output_shape: Ints | None = None,
+    /,
+    *,
+    kernel_shape: Ints,
+    pads: Ints | None = None,
+    strides: Ints | None = None,
+) -> Tensor:
+    """Put each element back to where a maximum was found, among zeros.
+
+    Shapes: x and places `[N, C, *size]` -> `[N, C, *]`.
+    Source: ONNX operator MaxUnpool-22.
+    """
+    window = Window("NOTSET", None, pads, strides)
+    steps, _ = window.steps(len(kernel_shape))
+    sizes = tuple(
+        (n - 1) * step + k - before - after
+        for n, step, k, (before, after) in zip(
+            x.shape[2:], steps, kernel_shape, window.given(len(kernel_shape)), strict=True
+        )
+    )
+    shape = (*x.shape[:2], *sizes)
+    y = x.new_zeros(shape).flatten().scatter(0, places.flatten(), x.flatten()).reshape(shape)
+    if output_shape is None:
+        return y
+    return pad_space(y, [(0, m - n) for n, m in zip(sizes, output_shape[2:], strict=True)])
 
 
 def _window_means(x: Tensor, slide: Slide) -> Tensor:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     State = tuple[Tensor, ...]
     Step = Callable[[Tensor, State], State]
 
+SQUASHES = ("Tanh", "Relu", "Sigmoid")
+
 Names = tuple[str, ...]
 Floats = tuple[float, ...]
 
@@ -178,6 +180,50 @@ def gru(
     _refuse(activations, clip, sequence_lens, x.shape[layout])
     steps = [
         _gru_step(w[d], r[d], None if b is None else b[d], linear_before_reset)
+        for d in range(len(w))
+    ]
+    return _walk(x, steps, [initial_h], r.shape[-1], direction, layout)
+
+
+def _plain_step(w: Tensor, r: Tensor, b: Tensor | None, squash: Callable[[Tensor], Tensor]) -> Step:
+    """One step without gates. Shapes: w `[H, I]`."""
+    shift = 0.0 if b is None else b[: len(w)] + b[len(w) :]
+
+    def step(x: Tensor, state: State) -> State:
+        return (squash(x @ w.T + state[0] @ r.T + shift),)
+
+    return step
+
+
+@op("RNN", partial(_feature_channels, others=4), since=(7, 14, 22), relevance=Relevance.NONE)
+def rnn(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    /,
+    *,
+    activation_alpha: Floats | None = None,
+    activation_beta: Floats | None = None,
+    activations: Names = ("Tanh", "Tanh"),
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    layout: int = 0,
+) -> tuple[Tensor, ...]:
+    """A plain recurrent layer; also its last output.
+
+    Shapes: x `[T, N, I]`, w `[D, H, I]`, r `[D, H, H]`, b `[D, 2 H]`, initial state `[D, N, H]`
+    -> `[T, D, N, H]`, `[D, N, H]`; D directions.
+    Source: ONNX operator RNN-22.
+    """
+    _refuse(None, clip, sequence_lens, x.shape[layout])
+    if set(activations) - set(SQUASHES):
+        raise UnsupportedAttribute(f"activations={activations}; expected Tanh, Relu or Sigmoid")
+    steps = [
+        _plain_step(w[d], r[d], None if b is None else b[d], getattr(torch, activations[d].lower()))
         for d in range(len(w))
     ]
     return _walk(x, steps, [initial_h], r.shape[-1], direction, layout)

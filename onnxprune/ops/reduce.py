@@ -152,3 +152,22 @@ def arg_min(
 ) -> Tensor:
     """The place of the smallest element of an axis. Source: ONNX operator ArgMin-13."""
     return arg_max(-x, axis=axis, keepdims=keepdims, select_last_index=select_last_index)
+
+
+def _det_channels(site: Site) -> How:
+    rank = site.rank()
+    return (
+        _reduced(rank, {rank - 2, rank - 1}, 0, loose=False)
+        if rank > 1
+        else Pins("whose input shape is not known")
+    )
+
+
+@op("Det", _det_channels, since=(11, 22))
+def det(x: Tensor, /) -> Tensor:
+    """The determinant of each matrix.
+
+    Shapes: x `[.., M, M]` -> `[..]`.
+    Source: ONNX operator Det-22.
+    """
+    return torch.det(x)

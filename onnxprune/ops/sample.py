@@ -158,6 +158,47 @@ def roi_align_10(
     )
 
 
+@op("MaxRoiPool", Axes("N c *, * -> R c *", why=PLACES), since=(1, 22), relevance=Relevance.COPY)
+def max_roi_pool(
+    x: Tensor, rois: Tensor, /, *, pooled_shape: Ints, spatial_scale: float = 1.0
+) -> Tensor:
+    """The largest element of each bin of regions of maps; 0 in a bin without any.
+
+    Shapes: x `[N, C, H, W]`, rois `[R, 5]`, each a sample and a box -> `[R, C, *pooled_shape]`.
+    Source: ONNX operator MaxRoiPool-22.
+    """
+    boxes = torch.floor(rois[:, 1:] * spatial_scale + 0.5).long().tolist()
+    found = []
+    for sample, (x1, y1, x2, y2) in zip(rois[:, 0].long().tolist(), boxes, strict=True):
+        rows = _ranges(y1, max(y2 - y1 + 1, 1), pooled_shape[0], x.shape[2])
+        columns = _ranges(x1, max(x2 - x1 + 1, 1), pooled_shape[1], x.shape[3])
+        bins = [x[sample, :, a, b].flatten(1) for a in rows for b in columns]
+        largest = [b.amax(1) if b.shape[1] else b.new_zeros(b.shape[0]) for b in bins]
+        found.append(torch.stack(largest, 1).reshape(-1, *pooled_shape))
+    return torch.stack(found) if found else x.new_zeros((0, x.shape[1], *pooled_shape))
+
+
+def _ranges(start: int, size: int, count: int, limit: int) -> list[slice]:
+    """Cut a range of pixels into bins, which share the pixels on their edges."""
+    edges = [(start + k * size // count, start - (-(k + 1) * size // count)) for k in range(count)]
+    return [slice(min(max(a, 0), limit), min(max(b, 0), limit)) for a, b in edges]
+
+
+@op(
+    "AffineGrid",
+    Axes("N A B, * -> N *", why="whose numbers are a transformation of space"),
+    since=(20,),
+    relevance=Relevance.LINEAR,
+)
+def affine_grid(theta: Tensor, size: Ints, /, *, align_corners: int = 0) -> Tensor:
+    """The places that the pixels of a map have after an affine transformation.
+
+    Shapes: theta `[N, d, d + 1]`, size `[N, C, *out]` -> `[N, *out, d]`; d sizes, 2 or 3.
+    Source: ONNX operator AffineGrid-20.
+    """
+    return functional.affine_grid(theta, list(size), align_corners=bool(align_corners))
+
+
 def _deformed_channels(site: Site) -> How:
     """Channels that move by offsets of their own go in equal numbers from each such group."""
     found, apart = conv_operands(site), site.attribute("offset_group", 1)

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from onnxprune.errors import UnsupportedAttribute
 from onnxprune.ops._op import Indices, Relevance, op
 from onnxprune.ops.array import pad, take
-from onnxprune.ops.channels import MOVES, How, Pins
+from onnxprune.ops.channels import MOVES, Axes, How, Pins
 from onnxprune.ops.node import Node
+from onnxprune.ops.pattern import letters, other_letters
 from onnxprune.ops.site import FROZEN, Edit, Ints, Site, follows_open
 
 if TYPE_CHECKING:
@@ -312,3 +313,52 @@ def pad_2(x: Tensor, /, *, mode: str = "constant", pads: Ints, value: float = 0.
     Source: ONNX operator Pad-2.
     """
     return pad(x, _pad_widths(x.ndim, pads, None), mode, value)
+
+
+def _crop_channels(site: Site) -> How:
+    """An axis that keeps its size is left alone; of others the middle is taken, or padded."""
+    before, after = site.shapes[0], site.output_shapes[0]
+    if before is None or after is None:
+        return Pins("whose shapes are not known")
+    if site.output_cut and follows_open(site, 1):
+        named = [axis % len(before) for axis in site.attribute("axes") or range(len(before))]
+        if site.output_cut[0] and set(named) & set(site.output_cut[0]):
+            return FROZEN
+    changed = {k for k, (n, m) in enumerate(zip(before, after, strict=True)) if n != m}
+    return Axes(
+        f"{letters(len(before), changed)}, * -> {other_letters(len(before), changed)}",
+        why="which takes the middle of that axis",
+    )
+
+
+def _restate_crop(site: Site) -> Edit | None:
+    """Sizes of cut axes become the predicted ones."""
+    sizes, predicted = site.ints(1), site.predicted[0]
+    if sizes is None or predicted is None:
+        return None
+    named = site.attribute("axes") or range(len(predicted))
+    new = tuple(
+        predicted[axis] if axis % len(predicted) in site.output_kept[0] else size
+        for axis, size in zip(named, sizes, strict=True)
+    )
+    return None if new == sizes else Edit(inputs={1: np.array(new, np.int64)})
+
+
+@op(
+    "CenterCropPad",
+    _crop_channels,
+    since=(18,),
+    relevance=Relevance.COPY,
+    restate=_restate_crop,
+)
+def center_crop_pad(x: Tensor, shape: Ints, /, *, axes: Ints | None = None) -> Tensor:
+    """The middle of some axes, or the axis in the middle of zeros.
+
+    Source: ONNX operator CenterCropPad-18.
+    """
+    widths = [(0, 0)] * x.ndim
+    for axis, size in zip(axes or range(x.ndim), shape, strict=True):
+        more = size - x.shape[axis]
+        half = abs(more) // 2
+        widths[axis % x.ndim] = (half, more - half) if more > 0 else (-half, more + half)
+    return pad(x, widths)

@@ -17,8 +17,12 @@ UNARY = (
     "Relu LeakyRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish Softplus Softsign Tanh Erf "
     "ThresholdedRelu Identity Dropout Neg Abs Exp Floor Ceil Round Sign"
 )
-for _name in UNARY.split():
+ANGLES = "Sin Cos Tan Atan Sinh Cosh Asinh"
+for _name in f"{UNARY} {ANGLES}".split():
     case(f"y = {_name}(x)", 4, x=X)
+for _name in ("Asin", "Acos", "Atanh"):
+    case(f"a = Softsign(x); y = {_name}(a)", 4, x=X)
+case("a = Cosh(x); y = Acosh(a)", 4, x=X)
 case("y = Relu(x)", 4, opset=6, x=X)
 case("y = Dropout(x)", 4, opset=7, x=X)
 case("y = Dropout<is_test=1>(x)", 4, opset=6, x=X)
@@ -28,6 +32,7 @@ case("y = Mish(x)", 4, opset=18, x=X)
 case("y = Gelu(x)", 4, opset=20, x=X)
 case('y = Gelu<approximate="tanh">(x)', 4, opset=20, x=X)
 case("y = Swish<alpha=1.5>(x)", 4, opset=24, x=X)
+case("y = SwiGLU<alpha=1.5>(x, z)", 4, opset=28, x=X, z=X)
 case("y = Elu<alpha=0.5>(x)", 4, opset=22, x=X)
 case("y = PRelu(x, slope)", 4, x=X, slope=W(4, 1, 1))
 case("y = PRelu(x, slope)", 4, x=X, slope=W(1))
@@ -61,12 +66,23 @@ case("a = Exp(x); y = Pow(a, e)", 4, x=X, e=W(4, 1, 1))
 case("a = Exp(z); y = Mod<fmod=1>(x, a)", 4, x=X, z=X)
 case("a = Exp(z); y = Div(x, a)", 4, x=X, z=X)
 case("a = Exp(z); y = Reciprocal(a)", 4, z=X)
+case("y = Reciprocal(x)", 4, x=X, masked=False)
+case("y = Div(x, z)", 4, x=X, z=X, masked=False)
+case("a = Abs(x); y = Log(a)", 4, x=X, masked=False)
 case("b = Greater(x, z); y = Where(b, x, z)", 4, x=X, z=X)
 case("y = Where(b, x, z)", 4, x=X, z=X, b=np.array([[[1]], [[0]], [[1]], [[0]]], np.bool_))
 for _name in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"):
     case(f"y = {_name}(x, z)", 4, x=X, z=X)
-for _name in ("And", "Or"):
+for _name in ("And", "Or", "Xor"):
     case(f"a = Greater(x, c); b = Less(x, c); d = Not(b); y = {_name}(a, d)", 4, x=X, c=W(1))
+case("i = Reciprocal(x); y = IsInf<detect_negative=0>(i)", 4, x=X)
+case("a = Log(x); y = IsNaN(a)", 4, x=X)
+_BITS = "a = Cast<to=6>(x); b = Cast<to=6>(z); "
+for _name in ("And", "Or", "Xor"):
+    case(f"{_BITS}y = Bitwise{_name}(a, b)", 4, opset=18, x=X, z=X)
+case("a = Cast<to=6>(x); y = BitwiseNot(a)", 4, opset=18, x=X)
+case("a = Cast<to=6>(x); y = BitCast<to=12>(a)", 4, opset=26, x=X)
+case('a = Cast<to=2>(x); y = BitShift<direction="LEFT">(a, c)', 4, x=X, c=np.array([3], np.uint8))
 case(  # squeeze and excite
     "g = GlobalAveragePool(x); a = Conv(g, v); r = Relu(a); b = Conv(r, w); s = HardSigmoid(b);"
     "y = Mul(x, s)",
@@ -225,6 +241,10 @@ _GROUPED = "y = GroupNormalization<num_groups=3>(x, s, b)"
 case(_GROUPED, 3, opset=21, x=(6, 5, 5), s=W(6), b=W(6))
 case(_GROUPED, 3, opset=21, x=(3, 5, 5), s=W(3), b=W(3))
 
+case("y = MeanVarianceNormalization<axes=[0, 2, 3]>(x)", 4, x=X, masked=False)
+case("y = MeanVarianceNormalization<axes=[-2, -1]>(x)", 4, opset=11, x=X, masked=False)
+case("y = MeanVarianceNormalization<axes=[1, 2, 3]>(x)", 0, x=X, why="statistics span")
+
 # Pooling
 POOLS = (
     "kernel_shape=[3, 2], strides=[2, 1]",
@@ -283,3 +303,7 @@ case("y = ReduceMean<keepdims=0>(x, d)", 4, opset=18, x=X, d=[2, 3])
 case("y = ArgMax<axis=2>(x)", 4, x=X)
 case("y = ArgMin<axis=-1, keepdims=0, select_last_index=1>(x)", 4, x=X)
 case("y = ArgMax<axis=1>(x)", 0, x=X, why="which reduces that axis")
+case("y = Det(x)", 4, x=X)
+case(
+    "t = Transpose<perm=[0, 2, 1, 3]>(x); y = Det(t)", 0, x=(5, 5, 5), why="which reduces that axis"
+)

@@ -13,6 +13,7 @@ from pathlib import Path
 from onnxprune.graph.graph import Graph, site_of
 from onnxprune.ops import OPS, Aligns, Axes, Fills, Holds, How, Moves, Op, Pins, Shapes, find_op
 from onnxprune.ops.pattern import parse
+from onnxprune.ops.unknown import DOMAINS, REASONS
 from tests.ops.cases import CASES
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "operators.md"
@@ -33,8 +34,8 @@ INTRO = """\
 <!-- Written by `python tasks.py docs`; a test holds it to the operator table. -->
 
 What onnxprune knows of ONNX. Any other operator keeps the channels that it reads, and
-`onnxprune inspect` says so; so does one of these in a version that is not listed. To add one, see
-[how to add an operator](how-to/add-an-operator.md).
+`onnxprune inspect` says why ([the reasons](#not-described)); so does one of these in a version that
+is not listed. To add one, see [how to add an operator](how-to/add-an-operator.md).
 
 **Versions** are those in which ONNX changed the operator; each holds until the next one.
 
@@ -55,6 +56,15 @@ Where the way depends on the node, those that occur in the tests are listed.
 not at all (*none*: LRP refuses the operator by name).
 """
 
+NOT_DESCRIBED = """\
+## Not described
+
+Every other operator of ONNX keeps the channels that it reads, for a reason that `inspect` shows:
+"feeds If 'x', which runs a graph of its own".
+
+| operators | reason |
+|---|---|"""
+
 
 def page() -> str:
     """Return the document."""
@@ -70,7 +80,13 @@ def page() -> str:
         title = (sys.modules[module].__doc__ or "").splitlines()[0].rstrip(".")
         head = ["| operator | versions | channels | relevance | notes |", "|---|---|---|---|---|"]
         parts.append("\n".join([f"## {title}\n", *head, *sorted(rows)]) + "\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, _reasons()])
+
+
+def _reasons() -> str:
+    rows = [f"| {', '.join(names.split())} | {why} |" for why, names in REASONS.items()]
+    rows += [f"| all of the domain {domain} | {why} |" for domain, why in DOMAINS.items()]
+    return "\n".join([NOT_DESCRIBED, *rows]) + "\n"
 
 
 def _observed() -> dict[int, list[How]]:

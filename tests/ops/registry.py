@@ -26,14 +26,19 @@ def case(
     opset: int = 17,
     batch: int | None = None,
     why: str = "",
+    masked: bool = True,
     **tensors: Any,
 ) -> None:
-    """Add a case; lists are constants too, of integers."""
+    """Add a case; lists are constants too, of integers.
+
+    `masked=False` is for operators that make a NaN or an infinity of a channel that is 0, as
+    Reciprocal does: there the channels are not set to 0 but read with weights of 0.
+    """
     arrays = {
         name: np.array(value, np.int64) if isinstance(value, list) else value
         for name, value in tensors.items()
     }
-    CASES.append(Case(body, removable, arrays, opset, batch, why))
+    CASES.append(Case(body, removable, arrays, opset, batch, why, masked))
 
 
 X = (4, 5, 5)

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented
 
 from onnxprune.arrays import BoolArray
 from onnxprune.channels.groups import ChannelGroups
@@ -24,11 +26,16 @@ from onnxprune.ops.node import node_of
 Array = npt.NDArray[Any]
 IMAGES = 3
 """Channels of the images, and of what comes out."""
+TAIL = "_tail"
+"""How the weights behind the nodes are called, which read what these make."""
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """`removable` channels may go; where others may not, `why` is part of the reason."""
+    """`removable` channels may go; where others may not, `why` is part of the reason.
+
+    `masked` is False where a channel that is 0 makes a NaN or an infinity (see `silence`).
+    """
 
     body: str
     removable: int
@@ -36,6 +43,7 @@ class Case:
     opset: int = 17
     batch: int | None = None
     why: str = ""
+    masked: bool = True
 
     def __str__(self) -> str:
         short = re.sub(r"\s+|\w+ = ", "", self.body)[:60]
@@ -140,12 +148,12 @@ class _Sandwich:
         if kind.elem_type != TensorProto.FLOAT:
             last = self._add("Cast", [last], f"{name}_float", to=TensorProto.FLOAT)
         if len(sizes) == 2 and sizes[1]:
-            wide = [last, self._weight(f"{name}_tail", sizes[1], IMAGES)]
+            wide = [last, self._weight(f"{name}{TAIL}", sizes[1], IMAGES)]
             wide += [self._weight(f"{name}_tail_bias", IMAGES)]
             last = self._add("Gemm", wide, f"{name}_out")
         elif len(sizes) > 2 and sizes[1]:
             ones = (1,) * (len(sizes) - 2)
-            wide = [last, self._weight(f"{name}_tail", IMAGES, sizes[1], *ones)]
+            wide = [last, self._weight(f"{name}{TAIL}", IMAGES, sizes[1], *ones)]
             last = self._add("Conv", wide, f"{name}_out")
         return last
 
@@ -168,15 +176,29 @@ def weights(*shape: int, rng: np.random.Generator | None = None) -> Array:
 
 
 def run(model: ModelProto, feeds: dict[str, Array]) -> list[Array]:
+    """The outputs by onnxruntime or, of an operator that it has no kernel for, by ONNX itself."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     # Else a product with a weight of 8 bits rounds the activations to 8 bits as well.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except NotImplemented:
+        return list(ReferenceEvaluator(model).run(None, feeds))
     return list(session.run(None, feeds))
+
+
+def silence(model: ModelProto, masked: ModelProto) -> ModelProto:
+    """The model, whose last weights alone are those of the masked one: nothing else becomes 0."""
+    found = ModelProto()
+    found.CopyFrom(model)
+    for mine, theirs in zip(found.graph.initializer, masked.graph.initializer, strict=True):
+        if mine.name.endswith(TAIL):
+            mine.CopyFrom(theirs)
+    return found
 
 
 def half(groups: ChannelGroups, seed: int) -> BoolArray:

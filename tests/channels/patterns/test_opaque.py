@@ -99,7 +99,7 @@ def test_non_maximum_suppression_holds_boxes_and_scores() -> None:
         a="abcde",
         boxes0="FGHI",
         scores0="JKL",
-        why="feeds NonMaxSuppression 'y', an operator that onnxprune does not know",
+        why="feeds NonMaxSuppression 'y', which returns as many rows as it finds",
     )
 
 
