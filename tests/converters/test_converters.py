@@ -18,9 +18,6 @@ from onnxprune.converters.torchvision import import_torchvision
 from onnxprune.errors import MissingPackage, OutputError
 from tests.support.conversion import EXPORTERS, NETWORKS, batch_of, kinds, pytorch, refusal, run
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> str:
     path = tmp_path / "my_networks.py"
@@ -301,16 +298,6 @@ def test_a_converter_of_ones_own_is_checked_like_the_others(tmp_path: Path) -> N
         convert, "wrong", tmp_path / "wrong.onnx", framework=export
     )
     assert find_converter("onnxprune.converters.pytorch:export") is CONVERTERS["pytorch"]
-
-
-def test_every_converter_has_a_test_and_a_document() -> None:
-    documented = (ROOT / "docs" / "how-to.md").read_text(encoding="utf-8")
-    for name, export in CONVERTERS.items():
-        assert f"--from {name}" in documented
-        assert (ROOT / "converters" / f"{name}.py").is_file()
-        tests = (path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("*.py"))
-        assert any(f'framework="{name}"' in text for text in tests)
-        assert export.__module__ == f"onnxprune.converters.{name}"
 
 
 def test_a_folder_that_cannot_be_written_is_reported(source: str, tmp_path: Path) -> None:
