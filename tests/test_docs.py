@@ -1,6 +1,8 @@
 """What the documents say can be followed: links lead somewhere, commands are accepted."""
 
+import argparse
 import doctest
+import importlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -113,6 +115,49 @@ class Refusal:
         return f"onnxprune {shlex.join(arguments)}: {result.output or result.exception}"
 
 
+class Parsed(Exception):
+    """Raised where a program would begin its work."""
+
+
+def benchmark_refuses(module: str, arguments: list[str]) -> str | None:
+    """Say why a program of tests/benchmarks/ refuses arguments; nothing runs."""
+    import click
+    from click.testing import CliRunner
+
+    main = importlib.import_module(f"tests.benchmarks.{module}").main
+    if isinstance(main, click.Command):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(click.Path, "convert", lambda self, value, param, ctx: Path(value))
+            patch.setattr(main, "callback", None)
+            result = CliRunner().invoke(main, arguments)
+        return result.output if result.exit_code else None
+    original = argparse.ArgumentParser.parse_args
+
+    def stop(self: argparse.ArgumentParser, *_: object) -> None:
+        original(self, arguments)
+        raise Parsed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        try:
+            main()
+        except Parsed:
+            return None
+        except SystemExit:
+            return f"{module} {shlex.join(arguments)}"
+    return f"{module} takes no arguments"
+
+
+def benchmark_commands(text: str) -> list[tuple[str, list[str]]]:
+    """Every `python -m tests.benchmarks.MODULE ARGUMENTS`, as module and arguments."""
+    prefix = "tests.benchmarks."
+    return [
+        (first.removeprefix(prefix), rest)
+        for first, *rest in commands(text, "python -m")
+        if first.startswith(prefix)
+    ]
+
+
 def test_there_are_documents() -> None:
     assert {"README.md", "CONTRIBUTING.md"} <= {name_of(path) for path in DOCUMENTS}
 
@@ -126,6 +171,23 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_commands_are_accepted(path: Path, refusal: Refusal) -> None:
     found = commands(path.read_text(encoding="utf-8"), "onnxprune")
     assert [problem for one in found if (problem := refusal(one))] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_benchmarks_are_accepted(path: Path) -> None:
+    found = benchmark_commands(path.read_text(encoding="utf-8"))
+    assert [problem for one in found if (problem := benchmark_refuses(*one))] == []
+
+
+def test_benchmarks_can_be_refused() -> None:
+    text = "```sh\nX=1 python -m tests.benchmarks.relevance --nonsense 3\n```\n"
+    (one,) = benchmark_commands(text)
+    assert one == ("relevance", ["--nonsense", "3"])
+    assert benchmark_refuses(*one) is not None
+    assert benchmark_refuses("compare_methods", ["--nonsense"]) is not None
+    assert benchmark_refuses("compare_methods", ["-o", "missing", "--reference", "x.tar"]) is None
+    shown = {module for path in DOCUMENTS for module, _ in benchmark_commands(path.read_text())}
+    assert {"compare_methods", "graph", "latency", "networks", "relevance", "search"} <= shown
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
@@ -146,9 +208,12 @@ def test_tasks_exist(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SESSIONS, ids=name_of)
-def test_python_sessions_print_what_they_show(path: Path) -> None:
+def test_python_sessions_print_what_they_show(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from onnxprune.ops import OPS
 
+    monkeypatch.chdir(tmp_path)
     known = set(OPS)
     try:
         result = doctest.testfile(str(path), module_relative=False, encoding="utf-8")
@@ -159,8 +224,17 @@ def test_python_sessions_print_what_they_show(path: Path) -> None:
     assert result.failed == 0
 
 
-def test_the_tutorial_on_operators_is_a_session() -> None:
-    assert "docs/how-to/add-an-operator.md" in map(name_of, SESSIONS)
+def test_every_tutorial_on_adding_is_a_session() -> None:
+    pages = {name_of(path) for path in (ROOT / "docs" / "how-to").glob("add-*.md")}
+    assert len(pages) >= 4
+    assert pages <= set(map(name_of, SESSIONS))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_files_that_are_named_exist(path: Path) -> None:
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    named = re.findall(r"`((?:onnxprune|converters|tests|samples|docs)/[\w/.-]*)`", text)
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.slow
