@@ -18,6 +18,7 @@ from onnxprune.converters.torchvision import import_torchvision
 from onnxprune.errors import MissingPackage, OutputError
 from tests.support.conversion import EXPORTERS, NETWORKS, batch_of, kinds, pytorch, refusal, run
 
+
 @pytest.fixture
 def source(tmp_path: Path) -> str:
     path = tmp_path / "my_networks.py"
