@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import sys
@@ -45,9 +46,9 @@ def find_function(text: str, expected: str) -> Callable[..., Any]:
         reason = first_line(error)
         raise UnknownName(f"{text}: cannot be imported ({reason}); expected {expected}") from error
     if name not in vars(module):
-        own = (n for n, v in vars(module).items() if _is_defined_in(v, module) and n[0] != "_")
-        has = ", ".join(own) or "no functions"
-        raise UnknownName(f"{text}: '{place}' has no '{name}', it has {has}; expected {expected}")
+        nearest = difflib.get_close_matches(name, vars(module), n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise UnknownName(f"{text}: '{place}' has no '{name}'; expected {expected}{hint}")
     found = vars(module)[name]
     if not callable(found):
         raise UnknownName(f"{text}: is {type(found).__name__}; expected {expected}")
@@ -70,10 +71,6 @@ def _load(place: str) -> ModuleType:
     sys.modules[module.__name__] = module
     exec(compile(path.read_bytes(), path, "exec"), vars(module))
     return module
-
-
-def _is_defined_in(value: object, module: ModuleType) -> bool:
-    return callable(value) and getattr(value, "__module__", None) == module.__name__
 
 
 def name_of(function: Callable[..., Any]) -> str:

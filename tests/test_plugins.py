@@ -48,10 +48,12 @@ def test_a_file_is_read_anew(tmp_path: Path) -> None:
         assert find_function(f"{file}:number", "a function")() == value
 
 
-def test_what_there_is_is_listed(tmp_path: Path) -> None:
+def test_the_nearest_name_is_named(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("from pathlib import Path\nX = 1\ndef _hidden(): ...\ndef number(): ...\n")
-    with pytest.raises(UnknownName, match=r"has no 'numbre', it has number; expected a function"):
+    with pytest.raises(
+        UnknownName, match=r"no 'numbre'; expected a function; did you mean 'number'"
+    ):
         find_function(f"{file}:numbre", "a function")
     with pytest.raises(UnknownName, match=r"X: is int; expected a function"):
         find_function(f"{file}:X", "a function")
