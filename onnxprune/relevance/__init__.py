@@ -21,21 +21,26 @@ from onnxprune.relevance.criteria import (
 from onnxprune.relevance.damage import Damage, Meter
 from onnxprune.relevance.memory import allowed_bytes, batch_within, on_disk
 from onnxprune.relevance.mirror import Mirror, Tensors
-from onnxprune.relevance.rules import RULES
+from onnxprune.relevance.rules import RULES, Branch, Composite, Rule, Term, find_composite
 
 __all__ = [
     "CRITERIA",
     "CRITERION_NAMES",
     "RULES",
+    "Branch",
+    "Composite",
     "Damage",
     "Meter",
     "Mirror",
+    "Rule",
     "Scores",
     "Tensors",
+    "Term",
     "allowed_bytes",
     "batch_within",
     "batches_of",
     "data_free",
+    "find_composite",
     "find_criterion",
     "on_disk",
     "score",

@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import UnknownName, check_name
 from onnxprune.ops._torch import torch
+from onnxprune.plugins import find_function
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,6 +116,11 @@ class Composite:
 
     name: str
     spans: tuple[Span, ...]
+
+    @classmethod
+    def of(cls, filters: Rule, dense: Rule | None = None, *, name: str = "") -> Composite:
+        """Return one rule for all layers, or one for convolutions and one for matrix products."""
+        return cls(name or filters.name, (Span(1.0, filters, dense or filters),))
 
     def at(self, depth: float, *, filters: bool) -> Rule:
         """Return the rule of a convolution (`filters`) or a matrix product at a depth."""
@@ -248,13 +254,9 @@ _GAMMA = Rule("gamma", _gamma(GAMMA))
 _ALPHA_BETA = Rule("alpha-beta", (Branch(_RISING, factor=ALPHA), Branch(_FALLING, factor=-BETA)))
 
 
-def _everywhere(name: str, filters: Rule, dense: Rule) -> Composite:
-    return Composite(name, (Span(1.0, filters, dense),))
-
-
 RULES: Mapping[str, Composite] = MappingProxyType(
     {
-        name: _everywhere(name, filters, dense)
+        name: Composite.of(filters, dense, name=name)
         for name, filters, dense in (
             ("epsilon", _EPSILON, _EPSILON),
             ("zplus", _ZPLUS, _ZPLUS),
@@ -271,15 +273,20 @@ the name of the last one distributes relevance among pixels, which have no filte
 Source: Bach et al. 2015, eq. 58 and 60 (epsilon, alpha-beta); Montavon et al. 2017, eq. 13 (z+);
 Montavon et al. 2019, eq. 10.4 (gamma)."""
 
+OWN = "a function without arguments that returns a Composite"
+
 _SPAN = re.compile(r"([a-z][a-z0-9-]*)@(\d*\.?\d+)-(\d*\.?\d+)")
 
 
 def find_composite(text: str) -> Composite:
     """Return the composite of a name, or of rules over depth, `rule@from-to,...`.
 
-    The spans follow each other from 0, the image, to 1, the logits.
+    The spans follow each other from 0, the image, to 1, the logits. A user's own is
+    `module:function` or `file.py:function`, a function without arguments that returns it.
     Raises: UnknownName for a rule that does not exist, and for spans that leave a gap or overlap.
     """
+    if ":" in text:
+        return _of_function(text)
     if "@" not in text:
         return _known(text)
     spans: list[Span] = []
@@ -299,6 +306,13 @@ def find_composite(text: str) -> Composite:
     if reached != 1:
         raise UnknownName(f"LRP rules {text!r}: end at {reached:g}; expected 1, the logits")
     return Composite(text, tuple(spans))
+
+
+def _of_function(name: str) -> Composite:
+    made = find_function(name, OWN)()
+    if not isinstance(made, Composite):
+        raise UnknownName(f"LRP rule '{name}': returns {type(made).__name__}; expected {OWN}")
+    return made
 
 
 def _known(name: str) -> Composite:

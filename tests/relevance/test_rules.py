@@ -1,6 +1,7 @@
 """LRP rules, judged by dense matrices that follow the papers' formulas."""
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from onnxprune.errors import UnknownName
 from onnxprune.relevance.mirror import Mirror
-from onnxprune.relevance.rules import find_composite
+from onnxprune.relevance.rules import RULES, Composite, Rule, find_composite
 from tests.support.dense import DEEP, EXACT, REPLICAS, Array, every, mirror_of, replicate_zplus
 from tests.support.models import images, model
 
@@ -157,3 +158,22 @@ def test_rules_that_say_nothing_clear_are_refused_in_a_line(text: str, message: 
     with pytest.raises(UnknownName, match=message) as caught:
         find_composite(text)
     assert "\n" not in str(caught.value)
+
+
+def test_a_rule_of_ones_own_is_named_by_its_function(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from onnxprune.relevance import RULES\n"
+        "def mine(): return RULES['gamma']\n"
+        "def number(): return 3\n"
+    )
+    assert find_composite(f"{file}:mine") is RULES["gamma"]
+    with pytest.raises(UnknownName, match="returns int; expected a function without arguments"):
+        find_composite(f"{file}:number")
+
+
+def test_one_rule_serves_all_layers_unless_two_are_given() -> None:
+    one, other = Rule("one"), Rule("other")
+    assert Composite.of(one).at(0.5, filters=False) is one
+    assert Composite.of(one, other).at(0.5, filters=False) is other
+    assert Composite.of(one, other, name="both").name == "both"
