@@ -50,8 +50,8 @@ Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Part:
-    """Images and the index of each one's class.
+class LabelledImages:
+    """Images and the class of each.
 
     Shapes: images [N, 28, 28], labels [N].
     """
@@ -114,7 +114,9 @@ def _read_member(source: Path, name: str) -> bytes:
         return member.read()
 
 
-def split(classes: list[Pixels], *, test: int, reference: int) -> tuple[Part, Part, Part]:
+def split(
+    classes: list[Pixels], *, test: int, reference: int
+) -> tuple[LabelledImages, LabelledImages, LabelledImages]:
     """The test, reference and training part: each class's first images, the next, the rest."""
     if (fewest := min(map(len, classes))) <= test + reference:
         raise click.ClickException(
@@ -123,7 +125,7 @@ def split(classes: list[Pixels], *, test: int, reference: int) -> tuple[Part, Pa
         )
     bounds = ((0, test), (test, test + reference), (test + reference, None))
     return tuple(  # type: ignore[return-value]
-        Part(
+        LabelledImages(
             np.concatenate([images[first:last] for images in classes]),
             np.concatenate(
                 [np.full(len(images[first:last]), label) for label, images in enumerate(classes)]
@@ -133,7 +135,9 @@ def split(classes: list[Pixels], *, test: int, reference: int) -> tuple[Part, Pa
     )
 
 
-def write_images(part: Part, folder: Path, per_class: int, rng: np.random.Generator) -> None:
+def write_images(
+    part: LabelledImages, folder: Path, per_class: int, rng: np.random.Generator
+) -> None:
     """Write randomly chosen images of each class as folder/<class>/<index>.png."""
     for label, name in enumerate(CLASSES):
         target = folder / name
@@ -200,7 +204,7 @@ def augment(images: Tensor) -> Tensor:
     return functional.pad(images, (2, 2, 2, 2))[:, :, down : down + SIDE, right : right + SIDE]
 
 
-def fit(model: nn.Module, part: Part, epochs: int) -> Iterator[float]:
+def fit(model: nn.Module, part: LabelledImages, epochs: int) -> Iterator[float]:
     """Train the network in place; yield each epoch's mean loss."""
     images, labels = to_input(part.images), torch.from_numpy(part.labels)
     # channels last: a fifth faster on CPU
@@ -251,7 +255,7 @@ def export(
     onnx.save(proto, path)
 
 
-def accuracy(path: Path, part: Part) -> float:
+def accuracy(path: Path, part: LabelledImages) -> float:
     """Share of images that the ONNX model classifies correctly, on onnxruntime."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     logits = [

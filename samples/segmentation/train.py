@@ -2,10 +2,10 @@
 
     python samples/segmentation/train.py -o DIR
 
-A scene is a canvas with two or three garments of Fashion-MNIST on it; its label map says of every
-pixel what it belongs to. The images are those of the sample `fashion_mnist`, fetched in the same
-way, and no garment is in two of the three parts: training, reference and test scenes. Writes
-`model.onnx`, `reference/` and `test/`, then prunes with `--metric mean-iou` and compares.
+A scene is a canvas with two or three garments of Fashion-MNIST on it; its label map gives the class
+of every pixel. The images are those of the sample `fashion_mnist`, fetched in the same way. No
+garment is in two of the three parts: training, reference and test scenes. Writes `model.onnx`,
+`reference/` and `test/`, then prunes with `--metric mean-iou` and compares.
 """
 
 import tempfile
@@ -23,8 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import onnxprune
-from onnxprune.samples.fashion_mnist.train import PACKAGE, Part, export, fetch, read_classes, split
-from onnxprune.search.settings import Settings
+from onnxprune.samples.fashion_mnist.train import (
+    PACKAGE,
+    LabelledImages,
+    export,
+    fetch,
+    read_classes,
+    split,
+)
 
 SIDE = 56
 BATCH = 32
@@ -32,18 +38,18 @@ OPSET = 17
 IR_VERSION = 8
 IGNORED = 255
 FAINT, CLEAR = 1, 25
-"""A garment's pixels are those from `CLEAR` on; fainter ones, its edge, count for nothing."""
+"""Grey levels: a garment's pixels are those from `CLEAR` on; its edge is fainter and ignored."""
 
 CLASSES = ("background", "trouser", "pullover", "dress", "bag", "ankle_boot")
 GARMENTS = (1, 2, 3, 8, 9)
-"""The labels of these classes, but the background, in Fashion-MNIST."""
+"""The labels of these classes in Fashion-MNIST, without the background."""
 
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """Images and the class of their every pixel. Shapes: both [N, 56, 56]."""
+    """Images and the class of each pixel. Shapes: both [N, 56, 56]."""
 
     images: Pixels
     maps: Pixels
@@ -52,7 +58,7 @@ class Scenes:
 # ------------------------------------------------------------------------------------------ data
 
 
-def compose(garments: Part, count: int, rng: np.random.Generator) -> Scenes:
+def compose(garments: LabelledImages, count: int, rng: np.random.Generator) -> Scenes:
     """Place garments on canvases that are brighter on one side than on the other."""
     images = np.empty((count, SIDE, SIDE), np.uint8)
     maps = np.zeros((count, SIDE, SIDE), np.uint8)
@@ -128,7 +134,12 @@ def to_input(images: Pixels) -> Tensor:
 
 
 def fit(
-    model: nn.Module, garments: Part, *, epochs: int, scenes: int, rng: np.random.Generator
+    model: nn.Module,
+    garments: LabelledImages,
+    *,
+    epochs: int,
+    scenes: int,
+    rng: np.random.Generator,
 ) -> Iterator[float]:
     """Train the network in place, on new scenes in each epoch; yield each epoch's mean loss."""
     steps = -(-scenes // BATCH)
@@ -158,7 +169,7 @@ def fit(
 def prune_and_compare(folder: Path, rate: float, threads: int) -> None:
     """Prune to a rate, write pruned.onnx, and print the IoU of every class on the test scenes."""
     model, pruned = folder / "model.onnx", folder / "pruned.onnx"
-    settings = Settings.of(metric="mean-iou", rate=rate, threads=threads)
+    settings = onnxprune.Settings.of(metric="mean-iou", rate=rate, threads=threads)
     onnx.save(onnxprune.prune(model, folder / "reference", settings=settings).model, pruned)
     found = onnxprune.compare(model, pruned, folder / "test", settings)
     before, after = found["before"], found["after"]
@@ -172,7 +183,9 @@ def prune_and_compare(folder: Path, rate: float, threads: int) -> None:
         click.echo(f"{key:24} {before[key]:12,} {after[key]:12,}")
 
 
-def read_parts(data: Path | None, *, test: int, reference: int) -> tuple[Part, Part, Part]:
+def read_parts(
+    data: Path | None, *, test: int, reference: int
+) -> tuple[LabelledImages, LabelledImages, LabelledImages]:
     """The test, reference and training garments; labels count from 0 in the order of `GARMENTS`."""
     with tempfile.TemporaryDirectory() as folder:
         if data is None:

@@ -25,7 +25,7 @@ from onnxprune.samples.fashion_mnist.train import (
     CLASSES,
     PACKAGE,
     SIDE,
-    Part,
+    LabelledImages,
     Pixels,
     Residual,
     fetch,
@@ -83,7 +83,9 @@ def train(
     drawn = [rng.permutation(pixels)[:per_class] for pixels in images]
     labels = np.repeat(np.arange(len(drawn)), [len(pixels) for pixels in drawn])
     model = network(len(drawn))
-    for epoch, loss in enumerate(fit(model, Part(np.concatenate(drawn), labels), epochs), start=1):
+    for epoch, loss in enumerate(
+        fit(model, LabelledImages(np.concatenate(drawn), labels), epochs), start=1
+    ):
         click.echo(f"epoch {epoch}/{epochs}: loss {loss:.4f}")
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return export_features(model[:-1], (1, SIDE, SIDE))

@@ -15,7 +15,7 @@ from sklearn.metrics import jaccard_score
 
 import onnxprune
 from onnxprune.samples import segmentation
-from onnxprune.samples.fashion_mnist.train import Part
+from onnxprune.samples.fashion_mnist.train import LabelledImages
 from onnxprune.samples.segmentation import train
 
 MEGABYTE = 2**20
@@ -87,7 +87,7 @@ def test_the_last_garment_of_a_scene_lies_on_top() -> None:
     images = np.repeat(np.array([10, 200], np.uint8), 2)[:, None, None] * np.ones(
         (4, 28, 28), np.uint8
     )
-    garments = Part(images, np.array([0, 1, 2, 3]))
+    garments = LabelledImages(images, np.array([0, 1, 2, 3]))
     scenes = train.compose(garments, 20, rng)
     clear = (scenes.maps != 0) & (scenes.maps != train.IGNORED)
     assert set(np.unique(scenes.maps[clear]).tolist()) == {3, 4}, "10 is fainter than what counts"
