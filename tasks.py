@@ -45,8 +45,8 @@ def demo(arguments: Sequence[str]) -> None:
 
 def test(arguments: Sequence[str]) -> None:
     install("test")
-    chosen = [] if any(a == "-m" or a.startswith("-m=") for a in arguments) else ["-m", "not slow"]
-    pytest(*chosen, *arguments)
+    given = any(argument == "-m" or argument.startswith("-m=") for argument in arguments)
+    pytest(*(() if given else ("-m", "not slow and not campaign")), *arguments)
 
 
 def check(arguments: Sequence[str]) -> None:
@@ -58,8 +58,8 @@ def check(arguments: Sequence[str]) -> None:
     run("ruff", "check", *STYLED)
     run("mypy", *TYPED)
     if not arguments:
-        pytest("--cov", "--ignore", "tests/test_docs.py")
-    run("pytest", "-q", "tests/test_docs.py")
+        pytest("-m", "not campaign", "--cov", "--ignore", "tests/test_docs.py")
+    run("pytest", "-q", "tests/test_docs.py", "-m", "not slow" if arguments else "not campaign")
 
 
 def format_(arguments: Sequence[str]) -> None:

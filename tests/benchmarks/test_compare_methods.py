@@ -45,6 +45,7 @@ FITTED = "mine=one-shot/random/least-squares,batch_size=8"
 CHOSEN = ("one-shot/lrp:zplus", "one-shot/random", FITTED)
 
 
+@pytest.mark.slow
 def test_methods_are_compared_over_seeds_and_a_stopped_run_goes_on(
     sources: list[str], tmp_path: Path
 ) -> None:

@@ -257,6 +257,7 @@ def fake_efficientnet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return network
 
 
+@pytest.mark.slow
 def test_efficientnet_sees_pixels_as_it_was_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +275,7 @@ def test_efficientnet_sees_pixels_as_it_was_trained(
     assert {node.op_type for node in model.graph.node}.isdisjoint({"BatchNormalization", "Pad"})
 
 
+@pytest.mark.slow
 def test_efficientnet_experiment_is_built_end_to_end(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,6 +295,7 @@ def test_efficientnet_says_which_packages_are_missing(monkeypatch: pytest.Monkey
         efficientnet_lite0_cifar10.build(32)
 
 
+@pytest.mark.slow
 def test_residual_network_is_trained_without_the_new_classes(tmp_path: Path) -> None:
     options = ["--data", str(write_package(tmp_path)), "--held-out", "4", "--epochs", "1"]
     options += ["--train-per-class", "6", "--per-class", "2", "--test-per-class", "3"]
@@ -311,6 +314,7 @@ def test_residual_network_is_trained_without_the_new_classes(tmp_path: Path) -> 
     assert run(features, np.zeros((2, 1, 28, 28), np.float32), threads=1).shape == (2, 128)
 
 
+@pytest.mark.slow
 def test_residual_network_is_the_same_again(tmp_path: Path) -> None:
     images = [np.random.default_rng(k).integers(0, 256, (8, 28, 28), np.uint8) for k in range(2)]
     one, two = (

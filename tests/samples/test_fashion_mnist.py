@@ -87,6 +87,7 @@ SMALL = ["--epochs", "1", "--held-out", "4", "--reference-per-class", "2", "--te
 
 
 # the classic exporter announces its end, and torch 2.13 warns about its own pytree
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_training_writes_a_model_and_disjoint_images(package: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"

@@ -65,6 +65,7 @@ def test_shipped_sample_is_small_even_on_disk() -> None:
     assert sum(-(-size // BLOCK) * BLOCK for size in sizes) < 2 * MEGABYTE
 
 
+@pytest.mark.slow
 def test_shipped_model_is_pruned_by_its_iou(tmp_path: Path) -> None:
     ask = {"metric": "mean-iou", "device": "cpu", "threads": 1}
     result = onnxprune.prune(segmentation.MODEL, segmentation.REFERENCE, rate=0.1, **ask)
