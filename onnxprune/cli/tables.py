@@ -1,4 +1,4 @@
-"""The tables that the command line prints."""
+"""The tables and lines that the command line prints."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SHOWN = 4
-"""Tied convolutions, and reasons, named for one group; more are counted."""
+"""Convolutions, and reasons, that the tables name for one group; more are counted."""
 
 
 def before_after_table(report: Mapping[str, Any]) -> Table:
-    """Return the figures before and after of a report or a comparison."""
+    """Return the figures of a report or a comparison, before and after."""
     table = _table("", "before", "after", "change")
     sides = report["before"], report["after"]
     for row in rows(*sides, report.get("metric", "top-1"), report.get("held_out")):
@@ -26,7 +26,7 @@ def before_after_table(report: Mapping[str, Any]) -> Table:
 
 
 def class_table(comparison: Mapping[str, Any]) -> Table:
-    """Return the accuracy of every class that has samples, before and after."""
+    """Return the score of each class that has samples, before and after."""
     table = _table("class", "before", "after", "change")
     sides = (comparison[side]["accuracy"]["per_class"] for side in ("before", "after"))
     for number, (one, other) in enumerate(zip(*sides, strict=True)):
@@ -40,10 +40,10 @@ def class_table(comparison: Mapping[str, Any]) -> Table:
 
 
 def group_table(inspection: Mapping[str, Any]) -> Table:
-    """Return the groups: convolutions, widths, how much may go, and what each filter saves."""
+    """Return the groups: convolutions, widths, the share that may go, what each filter saves."""
     table = _table("convolutions", "width", "may go", "params\neach", "MACs\neach", numbered=True)
     for number, group in enumerate(inspection["groups"], 1):
-        names, widths = group["convolutions"], group["widths"]
+        names, widths = group["titles"], group["widths"]
         figures = (
             f"{100 * group['removable_filters'] // max(group['filters'], 1)} %",
             amount(group["params_saved_per_filter"]),
@@ -59,7 +59,7 @@ def group_table(inspection: Mapping[str, Any]) -> Table:
 
 
 def pinned_table(inspection: Mapping[str, Any]) -> list[Table]:
-    """Return why channels stay, group by group; no table where all may go."""
+    """Return why channels stay, group by group; no table if all may go."""
     table = _table("why channels stay", "channels", numbered=True)
     for number, group in enumerate(inspection["groups"], 1):
         pinned = sorted(group["pinned"], key=lambda entry: -entry["channels"])
@@ -89,7 +89,7 @@ def amount(number: int) -> str:
 
 
 def totals(inspection: Mapping[str, Any]) -> str:
-    """Return one line: size, cost, and how much of the model may go."""
+    """Return one line: parameters, multiply-adds, filters, and how many of them may go."""
     filters, removable = inspection["filters"], inspection["removable_filters"]
     return (
         f"{inspection['params']:,} parameters, {inspection['macs']:,} MACs, {filters:,} filters, "
@@ -98,7 +98,7 @@ def totals(inspection: Mapping[str, Any]) -> str:
 
 
 def step_line(figures: Mapping[str, Any], harmonic: float | None) -> str:
-    """Return one line about a step of a run: what is gone, what is left, what it cost."""
+    """Return one line about a step: what is removed, what is left, and how well that does."""
     parts = [
         f"{percent(figures['rate'])} removed",
         f"{figures['params']:,} parameters",
@@ -110,7 +110,7 @@ def step_line(figures: Mapping[str, Any], harmonic: float | None) -> str:
 
 
 def curve_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return the area under each curve and what it took to draw it."""
+    """Return the area under each curve (AUC), and the work to draw it."""
     table = _table("method", "AUC mean", "AUC harmonic", "evaluations", "seconds")
     for name, curve in methods.items():
         table.add_row(
@@ -124,10 +124,7 @@ def curve_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _table(first: str, *others: str, numbered: bool = False) -> Table:
-    """Return an empty table with names on the left and figures on the right.
-
-    A numbered one has a narrow column before the names, and is set closer.
-    """
+    """Return an empty table: names on the left, figures on the right, a number before if asked."""
     from rich import box
     from rich.table import Table
 

@@ -93,6 +93,18 @@ def test_the_node_that_pins_is_named() -> None:
     assert [entry["node"] for entry in inspect(model(TIED))["groups"][2]["pinned"]] == [None]
 
 
+def test_titles_are_the_names_that_people_know() -> None:
+    proto = model(UNKNOWN, header=ACME)
+    for node, name in ((proto.graph.node[0], "stem.conv"), (proto.graph.node[2], "neck.body.conv")):
+        weight = next(t for t in proto.graph.initializer if t.name == node.input[1])
+        node.input[1] = weight.name = f"{name}.weight"
+        node.name = f"node_Conv_{len(name)}"
+    groups = {group["name"]: group["titles"] for group in inspect(proto)["groups"]}
+    assert groups["node_Conv_9"] == ["stem.conv"]
+    assert groups["node_Conv_14"] == ["neck.body.conv"]  # whose filters are not followed
+    assert groups["d"] == ["d"]
+
+
 def test_convolutions_whose_filters_are_not_followed_are_listed() -> None:
     found = inspect(model(TIED))
     assert found["filters"] == 5 + 5 + 4 + 3 + 1

@@ -116,7 +116,7 @@ def test_a_page_tells_what_the_report_holds(finished: Path) -> None:
     names = ", ".join(report["stopped_by"]).replace("_", "-")
     assert f"Stopped: {STOPPED[report['stopped']]} ({names})." in found.text
     for layer in report["layers"]:
-        assert f"{layer['name']} {layer['filters']} {layer['removed']}" in found.text
+        assert f"{layer['title']} {layer['filters']} {layer['removed']}" in found.text
     assert "Class accuracies" in found.text
     assert "max drop 0.9" in found.text
     assert "control accuracy-aware" in found.text
@@ -334,8 +334,8 @@ def test_of_many_tied_convolutions_the_rest_is_counted() -> None:
     saved = {"params_saved_per_filter": 1, "macs_saved_per_filter": 1}
     group = {"filters": 8, "removable_filters": 8, **saved, "pinned": [], "widths": [8] * 9}
     names = [f"conv{k}" for k in range(SHOWN + 3)]
-    few = {**group, "convolutions": names[:SHOWN]}
-    many = {**group, "convolutions": names}
+    few = {**group, "titles": names[:SHOWN]}
+    many = {**group, "titles": names}
     numbers, first, *_ = cells(group_table({"groups": [few, many]}))
     assert first == ["conv0", "conv1", "conv2", "conv3", "conv0", "conv1", "conv2", "and 4 more"]
     assert numbers == ["1", "", "", "", "2", "", "", ""]
