@@ -2,8 +2,8 @@
 
 Imports whatever it calls, when it calls it.
 
-* `commands`: one function for each command; `options`: what they may be given
-* `program`: how every command ends, what it prints where; `tables`: results as tables
+* `commands`: one function for each command; `options`: their options; `types`: their values
+* `program`: output, progress, errors, exit codes; `help`: help texts; `tables`: results as tables
 """
 
 from onnxprune.cli.commands import main

@@ -1,7 +1,7 @@
-"""What happens around every command: where it writes, how it fails, how it is interrupted.
+"""What is common to all commands: output, progress, errors, interruption and exit codes.
 
-Results go to stdout, everything else to stderr: on a terminal as a live line, in a log as plain
-lines. A failure is one line that starts with `error:`; `-vv` shows where it came from.
+Results go to stdout. Everything else goes to stderr: a live line on a terminal, plain lines in a
+log. An error is one line that starts with `error:`; `-vv` adds the traceback.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 NAME = "onnxprune"
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
-"""Exit statuses."""
+"""Exit codes."""
 
 LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
 WIDTH = 160
-"""Columns of a table that goes into a file or a pipe."""
+"""Columns of a table in a file or a pipe."""
 
 
 class Screen:
-    """Where a command writes, and how much."""
+    """The output of a command."""
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
         self.arguments = list(arguments)
@@ -43,16 +43,16 @@ class Screen:
 
     @cached_property
     def out(self) -> Console:
-        """For results."""
+        """The console of results."""
         return _console(stderr=False)
 
     @cached_property
     def err(self) -> Console:
-        """For everything else."""
+        """The console of everything else."""
         return _console(stderr=True)
 
     def set_volume(self, volume: int) -> None:
-        """Show errors only (-1), warnings (0), steps (1), or all there is (2)."""
+        """Print errors only (-1), warnings too (0), steps too (1), or everything (2)."""
         self.volume = volume
         level = LEVELS.get(volume, logging.DEBUG)
         for name in (NAME, "py.warnings"):
@@ -75,7 +75,7 @@ class Screen:
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
-        """Follow something that takes a while."""
+        """Show the progress of a long computation."""
         if self.volume < 0 or not self.err.is_terminal:
             yield Progress(self)
             return
@@ -92,7 +92,7 @@ class Screen:
 
     @contextmanager
     def resumable(self, run_dir: str | Path | None) -> Iterator[None]:
-        """Tell how to go on after Ctrl-C."""
+        """Say how to continue after Ctrl-C."""
         try:
             yield
         except KeyboardInterrupt:
@@ -104,13 +104,13 @@ class Screen:
 
 
 class Progress:
-    """The steps of something that takes a while: a live line, or one plain line for each."""
+    """The steps of a long computation: a live line on a terminal, else a plain line each."""
 
     def __init__(self, screen: Screen, live: Any = None, task: Any = None) -> None:
         self._screen, self._live, self._task = screen, live, task
 
     def step(self, line: str, share: float | None = None) -> None:
-        """Show where things are; `share` says how much is done, where that is known."""
+        """Show a step; `share` is the share of the work that is done, if known."""
         if self._live is None:
             self._screen.say(line)
             return
@@ -119,12 +119,12 @@ class Progress:
 
 
 class Program(click.Group):
-    """The command line as a whole: whatever happens in a command ends here."""
+    """The command line: turns whatever happens in a command into output and an exit code."""
 
     command_class = Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order in which they are used, not that of letters."""
+        """Return the commands in the order of use."""
         return list(self.commands)
 
     def main(self, *args: Any, **extra: Any) -> Any:
@@ -159,13 +159,13 @@ def fail(line: str, code: int = FAILED) -> NoReturn:
 
 
 def use_threads(threads: int) -> None:
-    """Hold torch to a number of threads, too; it reads this when it is first imported."""
+    """Limit the threads of torch, which reads this variable when it is imported."""
     if threads > 0:
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def _misused(error: click.UsageError) -> NoReturn:
-    if "\n" in error.message:  # not even a command was given: the text is the help
+    if "\n" in error.message:  # no command was given: the message is the help
         click.echo(error.message, err=True)
         sys.exit(MISUSED)
     path = error.ctx.command_path if error.ctx is not None else NAME
@@ -173,7 +173,7 @@ def _misused(error: click.UsageError) -> NoReturn:
 
 
 def _describe(error: Exception) -> str:
-    """Say in one line what is wrong, and what to do about it."""
+    """Return one line: what is wrong, and what to do."""
     if isinstance(error, OnnxPruneError) and not isinstance(error, SurgeryError):
         return str(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -195,7 +195,7 @@ def _console(*, stderr: bool) -> Console:
 
 
 class _ToScreen(logging.Handler):
-    """Log lines go where the progress goes, so that neither breaks the other."""
+    """Prints log lines on the console of the progress, so that neither garbles the other."""
 
     def __init__(self, screen: Screen) -> None:
         super().__init__()

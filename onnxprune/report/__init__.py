@@ -5,8 +5,9 @@ objects.
 
 * `page`: the page of a run, with the template `page.html`; `record`: what a run's files say
 * `figures`: figures as text; `plots`: accuracy over pruning rate
-* `inspection`: what can go, and why the rest stays
-* `drawing`, `skeleton`, `layout`: the network as a picture
+* `inspection`: which filters can go, and why the others stay
+* `drawing`: the network as SVG; `skeleton`: what of it is drawn; `boxes`: what is written into it;
+  `layout`: where it stands
 """
 
 from onnxprune.report.figures import percent, rows, why_stopped

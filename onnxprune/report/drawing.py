@@ -59,7 +59,7 @@ text {{ font: 11px system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; fill: #1c1f
 def write_drawing(
     graph: Graph, groups: ChannelGroups, path: str | Path, title: str = "network"
 ) -> Path:
-    """Draw a network into an SVG file, whole or not at all.
+    """Draw a network into an SVG file. The file appears whole or not at all.
 
     Raises: OutputError when the place is not writable.
     """
@@ -77,7 +77,7 @@ def draw(graph: Graph, groups: ChannelGroups, title: str = "network") -> str:
 
 
 def short_name(name: str, op_type: str = "") -> str:
-    """Return a node's name without what exporters repeat in it.
+    """Return a node's name without the repetitions of exporters.
 
     >>> short_name("/layer1/layer1.0/conv1/Conv", "Conv")
     'layer1.0/conv1'
@@ -185,7 +185,7 @@ class _Picture:
         return f"<g{kind}>{''.join(parts)}</g>"
 
     def _legend(self, width: float) -> tuple[list[str], float]:
-        """The head of the picture, and where it ends."""
+        """Return the title and legend of the picture, and the y where they end."""
         filters = sum(box.filters for box in self.boxes)
         may_go = sum(box.removable for box in self.boxes)
         lines = [
@@ -245,7 +245,7 @@ def _text(x: float, y: float, text: str, kind: str = "") -> str:
 
 
 def _path(points: Sequence[Point]) -> str:
-    """Straight where points share a coordinate, else a curve that starts and ends upright."""
+    """Return an SVG path: straight between points that share a coordinate, else a curve."""
     (x, y), steps = points[0], [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
     for a, b in points[1:]:
         if abs(a - x) < 1e-3 or abs(b - y) < 1e-3:

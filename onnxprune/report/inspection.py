@@ -1,6 +1,6 @@
-"""What there is to see: what of a model could go and why the rest stays; how two models differ.
+"""Inspect a model: which filters can go, what that saves, and why the others stay.
 
-Both are plain dictionaries, the content of `inspect --json` and `compare --json`.
+The result is a plain dictionary, the content of `inspect --json`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from onnxprune.report.drawing import write_drawing
 from onnxprune.surgery import Costs, find_costs
 
 MOST_REASONS = 3
-"""More different reasons for one group are counted in `reason`; `pinned` lists them all."""
+"""Reasons that `reason` joins for one group; it counts more. `pinned` lists all."""
 
 NAMED = re.compile(r"\w+ '[^']*'")
 """How a reason names the node that it is about."""
@@ -36,11 +36,11 @@ def inspect(
     """Return what can be removed from a model, what cannot and why, and what each group costs.
 
     With `svg`, also draw the network into that file.
-    Units: `coverage`, removable filters over filters; `channels` and `removable` count the channels
-    of a group; `params_saved` and `macs_saved` are what the removal of one of them saves, on
-    average, `.._per_filter` the same for each of its filters.
+    Units: `coverage`, removable filters over filters; `channels` and `removable`, channels of a
+    group; `params_saved` and `macs_saved`, parameters and multiply-adds that the removal of one
+    channel saves on average; `.._per_filter`, the same divided by its filters.
     Raises: InvalidModel when the model cannot be read or has no convolution; OutputError when the
-    drawing cannot be written; UnknownName for an operator to allow that there is none of.
+    drawing cannot be written; UnknownName for an operator that does not exist.
     """
     check_operators(allow_inexact)
     graph = Graph.load(model)
@@ -104,7 +104,7 @@ def _group(
 
 
 def _ungrouped(graph: Graph, groups: ChannelGroups) -> Iterator[dict[str, Any]]:
-    """The convolutions whose filters the analysis does not follow: a group each, which stays."""
+    """Yield a pinned group for each convolution whose filters the analysis does not follow."""
     known = {found.node for found in groups.filters}
     for node in graph.nodes:
         op, site = find_op(node), site_of(graph, node)
@@ -139,7 +139,7 @@ def _ungrouped(graph: Graph, groups: ChannelGroups) -> Iterator[dict[str, Any]]:
 def _pinned(
     groups: ChannelGroups, channels: Sequence[int], named: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """The different reasons of the channels that stay, the node that each is about, how many."""
+    """Return the distinct reasons of pinned channels: text, node, and number of channels."""
     counts = Counter(groups.reasons[c] for c in channels if c in groups.reasons)
     return [
         {
@@ -152,7 +152,7 @@ def _pinned(
 
 
 def _reason(pinned: Sequence[Mapping[str, Any]]) -> str | None:
-    """Join the different reasons of the channels that stay."""
+    """Join the reasons of pinned channels; None if there are none."""
     reasons = [entry["reason"] for entry in pinned]
     if len(reasons) > MOST_REASONS:
         more = f"{len(reasons) - MOST_REASONS + 1} other reasons"
@@ -161,7 +161,7 @@ def _reason(pinned: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _members(groups: ChannelGroups) -> list[list[dict[str, Any]]]:
-    """The tensor axes that each group is on."""
+    """Return the tensor axes of each group."""
     found: list[list[dict[str, Any]]] = [[] for _ in groups.names]
     for tensor, axes in groups.cuts.items():
         for axis, channels in axes.items():

@@ -1,9 +1,9 @@
-"""Where the nodes of a drawing go: in layers from top to bottom, several columns side by side.
+"""A layered layout, folded into columns.
 
-A node stands one layer under its lowest predecessor. An edge that passes layers gets a narrow lane
-in each of them. Lanes and nodes of a layer are ordered by the barycentre of their neighbours, then
-moved as close to those as their neighbours in the layer allow. A long network is cut where few
-edges cross and goes on at the top of the next column. The same graph gives the same drawing.
+A node is one layer below its lowest predecessor. An edge that crosses layers gets a narrow lane in
+each of them. The lanes and nodes of a layer are ordered by the barycentres of their neighbours,
+then moved towards these as far as the order allows. A long network is cut where few edges cross,
+and continues at the top of the next column. The layout is deterministic.
 
 Source: Sugiyama, Tagawa, Toda 1981 (layers, barycentres); Gansner et al. 1993 (weights of long
 edges); Barlow et al. 1972 (pool adjacent violators, for the places within a layer).
@@ -19,29 +19,31 @@ from math import ceil, sqrt
 
 Point = tuple[float, float]
 Size = tuple[float, float]
+Pull = tuple[float, float]
+"""A wanted place, and its weight."""
 
 LANE, GAP, DROP, GUTTER = 8.0, 16.0, 18.0, 26.0
 """Pixels: the width of a lane, and the room between neighbours, layers and columns."""
 SWEEPS = 24
 ASPECT = 1.5
-"""Width over height that a drawing should have."""
+"""Wanted ratio of width to height."""
 MOST_COLUMNS, TALL = 12, 600.0
-"""A network is cut into as many columns at most, and into columns of this height, in pixels."""
+"""Most columns, and the least height of one in pixels."""
 MOST_UNEVEN = 2.0
-"""A column that is not the first is at most so much taller than wanted."""
+"""A column after the first is at most this many times as tall as wanted."""
 CROSSED = 0.1
-"""What a further edge from column to column costs, in squares of relative deviation in height."""
+"""Cost of one more edge between columns, in squared relative deviations of height."""
 STRAIGHT, SHORT, LONG = 8.0, 4.0, 0.1
-"""How strongly the ends of an edge attract: lane and lane, node and node, node and lane."""
+"""Weights of an edge: between two lanes, between two nodes, between a node and a lane."""
 UPRIGHT = 1.0
-"""How strongly the middle of its column attracts a node."""
+"""Weight of the middle of the column, for a node."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The centre of each node, the lines that join them, and the size of the whole.
+    """The centre of each node, the lines between them, and the size of the drawing.
 
-    A line is a list of points; edges from one node share lines where they share their way.
+    A line is a list of points. Edges of one source share the lines of their common part.
 
     Units: pixels, from the top left corner.
     """
@@ -54,7 +56,7 @@ class Layout:
 
 @dataclass
 class _Spot:
-    """A node, or the lane of a passing edge."""
+    """A node, or the lane of an edge in one layer."""
 
     size: Size
     layer: int
@@ -65,7 +67,7 @@ class _Spot:
 
 
 def lay_out(sizes: Sequence[Size], edges: Iterable[tuple[int, int]]) -> Layout:
-    """Place nodes of the given sizes; an edge leads to a node of a higher number.
+    """Lay out nodes of the given sizes. An edge leads to a node of a higher number.
 
     Shapes: sizes `[nodes]`, each (width, height) in pixels.
     """
@@ -93,7 +95,7 @@ class _Placing:
         return self._assemble(columns)
 
     def _thread(self) -> None:
-        """Lay each edge through the layers; edges from one node share their lanes."""
+        """Give each edge a lane in each layer that it crosses; edges of one source share them."""
         lanes: dict[tuple[int, int], int] = {}
         for source, target in self.edges:
             here = source
@@ -139,7 +141,7 @@ class _Placing:
         return total
 
     def _cut(self) -> list[range]:
-        """Cut the layers into the columns that come closest to the wanted proportions."""
+        """Cut the layers into the columns that come closest to the wanted ratio."""
         widest = max(sum(self.spots[s].size[0] + GAP / 2 for s in layer) for layer in self.layers)
         total = sum(self.heights) + DROP * len(self.layers)
         middle = round(sqrt(ASPECT * total / (widest + GUTTER)))
@@ -153,7 +155,7 @@ class _Placing:
         return min(found)[2]
 
     def _partition(self, count: int, wanted: float) -> tuple[float, list[range]]:
-        """The cheapest cut into `count` columns: even heights, few edges from one to the next."""
+        """Return the cheapest cut into `count` columns: even heights, few edges between them."""
         size = len(self.layers)
         bottoms = list(accumulate((height + DROP for height in self.heights), initial=0.0))
         leaving = [sum(bool(self.spots[s].below) for s in layer) - 1 for layer in self.layers]
@@ -178,7 +180,7 @@ class _Placing:
         return cost, [range(a, b) for a, b in pairwise([*starts, size])]
 
     def _move(self, layers: range) -> None:
-        """Move the spots of a column towards their neighbours, keeping the order of each layer."""
+        """Move the spots of a column towards their neighbours; each layer keeps its order."""
         for k in layers:
             self._settle(self.layers[k], {})
         for sweep in range(2 * SWEEPS):
@@ -193,8 +195,8 @@ class _Placing:
         for k in layers:
             self._settle(self.layers[k], straight)
 
-    def _straighten(self, layers: range) -> dict[int, Point]:
-        """Where spots go so that chains are upright: the mean of each, as strong as it is long."""
+    def _straighten(self, layers: range) -> dict[int, Pull]:
+        """Return for each spot the mean place of its chain, weighted by the chain's length."""
         chains: dict[int, list[int]] = {}
         for k in layers:
             for number in self.layers[k]:
@@ -211,11 +213,11 @@ class _Placing:
         }
 
     def _alike(self, number: int, others: Sequence[int]) -> list[int]:
-        """Those of its neighbours that are nodes where it is one, lanes where it is one."""
+        """Return the neighbours of the same kind: node or lane."""
         return [s for s in others if self.spots[s].real == self.spots[number].real]
 
-    def _pull(self, spot: int, layers: range, *, above: bool, below: bool) -> Point:
-        """Where its neighbours want a spot, and how strongly."""
+    def _pull(self, spot: int, layers: range, *, above: bool, below: bool) -> Pull:
+        """Return the weighted mean place of a spot's neighbours, and the weight."""
         here = self.spots[spot]
         total, weight = 0.0, UPRIGHT * here.real
         for other in (*(here.above if above else ()), *(here.below if below else ())):
@@ -227,8 +229,8 @@ class _Placing:
                 weight += strength
         return (total / weight, weight) if weight else (here.x, LONG)
 
-    def _settle(self, layer: Sequence[int], wanted: Mapping[int, Point]) -> None:
-        """Give the spots of a layer the places that are nearest to the wanted ones."""
+    def _settle(self, layer: Sequence[int], wanted: Mapping[int, Pull]) -> None:
+        """Give the spots of a layer the places nearest to the wanted ones, without overlap."""
         offsets = [0.0]
         for a, b in pairwise(layer):
             one, other = self.spots[a], self.spots[b]
@@ -272,12 +274,12 @@ class _Placing:
         return Layout(centres, lines, left, height)
 
     def _entering(self, layer: int) -> int:
-        """How many bundles of edges come into a layer from the one above."""
+        """Return how many bundles of edges enter a layer from the one above."""
         return sum(bool(self.spots[s].below) for s in self.layers[layer - 1])
 
 
 class _Routes:
-    """Draws the lines between spots; from column to column they run along the gutters."""
+    """The lines between spots. From column to column they run along the gutters."""
 
     def __init__(
         self,
@@ -289,7 +291,7 @@ class _Routes:
         self.placing, self.tops, self.column_of, self.lefts = placing, tops, column_of, lefts
 
     def line(self, upper: int, lower: int) -> list[Point]:
-        """The way from a spot to one of the next layer."""
+        """Return the line from a spot to one of the next layer."""
         one, other = self.placing.spots[upper], self.placing.spots[lower]
         start, end = (one.x, self._end(one, 1)), (other.x, self._end(other, -1))
         if self.column_of[one.layer] == self.column_of[other.layer]:
@@ -297,17 +299,17 @@ class _Routes:
         return [start, *self._turn(upper, start, end, other.layer), end]
 
     def through(self, lane: _Spot) -> list[Point]:
-        """The way of a lane past the nodes of its layer."""
+        """Return the line of a lane through its layer."""
         return [(lane.x, self._end(lane, -1)), (lane.x, self._end(lane, 1))]
 
     def _end(self, spot: _Spot, side: int) -> float:
-        """The height where an edge leaves (side 1) or reaches (side -1) a spot."""
+        """Return the y at which an edge leaves (side 1) or reaches (side -1) a spot."""
         room = self.placing.heights[spot.layer]
         half = spot.size[1] / 2 if spot.real else room / 2
         return self.tops[spot.layer] + room / 2 + side * half
 
     def _turn(self, spot: int, start: Point, end: Point, layer: int) -> list[Point]:
-        """The corners of the way to the next column: down, across, up the gutter, across."""
+        """Return the corners on the way to the next column: down, across, up the gutter, across."""
         above = self.placing.layers[layer - 1]
         leaving = [s for s in above if self.placing.spots[s].below]
         lane = leaving.index(spot)
@@ -319,12 +321,12 @@ class _Routes:
 
 
 def _share(place: int, layer: Sequence[int]) -> float:
-    """A place in a layer, from 0 to 1."""
+    """Return a place in a layer as a number from 0 to 1."""
     return (place + 0.5) / len(layer)
 
 
-def increasing(pulls: Sequence[Point]) -> list[float]:
-    """Return the never falling values that are nearest to the pulled ones, (value, weight) each.
+def increasing(pulls: Sequence[Pull]) -> list[float]:
+    """Return the non-decreasing values nearest to the wanted ones (isotonic regression).
 
     >>> increasing([(1.0, 1.0), (3.0, 1.0), (2.0, 1.0), (5.0, 1.0)])
     [1.0, 2.5, 2.5, 5.0]

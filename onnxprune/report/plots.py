@@ -1,4 +1,4 @@
-"""Accuracy over pruning rate as pictures, drawn by matplotlib without a display or global state."""
+"""Plots of accuracy over pruning rate, by matplotlib without a display or global state."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Distinct for colour-blind readers too. Source: Okabe and Ito 2008, Color universal design."""
+"""Colours that colour-blind readers can tell apart. Source: Okabe and Ito 2008, Color universal
+design."""
 DASHES = ("-", "--", ":", "-.")
 
 INLINE = {"#010101": "var(--ink)", "#020202": "var(--accent)", "#030303": "var(--muted)"}
-"""Colours that stand for those of the page that a picture is part of."""
+"""Placeholder colours, replaced by the CSS variables of the page."""
 INK, ACCENT, MUTED = INLINE
 
 SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "onnxprune", "font.size": 10.0}
@@ -29,9 +30,9 @@ SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "onnxprune", "font.size
 def run_plot(
     points: Sequence[Mapping[str, float]], floor: float | None = None, metric: str = "top-1"
 ) -> str:
-    """Return the inline SVG of a run, coloured by the page's `--ink`, `--accent` and `--muted`.
+    """Return the plot of a run as inline SVG, coloured by the CSS variables of the page.
 
-    A point has `rate`, `mean` and `harmonic`; `floor` is the lowest harmonic mean allowed.
+    Each point has `rate`, `mean` and `harmonic`; `floor` is the lowest harmonic mean allowed.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -66,9 +67,9 @@ def run_plot(
 def write_curve_plot(
     methods: Mapping[str, Mapping[str, Any]], path: str | Path, metric: str = "top-1"
 ) -> Path:
-    """Write the curves of `curve.json` as a picture: `.svg`, `.png` or `.pdf`.
+    """Write a plot of the curves of `curve.json` as `.svg`, `.png` or `.pdf`.
 
-    A curve with `mean_spread` and `harmonic_spread` gets a band of so much on both sides.
+    A curve with `mean_spread` and `harmonic_spread` gets a band of that width on both sides.
     Raises: OutputError when the place is not writable.
     """
     import matplotlib as mpl
@@ -111,7 +112,7 @@ def _band(axes: Axes, curve: Mapping[str, Any], kind: str, colour: str) -> None:
 
 
 def _frame(axes: Axes, ink: str, metric: str, *, lowest: float, last: float) -> None:
-    """Draw axes, their labels and a grid."""
+    """Style the axes: labels, ticks, limits and grid."""
     axes.set_xlabel("Removed share of the removable filters", color=ink)
     axes.set_ylabel(f"Class {caption(metric)}", color=ink)
     for axis in (axes.xaxis, axes.yaxis):
@@ -126,7 +127,7 @@ def _frame(axes: Axes, ink: str, metric: str, *, lowest: float, last: float) -> 
 
 
 def _svg(figure: Figure, *, header: bool = False) -> str:
-    """Return a figure as SVG whose letters are the reader's."""
+    """Return a figure as SVG with its text as text, in the reader's font."""
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=not header, metadata={"Date": None})
     svg = re.sub(r"<metadata>.*?</metadata>", "", text.getvalue(), flags=re.DOTALL)

@@ -1,8 +1,8 @@
-"""A network reduced to what a drawing needs: weights, joins, pools, and whatever pins channels.
+"""A network reduced to what a drawing shows: weights, joins, pools, and nodes that pin channels.
 
-Activations, normalisations, reshapes and shape arithmetic are passed over: what reads them reads
-what they read. A product with a gate made of the same tensor (swish) is an activation, too. No
-operator is named: what a node is follows from how channels cross it and from its shapes.
+Activations, normalisations, reshapes and shape arithmetic are contracted: an edge passes them. A
+product with a gate made of the same tensor (swish) counts as an activation. No operator is named:
+what a node is follows from how channels cross it and from its shapes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from onnxprune.ops import Moves, Node, Op, Shapes, find_op
 Kind = Literal["input", "filters", "dense", "join", "other", "output"]
 
 SCALED = 1.5
-"""A change in the number of pixels by less is padding or cropping, and not drawn."""
+"""A node that changes the number of pixels by less pads or crops, and is not drawn."""
 
 
 @dataclass(frozen=True)
 class Vertex:
-    """What is drawn as one box; `sources` are the numbers of the vertices it reads.
+    """What is drawn as one box.
 
-    `tensor` is what it puts out; `node` is None for the inputs and outputs of the network.
+    `sources` are the numbers of the vertices that it reads, `tensor` is its output. `node` is None
+    for inputs and outputs of the network.
     """
 
     kind: Kind
@@ -38,7 +39,7 @@ class Vertex:
 
 
 def find_vertices(graph: Graph, groups: ChannelGroups) -> list[Vertex]:
-    """Return the vertices of a network, each after those it reads."""
+    """Return the vertices of a network in topological order."""
     walk = _Walk(graph, pinning(groups))
     for name in graph.inputs:
         walk.add(Vertex("input", name), [name])
@@ -57,7 +58,11 @@ def pinning(groups: ChannelGroups) -> frozenset[str]:
 
 @dataclass
 class _Walk:
-    """`behind[tensor]` is the vertex whose output, but for what is passed over, the tensor is."""
+    """One pass over the nodes.
+
+    `behind[tensor]` is the vertex whose output the tensor is, contracted nodes aside;
+    `joined[sources]` is the join of several vertices.
+    """
 
     graph: Graph
     pinning: frozenset[str]
@@ -70,7 +75,7 @@ class _Walk:
         self.vertices.append(vertex)
 
     def read(self, names: Sequence[str]) -> tuple[int, ...]:
-        """The different vertices behind tensors; constants have none."""
+        """Return the distinct vertices behind tensors; constants have none."""
         return tuple(dict.fromkeys(self.behind[name] for name in names if name in self.behind))
 
     def step(self, node: Node) -> None:
@@ -97,7 +102,7 @@ class _Walk:
     def _kind(
         self, node: Node, op: Op | None, sources: Sequence[int], *, moves: bool
     ) -> Kind | None:
-        """What a node is drawn as, or None for one that is passed over."""
+        """Return what a node is drawn as, or None for one that is contracted."""
         if op is None:
             return "other"
         shapes = [self.graph.shape(name) for name in (node.inputs[0], node.outputs[0])]
@@ -112,7 +117,7 @@ class _Walk:
         return "other" if _rescales(*shapes) and not (moves and _permutes(*shapes)) else None
 
     def _shorten(self, sources: tuple[int, ...]) -> tuple[int, ...]:
-        """Draw a join of all that an earlier one joined, and more, as a join of that one."""
+        """Replace the sources that an earlier join has already by that join, as in a DenseNet."""
         number = len(self.vertices)
         for count in range(len(sources) - 1, 1, -1):
             earlier = self.joined.get(sources[:count])
@@ -124,7 +129,7 @@ class _Walk:
 
 
 def _rescales(before: Shape | None, after: Shape | None) -> bool:
-    """Whether a node has another number of pixels, by more than padding."""
+    """Say whether a node changes the number of pixels by more than padding."""
     if before is None or after is None or len(before) < 3:
         return False
     if sum(n > 1 for n in after[1:]) <= 1 < sum(n > 1 for n in before[1:]):
@@ -138,7 +143,7 @@ def _permutes(before: Shape | None, after: Shape | None) -> bool:
 
 
 def _reaching_outputs(vertices: Sequence[Vertex]) -> list[Vertex]:
-    """Leave out the vertices that no output depends on, and number the others anew."""
+    """Drop the vertices that no output depends on, and renumber the others."""
     wanted = {k for k, vertex in enumerate(vertices) if vertex.kind == "output"}
     for number in reversed(range(len(vertices))):
         if number in wanted:
