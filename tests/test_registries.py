@@ -34,9 +34,7 @@ class Registry:
 
 
 REGISTRIES = {
-    "controllers": Registry(
-        CONTROLLERS, find_controller, "--control", "method.md", ""
-    ),
+    "controllers": Registry(CONTROLLERS, find_controller, "--control", "method.md", ""),
     "criteria": Registry(CRITERIA, find_criterion, "--criterion", "method.md", "relevance"),
     "LRP rules": Registry(RULES, find_composite, "--criterion", "method.md", "relevance"),
     "compensations": Registry(

@@ -178,7 +178,7 @@ def _prune(
         harmonic = None if state.accuracy is None else state.accuracy.harmonic
         progress.step(step_line(figures, harmonic), figures["rate"] / goal if goal else None)
 
-    with screen.resumable(run_dir), screen.progress("looking at the model") as progress:
+    with screen.resumable(run_dir), screen.progress("analysing the model") as progress:
         result = prune(
             model, data, settings=settings, run_dir=run_dir, resume=resume, on_state=show
         )
@@ -315,8 +315,10 @@ def curve(
 
 
 def _point_shower(progress: Progress) -> Any:
+    from onnxprune.report import percent
+
     def show(method: str, rate: float, mean: float) -> None:
-        progress.step(f"{method}: rate {rate:.3f}, mean {mean:.3f}", rate)
+        progress.step(f"{method}: {percent(rate)} removed, mean {percent(mean)}", rate)
 
     return show
 
@@ -350,7 +352,8 @@ def convert(screen: Screen, /, source: str, output: str, fixed_batch: bool, **ch
     check_place(output)
     from onnxprune.converters import convert
 
-    path = convert(source, output, dynamic_batch=not fixed_batch, **choices)
+    with screen.progress(f"converting {source}"):
+        path = convert(source, output, dynamic_batch=not fixed_batch, **choices)
     screen.say(f"model: {path}")
 
 

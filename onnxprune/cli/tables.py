@@ -100,12 +100,12 @@ def totals(inspection: Mapping[str, Any]) -> str:
 def step_line(figures: Mapping[str, Any], harmonic: float | None) -> str:
     """Return one line about a step: what is removed, what is left, and how well that does."""
     parts = [
-        f"{percent(figures['rate'])} removed",
-        f"{figures['params']:,} parameters",
-        f"{figures['macs']:,} MACs",
+        f"{percent(figures['rate']):>7} removed",
+        f"{amount(figures['params']):>7} parameters",
+        f"{amount(figures['macs']):>7} MACs",
     ]
     if harmonic is not None:
-        parts.append(f"harmonic mean {harmonic:.4f}")
+        parts.append(f"harmonic mean {percent(harmonic)}")
     return ", ".join(parts)
 
 

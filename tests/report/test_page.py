@@ -12,7 +12,14 @@ from xml.etree import ElementTree
 import pytest
 
 import onnxprune
-from onnxprune.cli.tables import SHOWN, before_after_table, class_table, group_table, pinned_table
+from onnxprune.cli.tables import (
+    SHOWN,
+    before_after_table,
+    class_table,
+    group_table,
+    pinned_table,
+    step_line,
+)
 from onnxprune.errors import OutputError, RunDirectoryError
 from onnxprune.report.figures import STOPPED, percent, rows
 from onnxprune.report.page import write_page
@@ -321,6 +328,16 @@ def test_a_table_leaves_out_what_was_not_measured() -> None:
     first, *_ = cells(before_after_table({"before": SIDE, "after": AFTER, "agreement": 0.5}))
     assert first[-1] == "Same class given"
     assert len(first) == 8
+
+
+def test_step_lines_stand_under_each_other() -> None:
+    steps = [{"rate": 0.0, "params": 193_058, "macs": 11_636_432}]
+    steps.append({"rate": 0.4567, "params": 9_999, "macs": 999_400})
+    assert [step_line(step, 0.93) for step in steps] == [
+        "  0.0 % removed,   193 k parameters,  11.6 M MACs, harmonic mean 93.0 %",
+        " 45.7 % removed,   9,999 parameters,   999 k MACs, harmonic mean 93.0 %",
+    ]
+    assert step_line(steps[0], None).endswith("MACs")
 
 
 def test_classes_without_a_name_are_numbered() -> None:
