@@ -63,7 +63,7 @@ class Term:
     bias: bool = True
 
     def modify(self, weight: Tensor) -> Tensor:
-        """Return the modified weight."""
+        """Return the modified weight. Shapes: as the weight."""
         if self.negative == 0.0:
             return weight.clamp(min=0).mul_(self.positive)
         if self.positive == 0.0:
@@ -72,7 +72,10 @@ class Term:
         return low.mul_(self.negative).add_(high, alpha=self.positive)
 
     def select(self, x: Tensor) -> Tensor:
-        """Return the input above or below zero, with zeros in place of the rest."""
+        """Return the input above or below zero, with zeros in place of the rest.
+
+        Shapes: as the input.
+        """
         return x.clamp(min=0) if self.input > 0 else x.clamp(max=0)
 
 
