@@ -16,7 +16,7 @@ from onnxprune.converters import CONVERTER_NAMES
 from onnxprune.data import PRESETS
 from onnxprune.evaluation import METRIC_NAMES
 from onnxprune.relevance import CRITERION_NAMES
-from onnxprune.search import AUTO, CONTROLLERS, Control, Limits, Settings
+from onnxprune.search import AUTO, CONTROLLER_NAMES, CONTROLLERS, Control, Limits, Settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
@@ -202,11 +202,12 @@ TUNE = click.option(
 METHOD = together(
     click.option(
         "--control",
-        type=click.Choice(list(CONTROLLERS)),
+        type=Name(CONTROLLER_NAMES),
         default=Settings.control,
         show_default=True,
+        metavar="NAME",
         help="one-shot: all in one step; iterative: in equal steps; accuracy-aware: in steps that "
-        "adapt to the accuracy.",
+        "adapt to the accuracy; or your own module:function.",
     ),
     CRITERION,
     click.option(

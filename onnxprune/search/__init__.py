@@ -12,7 +12,7 @@ Imports every room but report and cli. `make_task` puts a `Task` together, `sear
 
 from onnxprune.search.assemble import complete, make_task, open_model, open_unlabelled, walk_batch
 from onnxprune.search.control import Control
-from onnxprune.search.controllers import CONTROLLERS, find_controller, search
+from onnxprune.search.controllers import CONTROLLER_NAMES, CONTROLLERS, find_controller, search
 from onnxprune.search.journal import RunDirectory
 from onnxprune.search.nets import Nets
 from onnxprune.search.outcome import describe, make_report, summary, unreachable
@@ -25,6 +25,7 @@ from onnxprune.search.task import State, Task
 __all__ = [
     "AUTO",
     "CONTROLLERS",
+    "CONTROLLER_NAMES",
     "Control",
     "Floor",
     "Limits",

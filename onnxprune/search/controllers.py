@@ -20,6 +20,7 @@ import numpy as np
 
 from onnxprune.arrays import FloatArray
 from onnxprune.errors import UnreachableTarget, check_name
+from onnxprune.plugins import find_function
 from onnxprune.search.nets import Nets
 from onnxprune.search.protocols import Measured
 from onnxprune.search.target import share_removed
@@ -188,11 +189,20 @@ CONTROLLERS: Mapping[str, Advance] = MappingProxyType(
 )
 """By the name that `--control` takes."""
 
+CONTROLLER_NAMES = (*CONTROLLERS, "module:function")
+"""The names that the help lists."""
 
-def find_controller(name: str) -> Advance:
-    """Return the controller of a name.
+OWN = "a function (nets, state) that returns the next state"
 
-    Raises: UnknownName for a name that does not exist.
+
+def find_controller(name: str | Advance) -> Advance:
+    """Return the controller of a name, or a user's function, also by `module:function`.
+
+    Raises: UnknownName for a name that does not exist or a function that cannot be imported.
     """
-    check_name("control", name, CONTROLLERS)
+    if callable(name):
+        return name
+    if ":" in name:
+        return find_function(name, OWN)
+    check_name("control", name, CONTROLLER_NAMES)
     return CONTROLLERS[name]

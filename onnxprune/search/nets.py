@@ -160,6 +160,7 @@ class Nets:
     ) -> State:
         """Remove the lowest-ranked channels, `size` of the filters, never past the target.
 
+        Shapes: ranking `[channels]`.
         Units: size, share of the removable filters; layer_share, as `Picker.allowance` takes it.
         """
         dead = self._next(state.dead, ranking, size, layer_share)

@@ -20,7 +20,7 @@ from onnxprune.search.target import Floor, Target
 AUTO = "auto"
 """Least squares where there are samples, none where there are not."""
 
-NAMED = ("criterion", "metric")
+NAMED = ("control", "criterion", "metric")
 """Options that take a function of one's own, which is kept by its name."""
 
 PARTS = {"target": Target, "floor": Floor, "limits": Limits, "tuning": Control}

@@ -223,6 +223,8 @@ def test_bad_samples(folder: Path, kind: str, command: tuple[str, ...]) -> None:
         ((*FREE, "--compensate", "bias"), "samples"),
         ((*FREE, "--run-dir", "model.onnx"), "model.onnx: the folder cannot be created"),
         ((*DATA, "--device", "cuda"), "device 'cuda': this onnxruntime has no CUDA"),
+        (("--control", "luck"), "control 'luck': unknown; expected one of one-shot"),
+        (("--control", "nowhere:luck"), "nowhere:luck: cannot be imported (ModuleNotFoundError"),
     ],
 )
 def test_bad_requests(folder: Path, options: tuple[str, ...], says: str) -> None:
@@ -234,7 +236,6 @@ def test_bad_requests(folder: Path, options: tuple[str, ...], says: str) -> None
     [
         ((), "MODEL"),
         (("MODEL",), "--output"),
-        ((*PRUNE[1:], "--control", "luck"), "'luck' is not one of 'one-shot'"),
         ((*PRUNE[1:], "--compensate", "luck"), "'luck' is not one of"),
         ((*PRUNE[1:], "--rate", "2"), "2.0 is not in the range 0<x<=1"),
         ((*PRUNE[1:], "--rate", "nan"), "'nan' is not a number"),

@@ -14,7 +14,7 @@ from onnxprune.compensate import METHODS
 from onnxprune.data import PRESETS
 from onnxprune.evaluation import METRIC_NAMES as METRICS
 from onnxprune.relevance import CRITERION_NAMES as CRITERIA
-from onnxprune.search import CONTROLLERS
+from onnxprune.search import CONTROLLER_NAMES
 from tests.support.models import model
 
 NET = """
@@ -57,7 +57,7 @@ def known(names: Sequence[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("option", "names"),
     [
-        ("--control", list(CONTROLLERS)),
+        ("--control", known(CONTROLLER_NAMES)),
         ("--criterion", known(CRITERIA)),
         ("--metric", known(METRICS)),
         ("--compensate", ["auto", *METHODS]),

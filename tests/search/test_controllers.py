@@ -17,6 +17,7 @@ from onnxprune.arrays import BoolArray
 from onnxprune.errors import UnknownName
 from onnxprune.search.control import Control, Strategy
 from onnxprune.search.controllers import CONTROLLERS, accuracy_aware, find_controller, search
+from onnxprune.search.settings import Settings
 from onnxprune.search.target import Floor, Target
 from onnxprune.search.task import State
 from tests.support.simulated import (
@@ -239,3 +240,10 @@ def test_a_controller_is_found_by_its_name() -> None:
     assert find_controller("accuracy-aware") is accuracy_aware
     with pytest.raises(UnknownName, match=r"control 'slow': unknown.* one-shot, iterative"):
         find_controller("slow")
+
+
+def test_a_function_of_ones_own_is_a_controller() -> None:
+    assert find_controller(accuracy_aware) is accuracy_aware
+    named = f"{accuracy_aware.__module__}:accuracy_aware"
+    assert find_controller(named) is accuracy_aware
+    assert Settings.of(control=accuracy_aware).control == named
