@@ -10,7 +10,6 @@ from typing import Any
 import click
 import numpy as np
 
-from onnxprune import __version__
 from onnxprune.cli import options
 from onnxprune.cli.help import example
 from onnxprune.cli.program import Program, Progress, Screen, use_threads
@@ -24,7 +23,7 @@ OUTPUT = click.option(
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="onnxprune")
+@click.version_option(package_name="onnxprune", prog_name="onnxprune")
 def main() -> None:
     """Make a trained CNN smaller and faster by removing filters from its ONNX graph.
 
