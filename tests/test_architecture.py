@@ -3,6 +3,7 @@
 import ast
 import fnmatch
 import importlib
+import itertools
 import re
 import sys
 import tomllib
@@ -204,6 +205,16 @@ def test_the_house_has_ten_levels_at_most() -> None:
 
 def test_outside_packages_stay_in_their_modules() -> None:
     assert confinement_violations(read_imports(sources())) == []
+
+
+def test_the_design_draws_the_rooms() -> None:
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    drawn = {
+        name: int(level)
+        for level, rest in re.findall(r"^ {4,}(\d+) {3}(.*)$", text, re.MULTILINE)
+        for name in itertools.takewhile(ROOMS.__contains__, rest.split())
+    }
+    assert drawn == ROOMS
 
 
 def test_every_room_has_its_level() -> None:

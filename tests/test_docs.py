@@ -15,6 +15,9 @@ from tests.support import readme
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
+WIDE = {"CHANGELOG.md", "docs/how-to/add-an-operator.md"}
+"""A change is one line of CHANGELOG.md, so that branches merge."""
+
 SESSIONS = [path for path in DOCUMENTS if "\n>>> " in path.read_text(encoding="utf-8")]
 
 FENCE = re.compile(r"^ *(`{3,}|~{3,})([^\n]*)\n(.*?)^ *\1`* *$", re.MULTILINE | re.DOTALL)
@@ -33,6 +36,14 @@ def links(text: str) -> list[str]:
     prose = INLINE_CODE.sub("", FENCE.sub("", text))
     found = [one or other for one, other in LINK.findall(prose)] + REFERENCE.findall(prose)
     return [target for target in found if not re.match(r"[a-z]+:", target)]
+
+
+def long_lines(text: str) -> list[str]:
+    """Lines of more than 100 characters, but for tables, code, and words that cannot be broken."""
+    prose = [line for line in FENCE.sub("", text).split("\n") if not line.startswith(("|", "    "))]
+    breakable = [INLINE_CODE.sub(lambda code: "x" * len(code[0]), line) for line in prose]
+    pairs = zip(prose, breakable, strict=True)
+    return [line for line, words in pairs if len(line) > 100 and len(words.split()) > 1]
 
 
 def anchors(text: str) -> set[str]:
@@ -165,6 +176,18 @@ def test_there_are_documents() -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_links_lead_somewhere(path: Path) -> None:
     assert broken_links(path, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", [p for p in DOCUMENTS if name_of(p) not in WIDE], ids=name_of)
+def test_lines_of_prose_are_short(path: Path) -> None:
+    assert long_lines(path.read_text(encoding="utf-8")) == []
+
+
+def test_long_lines_are_found() -> None:
+    long = "word " * 21
+    kept = f"| {long} |\n\n    {long}\n```text\n{long}\n```\n`{'x' * 120}`\n"
+    assert long_lines(kept) == []
+    assert long_lines(f"{kept}{long}\n* {long}\n") == [long, f"* {long}"]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
