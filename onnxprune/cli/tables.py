@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.report import percent, rows
+from onnxprune.report import amount, percent, rows
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -70,22 +70,6 @@ def pinned_table(inspection: Mapping[str, Any]) -> list[Table]:
             rest = sum(entry["channels"] for entry in pinned[SHOWN:])
             table.add_row("", f"and {len(pinned) - SHOWN} other reasons", f"{rest:,}")
     return [table] if table.row_count else []
-
-
-def amount(number: int) -> str:
-    """Format a count with four figures and a unit: k, M or G.
-
-    >>> [amount(n) for n in (0, 9999, 12345, 999_999, 4_653_824, 12_345_678_901)]
-    ['0', '9,999', '12.3 k', '1.00 M', '4.65 M', '12.3 G']
-    """
-    if number < 10_000:
-        return f"{number:,}"
-    value, units = float(number), iter("kMGTP")
-    unit = ""
-    while float(f"{value:.3g}") >= 1000:
-        value, unit = value / 1000, next(units)
-    digits = 2 - (value >= 10) - (value >= 100)
-    return f"{value:.{digits}f} {unit}"
 
 
 def totals(inspection: Mapping[str, Any]) -> str:

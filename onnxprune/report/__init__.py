@@ -10,12 +10,13 @@ objects.
   `layout`: where it stands
 """
 
-from onnxprune.report.figures import percent, rows, why_stopped
+from onnxprune.report.figures import amount, percent, rows, why_stopped
 from onnxprune.report.inspection import inspect
 from onnxprune.report.page import write_page
 from onnxprune.report.plots import write_curve_plot
 
 __all__ = [
+    "amount",
     "inspect",
     "percent",
     "rows",

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from onnxprune.channels import ChannelGroups, Filters
 from onnxprune.graph import Graph
 from onnxprune.ops import Node, find_op
+from onnxprune.report.figures import amount
 from onnxprune.report.skeleton import Vertex, find_vertices
+from onnxprune.surgery import node_macs
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def _convolution(
     graph: Graph, groups: ChannelGroups, vertex: Vertex, node: Node, filters: Filters | None
 ) -> Box:
     title, facts = groups.title(node.name), [f"{node}", *_kernel(graph, node)]
+    facts.append(f"{amount(node_macs(graph, node))} MACs")
     if filters is None:
         return Box(vertex, title, facts=(*facts, "stays: its filters are not known"))
     channels = filters.channels

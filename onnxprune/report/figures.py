@@ -87,6 +87,22 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
+def amount(number: int) -> str:
+    """Format a count with four figures and a unit: k, M or G.
+
+    >>> [amount(n) for n in (0, 9999, 12345, 999_999, 4_653_824, 12_345_678_901)]
+    ['0', '9,999', '12.3 k', '1.00 M', '4.65 M', '12.3 G']
+    """
+    if number < 10_000:
+        return f"{number:,}"
+    value, units = float(number), iter("kMGTP")
+    unit = ""
+    while float(f"{value:.3g}") >= 1000:
+        value, unit = value / 1000, next(units)
+    digits = 2 - (value >= 10) - (value >= 100)
+    return f"{value:.{digits}f} {unit}"
+
+
 def _relative(one: float, other: float) -> str:
     change = 100 * (other / one - 1) if one else 0.0
     return f"{change:+.1f} %".replace("-", "\u2212")

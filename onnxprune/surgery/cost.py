@@ -121,6 +121,13 @@ def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
     return Costs(groups, shapes, frozenset(constants), aliases, weights, filters)
 
 
+def node_macs(graph: Graph, node: Node) -> int:
+    """Return the multiply-adds of one node for one image; 0 for a node that does not weigh."""
+    op = find_op(node)
+    repeats = {} if op is None else _repeats(graph, node, op)
+    return sum(int(np.prod(graph.shape(name) or ())) * times for name, times in repeats.items())
+
+
 def _behind_computed(graph: Graph) -> set[str]:
     """Constants that only go into weights which the model computes, and which count instead."""
     inside = graph.computed.inside

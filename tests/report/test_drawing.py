@@ -76,11 +76,13 @@ def test_only_what_is_tied_has_a_colour() -> None:
     assert found["GlobalAveragePool 'p'"][0] == found["output y"][0] == PLAIN
 
 
-def test_a_tooltip_tells_kernel_and_group() -> None:
+def test_a_tooltip_tells_kernel_costs_and_group() -> None:
     text = NET.replace("Conv(sum, w3)", "Conv<strides=[2,2]>(sum, w3)")
     found = boxes(picture(model(text)))
     assert "3×3 kernel, stride 2" in found["Conv 'three'"][1]
+    assert f"{4 * 6 * 9 * 3 * 3:,} MACs" in found["Conv 'three'"][1]  # at 3 x 3 places
     assert "1×1 kernel" in found["Conv 'one'"][1]
+    assert f"{6 * 2 * 64} MACs" in found["Conv 'one'"][1]
     assert "6 of 6 filters may go" in found["Conv 'one'"][1]
     assert "group #1, one" in found["Add 'sum'"][1]
 

@@ -7,7 +7,7 @@ from onnx import numpy_helper
 
 from onnxprune.channels.groups import find_groups
 from onnxprune.graph.graph import Graph
-from onnxprune.surgery.cost import find_costs
+from onnxprune.surgery.cost import find_costs, node_macs
 from onnxprune.surgery.removal import prune
 from tests.support.models import RESIDUAL, model, run
 
@@ -31,6 +31,7 @@ def test_multiply_adds_are_what_a_layer_of_ones_sums_to(layer: tuple[str, list[i
     graph = Graph(proto)
     macs = find_costs(graph, find_groups(graph)).of().macs
     assert macs == run(proto, np.ones((1, 4, 7, 7), np.float32))[0].sum()
+    assert node_macs(graph, graph.nodes[0]) == macs
 
 
 def parameters(proto: onnx.ModelProto) -> int:
