@@ -1,4 +1,7 @@
-"""The kinds of arrays that pass between rooms."""
+"""The kinds of arrays that pass between rooms, and what messages call a shape."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -6,3 +9,19 @@ import numpy.typing as npt
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+
+Kept = Mapping[int, BoolArray]
+"""Which positions of a tensor survive, for each axis that loses some. Shapes: each `[size]`."""
+
+
+def is_float(array: npt.NDArray[Any]) -> bool:
+    """Say whether an array holds floating-point numbers, bfloat16 and float16 included.
+
+    Shapes: any.
+    """
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16" or array.dtype.kind == "V"
+
+
+def dims(shape: Sequence[int] | IntArray | None) -> str:
+    """Return a shape as messages write it. Shapes: shape `[rank]`."""
+    return "unknown" if shape is None else str([int(d) for d in shape])

@@ -30,36 +30,12 @@ ARRAY = re.compile(r"\b(\w*Array|ndarray|Tensor|Trace)\b")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 MISSING = {
-    "channels.groups.ChannelGroups",
-    "channels.groups.Filters",
-    "channels.groups.kept_positions",
-    "channels.labels.Labels",
-    "channels.labels.Labels.fresh",
-    "channels.labels.Labels.pin",
-    "channels.shuffles.Shuffle",
-    "graph.dependence.Variation",
-    "graph.dependence.Variation.differs",
-    "graph.facts.Facts",
-    "graph.facts.Facts.run",
-    "graph.facts.dims",
-    "graph.facts.is_float",
-    "graph.graph.Graph.constant",
-    "graph.graph.Graph.open_elements",
-    "graph.large_weights.Weight",
-    "graph.large_weights.Weight.array",
-    "graph.large_weights.compress",
-    "ops.site.Edit",
-    "ops.site.Site",
     "search.assemble.complete",
     "search.assemble.open_model",
     "search.journal.RunDirectory.append",
     "search.journal.RunDirectory.lines",
     "search.target.Target.met",
     "search.target.share_removed",
-    "surgery.editor.Constants.add",
-    "surgery.editor.Constants.array",
-    "surgery.editor.Constants.set",
-    "surgery.editor.copy_model",
 }
 """Public names whose docstrings still lack something; nothing may be added."""
 

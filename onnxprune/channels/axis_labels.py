@@ -5,12 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from onnxprune.arrays import IntArray
-from onnxprune.channels.labels import Balance, Labels
+from onnxprune.channels.labels import Balance, Labels, Reason
 from onnxprune.ops import Axis, Operand
+
+
+class InputAxis(NamedTuple):
+    """One axis of an input: its letters, its size and its labels, None where all are KEPT."""
+
+    tensor: str
+    axis: Axis
+    size: int
+    labels: IntArray | None
 
 
 @dataclass
@@ -40,7 +50,7 @@ class Letters:
                 if name not in self.sizes:
                     self.sizes[name] = size // int(np.prod([self.sizes[n] for n in known]))
 
-    def tie(self, axis: Axis, given: IntArray, reason: str) -> None:
+    def tie(self, axis: Axis, given: IntArray, reason: Reason) -> None:
         """Tie an operand's labels to the letter of the axis."""
         letter = axis.letter
         if letter in self.loose:
@@ -74,7 +84,7 @@ class Letters:
         place = [-1 if name == letter else 1 for name in axis.names]
         return np.broadcast_to(own.reshape(place), shape).ravel()
 
-    def balances(self, reason: str) -> list[Balance]:
+    def balances(self, reason: Reason) -> list[Balance]:
         """Return the labels of which groups must lose equally many."""
         return [
             (held.reshape(-1, self.sizes[letter]), reason)

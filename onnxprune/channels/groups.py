@@ -20,12 +20,12 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.arrays import BoolArray, IntArray
-from onnxprune.channels.labels import Labels, balance
+from onnxprune.arrays import BoolArray, IntArray, Kept
+from onnxprune.channels.labels import Labels, Reason, balance
 from onnxprune.channels.propagate import Propagation
 from onnxprune.errors import InvalidModel
-from onnxprune.graph import Called, Graph, call, site_of
-from onnxprune.ops import Node, find_op
+from onnxprune.graph import Called, Graph, call
+from onnxprune.ops import Node
 
 Cuts = Mapping[str, Mapping[int, IntArray]]
 
@@ -38,6 +38,7 @@ class Filters:
     """The filters of one convolution: `channels[k]` is the channel that filter k belongs to.
 
     They lie along `axis` of the output; a convolution may be written as a product of matrices.
+    Shapes: channels `[filters]`.
     """
 
     node: str
@@ -56,13 +57,14 @@ class ChannelGroups:
     that cross a node whose result would change with them, as the user allowed. `called` says how
     people know the convolutions, by the names of their nodes; it has all of them, those whose
     filters are not followed included.
+    Shapes: cuts `[size]` of the axis, group `[channels]`.
     """
 
     cuts: Cuts
     filters: tuple[Filters, ...]
     group: IntArray
     names: tuple[str, ...]
-    reasons: Mapping[int, str]
+    reasons: Mapping[int, Reason]
     inexact: Mapping[str, IntArray] = field(default_factory=dict)
     called: Mapping[str, Called] = field(default_factory=dict)
 
@@ -88,9 +90,9 @@ class ChannelGroups:
         return int(self.filter_count[self.removable].sum())
 
     @cached_property
-    def pinned(self) -> dict[int, str]:
+    def pinned(self) -> dict[int, Reason]:
         """The reason of every group in which nothing may go."""
-        found: dict[int, str] = {}
+        found: dict[int, Reason] = {}
         for channel, reason in self.reasons.items():
             found.setdefault(int(self.group[channel]), reason)
         free = set(self.group[self.removable].tolist())
@@ -123,6 +125,22 @@ class ChannelGroups:
     @cached_property
     def _each_cut(self) -> list[tuple[str, int, IntArray]]:
         return [(t, axis, c) for t, axes in self.cuts.items() for axis, c in axes.items()]
+
+    def kept(self, tensor: str, dead: BoolArray) -> Kept:
+        """Return which positions of a tensor survive, for each axis that loses some.
+
+        Shapes: dead `[channels]`.
+        """
+        cuts = self.cuts.get(tensor, {}).items()
+        found = {axis: (channels == STAYS) | ~dead[channels] for axis, channels in cuts}
+        return {axis: alive for axis, alive in found.items() if not alive.all()}
+
+    def sizes(self, tensor: str, dead: BoolArray) -> dict[int, int]:
+        """Return how many positions survive on each axis of a tensor that loses some.
+
+        Shapes: dead `[channels]`.
+        """
+        return {axis: int(alive.sum()) for axis, alive in self.kept(tensor, dead).items()}
 
     def emptied(self, dead: BoolArray) -> tuple[str, int] | None:
         """Return a (tensor, axis) that would lose every position, or None.
@@ -186,11 +204,10 @@ def find_groups(graph: Graph, *, allow_inexact: Sequence[str] = ()) -> ChannelGr
     convolutions: list[tuple[Node, str]] = []
     for node in graph.nodes:
         walk.step(node)
-        op = find_op(node)
-        axis = None if op is None else op.filter_axis(site_of(graph, node))
-        if op is None or axis is None:
+        axis = graph.filter_axis(node)
+        if node.op is None or axis is None:
             continue
-        weight = node.inputs[op.weights[0]]
+        weight = node.inputs[node.op.weights[0]]
         convolutions.append((node, weight))
         labels = walk.cuts.get(node.outputs[0], {}).get(axis)
         if labels is not None:
@@ -202,8 +219,8 @@ def find_groups(graph: Graph, *, allow_inexact: Sequence[str] = ()) -> ChannelGr
         )
     for name in graph.outputs:
         for labels in walk.cuts.get(name, {}).values():
-            walk.labels.pin(labels, f"is the graph output '{name}'")
-        walk.pin_counted(name, f"their number goes into the graph output '{name}'")
+            walk.labels.pin(labels, Reason(f"is the graph output '{name}'"))
+        walk.pin_counted(name, Reason(f"their number goes into the graph output '{name}'"))
     balance(walk.labels, walk.balances)
     return replace(_number(walk, sources), called=call(convolutions))
 
@@ -252,7 +269,7 @@ def _connect(
     """Group the channels that share a convolution; number groups by first appearance."""
     ties = Labels(count + 1)
     for found in filters:
-        ties.unite(found.channels[:-1] + 1, found.channels[1:] + 1, "")
+        ties.unite(found.channels[:-1] + 1, found.channels[1:] + 1, Reason(""))
     of = ties.solve().of[1:]
     names: dict[int, str] = {}
     for found in filters:
@@ -268,20 +285,8 @@ def _keep_sole(groups: ChannelGroups) -> ChannelGroups:
     reasons = dict(groups.reasons)
     for tensor, axis, channels in groups._each_cut:
         if channels.min() >= 0 and (channels == channels[0]).all():
-            reasons.setdefault(int(channels[0]), f"alone fills axis {axis} of '{tensor}'")
+            reason = Reason(f"alone fills axis {axis} of '{tensor}'")
+            reasons.setdefault(int(channels[0]), reason)
     if len(reasons) == len(groups.reasons):
         return groups
     return replace(groups, reasons=dict(sorted(reasons.items())))
-
-
-Kept = dict[int, BoolArray]
-
-
-def kept_positions(groups: ChannelGroups, dead: BoolArray, tensor: str) -> Kept:
-    """Return, for the cuts of a tensor that lose positions, which positions survive."""
-    found = {}
-    for axis, channels in groups.cuts.get(tensor, {}).items():
-        alive = (channels == STAYS) | ~dead[channels]
-        if not alive.all():
-            found[axis] = alive
-    return found

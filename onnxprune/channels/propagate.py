@@ -7,38 +7,35 @@ node depends only on how its operator says that channels cross it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from onnx import TensorProto
 
 from onnxprune.arrays import IntArray
-from onnxprune.channels.axis_labels import Letters, loose_letters
-from onnxprune.channels.labels import KEPT, Balance, Labels, freedom, melts, rows_of, thin
+from onnxprune.channels.axis_labels import InputAxis, Letters, loose_letters
+from onnxprune.channels.labels import KEPT, Balance, Labels, Reason
+from onnxprune.channels.placement import freedom, melts, rows_of, thin
 from onnxprune.channels.shuffles import Shuffle, Shuffles, find_shuffles
 from onnxprune.errors import InvalidModel, OnnxPruneError
-from onnxprune.graph import Graph, Shape, Variation, site_of
+from onnxprune.graph import Graph, Shape, Variation
 from onnxprune.ops import (
     FREE,
     Aligns,
     Axes,
-    Axis,
-    Fills,
-    Holds,
+    CutSite,
     Moves,
     Node,
     Op,
+    Operand,
     Pins,
+    PrunedSite,
     Shapes,
-    Site,
-    find_op,
     parse,
     why_unknown,
 )
-
-Cut = Mapping[int, IntArray]
 
 
 @dataclass
@@ -67,76 +64,40 @@ class Propagation:
         return Variation(self.graph.facts, lambda name: self._lengths(name, 0))
 
     @cached_property
-    def runs(self) -> Shuffles:
+    def shuffles(self) -> Shuffles:
         """Nodes that together reorder channels."""
         return find_shuffles(self.graph)
-
-    def _run_through(self, run: Shuffle) -> None:
-        self.cuts[run.last.outputs[0]] = {
-            axis: labels[run.taken] if axis == run.axis else labels
-            for axis, labels in self.cuts.get(run.source, {}).items()
-        }
 
     def _lengths(self, name: str, times: int) -> dict[int, int]:
         cuts = self.cuts.get(name, {})
         return {axis: max(times * labels.size, 1) for axis, labels in cuts.items()}
 
     def step(self, node: Node) -> None:
-        """Give labels to the outputs of `node`, and tie or pin those of its inputs."""
-        op = find_op(node)
+        """Give labels to the outputs of `node`, and tie or pin those of its inputs.
+
+        The first reason recorded for a channel is the one that is shown, so the order matters:
+
+        1. Constants get labels where they are read first.
+        2. A node that makes a weight from constants is passed over: the weight is a constant.
+        3. Known values are worked out anew, as they follow the cuts of the inputs.
+        4. What a subgraph reads is pinned, also by a node of a shuffle.
+        5. The last node of a shuffle reorders the labels of its source; the others have none.
+        6. At any other node, numbers of channels that are used as values pin these channels,
+           and then the labels cross.
+        """
         for name in (*node.inputs, *node.captures):
             self._introduce(name)
         if node.name in self.graph.computed.inside:
             return
         self.counts.follow(node)
         self.fewest.follow(node)
-        site = replace(
-            site_of(self.graph, node),
-            counted=self.counts.differs,
-            cut=[self.cuts.get(name, {}).keys() for name in node.inputs],
-        )
         for name in node.captures:
-            self._pin(name, f"is read inside the subgraph of {node}")
-        if node.name in self.runs.inner:
-            return
-        if node.name in self.runs.ending:
-            self._run_through(self.runs.ending[node.name])
-            return
-        self._pin_counts(node, op)
-        known = [self.graph.shape(name) is not None for name in self.graph.read_outputs(node)]
-        if op is None:
-            self._pin_all(node, f"feeds {node}, {why_unknown(node)}")
-        elif node.nested and _states_counts(op, site):
-            self._pin_all(node, f"feeds {node} of a function that other nodes may call")
-        elif isinstance(op.how, Pins):
-            self._pin_all(node, f"feeds {node}, {op.how.why}")
-        elif not all(known):
-            self._pin_all(node, f"feeds {node}, whose output shape is not known")
-        else:
-            self._cross(node, op, site)
-            self._check_restatement(node, op, site)
-
-    def _check_restatement(self, node: Node, op: Op, site: Site) -> None:
-        """Ask the operator again, now that the cuts of its outputs are known."""
-        if callable(op.how):
-            cut = [self.cuts.get(name, {}).keys() for name in node.outputs]
-            how = op.channels(replace(site, output_cut=cut))
-            if isinstance(how, Pins):
-                for name in (*node.inputs, *node.outputs):
-                    self._pin(name, f"feeds {node}, {how.why}")
-
-    def _cross(self, node: Node, op: Op, site: Site) -> None:
-        how = op.channels(site)
-        if isinstance(how, Moves):
-            self._move(node, op, site, how.along)
-        elif isinstance(how, Aligns):
-            self._align(node, op)
-        elif isinstance(how, Axes):
-            self._relate(node, how)
-        elif isinstance(how, Pins):
-            self._pin_all(node, f"feeds {node}, {how.why}")
-        else:
-            assert isinstance(how, Shapes | Holds | Fills)
+            self._pin(name, Reason(f"is read inside the subgraph of {node}", node.name))
+        if node.name in self.shuffles.ending:
+            self._reorder(self.shuffles.ending[node.name])
+        elif node.name not in self.shuffles.inner:
+            self._pin_counts(node)
+            self._cross(node)
 
     def _introduce(self, name: str) -> None:
         """Give a constant that is seen for the first time labels on every axis.
@@ -149,42 +110,104 @@ class Propagation:
         if tensor.data_type != TensorProto.INT64 or len(tensor.dims) > 1:
             self.cuts[name] = {k: self.labels.fresh(n) for k, n in enumerate(tensor.dims) if n > 1}
 
-    def _pin(self, name: str, reason: str) -> None:
+    def _reorder(self, shuffle: Shuffle) -> None:
+        self.cuts[shuffle.last.outputs[0]] = {
+            axis: labels[shuffle.taken] if axis == shuffle.axis else labels
+            for axis, labels in self.cuts.get(shuffle.source, {}).items()
+        }
+
+    def _pin(self, name: str, reason: Reason) -> None:
         for labels in self.cuts.get(name, {}).values():
             self.labels.pin(labels, reason)
 
-    def _pin_all(self, node: Node, reason: str) -> None:
-        for name in node.inputs:
+    def _pin_all(self, names: Iterable[str], reason: Reason) -> None:
+        for name in names:
             self._pin(name, reason)
 
-    def _pin_counts(self, node: Node, op: Op | None) -> None:
+    def _pin_counts(self, node: Node) -> None:
         """Pin channels whose number is used as a value: removing one would change results."""
-        if op is not None and isinstance(op.how, Shapes):
+        if node.op is not None and isinstance(node.op.how, Shapes):
             return
         for name in node.outputs:
             if self.counts.resizes(name):
-                self.pin_counted(name, f"their number is the size of what {node} makes")
+                reason = Reason(f"their number is the size of what {node} makes", node.name)
+                self.pin_counted(name, reason)
         for name in node.captures:
-            self.pin_counted(name, f"their number is read inside the subgraph of {node}")
+            reason = Reason(f"their number is read inside the subgraph of {node}", node.name)
+            self.pin_counted(name, reason)
         if all(name in self.graph.facts.values for name in node.outputs if name):
             return
         for index, name in enumerate(node.inputs):
-            if op is None or not op.is_parameter(index):
-                self.pin_counted(name, f"their number is a value that {node} computes with")
+            if node.op is None or not node.op.is_parameter(index):
+                reason = Reason(f"their number is a value that {node} computes with", node.name)
+                self.pin_counted(name, reason)
 
-    def pin_counted(self, name: str, reason: str) -> None:
+    def pin_counted(self, name: str, reason: Reason) -> None:
         """Pin the channels on whose number a known value depends."""
         if name in self.counts.values or name in self.fewest.values:
-            for source in self.graph.facts.counts[name]:
-                self._pin(source, reason)
+            self._pin_all(self.graph.facts.counts[name], reason)
 
-    def _align(self, node: Node, op: Op) -> None:
+    def _cross(self, node: Node) -> None:
+        """Carry the labels across a node; what cannot cross it is pinned."""
+        obstacle = self._obstacle(node)
+        if obstacle is not None:
+            self._pin_all(node.inputs, obstacle)
+            return
+        how = self.graph.how(node)
+        if isinstance(how, Moves):
+            self._move(node, how.along)
+        elif isinstance(how, Aligns):
+            self._align(node)
+        elif isinstance(how, Axes):
+            self._relate(node, how)
+        pins = self._ask_again(node)
+        if pins is not None:
+            self._pin_all((*node.inputs, *node.outputs), _feeds(node, pins.why))
+
+    def _obstacle(self, node: Node) -> Reason | None:
+        """Return why no channel can cross a node, or None where they can."""
+        if node.op is None:
+            return _feeds(node, why_unknown(node))
+        if node.nested and self._states_counts(node.op, node):
+            return _feeds(node, "in a function that other nodes may call")
+        if isinstance(node.op.how, Pins):
+            return _feeds(node, node.op.how.why)
+        if any(self.graph.shape(name) is None for name in self.graph.read_outputs(node)):
+            return _feeds(node, "whose output shape is not known")
+        how = self.graph.how(node)
+        return _feeds(node, how.why) if isinstance(how, Pins) else None
+
+    def _states_counts(self, op: Op, node: Node) -> bool:
+        """Say whether a node states a number of channels that may change."""
+        if op.restate is None:
+            return False
+        site = PrunedSite.untouched(self.graph.site(node))
+        return not op.weights or op.restate(site) is not None
+
+    def _ask_again(self, node: Node) -> Pins | None:
+        """Ask the operator what must stay, now that the cuts of its outputs are known."""
+        if node.op is None or node.op.pins is None:
+            return None
+        cut, output_cut = (
+            [self.cuts.get(name, {}).keys() for name in names]
+            for names in (node.inputs, node.outputs)
+        )
+        site = CutSite(
+            **vars(self.graph.site(node)),
+            cut=cut,
+            output_cut=output_cut,
+            counted=self.counts.differs,
+        )
+        return node.op.pins(site)
+
+    def _align(self, node: Node) -> None:
+        """Tie what numpy broadcasting brings together."""
         out = self.graph.shape(node.outputs[0])
-        assert out is not None
+        assert out is not None and node.op is not None
         operands = [
             (name, self.graph.shape(name))
             for index, name in enumerate(node.inputs)
-            if name and not op.is_parameter(index)
+            if name and not node.op.is_parameter(index)
         ]
         cut: dict[int, IntArray] = {}
         for axis, size in enumerate(out):
@@ -194,103 +217,151 @@ class Propagation:
             if not held:
                 cut[axis] = self.labels.fresh(size)
             elif any(labels is not None for labels in held):
-                cut[axis] = self._unite_all(held, size, f"meets fixed channels in {node}")
+                reason = Reason(f"meets fixed channels in {node}", node.name)
+                cut[axis] = self._unite_all(held, size, reason)
         for name in node.outputs:
             if name and self.graph.shape(name) == out:
                 self.cuts[name] = cut
 
     def _held(
         self, operands: Iterable[tuple[str, Shape | None]], axis: int
-    ) -> Iterable[IntArray | None]:
+    ) -> Iterator[IntArray | None]:
         """The labels (None: KEPT) of every operand that is not of size 1 on `axis` (< 0)."""
         for name, shape in operands:
             if shape is not None and len(shape) >= -axis and shape[axis] > 1:
                 yield self.cuts.get(name, {}).get(len(shape) + axis)
 
-    def _unite_all(self, held: Iterable[IntArray | None], size: int, reason: str) -> IntArray:
+    def _unite_all(self, held: Iterable[IntArray | None], size: int, reason: Reason) -> IntArray:
         arrays = [np.full(size, KEPT) if labels is None else labels for labels in held]
         for other in arrays[1:]:
             self.labels.unite(arrays[0], other, reason)
         return next((labels for labels in arrays if (labels != KEPT).any()), arrays[0])
 
     def _relate(self, node: Node, how: Axes) -> None:
+        """Tie the axes that the operator's pattern gives the same letter."""
         loose = bool(how.loose) and self._is_allowed(node)
         inputs, outputs = parse(how.loose if loose else how.pattern)
-        shapes = [self.graph.shape(name) if name else None for name in node.inputs]
         letters = Letters(self.labels, loose_letters((*inputs, *outputs)), dict(how.sizes))
-        operands = [
-            (axis, size, self.cuts.get(name, {}).get(k), name)
-            for name, shape, axes in zip(node.inputs, shapes, inputs, strict=False)
-            if shape is not None
-            for k, (axis, size) in enumerate(axes.match(shape, f"{node}: input '{name}'"))
-        ]
-        letters.measure((axis, size) for axis, size, _, _ in operands)
-        self._tie_inputs(node, how, letters, operands)
+        read = list(self._input_axes(node, inputs))
+        letters.measure((found.axis, found.size) for found in read)
+        for found in read:
+            self._tie(node, how, letters, found)
         if loose and letters.held:
             self.inexact[str(node)] = np.concatenate(list(letters.held.values()))
-        for name, axes in zip(node.outputs, outputs, strict=False):
+        for name, operand in zip(node.outputs, outputs, strict=False):
             shape = self.graph.shape(name) if name else None
             if shape is not None:
-                placed = axes.match(shape, f"{node}: output '{name}'")
+                placed = operand.match(shape, f"{node}: output '{name}'")
                 self.cuts[name] = {
                     k: letters.spread(axis)
                     for k, (axis, size) in enumerate(placed)
                     if size > 1 and letters.places(axis)
                 }
-        self.balances += letters.balances(f"meets fixed channels in another group of {node}")
+        reason = Reason(f"meets fixed channels in another group of {node}", node.name)
+        self.balances += letters.balances(reason)
 
-    def _tie_inputs(
-        self,
-        node: Node,
-        how: Axes,
-        letters: Letters,
-        operands: Iterable[tuple[Axis, int, IntArray | None, str]],
-    ) -> None:
-        for axis, size, held, name in operands:
-            if axis.fixed and held is not None:
-                self.labels.pin(held, f"feeds {node}, {how.why}")
-            if axis.fixed and (held is None or len(axis.names) != 1):
-                continue
-            if not letters.fits(axis, size):
-                raise InvalidModel(
-                    f"{node}: input '{name}' has {size} positions where others have "
-                    f"{letters.size(axis)}; export the model again"
-                )
-            if size > 1:
-                given = np.full(size, KEPT) if held is None else held
-                letters.tie(axis, given, f"meets fixed channels of '{name}' in {node}")
+    def _input_axes(self, node: Node, operands: Sequence[Operand]) -> Iterator[InputAxis]:
+        for name, operand in zip(node.inputs, operands, strict=False):
+            shape = self.graph.shape(name) if name else None
+            if shape is not None:
+                axes = operand.match(shape, f"{node}: input '{name}'")
+                for k, (axis, size) in enumerate(axes):
+                    yield InputAxis(name, axis, size, self.cuts.get(name, {}).get(k))
+
+    def _tie(self, node: Node, how: Axes, letters: Letters, found: InputAxis) -> None:
+        """Tie an axis of an input to its letter; pin it where its letter is a capital."""
+        axis, size, held = found.axis, found.size, found.labels
+        if axis.fixed and held is not None:
+            self.labels.pin(held, _feeds(node, how.why))
+        if axis.fixed and (held is None or len(axis.names) != 1):
+            return
+        if not letters.fits(axis, size):
+            raise InvalidModel(
+                f"{node}: input '{found.tensor}' has {size} positions where others have "
+                f"{letters.size(axis)}; export the model again"
+            )
+        if size > 1:
+            given = np.full(size, KEPT) if held is None else held
+            reason = f"meets fixed channels of '{found.tensor}' in {node}"
+            letters.tie(axis, given, Reason(reason, node.name))
 
     def _is_allowed(self, node: Node) -> bool:
         name = node.op_type.lower()
         return any(name.startswith(allowed.lower()) for allowed in self.allowed)
 
-    def _move(self, node: Node, op: Op, site: Site, along: tuple[int, ...] | None) -> None:
-        """Shuffle the node on labels, one labelled axis of its inputs at a time."""
-        data = [k for k, name in enumerate(node.inputs) if name and not op.is_parameter(k)]
+    def _move(self, node: Node, along: tuple[int, ...] | None) -> None:
+        """Run the node on labels, one labelled axis of its inputs at a time."""
+        op, site = node.op, self.graph.site(node)
+        assert op is not None
+        given = [k for k, name in enumerate(node.inputs) if name]
+        data = [k for k in given if not op.is_parameter(k)]
         if any(site.shapes[k] is None for k in data):
-            self._pin_all(node, f"feeds {node}, whose input shape is not known")
+            self._pin_all(node.inputs, _feeds(node, "whose input shape is not known"))
             return
-        if any(
-            name and op.is_parameter(k) and site.values[k] is None
-            for k, name in enumerate(node.inputs)
-        ):
-            self._pin_all(node, f"feeds {node}, whose parameters are computed at run time")
+        if any(site.values[k] is None for k in given if op.is_parameter(k)):
+            reason = _feeds(node, "whose parameters are computed at run time")
+            self._pin_all(node.inputs, reason)
             return
         for axis in sorted({a for k in data for a in self.cuts.get(node.inputs[k], {})}):
             arguments = [
                 self._spread(name, axis, site.shapes[k])
                 if k in data
-                else (site.ints(k) if op.takes_ints(k) else site.values[k])
+                else op.parameter(k, site.values[k])
                 for k, name in enumerate(node.inputs)
             ]
             try:
                 moved = op(node, arguments)
             except OnnxPruneError as error:
-                self._pin_all(node, f"feeds {node}, {error}")
+                self._pin_all(node.inputs, _feeds(node, str(error)))
                 return
+            reason = Reason(f"is split apart by {node}", node.name)
             for name, labels in zip(node.outputs, moved, strict=False):
                 if name:
-                    self._place(name, labels, along, f"is split apart by {node}")
+                    self._place(name, labels, along, reason)
+
+    def _spread(self, name: str, axis: int, shape: Shape | None) -> IntArray:
+        """The labels of one axis as an array of the tensor's shape, with stride 0 elsewhere."""
+        assert shape is not None
+        labels = self.cuts.get(name, {}).get(axis)
+        if labels is None:
+            return np.broadcast_to(np.int64(KEPT), shape)
+        return np.broadcast_to(
+            labels.reshape([-1 if k == axis else 1 for k in range(len(shape))]), shape
+        )
+
+    def _place(
+        self, name: str, moved: IntArray, along: tuple[int, ...] | None, reason: Reason
+    ) -> None:
+        """Cut a tensor by the labels that were moved into it, along one axis.
+
+        1. No label arrives that may go: there is nothing to cut.
+        2. Every axis that may be cut has one position: the labels fill it alone, and stay.
+        3. Else the tensor is cut along the axis that leaves the most classes, and labels that share
+           a slice are tied. They stay all the same where
+           a. all of several labels were tied to one, or
+           b. the labels of another axis of the input were placed there before.
+        4. One label alone along the axis stays. Positions that are nobody's get fresh labels.
+
+        Shapes: moved, that of the tensor.
+        """
+        if not (moved[thin(moved)] > KEPT).any():  # 1
+            return
+        axes = range(moved.ndim) if along is None else along
+        choices = {k: rows_of(moved, k) for k in axes if moved.shape[k] > 1}
+        if not choices:  # 2
+            self.labels.pin(moved[thin(moved)].ravel(), Reason(f"alone fills '{name}'"))
+            return
+        axis = self._freest(name, {k: freedom(rows) for k, rows in choices.items()})
+        labels = self.labels.unite_rows(choices[axis], reason)
+        if melts(labels, moved) or axis in self.cuts.setdefault(name, {}):  # 3
+            self.labels.pin(labels, reason)
+            return
+        if (labels == labels[0]).all():  # 4
+            self.labels.pin(labels[:1], Reason(f"alone fills '{name}'"))
+        free = labels == FREE
+        cut = np.where(free, KEPT, labels)
+        cut[free] = self.labels.fresh(int(free.sum()))
+        self.cuts[name][axis] = cut
 
     def _freest(self, name: str, classes: Mapping[int, int]) -> int:
         """The axis that leaves most classes, of those that no reader needs whole if any does."""
@@ -304,8 +375,7 @@ class Propagation:
         """The axes of a tensor that one of its readers needs whole."""
         found: set[int] = set()
         for node in self.graph.consumers.get(name, ()):
-            op, shape = find_op(node), self.graph.shape(name)
-            how = op.channels(site_of(self.graph, node)) if op else None
+            how, shape = self.graph.how(node), self.graph.shape(name)
             if not isinstance(how, Axes) or shape is None:
                 continue
             for operand, read in zip(parse(how.pattern)[0], node.inputs, strict=False):
@@ -314,45 +384,6 @@ class Propagation:
                     found.update(k for k, (axis, _) in pairs if axis.fixed)
         return found
 
-    def _spread(self, name: str, axis: int, shape: Shape | None) -> IntArray:
-        """The labels of one axis as an array of the tensor's shape, with stride 0 elsewhere."""
-        assert shape is not None
-        labels = self.cuts.get(name, {}).get(axis)
-        if labels is None:
-            return np.broadcast_to(np.int64(KEPT), shape)
-        return np.broadcast_to(
-            labels.reshape([-1 if k == axis else 1 for k in range(len(shape))]), shape
-        )
 
-    def _place(
-        self, name: str, moved: IntArray, along: tuple[int, ...] | None, reason: str
-    ) -> None:
-        """Cut the tensor along the axis that leaves the most classes; tie what shares a slice."""
-        if not (moved[thin(moved)] > KEPT).any():
-            return
-        axes = range(moved.ndim) if along is None else along
-        choices = {k: rows_of(moved, k) for k in axes if moved.shape[k] > 1}
-        if not choices:
-            self.labels.pin(moved[thin(moved)].ravel(), f"alone fills '{name}'")
-            return
-        axis = self._freest(name, {k: freedom(rows) for k, rows in choices.items()})
-        labels = self.labels.unite_rows(choices[axis], reason)
-        if melts(labels, moved):
-            self.labels.pin(labels, reason)
-            return
-        cut = self.cuts.setdefault(name, {})
-        if axis in cut:
-            self.labels.pin(labels, reason)
-            return
-        if (labels == labels[0]).all():
-            self.labels.pin(labels[:1], f"alone fills '{name}'")
-        free = labels == FREE
-        cut[axis] = np.where(free, KEPT, labels)
-        cut[axis][free] = self.labels.fresh(int(free.sum()))
-
-
-def _states_counts(op: Op, site: Site) -> bool:
-    """Say whether a node states a number of channels that may change."""
-    if op.restate is None:
-        return False
-    return not op.weights or op.restate(replace(site, before=site)) is not None
+def _feeds(node: Node, why: str) -> Reason:
+    return Reason(f"feeds {node}, {why}", node.name)

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from onnxprune.arrays import IntArray
 from onnxprune.errors import OnnxPruneError
-from onnxprune.graph import Facts, Graph, Shape, site_of
-from onnxprune.ops import Moves, Node, Op, find_op
+from onnxprune.graph import Facts, Graph, Shape
+from onnxprune.ops import Moves, Node, Op
 
 MOST_NODES = 8
 """Nodes of a run; exporters write three or four."""
@@ -27,7 +27,10 @@ MOST_NODES = 8
 
 @dataclass(frozen=True)
 class Shuffle:
-    """Position k of `axis` of the last output is position `taken[k]` of that axis of `source`."""
+    """Position k of `axis` of the last output is position `taken[k]` of that axis of `source`.
+
+    Shapes: taken `[n]`, the size of the axis.
+    """
 
     source: str
     nodes: tuple[Node, ...]
@@ -79,13 +82,13 @@ def _splits(graph: Graph, node: Node) -> bool:
 
 
 def _moves(graph: Graph, node: Node) -> bool:
-    op = find_op(node)
+    op = node.op
     return (
         op is not None
         and len(node.outputs) == 1
         and not node.nested
         and all(op.is_parameter(k) for k in range(1, len(node.inputs)))
-        and isinstance(op.channels(site_of(graph, node, ())), Moves)
+        and isinstance(graph.how(node), Moves)
     )
 
 
@@ -137,13 +140,12 @@ def _follow(facts: Facts, nodes: Iterable[Node], shape: Shape, axis: int) -> Int
     column = [-1 if k == axis else 1 for k in range(len(shape))]
     moved: Any = np.broadcast_to(np.arange(shape[axis]).reshape(column), shape)
     for node in nodes:
-        op = find_op(node)
-        assert op is not None
-        parameters = _parameters(facts, op, node)
+        assert node.op is not None
+        parameters = _parameters(facts, node.op, node)
         if parameters is None:
             return None
         try:
-            (moved,) = op(node, [moved, *parameters])
+            (moved,) = node.op(node, [moved, *parameters])
         except (OnnxPruneError, ValueError):
             return None
     line = moved[tuple(slice(None) if k == axis else slice(0, 1) for k in range(moved.ndim))]
@@ -156,9 +158,5 @@ def _parameters(facts: Facts, op: Op, node: Node) -> list[npt.NDArray[Any] | Any
         value = facts.values.get(name)
         if name and value is None:
             return None
-        found.append(
-            tuple(int(v) for v in np.ravel(value))
-            if value is not None and op.takes_ints(k)
-            else value
-        )
+        found.append(op.parameter(k, value))
     return found

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.arrays import BoolArray, IntArray
-from onnxprune.channels import ChannelGroups, kept_positions
-from onnxprune.graph import Graph, site_of
-from onnxprune.ops import Aligns, Axes, Axis, Moves, Node, Op, Relevance, find_op, parse
+from onnxprune.channels import ChannelGroups
+from onnxprune.graph import Graph
+from onnxprune.ops import Aligns, Axes, Axis, Moves, Node, Op, Relevance, parse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +74,7 @@ class Reader:
         self, graph: Graph, groups: ChannelGroups, dead: BoolArray
     ) -> tuple[BoolArray, BoolArray]:
         """Return which positions it still reads and writes. Shapes: dead `[channels]`."""
-        found = kept_positions(groups, dead, self.weight)
+        found = groups.kept(self.weight, dead)
         shape = graph.constant(self.weight).shape
         whole = {axis: np.ones(shape[axis], np.bool_) for axis in (self.read, self.written)}
         kept = {**whole, **found}
@@ -169,11 +169,11 @@ def find_readers(graph: Graph, groups: ChannelGroups) -> tuple[Reader, ...]:
 def _reader(
     graph: Graph, groups: ChannelGroups, node: Node, shared: Collection[str]
 ) -> Reader | None:
-    op = find_op(node)
+    op = node.op
     if op is None or op.relevance is not Relevance.LINEAR or op.weights != (1,):
         return None
     x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
-    how = op.channels(site_of(graph, node, set(graph.constant_tensors)))
+    how = graph.how(node)
     if not isinstance(how, Axes) or not _is_weight(graph, weight) or weight in shared:
         return None
     inputs, outputs = parse(how.pattern)
@@ -261,11 +261,10 @@ def _flattened(
 
 def _carries(graph: Graph, node: Node) -> bool:
     """Whether the output is a rearranged or element-wise changed copy of the first input alone."""
-    op = find_op(node)
+    op = node.op
     data = [
         k
         for k, name in enumerate(node.inputs)
         if name and name not in graph.constant_tensors and not (op and op.is_parameter(k))
     ]
-    how = None if op is None else op.channels(site_of(graph, node, set(graph.constant_tensors)))
-    return isinstance(how, (Moves, Aligns)) and data == [0]
+    return isinstance(graph.how(node), (Moves, Aligns)) and data == [0]

@@ -10,12 +10,11 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
 """
 
 from onnxprune.graph.dependence import Variation
-from onnxprune.graph.facts import Facts, Shape, dims, is_float, start_facts
-from onnxprune.graph.graph import Graph, site_of
+from onnxprune.graph.facts import Facts, Shape, start_facts
+from onnxprune.graph.graph import Graph
 from onnxprune.graph.large_weights import (
     AS_THEY_LIE,
     NONE_APART,
-    KeptWeight,
     Weight,
     Weights,
     compress,
@@ -38,7 +37,6 @@ __all__ = [
     "Called",
     "Facts",
     "Graph",
-    "KeptWeight",
     "ModelSource",
     "Shape",
     "Variation",
@@ -47,14 +45,11 @@ __all__ = [
     "call",
     "compress",
     "digest",
-    "dims",
     "fill",
-    "is_float",
     "is_large",
     "load_model",
     "save_model",
     "session_source",
     "shell",
-    "site_of",
     "start_facts",
 ]

@@ -20,11 +20,14 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 from onnxprune.graph.facts import Facts
-from onnxprune.ops import Aligns, Fills, Holds, Moves, Node, Op, Shapes, Site, find_op
+from onnxprune.ops import Aligns, Fills, Holds, How, Moves, Node, Shapes
 
 Array = npt.NDArray[Any]
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16})
+
+CLEAR = Moves | Aligns | Shapes | Holds | Fills
+"""Labels ride through nodes of these kinds without being pinned."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +56,19 @@ class Computed:
 
 
 def find_computed(
-    nodes: Iterable[Node], facts: Facts, constants: Collection[str], outputs: Collection[str]
+    nodes: Iterable[Node],
+    facts: Facts,
+    constants: Collection[str],
+    outputs: Collection[str],
+    how: Callable[[Node], How | None],
 ) -> Computed:
     """Return the weights of a graph that no label can ride to."""
     makers: dict[str, dict[str, Node]] = {}
     opaque: set[str] = set()
     read: set[str] = set(outputs)
     for node in nodes:
-        op = find_op(node)
-        held = op is not None and isinstance(op.how, Holds)
-        if op is None or not _is_constant(node, held, makers, constants):
+        held = node.op is not None and isinstance(node.op.how, Holds)
+        if node.op is None or not _is_constant(node, held, makers, constants):
             read.update((*node.inputs, *node.captures))
             continue
         above: dict[str, Node] = {}
@@ -70,7 +76,8 @@ def find_computed(
             above |= makers.get(name, {})
         for name in filter(None, node.outputs):
             makers[name] = {**above, node.name: node}
-        if any(name in opaque for name in node.inputs) or not _is_clear(node, op, facts):
+        clear = bool(node.op.zero_points) or isinstance(how(node), CLEAR)
+        if not clear or not opaque.isdisjoint(node.inputs):
             opaque.update(filter(None, node.outputs))
     ends = [name for name in makers if name in read]
     weights = [n for n in ends if n in opaque and n not in outputs and _is_weight(facts, n)]
@@ -88,22 +95,6 @@ def _is_constant(
         return False
     known = all(name in makers or name in constants for name in node.inputs if name)
     return known and (held or any(node.inputs))
-
-
-def _is_clear(node: Node, op: Op, facts: Facts) -> bool:
-    """Whether labels ride through a node without being pinned."""
-    if op.zero_points:
-        return True
-    how = op.channels(
-        Site(
-            node,
-            [facts.shape(name) if name else None for name in node.inputs],
-            [facts.values.get(name) for name in node.inputs],
-            [facts.shape(name) if name else None for name in node.outputs],
-            [True] * len(node.inputs),
-        )
-    )
-    return isinstance(how, Moves | Aligns | Shapes | Holds | Fills)
 
 
 def _is_weight(facts: Facts, name: str) -> bool:

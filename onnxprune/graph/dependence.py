@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.graph.facts import Facts
-from onnxprune.ops import Node, Shapes, find_op
+from onnxprune.ops import Node, Shapes
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ class Variation:
     """Call `follow` for each node in order; `values` holds what then came out differently.
 
     `lengths(tensor)` gives the other lengths of some of its axes; a value of None may be anything.
+    Shapes: `values[t]` is whatever came out, which may differ from that of the known value.
     """
 
     facts: Facts
@@ -36,11 +37,10 @@ class Variation:
 
     def follow(self, node: Node) -> None:
         """Work out the outputs of `node` once more, where its inputs differ."""
-        op = find_op(node)
-        if op is None or any(name not in self.facts.values for name in node.outputs if name):
+        if node.op is None or any(name not in self.facts.values for name in node.outputs if name):
             return
         present = [name for name in node.inputs if name]
-        if isinstance(op.how, Shapes):
+        if isinstance(node.op.how, Shapes):
             differs = any(self.lengths(name) for name in present)
             feeds = {name: self._blank(name) for name in present}
         else:
@@ -53,7 +53,10 @@ class Variation:
                 self.values[name] = value
 
     def differs(self, name: str) -> npt.NDArray[np.bool_]:
-        """Say of each element of a known value whether it came out differently."""
+        """Say of each element of a known value whether it came out differently.
+
+        Shapes: that of the known value.
+        """
         value = self.facts.values[name]
         if name not in self.values:
             return np.zeros(value.shape, np.bool_)

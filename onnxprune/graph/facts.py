@@ -30,7 +30,7 @@ from onnx import (
 from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import infer_node_outputs
 
-from onnxprune.ops import Holds, Node, Op, Shapes, find_op, infer_outputs
+from onnxprune.ops import Holds, Node, Op, Shapes, infer_outputs
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class Facts:
 
     `counts[t]` names the tensors whose shape went into the known value of t; `symbols` are the
     sizes taken for the axes that the model names and leaves open.
+    Shapes: `values[t]` is `shape(t)`.
     """
 
     opsets: Mapping[str, int]
@@ -92,7 +93,7 @@ class Facts:
 
     def follow(self, node: Node) -> None:
         """Record the outputs of `node`, whose inputs are already recorded."""
-        op = find_op(node)
+        op = node.op
         held = node.attributes.get("value")
         if op is not None and isinstance(op.how, Holds) and isinstance(held, onnx.TensorProto):
             self.set_constant(node.outputs[0], held)
@@ -185,6 +186,7 @@ class Facts:
         """Evaluate one node by ONNX's reference, in the model's own opset.
 
         In a graph: given a bare node, the evaluator takes the newest opset.
+        Shapes: as the operator's schema says, one array for each output that has a name.
         """
         graph = onnx.GraphProto(node=[node.proto])
         graph.input.extend(onnx.ValueInfoProto(name=name) for name in feeds)
@@ -250,16 +252,6 @@ def _analysis_shape(value: onnx.ValueInfoProto, *, batch: int, size: int) -> Sha
         dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else open_size.get(k, size)
         for k, dim in enumerate(value.type.tensor_type.shape.dim)
     )
-
-
-def is_float(array: npt.NDArray[Any]) -> bool:
-    """Say whether an array holds floating-point numbers, bfloat16 and float16 included."""
-    return array.dtype.kind == "f" or array.dtype.name == "bfloat16" or array.dtype.kind == "V"
-
-
-def dims(shape: Sequence[int] | npt.NDArray[np.int64] | None) -> str:
-    """Format a shape for a message."""
-    return "unknown" if shape is None else str([int(d) for d in shape])
 
 
 def infer_holder(

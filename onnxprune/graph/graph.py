@@ -6,7 +6,7 @@ did not ask to change (names, opset, IR version, metadata, functions, unknown do
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -29,7 +29,7 @@ from onnxprune.graph.storage import (
     load_apart,
     read_tensor,
 )
-from onnxprune.ops import Fills, Holds, Node, Site, find_op
+from onnxprune.ops import Fills, Holds, How, Node, Site
 
 
 class Graph:
@@ -65,6 +65,8 @@ class Graph:
         self.outputs = tuple(o.name for o in self.proto.output)
         self.input_shapes = dict(input_shapes or {})
         self.facts = self._infer(batch=1, size=DYNAMIC_SIZE)
+        self._hows: dict[str, How | None] = {}
+        self._arrays: dict[str, npt.NDArray[Any]] = {}
 
     @classmethod
     def load(
@@ -94,60 +96,84 @@ class Graph:
         """
         found = dict(self.initializers)
         for node in self.nodes:
-            op = find_op(node)
             value = node.attributes.get("value")
-            if op is None or node.nested:
+            if node.op is None or node.nested:
                 continue
-            if isinstance(op.how, Holds) and isinstance(value, TensorProto):
+            if isinstance(node.op.how, Holds) and isinstance(value, TensorProto):
                 found[node.outputs[0]] = value
-            elif isinstance(op.how, Fills) and self._is_static(node):
-                shape = self.shape(node.outputs[0]) or ()
-                element = TensorProto.FLOAT if value is None else value.data_type
-                found[node.outputs[0]] = TensorProto(dims=shape, data_type=element)
-                self._arrays[node.outputs[0]] = np.broadcast_to(_fill(value), shape)
-        for name in self.computed.makers:
-            element = self.facts.types[name].tensor_type.elem_type
-            found[name] = TensorProto(dims=self.shape(name), data_type=element)
-        return found
+            elif isinstance(node.op.how, Fills) and self._is_static(node):
+                found[node.outputs[0]] = self._without_values(node.outputs[0])
+        return found | {name: self._without_values(name) for name in self.computed.makers}
+
+    def _without_values(self, name: str) -> TensorProto:
+        element = self.facts.types[name].tensor_type.elem_type
+        return TensorProto(dims=self.shape(name), data_type=element)
 
     @cached_property
     def constant_names(self) -> frozenset[str]:
         """The constants, and all that nodes work out from constants alone."""
-        found = set(self.constant_tensors)
+        found = set(self.initializers)
         for node in self.nodes:
-            read = [name for name in (*node.inputs, *node.captures) if name]
-            if read and found.issuperset(read):
+            read = {*node.inputs, *node.captures} - {""}
+            held = node.op is not None and isinstance(node.op.how, Holds) and not node.nested
+            if held or (read and found >= read):
                 found.update(node.outputs)
         return frozenset(found)
 
     @cached_property
     def computed(self) -> Computed:
         """Weights that the model works out from constants, in ways that labels cannot follow."""
-        return find_computed(self.nodes, self.facts, self.initializers, self.outputs)
+        return find_computed(self.nodes, self.facts, self.initializers, self.outputs, self.how)
 
     def _is_static(self, node: Node) -> bool:
         """Say whether the shape that a node fills is written in the model."""
-        return self.facts.counts.get(node.inputs[0]) == frozenset()
+        known = self.shape(node.outputs[0]) is not None
+        return known and self.facts.counts.get(node.inputs[0]) == frozenset()
 
     def constant(self, name: str) -> npt.NDArray[Any]:
-        """Return a constant's array; a KeyError is a mistake of the caller."""
-        tensor = self.constant_tensors[name]
-        found = self._arrays.get(name)
-        if found is None and name in self.computed.makers:
-            found = self.computed.evaluate(name, self.opsets, self.constant)
-            self._arrays[name] = found
+        """Return a constant's array; a KeyError is a mistake of the caller.
+
+        Shapes: `shape(name)`.
+        Raises: InvalidModel when it holds fewer or more values than its shape says.
+        """
+        tensor, node = self.constant_tensors[name], self.producers.get(name)
         apart = self.weights.get(self.aliases.get(name, name))
         if apart is not None:
             return apart.array()
-        if found is None:
+        if name in self._arrays:
+            return self._arrays[name]
+        if name in self.computed.makers:
+            found = self.computed.evaluate(name, self.opsets, self.constant)
+        elif node is not None and node.op is not None and isinstance(node.op.how, Fills):
+            found = np.broadcast_to(_fill(node.attributes.get("value")), tuple(tensor.dims))
+        else:
             found = read_tensor(tensor)
-            if not is_large(tensor):  # weights once more in memory would be the model once more
-                self._arrays[name] = found
+        if name in self.computed.makers or not is_large(tensor):  # large weights: not held twice
+            self._arrays[name] = found
         return found
 
-    @cached_property
-    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        return {}
+    def how(self, node: Node) -> How | None:
+        """Return how channels cross a node, or None where its operator is not described."""
+        if node.name not in self._hows:
+            found = None if node.op is None else node.op.channels(self.site(node))
+            self._hows[node.name] = found
+        return self._hows[node.name]
+
+    def filter_axis(self, node: Node) -> int | None:
+        """Return the axis of its output along which a node's filters lie, None without any."""
+        return None if node.op is None else node.op.filter_axis(self.site(node))
+
+    def site(self, node: Node) -> Site:
+        """Return what is known at a node."""
+        return Site(
+            node,
+            [self.shape(name) if name else None for name in node.inputs],
+            [self.facts.values.get(name) for name in node.inputs],
+            [self.shape(name) if name else None for name in node.outputs],
+            [name in self.constant_names for name in node.inputs],
+            dynamic=self.dynamic,
+            open=self.open_elements,
+        )
 
     def shape(self, name: str) -> Shape | None:
         """Return a tensor's shape at batch 1, or None where it is not known."""
@@ -205,7 +231,10 @@ class Graph:
         return tuple(a != b for a, b in zip(here, there, strict=True))
 
     def open_elements(self, name: str) -> npt.NDArray[np.bool_]:
-        """Say of each element of a known value whether it follows an axis that is left open."""
+        """Say of each element of a known value whether it follows an axis that is left open.
+
+        Shapes: `shape(name)`.
+        """
         if not self.facts.counts.get(name):
             return np.zeros(self.facts.values[name].shape, np.bool_)
         return self._opened.differs(name)
@@ -242,17 +271,3 @@ class Graph:
 
 def _fill(value: TensorProto | None) -> npt.NDArray[Any]:
     return np.zeros((), np.float32) if value is None else numpy_helper.to_array(value).reshape(())
-
-
-def site_of(graph: Graph, node: Node, constant: Collection[str] | None = None) -> Site:
-    """Return what the analysis knows at a node; `constant` in place of all constant tensors."""
-    constant = graph.constant_names if constant is None else constant
-    return Site(
-        node,
-        [graph.shape(name) if name else None for name in node.inputs],
-        [graph.facts.values.get(name) for name in node.inputs],
-        [graph.shape(name) if name else None for name in node.outputs],
-        [name in constant for name in node.inputs],
-        dynamic=graph.dynamic,
-        open=graph.open_elements,
-    )

@@ -20,9 +20,9 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError, Message
 from onnx import ModelProto, TensorProto
 
+from onnxprune.arrays import Kept
+
 Array = npt.NDArray[Any]
-KeptWeight = Mapping[int, npt.NDArray[np.bool_]]
-"""Which positions of an axis are kept; an axis that is not named keeps all."""
 
 PIECE = 2**18
 """Elements of a weight that are cut at once: 1 MiB in float32, which a cache holds."""
@@ -37,13 +37,19 @@ AS_THEY_LIE: Mapping[int, str] = {
 
 @dataclass(frozen=True)
 class Weight:
-    """What is kept of a weight that `read` gives whole when it is asked."""
+    """A weight read on demand; `kept` masks the positions that survive on each axis.
+
+    Shapes: `read()` is that of the whole weight.
+    """
 
     read: Callable[[], Array]
-    kept: KeptWeight = field(default_factory=dict)
+    kept: Kept = field(default_factory=dict)
 
     def array(self) -> Array:
-        """Return all values, in memory of their own where not all are kept."""
+        """Return the values that are kept, in memory of their own where some are not.
+
+        Shapes: the lengths of its axes are the numbers of kept positions.
+        """
         return compress(self.read(), self.kept)
 
     def raw(self) -> bytes:
@@ -73,8 +79,11 @@ def _raw(array: Array) -> bytes:
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def compress(array: Array, kept: KeptWeight) -> Array:
-    """Return what is kept of an array."""
+def compress(array: Array, kept: Kept) -> Array:
+    """Return the kept positions of an array.
+
+    Shapes: array `[*n]` -> the lengths of its axes are the numbers of kept positions.
+    """
     for axis, alive in kept.items():
         array = np.compress(alive, array, axis)
     return array

@@ -24,7 +24,7 @@ from onnxprune.ops import (
     signal,
 )
 from onnxprune.ops._infer import infer_outputs
-from onnxprune.ops._op import OPS, Op, Relevance, find_op, op, require_op
+from onnxprune.ops._op import OPS, Op, Relevance, op, require_op
 from onnxprune.ops.activate import as_identity
 from onnxprune.ops.array import FREE
 from onnxprune.ops.channels import (
@@ -46,7 +46,7 @@ from onnxprune.ops.names import check_operators
 from onnxprune.ops.node import Node, node_of
 from onnxprune.ops.pattern import Axis, Operand, parse
 from onnxprune.ops.select import as_gather
-from onnxprune.ops.site import Edit, Shape, Site
+from onnxprune.ops.site import CutSite, Edit, PrunedSite, Shape, Site
 from onnxprune.ops.unknown import why_unknown
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "Aligns",
     "Axes",
     "Axis",
+    "CutSite",
     "Edit",
     "Fills",
     "Holds",
@@ -69,6 +70,7 @@ __all__ = [
     "Op",
     "Operand",
     "Pins",
+    "PrunedSite",
     "Relevance",
     "Shape",
     "Shapes",
@@ -81,7 +83,6 @@ __all__ = [
     "attention",
     "check_operators",
     "detect",
-    "find_op",
     "index",
     "infer_outputs",
     "integer",

@@ -53,7 +53,7 @@ def _argument(op: Op, node: Node, index: int, kind: TypeProto | None, value: Any
     if op.is_parameter(index):
         if value is None:
             raise ValueError(f"input {index} is not known")
-        return tuple(int(v) for v in np.ravel(value)) if op.takes_ints(index) else value
+        return op.parameter(index, value)
     if kind is None:
         raise ValueError(f"the type of input {index} is not known")
     tensor = kind.tensor_type

@@ -26,15 +26,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxprune.errors import InvalidOp, UnsupportedAttribute, UnsupportedOp
-from onnxprune.ops.channels import Aligns, How, Moves
-from onnxprune.ops.node import Node
-from onnxprune.ops.site import Edit, Ints, Site
+from onnxprune.ops.channels import Aligns, How, Moves, Pins
+from onnxprune.ops.site import CutSite, Edit, Ints, PrunedSite, Site
+
+if TYPE_CHECKING:
+    from onnxprune.ops.node import Node
 
 Indices = npt.NDArray[np.int64]
 Kind = Any
@@ -66,6 +68,9 @@ class Relevance(Enum):
 class Op:
     """One operator, for the ONNX versions in `since` (each a version that changed its schema).
 
+    `how` says how channels cross it. `pins` is asked once that is known: which nodes keep channels
+    all the same, because they state sizes that nobody could correct. `restate` corrects what a node
+    of the pruned model states of the number of its channels.
     `weights` and `biases` are the input positions that LRP's rules modify and silence. `filters`
     says that its output channels are filters, `filters_along` finds the output axis of those of a
     product that is a convolution, `scatters` that the weight is applied once for each
@@ -81,7 +86,8 @@ class Op:
     forward: Callable[..., Any]
     how: How | Callable[[Site], How]
     relevance: Relevance
-    restate: Callable[[Site], Edit | None] | None
+    restate: Callable[[PrunedSite], Edit | None] | None
+    pins: Callable[[CutSite], Pins | None] | None
     weights: Ints
     biases: Ints
     filters: bool
@@ -99,6 +105,15 @@ class Op:
         if self.filters_along is not None:
             return self.filters_along(site)
         return 1 if self.filters else None
+
+    def parameter(self, index: int, value: npt.NDArray[Any] | None) -> Any:
+        """Return the known value of a parameter as the forward takes it.
+
+        Shapes: any -> the same, or a tuple of all its integers.
+        """
+        if value is None or not self.takes_ints(index):
+            return value
+        return tuple(int(v) for v in np.ravel(value))
 
     def is_parameter(self, index: int) -> bool:
         """Say whether input `index` is a parameter, not data: see `Ints`, `Indices`, `Kind`."""
@@ -167,7 +182,8 @@ def op(
     *,
     since: Ints,
     relevance: Relevance | None = None,
-    restate: Callable[[Site], Edit | None] | None = None,
+    restate: Callable[[PrunedSite], Edit | None] | None = None,
+    pins: Callable[[CutSite], Pins | None] | None = None,
     weights: Ints = (),
     biases: Ints = (),
     filters: bool = False,
@@ -187,20 +203,33 @@ def op(
         for other in family:
             if set(other.since) & set(since):
                 raise InvalidOp(f"{name}: version {since} is described twice; keep one")
-        flow = relevance or _default_relevance(how)
-        flags = (filters, filters_along, scatters, zero_points or {}, keeps_shape)
-        family.append(Op(name, domain, since, forward, how, flow, restate, weights, biases, *flags))
+        described = Op(
+            name=name,
+            domain=domain,
+            since=since,
+            forward=forward,
+            how=how,
+            relevance=relevance or _default_relevance(how),
+            restate=restate,
+            pins=pins,
+            weights=weights,
+            biases=biases,
+            filters=filters,
+            filters_along=filters_along,
+            scatters=scatters,
+            zero_points=zero_points or {},
+            keeps_shape=keeps_shape,
+        )
+        family.append(described)
         return forward
 
     return register
 
 
-def find_op(node: Node) -> Op | None:
-    """Return the description that covers this node's operator version, or None."""
-    for candidate in OPS.get((node.domain, node.op_type), ()):
-        if node.version in candidate.since:
-            return candidate
-    return None
+def find_op(domain: str, name: str, version: int) -> Op | None:
+    """Return the description that covers a version of an operator, or None."""
+    found = (op for op in OPS.get((domain, name), ()) if version in op.since)
+    return next(found, None)
 
 
 def require_op(node: Node) -> Op:
@@ -208,15 +237,14 @@ def require_op(node: Node) -> Op:
 
     Raises: UnsupportedOp naming the node.
     """
-    found = find_op(node)
-    if found is None:
+    if node.op is None:
         domain = f"{node.domain}." if node.domain else ""
         raise UnsupportedOp(
             f"{node}: the torch mirror does not know {domain}{node.op_type} (version "
             f"{node.version}); use a criterion that needs no mirror, such as magnitude, "
             f"or add the operator (CONTRIBUTING.md)"
         )
-    return found
+    return node.op
 
 
 def _default_relevance(how: How | Callable[[Site], How]) -> Relevance:

@@ -16,8 +16,8 @@ from onnx import TensorProto, numpy_helper
 from onnxprune.errors import UnsupportedAttribute
 from onnxprune.ops._op import Relevance, op
 from onnxprune.ops._torch import torch
-from onnxprune.ops.channels import ALIGNS, FILLS, HOLDS, SHAPES, How, Pins
-from onnxprune.ops.site import FROZEN, Edit, Ints, Site, follows_open, names_channels
+from onnxprune.ops.channels import ALIGNS, FILLS, HOLDS, SHAPES, Pins
+from onnxprune.ops.site import FROZEN, CutSite, Edit, Ints, PrunedSite, follows_open, names_channels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,21 +151,21 @@ def sign(x: Tensor, /) -> Tensor:
     return torch.sign(x)
 
 
-def _expand_channels(site: Site) -> How:
+def _expand_pins(site: CutSite) -> Pins | None:
     """Sizes of axes that x has open itself may be restated as 1."""
     target, mine = site.ints(1), site.dynamic(site.node.inputs[0])
-    if target is None or not site.output_cut:
-        return ALIGNS
+    if target is None:
+        return None
     own = {k: len(mine) - len(target) + k for k in range(len(target))}
     followed = [k for k in follows_open(site, 1) if own[k] < 0 or not mine[own[k]]]
     lead = len(site.output_shapes[0] or ()) - len(target)
     cut = [k for k, n in enumerate(target) if n > 1 and lead + k in site.output_cut[0]]
-    return FROZEN if followed and names_channels(site, 1, cut) else ALIGNS
+    return FROZEN if followed and names_channels(site, 1, cut) else None
 
 
-def _restate_expand(site: Site) -> Edit | None:
+def _restate_expand(site: PrunedSite) -> Edit | None:
     """A target size that is a channel count becomes the predicted one; 1, and open axes, stay."""
-    predicted, old = site.predicted[0], (site.before or site).ints(1)
+    predicted, old = site.output_shapes[0], site.before.ints(1)
     if predicted is None or old is None or _fits(site.shapes[0], site.ints(1), predicted):
         return None
     lead = len(predicted) - len(old)
@@ -193,7 +193,14 @@ def _fits(shape: Ints | None, target: Ints | None, predicted: Ints) -> bool:
         return False
 
 
-@op("Expand", _expand_channels, since=(8, 13), relevance=Relevance.COPY, restate=_restate_expand)
+@op(
+    "Expand",
+    ALIGNS,
+    since=(8, 13),
+    relevance=Relevance.COPY,
+    restate=_restate_expand,
+    pins=_expand_pins,
+)
 def expand(x: Tensor, shape: Ints, /) -> Tensor:
     """Repeat along axes of size 1, and in front, until x has at least `shape`.
 

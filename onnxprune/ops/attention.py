@@ -15,7 +15,7 @@ from onnxprune.ops._op import Relevance, op, without
 from onnxprune.ops._torch import torch
 from onnxprune.ops.channels import Axes, How, Pins
 from onnxprune.ops.linear import UNKNOWN
-from onnxprune.ops.site import Edit, Shape, Site
+from onnxprune.ops.site import Edit, PrunedSite, Shape, Site
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ HEADS = "whose heads need all of their features"
 CACHED = Pins("which keeps what it has read for the next call")
 
 
-def _kept_heads(site: Site, index: int, count: int) -> int:
+def _kept_heads(site: PrunedSite, index: int, count: int) -> int:
     """How many of `count` heads on the last axis of an input survive."""
     alive = site.kept[index].get(2)
     return count if alive is None else int(alive.reshape(count, -1).any(1).sum())
@@ -55,7 +55,7 @@ def _attention_channels(site: Site) -> How:
     return Axes(pattern, HEADS, sizes=sizes)
 
 
-def _restate_heads(site: Site) -> Edit | None:
+def _restate_heads(site: PrunedSite) -> Edit | None:
     heads = site.attribute("kv_num_heads")
     if heads is None:
         return None
@@ -146,7 +146,7 @@ def _rotated_channels(site: Site) -> How:
     return Axes(f"{x}, *, *, * -> {x}", "whose features turn in pairs", sizes=sizes)
 
 
-def _restate_rotated(site: Site) -> Edit | None:
+def _restate_rotated(site: PrunedSite) -> Edit | None:
     heads = site.attribute("num_heads")
     if heads is None or site.rank() == 4:
         return None

@@ -14,7 +14,7 @@ from onnxprune.ops._op import Indices, op
 from onnxprune.ops._torch import torch
 from onnxprune.ops.array import reshape, take
 from onnxprune.ops.channels import MOVES, Pins
-from onnxprune.ops.site import Edit, Site
+from onnxprune.ops.site import Edit, PrunedSite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,10 +28,10 @@ def non_zero(x: Tensor, /) -> Tensor:
     return torch.nonzero(x).T
 
 
-def _restate_compress(site: Site) -> Edit | None:
+def _restate_compress(site: PrunedSite) -> Edit | None:
     """What is said of positions that go is left out."""
     before = site.before
-    if before is None or before.values[1] is None or before.shapes[0] is None:
+    if before.values[1] is None or before.shapes[0] is None:
         return None
     shape, axis = before.shapes[0], site.attribute("axis")
     alive = np.ones(shape, np.bool_)

@@ -18,7 +18,7 @@ from onnxprune.ops.array import reshape, take
 from onnxprune.ops.channels import MOVES, Axes, How, Pins, mixed
 from onnxprune.ops.linear import UNKNOWN
 from onnxprune.ops.pattern import letters, other_letters
-from onnxprune.ops.site import Edit, Ints, Site
+from onnxprune.ops.site import Edit, Ints, PrunedSite, Site
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,9 +42,9 @@ def _gather_nd_channels(site: Site) -> How:
     return Axes(f"{names}, * -> * {' '.join(names.split()[count:])}", why=NAMED)
 
 
-def _restate_gather_nd(site: Site) -> Edit | None:
+def _restate_gather_nd(site: PrunedSite) -> Edit | None:
     """Indices into a cut axis become the ranks of the positions they name."""
-    before = site.before.values[1] if site.before is not None else None
+    before = site.before.values[1]
     if before is None:
         return None
     indices = before

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from onnxprune.ops._op import Relevance, op
 from onnxprune.ops._torch import functional
 from onnxprune.ops.channels import Axes, How, Pins
-from onnxprune.ops.site import Edit, Ints, Site
+from onnxprune.ops.site import Edit, Ints, PrunedSite, Site
 from onnxprune.ops.window import Widths, Window, pad_space, windowed
 
 if TYPE_CHECKING:
@@ -118,12 +118,12 @@ def _transposed_channels(site: Site) -> How:
     return Axes("N (G i) *, (G i) o *, (G o) -> N (G o) *", sizes={"G": groups})
 
 
-def _restate_transposed_group(site: Site) -> Edit | None:
-    old, new = site.before, site.shapes[0]
-    if old is None or new is None or old.shapes[0] is None:
+def _restate_transposed_group(site: PrunedSite) -> Edit | None:
+    old, new = site.before.shapes[0], site.shapes[0]
+    if old is None or new is None:
         return None
     groups = site.attribute("group", 1)
-    return Edit(attributes={"group": new[1]}) if 1 < groups == old.shapes[0][1] else None
+    return Edit(attributes={"group": new[1]}) if 1 < groups == old[1] else None
 
 
 def _cut_widths(full: Ints, wanted: Ints | None, more: Ints, window: Window) -> Widths:

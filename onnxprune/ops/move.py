@@ -13,8 +13,17 @@ import numpy as np
 
 from onnxprune.ops._op import Relevance, op
 from onnxprune.ops.array import concat, permute, reshape
-from onnxprune.ops.channels import ALIGNS, MOVES, How, Moves
-from onnxprune.ops.site import FROZEN, Edit, Ints, Site, follows_open, names_channels
+from onnxprune.ops.channels import ALIGNS, MOVES, Aligns, How, Moves, Pins
+from onnxprune.ops.site import (
+    FROZEN,
+    CutSite,
+    Edit,
+    Ints,
+    PrunedSite,
+    Site,
+    follows_open,
+    names_channels,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,28 +59,28 @@ def flatten(x: Tensor, /, *, axis: int = 1) -> Tensor:
     return reshape(x, (rows, columns))
 
 
-def _reshape_channels(site: Site) -> How:
+def _reshape_pins(site: CutSite) -> Pins | None:
     """A target with a count is restated; of the sizes that stay open, one can be worked out."""
     target, source = site.ints(1), site.dynamic(site.node.inputs[0])
-    if target is None or not site.output_cut or len(follows_open(site, 1)) < 2:
-        return MOVES
+    if target is None or len(follows_open(site, 1)) < 2:
+        return None
     cut = names_channels(site, 1, [k for k, n in enumerate(target) if k in site.output_cut[0]])
     open_axes = [k for k, is_open in enumerate(site.dynamic(site.node.outputs[0])) if is_open]
     copied = [k for k in open_axes if _is_copied(site, k, source)]
-    return FROZEN if cut and len(open_axes) - len(copied) > 1 else MOVES
+    return FROZEN if cut and len(open_axes) - len(copied) > 1 else None
 
 
 def _is_copied(site: Site, axis: int, source: tuple[bool, ...]) -> bool:
     """Say whether an open axis has the place and size of one of the input, which 0 copies."""
-    before, after = site.shapes[0] or (), (site.predicted or site.output_shapes)[0] or ()
+    before, after = site.shapes[0] or (), site.output_shapes[0] or ()
     if site.attribute("allowzero", 0) or axis >= len(source):
         return False
     return source[axis] and before[axis] == after[axis]
 
 
-def _restate_reshape(site: Site) -> Edit | None:
+def _restate_reshape(site: PrunedSite) -> Edit | None:
     """Write the predicted sizes, unless the target still resolves to them; keep open axes open."""
-    predicted, target = site.predicted[0], site.ints(1)
+    predicted, target = site.output_shapes[0], site.ints(1)
     if predicted is None or (target is not None and _resolve(target, site.shapes[0]) == predicted):
         return None
     sizes, source = list(predicted), site.dynamic(site.node.inputs[0])
@@ -94,10 +103,10 @@ def _resolve(target: Ints, shape: Ints | None) -> Ints | None:
 
 @op(
     "Reshape",
-    _reshape_channels,
+    MOVES,
     since=(5, 13, 14, 19, 21, 23, 24, 25),
-    relevance=Relevance.COPY,
     restate=_restate_reshape,
+    pins=_reshape_pins,
 )
 def reshape_(x: Tensor, shape: Ints, /, *, allowzero: int = 0) -> Tensor:
     """Give another shape; 0 copies a size (unless `allowzero`), -1 is worked out.
@@ -156,13 +165,21 @@ def _tile_channels(site: Site) -> How:
     tiled = [k for k, count in enumerate(repeats) if count != 1]
     if not tiled or max(shape[k] for k in tiled) > 1:
         return MOVES
-    cut = [k for k in tiled if site.output_cut and k in site.output_cut[0]]
-    return FROZEN if cut and follows_open(site, 1) and names_channels(site, 1, cut) else ALIGNS
+    return ALIGNS
 
 
-def _restate_repeats(site: Site) -> Edit | None:
+def _tile_pins(site: CutSite) -> Pins | None:
+    """A number of repetitions that is a count of channels is restated, unless others are open."""
+    repeats = site.ints(1) or ()
+    if not isinstance(_tile_channels(site), Aligns) or not follows_open(site, 1):
+        return None
+    cut = [k for k, count in enumerate(repeats) if count != 1 and k in site.output_cut[0]]
+    return FROZEN if names_channels(site, 1, cut) else None
+
+
+def _restate_repeats(site: PrunedSite) -> Edit | None:
     """A cut axis that was broadcast is repeated as often as positions survive."""
-    shape, predicted, repeats = site.shapes[0], site.predicted[0], site.ints(1)
+    shape, predicted, repeats = site.shapes[0], site.output_shapes[0], site.ints(1)
     if shape is None or predicted is None or repeats is None:
         return None
     cut = site.output_kept[0]
@@ -170,7 +187,14 @@ def _restate_repeats(site: Site) -> Edit | None:
     return None if tuple(new) == repeats else Edit(inputs={1: np.array(new, np.int64)})
 
 
-@op("Tile", _tile_channels, since=(6, 13), relevance=Relevance.COPY, restate=_restate_repeats)
+@op(
+    "Tile",
+    _tile_channels,
+    since=(6, 13),
+    relevance=Relevance.COPY,
+    restate=_restate_repeats,
+    pins=_tile_pins,
+)
 def tile(x: Tensor, repeats: Ints, /) -> Tensor:
     """Repeat the whole along each axis.
 

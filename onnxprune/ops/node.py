@@ -10,6 +10,8 @@ from typing import Any
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto
 
+from onnxprune.ops._op import Op, find_op
+
 
 @dataclass(frozen=True)
 class Node:
@@ -32,6 +34,11 @@ class Node:
     def op_type(self) -> str:
         """The operator's name."""
         return self.proto.op_type
+
+    @cached_property
+    def op(self) -> Op | None:
+        """The description of its operator, or None where there is none."""
+        return find_op(self.domain, self.op_type, self.version)
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:

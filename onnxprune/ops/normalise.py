@@ -19,7 +19,7 @@ from onnxprune.ops._op import Relevance, op, without
 from onnxprune.ops._torch import functional, torch
 from onnxprune.ops.channels import Axes, How, Pins, mixed
 from onnxprune.ops.pattern import letters
-from onnxprune.ops.site import Edit, Ints, Site
+from onnxprune.ops.site import Edit, Ints, PrunedSite, Site
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,7 +104,7 @@ def _group_channels(site: Site) -> Axes:
     return Axes(pattern, SHARES, loose, sizes=dict.fromkeys("gG", site.attribute("num_groups")))
 
 
-def _restate_groups(site: Site) -> Edit | None:
+def _restate_groups(site: PrunedSite) -> Edit | None:
     """Count the groups that still have channels."""
     alive = site.kept[0].get(1)
     groups = site.attribute("num_groups")

@@ -19,7 +19,16 @@ from onnxprune.ops._torch import torch
 from onnxprune.ops.array import take
 from onnxprune.ops.channels import Axes, How, Pins
 from onnxprune.ops.pattern import letters
-from onnxprune.ops.site import FROZEN, Edit, Ints, Site, follows_open, names_channels
+from onnxprune.ops.site import (
+    FROZEN,
+    CutSite,
+    Edit,
+    Ints,
+    PrunedSite,
+    Site,
+    follows_open,
+    names_channels,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,14 +62,19 @@ def _resize_channels(site: Site) -> How:
             return Pins("which crops to a region that is only known at run time")
         corners = zip(places, bounds, bounds[len(places) :], strict=False)
         changed |= {axis for axis, start, end in corners if (start, end) != (0, 1)}
-    if site.output_cut and _known(site, 3) and follows_open(site, 3):
-        both = set(site.output_cut[0]) & set(site.cut[0])
-        cut = [k for k, axis in enumerate(places) if axis in both]
-        if names_channels(site, 3, cut):
-            return FROZEN
     names = letters(len(before), changed)
     made = [NEW[k] if k in changed else name for k, name in enumerate(names.split())]
     return Axes(f"{names} -> {' '.join(made)}", why="which resizes that axis")
+
+
+def _resize_pins(site: CutSite) -> Pins | None:
+    """Sizes of cut axes are restated, unless other sizes are only known at run time."""
+    if not _known(site, 3) or not follows_open(site, 3):
+        return None
+    places = [axis % site.rank() for axis in site.attribute("axes") or range(site.rank())]
+    both = set(site.output_cut[0]) & set(site.cut[0])
+    cut = [k for k, axis in enumerate(places) if axis in both]
+    return FROZEN if names_channels(site, 3, cut) else None
 
 
 def _known(site: Site, index: int) -> list[float]:
@@ -69,9 +83,9 @@ def _known(site: Site, index: int) -> list[float]:
     return [] if value is None else [float(number) for number in np.ravel(value)]
 
 
-def _restate_sizes(site: Site) -> Edit | None:
+def _restate_sizes(site: PrunedSite) -> Edit | None:
     """Sizes of cut axes become the predicted ones."""
-    sizes, predicted = site.ints(3), site.predicted[0]
+    sizes, predicted = site.ints(3), site.output_shapes[0]
     if site.node.version < 11 or not sizes or predicted is None:
         return None
     named = site.attribute("axes") or range(len(predicted))
@@ -134,6 +148,7 @@ def _cubic(d: FloatArray, a: float) -> FloatArray:
     since=(13, 18, 19),
     relevance=Relevance.LINEAR,
     restate=_restate_sizes,
+    pins=_resize_pins,
 )
 def resize(
     x: Tensor,
@@ -198,7 +213,14 @@ def _gather(
     return reduce(torch.add, terms)
 
 
-@op("Resize", _resize_channels, since=(11,), relevance=Relevance.LINEAR, restate=_restate_sizes)
+@op(
+    "Resize",
+    _resize_channels,
+    since=(11,),
+    relevance=Relevance.LINEAR,
+    restate=_restate_sizes,
+    pins=_resize_pins,
+)
 def resize_11(
     x: Tensor,
     roi: Tensor,

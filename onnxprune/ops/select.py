@@ -17,7 +17,7 @@ from onnxprune.ops.array import pad, take
 from onnxprune.ops.channels import MOVES, Axes, How, Pins
 from onnxprune.ops.node import Node
 from onnxprune.ops.pattern import letters, other_letters
-from onnxprune.ops.site import FROZEN, Edit, Ints, Site, follows_open
+from onnxprune.ops.site import FROZEN, CutSite, Edit, Ints, PrunedSite, Site, follows_open
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def _restate_split(site: Site) -> Edit | None:
     axis = site.attribute("axis", 0)
-    sizes = [shape[axis] for shape in site.predicted if shape is not None]
+    sizes = [shape[axis] for shape in site.output_shapes if shape is not None]
     if "split" in site.node.attributes:
         return Edit(attributes={"split": sizes})
     if site.node.version < 13:
@@ -96,28 +96,26 @@ def _end(end: int, size: int, step: int) -> int | None:
     return None if step < 0 and end < -size else end
 
 
-def _slice_channels(site: Site) -> How:
+def _slice_pins(site: CutSite) -> Pins | None:
     """Bounds of an axis that may lose channels are restated, those of all axes with them."""
-    if "starts" in site.node.attributes or not site.output_cut or site.shapes[0] is None:
-        return MOVES
+    if site.shapes[0] is None:
+        return None
     starts, axes = site.ints(1), site.ints(3)
     if starts is None or (len(site.node.inputs) > 3 and site.node.inputs[3] and axes is None):
-        return MOVES
+        return None
     places = [a % len(site.shapes[0]) for a in axes or range(len(starts))]
     cut = [k for k, axis in enumerate(places) if axis in site.cut[0]]
-    return FROZEN if cut and set(follows_open(site, 1, 2)) - set(cut) else MOVES
+    return FROZEN if cut and set(follows_open(site, 1, 2)) - set(cut) else None
 
 
-def _restate_slice(site: Site) -> Edit | None:
+def _restate_slice(site: PrunedSite) -> Edit | None:
     """Bounds of a cut axis become those of its surviving positions.
 
     Positions taken with a step survive at no regular distance: there the node becomes a Gather.
     """
     starts, ends, axes, steps = _bounds(site)
-    before = site.before.shapes[0] if site.before is not None else None
-    if before is None:
-        return None
-    if not any(axis % len(before) in site.kept[0] for axis in axes):
+    before = site.before.shapes[0]
+    if before is None or not any(axis % len(before) in site.kept[0] for axis in axes):
         return None
     taken = _slices(before, starts, ends, axes, steps)
     new_starts, new_ends = list(starts), list(ends)
@@ -137,7 +135,7 @@ def _restate_slice(site: Site) -> Edit | None:
 
 
 def _gather_instead(
-    site: Site, axis: int, taken: dict[int, range], alive: npt.NDArray[np.bool_]
+    site: PrunedSite, axis: int, taken: dict[int, range], alive: npt.NDArray[np.bool_]
 ) -> Edit:
     if len(taken) > 1:
         raise UnsupportedAttribute(
@@ -159,24 +157,17 @@ def as_gather(
     return Edit({"axis": axis}, inputs, op_type="Gather", drop=tuple(node.attributes))
 
 
-def _bounds(site: Site) -> tuple[Ints, Ints, Ints, Ints]:
+def _bounds(site: PrunedSite) -> tuple[Ints, Ints, Ints, Ints]:
     if "starts" in site.node.attributes:
         starts, ends = site.attribute("starts"), site.attribute("ends")
         axes, steps = site.attribute("axes"), None
     else:
-        old = site.before or site
-        starts, ends, axes, steps = (old.ints(k) for k in range(1, 5))
+        starts, ends, axes, steps = (site.before.ints(k) for k in range(1, 5))
     axes = axes if axes is not None else tuple(range(len(starts)))
     return starts, ends, axes, steps or (1,) * len(starts)
 
 
-@op(
-    "Slice",
-    _slice_channels,
-    since=(10, 11, 13),
-    relevance=Relevance.COPY,
-    restate=_restate_slice,
-)
+@op("Slice", MOVES, since=(10, 11, 13), restate=_restate_slice, pins=_slice_pins)
 def slice_(
     x: Tensor, starts: Ints, ends: Ints, axes: Ints | None = None, steps: Ints | None = None, /
 ) -> Tensor:
@@ -203,12 +194,12 @@ def slice_1(x: Tensor, /, *, starts: Ints, ends: Ints, axes: Ints | None = None)
     return slice_(x, starts, ends, axes)
 
 
-def _restate_gather(site: Site) -> Edit | None:
+def _restate_gather(site: PrunedSite) -> Edit | None:
     """Indices into a cut axis become the ranks of the positions they name."""
     rank = site.rank(0)
     axis = site.attribute("axis", 0) % rank
     alive = site.kept[0].get(axis)
-    indices = site.before.values[1] if site.before is not None else None
+    indices = site.before.values[1]
     if alive is None or indices is None:
         return None
     for k in range(indices.ndim):
@@ -248,24 +239,24 @@ def _pad_amounts(site: Site) -> tuple[Ints | None, list[int]]:
     return site.ints(1), places if named is None else [a % len(places) for a in named]
 
 
-def _pad_channels(site: Site) -> How:
+def _pad_pins(site: CutSite) -> Pins | None:
     """Amounts on an axis that may lose channels are restated, those of all axes with them."""
     pads, places = _pad_amounts(site)
-    if not site.output_cut or pads is None:
-        return MOVES
+    if pads is None:
+        return None
     by_input = site.node.version >= 11
     counted = np.ravel(site.counted(site.node.inputs[1])) if by_input else np.zeros(len(pads))
     ends = zip((*places, *places), pads, counted, strict=False)
     if not any(axis in site.cut[0] and (amount or moves) for axis, amount, moves in ends):
-        return MOVES
+        return None
     if site.attribute("mode", "constant") != "constant":
         return BORDERS
-    return FROZEN if by_input and follows_open(site, 1) else MOVES
+    return FROZEN if by_input and follows_open(site, 1) else None
 
 
-def _restate_pad(site: Site) -> Edit | None:
+def _restate_pad(site: PrunedSite) -> Edit | None:
     """Padding of a cut axis shrinks to the padded positions that survive; so does a crop."""
-    pads, places = _pad_amounts(site.before or site)
+    pads, places = _pad_amounts(site.before)
     if pads is None:
         return None
     new = list(pads)
@@ -284,10 +275,10 @@ def _restate_pad(site: Site) -> Edit | None:
 
 @op(
     "Pad",
-    _pad_channels,
+    MOVES,
     since=(11, 13, 18, 19, 21, 23, 24, 25),
-    relevance=Relevance.COPY,
     restate=_restate_pad,
+    pins=_pad_pins,
 )
 def pad_(
     x: Tensor,
@@ -306,7 +297,7 @@ def pad_(
     return pad(x, _pad_widths(x.ndim, pads, axes), mode, value)
 
 
-@op("Pad", _pad_channels, since=(2,), relevance=Relevance.COPY, restate=_restate_pad)
+@op("Pad", MOVES, since=(2,), restate=_restate_pad, pins=_pad_pins)
 def pad_2(x: Tensor, /, *, mode: str = "constant", pads: Ints, value: float = 0.0) -> Tensor:
     """Add elements, with the amounts in an attribute.
 
@@ -320,10 +311,6 @@ def _crop_channels(site: Site) -> How:
     before, after = site.shapes[0], site.output_shapes[0]
     if before is None or after is None:
         return Pins("whose shapes are not known")
-    if site.output_cut and follows_open(site, 1):
-        named = [axis % len(before) for axis in site.attribute("axes") or range(len(before))]
-        if site.output_cut[0] and set(named) & set(site.output_cut[0]):
-            return FROZEN
     changed = {k for k, (n, m) in enumerate(zip(before, after, strict=True)) if n != m}
     return Axes(
         f"{letters(len(before), changed)}, * -> {other_letters(len(before), changed)}",
@@ -331,9 +318,16 @@ def _crop_channels(site: Site) -> How:
     )
 
 
-def _restate_crop(site: Site) -> Edit | None:
+def _crop_pins(site: CutSite) -> Pins | None:
+    """Sizes of cut axes are restated, unless other sizes are only known at run time."""
+    rank = site.rank()
+    named = {axis % rank for axis in site.attribute("axes") or range(rank)}
+    return FROZEN if follows_open(site, 1) and named & set(site.output_cut[0]) else None
+
+
+def _restate_crop(site: PrunedSite) -> Edit | None:
     """Sizes of cut axes become the predicted ones."""
-    sizes, predicted = site.ints(1), site.predicted[0]
+    sizes, predicted = site.ints(1), site.output_shapes[0]
     if sizes is None or predicted is None:
         return None
     named = site.attribute("axes") or range(len(predicted))
@@ -350,6 +344,7 @@ def _restate_crop(site: Site) -> Edit | None:
     since=(18,),
     relevance=Relevance.COPY,
     restate=_restate_crop,
+    pins=_crop_pins,
 )
 def center_crop_pad(x: Tensor, shape: Ints, /, *, axes: Ints | None = None) -> Tensor:
     """The middle of some axes, or the axis in the middle of zeros.

@@ -22,7 +22,7 @@ from onnxprune.channels import ChannelGroups, Filters
 from onnxprune.data import IGNORED
 from onnxprune.errors import InvalidModel, UnsupportedOp
 from onnxprune.graph import Graph
-from onnxprune.ops import Relevance, find_op
+from onnxprune.ops import Relevance
 from onnxprune.ops._torch import functional, torch
 from onnxprune.relevance.fuse import is_diagonal
 from onnxprune.relevance.lrp import by_class, check_labels, pixel_weights, relevance
@@ -207,7 +207,7 @@ def batchnorm_scale(graph: Graph, filters: Filters) -> FloatArray | None:
     Source: Liu et al. 2017, section 3 (network slimming).
     """
     readers = graph.consumers.get(filters.output, [])
-    op = find_op(readers[0]) if len(readers) == 1 else None
+    op = readers[0].op if len(readers) == 1 else None
     if op is None or op.relevance is not Relevance.LINEAR or not op.weights:
         return None
     if not is_diagonal(graph, Step(readers[0], op)):

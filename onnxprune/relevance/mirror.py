@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from onnxprune.arrays import dims, is_float
 from onnxprune.errors import InvalidModel
-from onnxprune.graph import Graph, dims, is_float
+from onnxprune.graph import Graph
 from onnxprune.ops import Node, Op, require_op
 from onnxprune.ops._torch import torch
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from onnxprune.channels import ChannelGroups, Filters
 from onnxprune.graph import Graph
-from onnxprune.ops import Node, find_op
+from onnxprune.ops import Node
 from onnxprune.report.figures import amount
 from onnxprune.report.skeleton import Vertex, find_vertices
 from onnxprune.surgery import node_macs
@@ -65,7 +65,7 @@ def _convolution(
     owned = channels[channels >= 0]
     group = Counter(groups.group[owned].tolist()).most_common(1)[0][0] if owned.size else None
     removable = int(groups.removable[owned].sum())
-    reasons = dict.fromkeys(groups.reasons[c] for c in owned.tolist() if c in groups.reasons)
+    reasons = dict.fromkeys(groups.reasons[c].text for c in owned.tolist() if c in groups.reasons)
     facts += [f"{removable:,} of {channels.size:,} filters may go", *_group_fact(groups, group)]
     facts += [f"stays: {'; '.join(reasons)}"] if reasons else []
     return Box(vertex, title, group, channels.size, removable, tuple(facts))
@@ -88,7 +88,7 @@ def _group_fact(groups: ChannelGroups, group: int | None) -> Iterator[str]:
 
 def _kernel(graph: Graph, node: Node) -> Iterator[str]:
     """The size of a kernel, and its stride where it is not 1."""
-    op = find_op(node)
+    op = node.op
     weight = graph.shape(node.inputs[op.weights[0]]) if op is not None and op.weights else None
     sizes = node.attributes.get("kernel_shape") or (weight or ())[2:]
     strides = node.attributes.get("strides", ())

@@ -164,7 +164,7 @@ class _Picture:
     def _box(self, box: Box, x: float, y: float) -> str:
         width, height = _size(box)
         x, y, fill = x - width / 2, y - height / 2, self._fill(box)
-        pins = box.vertex.node is not None and f"{box.vertex.node}" in self.pinning
+        pins = box.vertex.node is not None and box.vertex.node.name in self.pinning
         parts = [
             f"<title>{_xml(chr(10).join(box.facts))}</title>",
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" '
@@ -217,7 +217,7 @@ class _Picture:
 
     def _entry(self, group: int, x: float, y: float, width: float) -> str:
         """One line of the legend."""
-        boxes, why = self.members[group], self.groups.pinned.get(group)
+        boxes, why = self.members[group], str(self.groups.pinned.get(group, ""))
         more = f" and {len(boxes) - 1} more" if len(boxes) > 1 else ""
         line = f"#{group + 1}  {_label(boxes[0])}{more}" + (f": {why}" if why else "")
         tip = "\n".join([*(box.title for box in boxes), *([why] if why else [])])

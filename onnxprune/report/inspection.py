@@ -5,7 +5,6 @@ The result is a plain dictionary, the content of `inspect --json`.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,16 +14,13 @@ import numpy as np
 from onnx import ModelProto
 
 from onnxprune.channels import ChannelGroups, find_groups
-from onnxprune.graph import Graph, ModelSource, site_of
-from onnxprune.ops import Pins, check_operators, find_op
+from onnxprune.graph import Graph, ModelSource
+from onnxprune.ops import Pins, check_operators
 from onnxprune.report.drawing import write_drawing
 from onnxprune.surgery import Costs, find_costs
 
 MOST_REASONS = 3
 """Reasons that `reason` joins for one group; it counts more. `pinned` lists all."""
-
-NAMED = re.compile(r"\w+ '[^']*'")
-"""How a reason names the node that it is about."""
 
 
 def inspect(
@@ -52,8 +48,7 @@ def inspect(
     costs = find_costs(graph, groups)
     full = costs.of()
     members = _members(groups)
-    named = {f"{node}": node.name for node in graph.nodes}
-    found = [_group(groups, costs, k, members[k], named) for k in range(len(groups.names))]
+    found = [_group(groups, costs, k, members[k]) for k in range(len(groups.names))]
     found += _ungrouped(graph, groups)
     filters = sum(group["filters"] for group in found)
     return {
@@ -72,16 +67,12 @@ def _title(model: ModelSource, graph: Graph) -> str:
 
 
 def _group(
-    groups: ChannelGroups,
-    costs: Costs,
-    number: int,
-    members: list[dict[str, Any]],
-    named: Mapping[str, str],
+    groups: ChannelGroups, costs: Costs, number: int, members: list[dict[str, Any]]
 ) -> dict[str, Any]:
     own = np.flatnonzero(groups.group == number)
     convolutions = groups.filters_of(number)
     filters = int(groups.filter_count[own].sum())
-    pinned = _pinned(groups, own.tolist(), named)
+    pinned = _pinned(groups, own.tolist())
     saved = {"params": costs.params_saved[own], "macs": costs.macs_saved[own]}
     return {
         "name": groups.names[number],
@@ -107,11 +98,10 @@ def _ungrouped(graph: Graph, groups: ChannelGroups) -> Iterator[dict[str, Any]]:
     """Yield a pinned group for each convolution whose filters the analysis does not follow."""
     known = {found.node for found in groups.filters}
     for node in graph.nodes:
-        op, site = find_op(node), site_of(graph, node)
-        axis = None if op is None else op.filter_axis(site)
+        op, axis = node.op, graph.filter_axis(node)
         if op is None or axis is None or node.name in known:
             continue
-        how, shape = op.channels(site), graph.shape(node.outputs[0])
+        how, shape = graph.how(node), graph.shape(node.outputs[0])
         weight = graph.shape(node.inputs[op.weights[0]]) or (0, 0)
         width = weight[1] * node.attributes.get("group", 1) if op.scatters else weight[0]
         width = width if shape is None else shape[axis]
@@ -136,17 +126,11 @@ def _ungrouped(graph: Graph, groups: ChannelGroups) -> Iterator[dict[str, Any]]:
         }
 
 
-def _pinned(
-    groups: ChannelGroups, channels: Sequence[int], named: Mapping[str, str]
-) -> list[dict[str, Any]]:
+def _pinned(groups: ChannelGroups, channels: Sequence[int]) -> list[dict[str, Any]]:
     """Return the distinct reasons of pinned channels: text, node, and number of channels."""
     counts = Counter(groups.reasons[c] for c in channels if c in groups.reasons)
     return [
-        {
-            "reason": reason,
-            "node": next((named[n] for n in NAMED.findall(reason) if n in named), None),
-            "channels": count,
-        }
+        {"reason": reason.text, "node": reason.node, "channels": count}
         for reason, count in counts.items()
     ]
 

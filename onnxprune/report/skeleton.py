@@ -7,7 +7,6 @@ what a node is follows from how channels cross it and from its shapes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -15,8 +14,8 @@ from typing import Literal
 import numpy as np
 
 from onnxprune.channels import ChannelGroups
-from onnxprune.graph import Graph, Shape, site_of
-from onnxprune.ops import Moves, Node, Op, Shapes, find_op
+from onnxprune.graph import Graph, Shape
+from onnxprune.ops import Moves, Node, Op, Shapes
 
 Kind = Literal["input", "filters", "dense", "join", "other", "output"]
 
@@ -51,9 +50,8 @@ def find_vertices(graph: Graph, groups: ChannelGroups) -> list[Vertex]:
 
 
 def pinning(groups: ChannelGroups) -> frozenset[str]:
-    """Return the nodes that reasons name, as they name them."""
-    reasons = "\n".join(dict.fromkeys(groups.reasons.values()))
-    return frozenset(re.findall(r"\w+ '[^'\n]*'", reasons))
+    """Return the names of the nodes that keep channels."""
+    return frozenset(why.node for why in groups.reasons.values() if why.node is not None)
 
 
 @dataclass
@@ -79,16 +77,15 @@ class _Walk:
         return tuple(dict.fromkeys(self.behind[name] for name in names if name in self.behind))
 
     def step(self, node: Node) -> None:
-        op = find_op(node)
+        op = node.op
         if op is not None and isinstance(op.how, Shapes):
             return
         data = [n for k, n in enumerate(node.inputs) if op is None or not op.is_parameter(k)]
         sources = self.read([*data, *node.captures])
         if not sources:
             return
-        site = site_of(self.graph, node)
-        moves = op is not None and isinstance(op.channels(site), Moves)
-        if op is not None and op.filter_axis(site) is not None:
+        moves = isinstance(self.graph.how(node), Moves)
+        if self.graph.filter_axis(node) is not None:
             kind: Kind | None = "filters"
         else:
             kind = self._kind(node, op, sources, moves=moves)
@@ -110,7 +107,7 @@ class _Walk:
             return "dense"
         if len(sources) > 1:
             return "join"
-        if f"{node}" in self.pinning or "kernel_shape" in op.attributes:
+        if node.name in self.pinning or "kernel_shape" in op.attributes:
             return "other"
         if moves and any(op.is_parameter(k) for k in range(len(op.inputs))):
             return None

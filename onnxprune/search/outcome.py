@@ -55,12 +55,12 @@ def _most_pinned(groups: ChannelGroups) -> str:
     """Say what keeps most of the filters that may not go at all."""
     pinned: dict[str, int] = {}
     for channel, reason in groups.reasons.items():
-        pinned[reason] = pinned.get(reason, 0) + int(groups.filter_count[channel])
+        pinned[reason.text] = pinned.get(reason.text, 0) + int(groups.filter_count[channel])
     if not pinned:
         return ""
-    reason = max(pinned, key=lambda one: pinned[one])
+    most = max(pinned, key=lambda text: pinned[text])
     of = int(groups.filter_count.sum())
-    return f"what pins most: {reason} ({pinned[reason]} of {of} filters); "
+    return f"what pins most: {most} ({pinned[most]} of {of} filters); "
 
 
 def summary(task: Task, state: State) -> dict[str, Any]:

@@ -6,14 +6,13 @@ compensation (`near`); the net that a run ends in is asked anew, as it will be s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
 from onnx import ModelProto, helper
 
 from onnxprune.arrays import BoolArray
-from onnxprune.channels import STAYS
 from onnxprune.graph import Graph
 from onnxprune.search.protocols import Clock
 from onnxprune.search.target import Target
@@ -94,11 +93,9 @@ class Reach:
         """The bytes of the elements of all constants that are left."""
         total = 0
         for name, tensor in self.graph.constant_tensors.items():
-            size = np.array(tensor.dims, np.int64)
-            for axis, channels in self.costs.groups.cuts.get(name, {}).items():
-                size[axis] = int(((channels == STAYS) | ~dead[channels]).sum())
-            item = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-            total += int(size.prod()) * item
+            left = self.costs.groups.sizes(name, dead)
+            elements = math.prod(left.get(axis, size) for axis, size in enumerate(tensor.dims))
+            total += elements * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         return total
 
     def _confirms(self, state: State, goal: float) -> bool:

@@ -6,6 +6,7 @@ A node that weighs repeats its weight once per output position, so its multiply-
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +15,9 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.arrays import BoolArray, FloatArray
-from onnxprune.channels import STAYS, ChannelGroups
-from onnxprune.graph import Graph, Shape, site_of
-from onnxprune.ops import Axes, Node, Op, find_op, parse
+from onnxprune.channels import ChannelGroups
+from onnxprune.graph import Graph, Shape
+from onnxprune.ops import Axes, Node, parse
 
 NO_PARAMETERS = {TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING}
 """Element types of shapes, indices and names; smaller integers are quantised weights."""
@@ -74,16 +75,13 @@ class Costs:
         return self._saved(self.weights)
 
     def _differ(self, one: str, other: str, dead: BoolArray) -> bool:
-        cuts = (self.groups.cuts.get(name, {}) for name in (one, other))
-        alive = [{k: (c == STAYS) | ~dead[c] for k, c in axes.items()} for axes in cuts]
-        gone = [{k: a.tobytes() for k, a in axes.items() if not a.all()} for axes in alive]
-        return gone[0] != gone[1]
+        kept = (self.groups.kept(name, dead) for name in (one, other))
+        mine, its = ({axis: alive.tobytes() for axis, alive in axes.items()} for axes in kept)
+        return mine != its
 
     def _elements(self, name: str, dead: BoolArray) -> int:
-        size = np.array(self.shapes[name], np.int64)
-        for axis, channels in self.groups.cuts.get(name, {}).items():
-            size[axis] = int(((channels == STAYS) | ~dead[channels]).sum())
-        return int(size.prod())
+        left = self.groups.sizes(name, dead)
+        return math.prod(left.get(axis, size) for axis, size in enumerate(self.shapes[name]))
 
     def _saved(self, times: Mapping[str, int]) -> FloatArray:
         saved = np.zeros(len(self.groups))
@@ -108,13 +106,10 @@ def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
     weights: dict[str, int] = {}
     filters = 0
     for node in graph.nodes:
-        op = find_op(node)
-        if op is None:
-            continue
-        axis, shape = op.filter_axis(site_of(graph, node)), graph.shape(node.outputs[0])
+        axis, shape = graph.filter_axis(node), graph.shape(node.outputs[0])
         if axis is not None and shape is not None:
             filters += shape[axis]
-        for name, times in _repeats(graph, node, op).items():
+        for name, times in _repeats(graph, node).items():
             weights[name] = weights.get(name, 0) + times
             shapes[name] = graph.shape(name) or ()
     aliases = {a: name for a, name in graph.aliases.items() if a in shapes}
@@ -123,8 +118,7 @@ def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
 
 def node_macs(graph: Graph, node: Node) -> int:
     """Return the multiply-adds of one node for one image; 0 for a node that does not weigh."""
-    op = find_op(node)
-    repeats = {} if op is None else _repeats(graph, node, op)
+    repeats = _repeats(graph, node)
     return sum(int(np.prod(graph.shape(name) or ())) * times for name, times in repeats.items())
 
 
@@ -135,12 +129,14 @@ def _behind_computed(graph: Graph) -> set[str]:
     return hidden - {n for node in graph.nodes if node.name not in inside for n in node.inputs}
 
 
-def _repeats(graph: Graph, node: Node, op: Op) -> dict[str, int]:
+def _repeats(graph: Graph, node: Node) -> dict[str, int]:
     """How often each weight of a node is applied for one image."""
-    how = op.channels(site_of(graph, node)) if op.weights else None
+    op, how = node.op, graph.how(node)
+    if op is None or not isinstance(how, Axes) or not op.weights:
+        return {}
     place = node.inputs[0] if op.scatters else node.outputs[0]
     size = graph.shape(place)
-    if not isinstance(how, Axes) or size is None:
+    if size is None:
         return {}
     inputs, outputs = parse(how.pattern)
     placed = inputs[0] if op.scatters else outputs[0]

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from onnxprune.arrays import Kept
 from onnxprune.errors import SurgeryError
 from onnxprune.graph import (
     AS_THEY_LIE,
     NONE_APART,
     Graph,
-    KeptWeight,
     Weight,
     Weights,
     compress,
@@ -23,7 +23,7 @@ from onnxprune.graph import (
     is_large,
     shell,
 )
-from onnxprune.ops import Fills, Holds, Node, find_op
+from onnxprune.ops import Fills, Holds, Node
 
 Array = npt.NDArray[Any]
 
@@ -32,6 +32,7 @@ def copy_model(graph: Graph, changed: Mapping[str, Array] | None = None) -> Mode
     """Return a copy of a graph's model with other values for some of its constants.
 
     What changes is not copied first: a large weight exists twice only where both are kept.
+    Shapes: any.
     Raises: SurgeryError when a constant would change its element type.
     """
     changed = changed or {}
@@ -39,7 +40,7 @@ def copy_model(graph: Graph, changed: Mapping[str, Array] | None = None) -> Mode
     return fill(_copy_bare(graph, changed), apart)
 
 
-def cut_model(graph: Graph, cuts: Mapping[str, KeptWeight]) -> tuple[ModelProto, Weights]:
+def cut_model(graph: Graph, cuts: Mapping[str, Kept]) -> tuple[ModelProto, Weights]:
     """Return a copy of a graph's model with what is kept of its constants.
 
     Large weights are held apart: what is left of them is worked out when they are asked for.
@@ -55,7 +56,7 @@ def cut_model(graph: Graph, cuts: Mapping[str, KeptWeight]) -> tuple[ModelProto,
     return _copy_bare(graph, changed, apart), apart
 
 
-def _stays_large(tensor: TensorProto, kept: KeptWeight) -> bool:
+def _stays_large(tensor: TensorProto, kept: Kept) -> bool:
     left = TensorProto()
     _declare(left, tensor, kept)
     return is_large(left) and tensor.data_type in AS_THEY_LIE
@@ -84,7 +85,7 @@ def _copy_bare(
     return copy
 
 
-def _declare(place: TensorProto, tensor: TensorProto, kept: KeptWeight) -> None:
+def _declare(place: TensorProto, tensor: TensorProto, kept: Kept) -> None:
     """Give a place the name, the type and what is left of the shape of a tensor."""
     place.name, place.data_type, place.doc_string = tensor.name, tensor.data_type, tensor.doc_string
     lengths = {axis: int(alive.sum()) for axis, alive in kept.items()}
@@ -107,8 +108,7 @@ class Constants:
         self._places: dict[str, TensorProto] = {t.name: t for t in model.graph.initializer}
         self._fills: dict[str, NodeProto] = {}
         for node in graph.nodes:
-            op = find_op(node)
-            how = None if op is None or node.nested or not self.has(node) else op.how
+            how = None if node.op is None or node.nested or not self.has(node) else node.op.how
             if isinstance(how, Fills):
                 self._fills[node.outputs[0]] = self._protos[node.outputs]
             elif isinstance(how, Holds):
@@ -120,7 +120,7 @@ class Constants:
         self._taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
 
     def array(self, name: str) -> Array:
-        """Return a constant, which no node fills, as it is now."""
+        """Return a constant, which no node fills, as it is now. Shapes: the tensor's."""
         return numpy_helper.to_array(self._places[self._aliases.get(name, name)])
 
     def is_shared(self, name: str) -> bool:
@@ -138,7 +138,11 @@ class Constants:
         return self._protos[node.outputs]
 
     def set(self, name: str, array: Array) -> None:
-        """Give a constant another array of the same type."""
+        """Give a constant another array of the same type.
+
+        Shapes: any.
+        Raises: SurgeryError when the array has another type.
+        """
         if name in self._fills:
             self._refill(self._fills[name], array)
         elif name in self._makers:
@@ -151,7 +155,7 @@ class Constants:
             _write(self._places[name], self._places[name], array)
 
     def add(self, hint: str, array: Array) -> TensorProto:
-        """Add an initializer with a name nobody has, and return it."""
+        """Add an initializer with a name nobody has, and return it. Shapes: any."""
         name = next(n for n in (f"{hint}_{k}" for k in range(1 << 30)) if n not in self._taken)
         self._taken.add(name)
         return self._insert(name, array)

@@ -9,10 +9,10 @@ import numpy.typing as npt
 from onnx import ModelProto, helper
 
 from onnxprune.arrays import BoolArray
-from onnxprune.channels import ChannelGroups, kept_positions
+from onnxprune.channels import ChannelGroups
 from onnxprune.errors import InvalidPlan
-from onnxprune.graph import Graph, site_of
-from onnxprune.ops import Axes, How, Moves, Node, Site, find_op, parse
+from onnxprune.graph import Graph
+from onnxprune.ops import Axes, Moves, Node, parse
 from onnxprune.surgery.editor import copy_model
 
 
@@ -23,15 +23,13 @@ def weighing_constants(graph: Graph) -> dict[str, npt.NDArray[Any]]:
     """
     found: dict[str, npt.NDArray[Any]] = {}
     for node in reversed(graph.nodes):
-        op = find_op(node)
-        if op is None:
+        how = graph.how(node)
+        if node.op is None:
             continue
-        site = site_of(graph, node, graph.constant_tensors)
-        how = op.channels(site)
-        if op.zero_points:
-            for index, place in op.zero_points.items():
+        if node.op.zero_points:
+            for index, place in node.op.zero_points.items():
                 if index < len(node.inputs):
-                    found[node.inputs[index]] = _zero_point(graph, site, how, index, place)
+                    found[node.inputs[index]] = _zero_point(graph, node, index, place)
         elif isinstance(how, Axes):
             found.update(dict.fromkeys(node.inputs, np.zeros((), np.int8)))
         elif found.keys() & set(node.outputs) and (
@@ -49,17 +47,16 @@ def _keeps_zero(graph: Graph, node: Node) -> bool:
     dtypes = [helper.tensor_dtype_to_np_dtype(element) for element in elements]
     zeros = {name: np.zeros((), dtype) for name, dtype in zip(node.inputs, dtypes, strict=True)}
     try:
-        return not any(np.any(result) for result in graph.facts.run(node, zeros))
+        with np.errstate(all="ignore"):
+            return not any(np.any(result) for result in graph.facts.run(node, zeros))
     except (TypeError, ValueError, RuntimeError, LookupError):
         return False
 
 
-def _zero_point(
-    graph: Graph, site: Site, how: How, index: int, place: int | None
-) -> npt.NDArray[Any]:
+def _zero_point(graph: Graph, node: Node, index: int, place: int | None) -> npt.NDArray[Any]:
     """The zero point of an input, shaped to broadcast with it along the axis of the same letter."""
-    named = place is not None and place < len(site.node.inputs)
-    name = site.node.inputs[place] if named and place is not None else ""
+    how = graph.how(node)
+    name = node.inputs[place] if place is not None and place < len(node.inputs) else ""
     if place is None or name not in graph.constant_tensors or not isinstance(how, Axes):
         return np.zeros((), np.int8)
     zero = graph.constant(name)
@@ -67,7 +64,7 @@ def _zero_point(
         return zero
     operands, _ = parse(how.pattern)
     (letter, _), *_ = operands[place].match(zero.shape, name)
-    axes = operands[index].match(site.shapes[index] or (), site.node.inputs[index])
+    axes = operands[index].match(graph.shape(node.inputs[index]) or (), node.inputs[index])
     return zero.reshape([-1 if axis == letter else 1 for axis, _ in axes])
 
 
@@ -96,7 +93,7 @@ def masked_constants(
     """
     masked = {}
     for name, zero in weighing_constants(graph).items():
-        kept = kept_positions(groups, dead, name)
+        kept = groups.kept(name, dead)
         if kept:
             masked[name] = graph.constant(name).copy()
             for axis, alive in kept.items():

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
-from onnxprune.arrays import BoolArray
-from onnxprune.channels import ChannelGroups, Kept, Shuffle, find_shuffles, kept_positions
+from onnxprune.arrays import BoolArray, Kept, dims
+from onnxprune.channels import ChannelGroups, Shuffle, find_shuffles
 from onnxprune.errors import SurgeryError
-from onnxprune.graph import Facts, Graph, Shape, Weights, dims, fill, site_of, start_facts
-from onnxprune.ops import Edit, Node, Site, as_gather, find_op, node_of
+from onnxprune.graph import Facts, Graph, Shape, Weights, fill, start_facts
+from onnxprune.ops import Edit, Node, PrunedSite, as_gather, node_of
 from onnxprune.surgery.editor import Constants, cut_model
 from onnxprune.surgery.masking import _refuse
 
@@ -99,7 +99,7 @@ class _Surgery:
 
     def _kept(self, name: str) -> Kept:
         if name not in self._known:
-            self._known[name] = kept_positions(self.groups, self.dead, name)
+            self._known[name] = self.groups.kept(name, self.dead)
         return self._known[name]
 
     def _touched(self, node: Node, proto: NodeProto, facts: Facts) -> bool:
@@ -120,24 +120,25 @@ class _Surgery:
         return tuple(int(kept[k].sum()) if k in kept else n for k, n in enumerate(shape))
 
     def _restate(self, node: Node, proto: NodeProto, facts: Facts, constants: Constants) -> None:
-        op = find_op(node)
-        if op is None or op.restate is None:
+        if node.op is None or node.op.restate is None:
             return
-        edit = op.restate(self._site(node, proto, facts))
+        edit = node.op.restate(self._site(node, proto, facts))
         if edit is not None:
             _apply(edit, node, proto, facts, constants)
 
-    def _site(self, node: Node, proto: NodeProto, facts: Facts) -> Site:
-        before = site_of(self.graph, node, set())
-        return replace(
+    def _site(self, node: Node, proto: NodeProto, facts: Facts) -> PrunedSite:
+        before = self.graph.site(node)
+        left = replace(
             before,
-            values=[facts.values.get(name) for name in proto.input],
-            before=before,
             shapes=[facts.shape(name) if name else None for name in proto.input],
+            values=[facts.values.get(name) for name in proto.input],
+            output_shapes=[self._predicted(name) if name else None for name in node.outputs],
+        )
+        return PrunedSite(
+            **vars(left),
+            before=before,
             kept=[self._kept(name) for name in node.inputs],
             output_kept=[self._kept(name) for name in node.outputs],
-            predicted=[self._predicted(name) if name else None for name in node.outputs],
-            dynamic=self.graph.dynamic,
         )
 
     def _compare(self, node: Node, facts: Facts) -> None:

@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.arrays import IntArray
-from onnxprune.channels.labels import Labels, balance
+from onnxprune.channels.labels import Labels, Reason, balance
+
+NONE = Reason("")
 
 
 @st.composite
@@ -18,7 +20,7 @@ def problems(draw: st.DrawFn) -> tuple[Labels, list[IntArray]]:
         st.lists(st.tuples(st.integers(0, own.size - 1), st.integers(0, own.size - 1)), max_size=4)
     )
     for a, b in pairs:
-        labels.unite(own[[a]], own[[b]], "")
+        labels.unite(own[[a]], own[[b]], NONE)
     order = draw(st.permutations(range(own.size)))
     return labels, [own.reshape(groups, each), own[list(order)].reshape(groups, each)]
 
@@ -28,7 +30,7 @@ def test_every_class_is_in_every_group_equally_often(
     problem: tuple[Labels, list[IntArray]],
 ) -> None:
     labels, wanted = problem
-    balance(labels, [(rows, "") for rows in wanted])
+    balance(labels, [(rows, NONE) for rows in wanted])
     of = labels.solve().of
     for rows in wanted:
         ordered = np.sort(of[rows], axis=1)
@@ -38,7 +40,7 @@ def test_every_class_is_in_every_group_equally_often(
 def test_places_are_tied_in_order_where_nothing_else_is() -> None:
     labels = Labels()
     rows = labels.fresh(6).reshape(2, 3)
-    balance(labels, [(rows, "")])
+    balance(labels, [(rows, NONE)])
     of = labels.solve().of[rows]
     assert (of[0] == of[1]).all()
     assert np.unique(of).size == 3
@@ -47,6 +49,6 @@ def test_places_are_tied_in_order_where_nothing_else_is() -> None:
 def test_what_is_balanced_already_is_not_tied_further() -> None:
     labels = Labels()
     rows = labels.fresh(6).reshape(2, 3)
-    labels.unite(rows[0], rows[1][[2, 0, 1]], "")
-    balance(labels, [(rows, "")])
+    labels.unite(rows[0], rows[1][[2, 0, 1]], NONE)
+    balance(labels, [(rows, NONE)])
     assert np.unique(labels.solve().of[rows]).size == 3

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from onnxprune.channels.groups import ChannelGroups, find_groups
+from onnxprune.channels.labels import Reason
 from onnxprune.errors import InvalidModel
 from onnxprune.graph.graph import Graph
 from tests.support.models import RESIDUAL, model
@@ -15,7 +16,8 @@ def groups_of(text: str, **options: str) -> ChannelGroups:
 
 def reason(groups: ChannelGroups, node: str) -> str | None:
     channels = next(f.channels for f in groups.filters if f.node == node)
-    return groups.reasons.get(int(channels[0]))
+    found = groups.reasons.get(int(channels[0]))
+    return None if found is None else found.text
 
 
 def test_a_residual_sum_ties_its_branches() -> None:
@@ -49,12 +51,26 @@ def test_channels_left_after_a_removal_are_those_of_the_pruned_graph() -> None:
             assert (again.cuts[tensor][axis] == channels).all()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_survives_of_a_tensor_is_what_is_left_of_its_cuts(seed: int) -> None:
+    groups = groups_of(RESIDUAL)
+    dead = groups.removable & (np.random.default_rng(seed).random(len(groups)) < 0.4)
+    left = groups.without(dead).cuts
+    for tensor, axes in groups.cuts.items():
+        kept, sizes = groups.kept(tensor, dead), groups.sizes(tensor, dead)
+        assert kept.keys() == sizes.keys() == {k for k, c in axes.items() if dead[c[c >= 0]].any()}
+        for axis, channels in axes.items():
+            alive = kept.get(axis, np.ones(channels.size, np.bool_))
+            assert alive.sum() == sizes.get(axis, channels.size) == left[tensor][axis].size
+            assert not dead[channels[alive & (channels >= 0)]].any()
+
+
 def test_a_graph_output_keeps_its_channels() -> None:
     groups = groups_of(
         "g (float[N,3,8,8] x) => (float[N,4,8,8] y) <float[4,3,1,1] w> { y = Conv(x, w) }"
     )
     assert reason(groups, "y") == "is the graph output 'y'"
-    assert groups.pinned == {0: "is the graph output 'y'"}
+    assert groups.pinned == {0: Reason("is the graph output 'y'")}
 
 
 def test_an_unknown_operator_keeps_what_it_reads_and_is_named() -> None:

@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune.channels.labels import KEPT, Labels, count_classes
+from onnxprune.channels.labels import KEPT, Labels, Reason
+from onnxprune.channels.placement import count_classes
 from onnxprune.ops.array import FREE
 
+WHY = Reason("why")
 LABEL = st.integers(FREE, 12)
 PAIRS = st.lists(st.tuples(LABEL, LABEL), max_size=20)
 ROWS = st.integers(1, 4).flatmap(
@@ -37,7 +39,7 @@ def test_pinned_labels_are_those_united_with_kept(pairs: list[tuple[int, int]]) 
     labels = Labels()
     labels.fresh(12)
     for a, b in pairs:
-        labels.unite(np.array([a]), np.array([b]), "why")
+        labels.unite(np.array([a]), np.array([b]), WHY)
     solved = labels.solve()
     kept = next(c for c in united(pairs) if KEPT in c) - {KEPT}
     assert {k for k in range(1, 13) if int(solved.of[k]) in solved.reason} == kept
@@ -49,9 +51,9 @@ def test_classes_are_those_of_unions_one_at_a_time(pairs: list[tuple[int, int]])
     for labels in (together, alone):
         labels.fresh(12)
     left, right = (np.array(side, np.int64) for side in zip(*pairs or [(1, 1)], strict=True))
-    together.unite(left, right, "")
+    together.unite(left, right, WHY)
     for a, b in pairs:
-        alone.unite(np.array([b]), np.array([a]), "")
+        alone.unite(np.array([b]), np.array([a]), WHY)
     expected = united(pairs)
     for found in (of(together), of(alone)):
         for a in range(1, 13):
@@ -63,7 +65,7 @@ def test_classes_are_those_of_unions_one_at_a_time(pairs: list[tuple[int, int]])
 def test_rows_tie_all_their_labels(rows: list[list[int]]) -> None:
     labels = Labels()
     labels.fresh(12)
-    names = labels.unite_rows(np.array(rows), "is shared")
+    names = labels.unite_rows(np.array(rows), WHY)
     solved = labels.solve()
     for row, name in zip(rows, names.tolist(), strict=True):
         own = {label for label in row if label > KEPT}
@@ -97,15 +99,15 @@ def test_fresh_labels_are_nobody_elses() -> None:
 def test_first_reason_stands() -> None:
     labels = Labels()
     a = labels.fresh(2)
-    labels.unite(a[:1], a[1:], "")
-    labels.pin(a[1:], "came first")
-    labels.pin(a[:1], "came second")
-    assert list(labels.solve().reason.values()) == ["came first"]
+    labels.unite(a[:1], a[1:], WHY)
+    labels.pin(a[1:], Reason("came first"))
+    labels.pin(a[:1], Reason("came second"))
+    assert list(labels.solve().reason.values()) == [Reason("came first")]
 
 
 @pytest.mark.parametrize("special", [FREE, KEPT])
 def test_pinning_what_is_nobodys_is_nothing(special: int) -> None:
     labels = Labels()
     labels.fresh(2)
-    labels.pin(np.array([special]), "why")
+    labels.pin(np.array([special]), WHY)
     assert labels.solve().reason == {}

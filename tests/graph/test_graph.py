@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from onnxprune.errors import InvalidModel
 from onnxprune.graph.graph import Graph
 from onnxprune.graph.storage import load_model
+from onnxprune.ops import MOVES
 from tests.support.models import model, run
 
 FLATTENED = """
@@ -49,15 +50,34 @@ def test_what_is_worked_out_from_constants_alone_is_constant() -> None:
     text = """
     g (float[N,4] x) => (float[N,4] y)
     <float[4,4] w, float[4] b, bool t = {1}> {
+      i = Constant<value_ints=[0]>()
       turned = Transpose(w)
-      moved = Add(turned, b)
+      more = Unsqueeze(b, i)
+      moved = Add(turned, more)
       z = MatMul(x, moved)
       y = If(t) <then_branch = one () => (float[N,4] o) { o = Relu(z) },
                  else_branch = two () => (float[N,4] o) { o = Abs(z) }>
     }
     """
     found = Graph(model(text)).constant_names
-    assert found == {"w", "b", "t", "turned", "moved"}
+    assert found == {"w", "b", "t", "i", "turned", "more", "moved"}
+
+
+def test_how_channels_cross_a_node_depends_on_what_is_constant() -> None:
+    text = """
+    g (float[N,4] x) => (float[N,N] y) <float[4,4] w> {
+      t = Transpose(w)
+      a = MatMul(x, t)
+      u = Transpose(x)
+      b = MatMul(a, u)
+      y = my.Mystery(b)
+    }
+    """
+    graph = Graph(model(text, header='<ir_version: 8, opset_import: ["": 17, "my": 1]>'))
+    hows = {node.outputs[0]: graph.how(node) for node in graph.nodes}
+    assert hows["t"] == MOVES
+    assert [hows[name].pattern for name in "ab"] == ["x z, z y -> x y", "x Z, Z y -> x y"]
+    assert hows["y"] is None
 
 
 def test_node_names_are_unique_even_where_the_model_repeats_them() -> None:

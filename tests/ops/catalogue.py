@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from onnxprune.graph.graph import Graph, site_of
-from onnxprune.ops import OPS, Aligns, Axes, Fills, Holds, How, Moves, Op, Pins, Shapes, find_op
+from onnxprune.graph.graph import Graph
+from onnxprune.ops import OPS, Aligns, Axes, Fills, Holds, How, Moves, Op, Pins, Shapes
 from onnxprune.ops.pattern import parse
 from onnxprune.ops.unknown import DOMAINS, REASONS
 from tests.ops.cases import CASES
@@ -97,12 +97,10 @@ def _observed() -> dict[int, list[How]]:
         if not any(callable(op.how) for kind in types for op in OPS.get(kind, ())):
             continue
         graph = Graph(case.model)
-        constant = set(graph.constant_tensors)
         for node in graph.nodes:
-            op = find_op(node)
-            if op is not None and callable(op.how):
-                hows = found.setdefault(id(op), [])
-                hows.append(op.channels(site_of(graph, node, constant)))
+            how = graph.how(node)
+            if how is not None and callable(node.op.how):
+                found.setdefault(id(node.op), []).append(how)
     return found
 
 

@@ -17,10 +17,10 @@ from onnx import numpy_helper
 from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.loader import load_model_tests
 
+from onnxprune.arrays import is_float
 from onnxprune.errors import OnnxPruneError
-from onnxprune.graph.facts import is_float
 from onnxprune.graph.graph import Graph
-from onnxprune.ops import OPS, Node, find_op, why_unknown
+from onnxprune.ops import OPS, Node, why_unknown
 from onnxprune.ops.node import node_of
 from onnxprune.ops.unknown import DOMAINS, REASONS
 from onnxprune.relevance.mirror import Mirror
@@ -80,7 +80,7 @@ def nodes(case: TestCase) -> list[Node]:
 
 def undescribed(case: TestCase) -> str | None:
     """Why a node of the case is not described, as `inspect` says it."""
-    return next((why_unknown(node) for node in nodes(case) if find_op(node) is None), None)
+    return next((why_unknown(node) for node in nodes(case) if node.op is None), None)
 
 
 def reason(case: TestCase) -> str | None:

@@ -11,7 +11,7 @@ from onnx import AttributeProto
 from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 
 from onnxprune.errors import InvalidOp, UnsupportedAttribute, UnsupportedOp
-from onnxprune.ops import ALIGNS, OPS, Op, find_op, op, require_op
+from onnxprune.ops import ALIGNS, OPS, Op, op, require_op
 from onnxprune.ops.node import node_of
 from tests.ops.cases import CASES
 
@@ -125,7 +125,7 @@ def test_a_version_described_twice_is_refused() -> None:
 
 def test_an_unknown_operator_is_refused_by_name() -> None:
     node = node_of(onnx.parser.parse_node("y = Unique(x)"), {"": 17}, name="u")
-    assert find_op(node) is None
+    assert node.op is None
     with pytest.raises(UnsupportedOp, match=r"Unique 'u': .* does not know Unique"):
         require_op(node)
 

@@ -7,8 +7,10 @@ import pytest
 from onnx import numpy_helper
 
 from onnxprune import Graph, find_groups
+from onnxprune.channels.labels import Reason
 from onnxprune.errors import InvalidModel, UnknownName
 from onnxprune.report.inspection import inspect
+from onnxprune.report.skeleton import pinning
 from onnxprune.surgery.cost import find_costs
 from onnxprune.surgery.removal import prune
 from tests.support.models import model
@@ -105,6 +107,13 @@ def test_titles_are_the_names_that_people_know() -> None:
     assert groups["d"] == ["d"]
 
 
+def test_a_node_whose_name_holds_a_quote_is_named() -> None:
+    proto = model(UNKNOWN, header=ACME)
+    proto.graph.node[1].name = "model's widget"
+    assert [entry["node"] for entry in inspect(proto)["groups"][0]["pinned"]] == ["model's widget"]
+    assert pinning(find_groups(Graph(proto))) == {"model's widget"}
+
+
 def test_convolutions_whose_filters_are_not_followed_are_listed() -> None:
     found = inspect(model(TIED))
     assert found["filters"] == 5 + 5 + 4 + 3 + 1
@@ -120,7 +129,7 @@ def test_many_reasons_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxprune.report import inspection
 
     groups = find_groups(Graph(model(TIED)))
-    reasons = {channel: f"reason {channel}" for channel in range(5)}
+    reasons = {channel: Reason(f"reason {channel}") for channel in range(5)}
     many = type(groups)(groups.cuts, groups.filters, groups.group, groups.names, reasons)
     monkeypatch.setattr(inspection, "find_groups", lambda graph, **_: many)
     first = inspection.inspect(model(TIED))["groups"][0]

@@ -68,7 +68,7 @@ def check_channels(groups: ChannelGroups, filters: dict[str, str], why: str) -> 
         assert [reason is None for reason in reasons] == expected, (node, reasons)
         if node not in filters:
             assert all("is the graph output" in str(reason) for reason in reasons), (node, reasons)
-    stay = [groups.reasons.get(channel, "") for channel in mentioned]
+    stay = [str(groups.reasons.get(channel, "")) for channel in mentioned]
     assert not why or any(why in reason for reason in stay), stay
 
 

@@ -11,8 +11,8 @@ import onnx
 
 from onnxprune.arrays import BoolArray
 from onnxprune.channels.groups import ChannelGroups
-from onnxprune.graph.graph import Graph, site_of
-from onnxprune.ops import SHAPES, find_op
+from onnxprune.graph.graph import Graph
+from onnxprune.ops import SHAPES
 from onnxprune.relevance.criteria import score
 from onnxprune.search.picker import Limits, Picker
 from onnxprune.surgery.cost import Costs
@@ -73,7 +73,7 @@ def output_convolutions(graph: Graph) -> set[str]:
     todo, seen = list(graph.outputs), set(graph.outputs)
     while todo:
         node = graph.producers.get(todo.pop())
-        op = None if node is None else find_op(node)
+        op = None if node is None else node.op
         if node is None or op is None or op.how == SHAPES:
             continue
         if op.filters or op.filters_along is not None:
@@ -114,8 +114,7 @@ def coverage(graph: Graph, groups: ChannelGroups, costs: Costs) -> Coverage:
     given = output_convolutions(graph)
     cut = {filters.node: filters.channels for filters in groups.filters}
     for node in graph.nodes:
-        op = find_op(node)
-        axis = None if op is None else op.filter_axis(site_of(graph, node))
+        axis = graph.filter_axis(node)
         if axis is None:
             continue
         if node.name not in cut:
@@ -123,7 +122,7 @@ def coverage(graph: Graph, groups: ChannelGroups, costs: Costs) -> Coverage:
             (undefined if width == 1 else avoidable)[SOLE if width == 1 else "is not cut"] += width
             continue
         for channel in cut[node.name][~groups.removable[cut[node.name]]].tolist():
-            reason = GIVEN if node.name in given else groups.reasons[channel]
+            reason = GIVEN if node.name in given else groups.reasons[channel].text
             ill = node.name in given or any(text in reason for text in MIXES)
             (undefined if ill else avoidable)[reason] += 1
     return Coverage(costs.of().filters, groups.removable_filters, undefined, avoidable)

@@ -1,0 +1,64 @@
+"""Where labels come to lie that a node has moved: the choice of the axis to cut a tensor along.
+
+A tensor stays a box: it is cut along an axis, so labels that lie in one slice go together. These
+functions say what each choice of an axis would tie. They look at an image-sized array of labels
+through a view that takes one position of every axis along which nothing changes.
+"""
+
+from typing import Any
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from onnxprune.arrays import IntArray
+from onnxprune.channels.labels import KEPT
+from onnxprune.ops import FREE
+
+
+def thin(array: Any) -> tuple[slice, ...]:
+    """Return the index that takes one position of every axis along which nothing changes."""
+    return tuple(slice(0, 1) if stride == 0 else slice(None) for stride in array.strides)
+
+
+def rows_of(array: IntArray, axis: int) -> IntArray:
+    """Return one row for each position of `axis`, holding the labels found there.
+
+    Shapes: `[n, m]`, where the axis has n positions.
+    """
+    keep = tuple(s if k != axis else slice(None) for k, s in enumerate(thin(array)))
+    return np.moveaxis(array[keep], axis, 0).reshape(array.shape[axis], -1)
+
+
+def melts(labels: IntArray, moved: IntArray) -> bool:
+    """Say whether several labels became one, so that nothing of them may go.
+
+    Shapes: labels `[n]`, one for each position of an axis; moved, of the whole tensor.
+    """
+    return _distinct(labels) == 1 < _distinct(moved[thin(moved)])
+
+
+def _distinct(labels: IntArray) -> int:
+    return int(np.unique(labels[labels > KEPT]).size)
+
+
+def freedom(rows: IntArray) -> int:
+    """Return how many classes a cut with these rows leaves. Shapes: rows `[n, m]`."""
+    if (rows == rows[:, :1]).all():
+        return int(np.unique(rows[:, 0]).size)
+    low = np.where(rows == FREE, rows.max(axis=1, keepdims=True), rows)
+    return count_classes(low)
+
+
+def count_classes(rows: IntArray) -> int:
+    """Return how many classes remain when all labels within each row are tied.
+
+    Shapes: rows `[n, m]`.
+    """
+    if (rows == rows[:1]).all():
+        return 1
+    names, index = np.unique(rows, return_inverse=True)
+    index = index.reshape(rows.shape)
+    links = (np.repeat(index[:, 0], rows.shape[1]), index.ravel())
+    ties = coo_array((np.ones(index.size, np.bool_), links), shape=(names.size,) * 2)
+    return int(connected_components(ties, directed=False, return_labels=False))
