@@ -1,6 +1,6 @@
 """Compare pruning methods over networks, tasks and seeds: the tables of docs/method.md.
 
-    pip install "onnxprune[compare]"
+    pip install ".[compare]"
     python -m tests.benchmarks.compare_methods --reference reference.tar --test test.tar -o DIR
 
 A task is `NETWORK/CLASSES:PER_CLASS`, such as `vgg16/cat,dog,ship:10` or `resnet-fashion/all:20`:
