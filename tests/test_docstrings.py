@@ -6,6 +6,8 @@ Public is what a room's `__all__` hands out: functions, classes, and the public 
   in the docstring of its class.
 * An error of ours needs `Raises:` with its name or that of a base class. Errors count that are
   raised in the body, or in the private functions of the same module that it calls.
+
+pydoclint and ruff (DOC501) hold the sections of Google and numpy to a body; both know no `Shapes:`.
 """
 
 import ast
