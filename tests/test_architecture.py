@@ -326,6 +326,32 @@ def test_the_wheel_holds_every_package() -> None:
     assert set(tool["setuptools"]["packages"]) == packages
 
 
+def test_the_wheel_holds_every_data_file() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    held = {
+        path
+        for package, patterns in tool["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / place_of(package)).glob(pattern)
+    }
+    kinds = {".html", ".typed", ".onnx", ".png", ".txt", ".json", ".npz", ".svg", ".css"}
+    data = {
+        path
+        for folder in ("onnxprune", "samples", "converters")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in kinds
+    }
+    assert data - held == set()
+    assert {"page.html", "py.typed", "classes.txt", "model.onnx"} <= {path.name for path in held}
+
+
+def place_of(package: str) -> str:
+    """The folder of a package: converters and samples lie at the top."""
+    inner = package.removeprefix("onnxprune.")
+    top = inner if inner.split(".")[0] in ("samples", "converters") else package
+    return top.replace(".", "/")
+
+
 def test_tests_mirror_the_rooms() -> None:
     rooms = {path.parent.name for path in (ROOT / "onnxprune").glob("*/__init__.py")}
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
