@@ -172,16 +172,19 @@ def test_both_tries_of_a_step_share_one_ranking() -> None:
     assert len(nets.seen.measured) == 2
 
 
-@pytest.mark.parametrize(("once", "share"), [(True, (1.0, 1.0)), (False, (0.1, 0.4))])
-def test_the_order_is_that_of_a_whole_step(
-    once: bool, share: tuple[float, float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-    monkeypatch.setattr(
-        Simulated, "order", lambda self, state, *shares: asked.append(shares) or EVENLY
-    )
-    walk({6: 0.5}, strategy=Strategy(ranks_once=once))
-    assert asked == [share, share]
+@pytest.mark.parametrize(("once", "most"), [(True, 60), (False, 6)])
+def test_the_order_is_that_of_a_whole_step(once: bool, most: int) -> None:
+    """Or of all steps, with as much of a layer as may go."""
+    nets, _ = walk({6: 0.5}, strategy=Strategy(ranks_once=once))
+    assert nets.seen.asked == [(most, 10.0)]
+    last = np.where(np.isfinite(EVENLY), -np.arange(len(GROUPS)), np.inf)
+    order = np.argsort(Simulated(scores=last).order(State(NOTHING), 0.2, 0.4)).tolist()
+    assert order[:12] == [*range(59, 51, -1), *range(39, 35, -1)]
+
+
+def test_own_squares_count_as_often_as_is_asked() -> None:
+    nets, _ = walk({}, tuning=Control(own_squares=3.0))
+    assert nets.seen.asked == [(6, 3.0)]
 
 
 def test_evaluations_are_counted() -> None:

@@ -68,6 +68,7 @@ class Ordered:
     """Damage that goes by scores: the lowest that are free go first."""
 
     scores: FloatArray
+    asked: list[tuple[float, float]]
 
     def order(
         self,
@@ -77,6 +78,7 @@ class Ordered:
         most: float,
         own_squares: float,
     ) -> IntArray:
+        self.asked.append((most, own_squares))
         chosen: list[int] = []
         while count[chosen].sum() < most and free().any():
             chosen.append(int(np.where(free(), self.scores, np.inf).argmin()))
@@ -87,11 +89,14 @@ class Ordered:
 
 @dataclass
 class Seen:
-    """The nets that were asked about: how many filters were gone, and whether it was corrected."""
+    """What was asked: of nets, how many filters were gone and whether their weights were corrected;
+    of damage, for how many filters an order was, and how often own squares count.
+    """
 
     ranked: list[int] = field(default_factory=list)
     measured: list[tuple[int, bool]] = field(default_factory=list)
     held_out: list[int] = field(default_factory=list)
+    asked: list[tuple[float, float]] = field(default_factory=list)
 
 
 class Simulated(Nets):
@@ -131,7 +136,7 @@ class Simulated(Nets):
             return scores[~net.dead]
 
         def damage(net: State, groups: ChannelGroups) -> Ordered:
-            return Ordered(rank(net, groups))
+            return Ordered(rank(net, groups), self.seen.asked)
 
         task = Task(
             GRAPH,
