@@ -1,0 +1,97 @@
+"""What the settings make of a search: its strategy, and the constants that reach every part."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import onnxprune
+from onnxprune.search.assemble import choose_strategy, make_task, open_model
+from onnxprune.search.control import Control, Strategy
+from onnxprune.search.nets import Nets
+from onnxprune.search.settings import Settings
+from onnxprune.search.task import State
+from onnxprune.surgery.removal import prune
+from tests.support.runs import samples
+from tests.support.small_net import Small
+
+LEAST_SQUARES = {"compensate": "least-squares"}
+TAYLOR = {"criterion": "taylor"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "strategy"),
+    [
+        ({"compensate": "none"}, Strategy()),
+        (LEAST_SQUARES, Strategy(corrects="unseen")),
+        ({"compensate": "bias"}, Strategy(corrects="unseen")),
+        ({**LEAST_SQUARES, "correct": "seen"}, Strategy(corrects="seen")),
+        ({**LEAST_SQUARES, "correct": "start"}, Strategy(corrects="start")),
+        ({**LEAST_SQUARES, **TAYLOR}, Strategy(corrects="start", ranks_once=True)),
+        ({**LEAST_SQUARES, **TAYLOR, "reranks": "always"}, Strategy(corrects="start")),
+        ({"compensate": "bias", **TAYLOR}, Strategy(corrects="start")),
+        ({**LEAST_SQUARES, "criterion": "magnitude"}, Strategy(corrects="start")),
+        ({"compensate": "none", "reranks": "never"}, Strategy(ranks_once=True)),
+        ({"compensate": "none", "control": "iterative", "stride": 0.2}, Strategy(0.2)),
+        ({"compensate": "none", "control": "one-shot"}, Strategy(1.0, measures=False)),
+        ({"compensate": "none", "control": "one-shot", "max_drop": 0.1}, Strategy()),
+        (
+            {**LEAST_SQUARES, "control": "one-shot", "criterion": "lrp:zplus"},
+            Strategy(1.0, measures=False, ranks_once=True, corrects="start"),
+        ),
+    ],
+    ids=str,
+)
+def test_a_strategy_is_chosen(asked: dict[str, Any], strategy: Strategy) -> None:
+    assert choose_strategy(Settings.of(**asked)) == strategy
+
+
+def test_constants_read_back_and_are_options() -> None:
+    asked = Settings.of(harmful=0, own_squares=3, reranks="never", rate=0.5)
+    assert asked.tuning == Control(harmful=0, own_squares=3, reranks="never")
+    assert Settings.from_json(asked.to_json()) == asked
+    assert asked.changed(harmful=0.9, rate=0.6).target.rate == 0.6
+    assert asked.changed(harmful=0.9).tuning.own_squares == 3
+    for wrong in ({"reranks": "sometimes"}, {"correct": "never"}):
+        with pytest.raises(onnxprune.OnnxPruneError, match=r"unknown.*expected one of"):
+            Settings.of(**wrong)
+
+
+def opened(small: Small, **asked: Any) -> Nets:
+    settings = Settings.of(threads=1, device="cpu", rate=0.5, **asked)
+    return Nets(make_task(*open_model(small.proto, samples(small), settings), settings))
+
+
+def test_the_constants_of_least_squares_reach_it(small: Small) -> None:
+    dead = np.zeros(17, np.bool_)
+    dead[[0, 3, 9]] = True
+
+    def corrected(**tuning: float) -> bytes:
+        nets = opened(small, compensate="least-squares", **tuning)
+        state = State(dead[: len(nets.task.groups)], corrected=True)
+        return nets.build(state).SerializeToString()
+
+    models = {corrected(), corrected(ridge=100), corrected(variance=0), corrected(variance=0.5)}
+    assert len(models) == 4
+
+
+@pytest.mark.parametrize(
+    ("compensate", "held_out"), [("least-squares", True), ("bias", False), ("none", False)]
+)
+def test_what_is_held_out_is_corrected_by_the_other_samples(
+    small: Small, compensate: str, held_out: bool
+) -> None:
+    """A mean does not overfit, so no sample is left out of it."""
+    nets = opened(small, compensate=compensate)
+    dead = np.isin(np.arange(len(nets.task.groups)), [0, 3, 9])
+    found = nets.hold_out(State(dead, corrected=True))
+    assert (found is not None) == held_out
+    assert nets.evaluations == held_out
+    if found is None:
+        return
+    correct, folds = nets.task.compensate, np.arange(len(small.x)) % 3
+    pruned = prune(nets.task.graph, nets.task.groups, dead)
+    evaluator = nets.task.evaluate
+    parts = [correct(pruned, dead, without=fold) for fold in range(3)]
+    assert found == evaluator.apart(parts, folds)
+    assert found != nets.measure(State(dead, corrected=True)).accuracy
