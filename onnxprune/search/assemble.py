@@ -145,6 +145,10 @@ def walk_batch(graph: Graph, data: Data | None, settings: Settings) -> int:
 
 
 def complete(settings: Settings, data: Data | None) -> Settings:
+    """Return the settings with what depends on the samples: the compensation, and a floor.
+
+    Raises: DataError where the settings ask for samples and there are none.
+    """
     if data is None and settings.control == "accuracy-aware":
         raise DataError(
             "control 'accuracy-aware': needs reference samples; give --data, or use "

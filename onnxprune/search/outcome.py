@@ -1,4 +1,4 @@
-"""What a run came to: the figures of every step, the report at its end, and what was in the way."""
+"""Outcome: the figures of each step, the report of a run, and why a target is out of reach."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def unreachable(nets: Nets, state: State) -> UnreachableTarget:
 
 
 def _most_pinned(groups: ChannelGroups) -> str:
-    """Say what keeps most of the filters that may not go at all."""
+    """The reason that pins most filters, as a part of a message."""
     pinned: dict[str, int] = {}
     for channel, reason in groups.reasons.items():
         pinned[reason.text] = pinned.get(reason.text, 0) + int(groups.filter_count[channel])
@@ -64,7 +64,7 @@ def _most_pinned(groups: ChannelGroups) -> str:
 
 
 def summary(task: Task, state: State) -> dict[str, Any]:
-    """Return what people follow of a state beside its accuracy: rate and cost."""
+    """Return the rate and the cost of a state, as a journal line begins."""
     return {"rate": share_removed(task.groups, state.dead), **asdict(task.costs.of(state.dead))}
 
 

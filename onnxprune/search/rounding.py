@@ -1,4 +1,4 @@
-"""Rounding: of the channels that are to go, those that leave widths at multiples of a number.
+"""Rounding: which of the chosen channels go, so that widths end at multiples of a number.
 
 Runtimes compute channels in blocks, so a width between two multiples costs what the next one does.
 
@@ -32,17 +32,20 @@ class WidthAxis:
     width: int
 
     def surplus(self, gone: int, multiple: int) -> int:
-        """Return how many of the `gone` positions are too many: those since the last multiple."""
-        most = self.width % multiple
-        return gone if gone < most else (gone - most) % multiple
+        """Return how many of the `gone` positions must stay for the width to be a multiple.
+
+        All stay where they are too few to reach the first multiple below the width.
+        """
+        first = self.width % multiple
+        return gone if gone < first else (gone - first) % multiple
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """Gives channels back until what is left of an axis is a multiple, or the axis untouched.
+    """Keeps some of the chosen channels, so that each axis has a multiple left or is untouched.
 
-    That holds for the filters of every convolution, and for every other axis whose width is a
-    multiple to begin with. Nothing ever grows.
+    Axes are the filters of every convolution, and every other axis whose width is a multiple
+    already. No width grows.
     """
 
     groups: ChannelGroups
@@ -50,7 +53,7 @@ class Rounding:
 
     @cached_property
     def axes(self) -> tuple[WidthAxis, ...]:
-        """The axes that are rounded, narrow ones first: wide ones may be made of these."""
+        """The axes to round, narrow ones first, because wide ones may be joined from them."""
         found = {channels.tobytes(): channels for channels in self._bound()}
         axes = []
         for channels in found.values():
@@ -65,9 +68,9 @@ class Rounding:
             yield from (one for one in axes.values() if one.size % self.multiple == 0)
 
     def remove(self, chosen: IntArray, dead: BoolArray) -> BoolArray:
-        """Return what is gone after the `dead` channels (rounded already) when `chosen` go, too.
+        """Return which channels are gone when `chosen` go after the `dead` ones, rounded.
 
-        Of the chosen, the last ones stay where too many would go.
+        Where too many would go, the last of the chosen stay. The `dead` ones are rounded already.
         Shapes: chosen `[n]`, dead `[channels]` -> `[channels]`.
         """
         gone = dead.copy()
@@ -79,7 +82,7 @@ class Rounding:
         return gone
 
     def _give_back(self, axis: WidthAxis, gone: BoolArray, turn: IntArray) -> bool:
-        """Make one axis right; say whether anything was given back."""
+        """Give channels back until one axis is rounded; return whether any was."""
         away = gone[axis.channels]
         removed = int(axis.positions[away].sum())
         if not axis.surplus(removed, self.multiple):
