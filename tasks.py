@@ -4,6 +4,7 @@
     python3 tasks.py demo            install and prune the embedded sample, end to end
     python3 tasks.py test [ARGS]     install for development and run the tests but the slow ones
     python3 tasks.py check [--fast]  format, lint, types, all tests, documents; --fast: no tests
+    python3 tasks.py mutants [ARGS]  plant faults in a copy and see the tests fall; ARGS: --help
     python3 tasks.py format          rewrite the sources in the house style
     python3 tasks.py docs            rewrite docs/operators.md and docs/python.md from the code
     python3 tasks.py wheel           build the wheel, install it apart, and follow README.md there
@@ -59,7 +60,13 @@ def check(arguments: Sequence[str]) -> None:
     run("mypy", *TYPED)
     if not arguments:
         pytest("-m", "not campaign", "--cov", "--ignore", "tests/test_docs.py")
+        mutants(["--part"])
     run("pytest", "-q", "tests/test_docs.py", "-m", "not slow" if arguments else "not campaign")
+
+
+def mutants(arguments: Sequence[str]) -> None:
+    install("test")
+    run("python", "-m", "tests.mutants", *arguments)
 
 
 def format_(arguments: Sequence[str]) -> None:
@@ -99,6 +106,7 @@ TASKS: dict[str, Callable[[Sequence[str]], None]] = {
     "demo": demo,
     "test": test,
     "check": check,
+    "mutants": mutants,
     "format": format_,
     "docs": docs,
     "wheel": wheel,
