@@ -188,8 +188,9 @@ class Constants:
 
     def _store(self, name: str, array: Array) -> None:
         """Store what nodes computed, and remove those that nobody reads any more."""
+        returned = {value.name for value in self._model.graph.output}
         for node in reversed(self._makers.pop(name)):
-            read = {n for other in self._model.graph.node for n in other.input}
+            read = returned.union(*(other.input for other in self._model.graph.node))
             if self.has(node) and (name in node.outputs or not read.intersection(node.outputs)):
                 self.remove(node)
         self._insert(name, array)

@@ -150,4 +150,6 @@ def test_the_ridge_is_the_one_that_errs_least_on_samples_left_out(
 
     products = regression(full, kept, alive, folds)
     assert bool(products.parts) == (columns < 6)
-    assert choose_ridge(products, torch.from_numpy(weight)) == min((*RIDGES, np.inf), key=error)
+    for ridges in (RIDGES, np.geomspace(1e-3, 1e3, 200).tolist()):
+        chosen = choose_ridge(products, torch.from_numpy(weight), ridges)
+        assert chosen == min((*ridges, np.inf), key=error)

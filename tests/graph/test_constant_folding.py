@@ -107,3 +107,20 @@ def test_the_mirror_reads_what_was_computed(text: str) -> None:
     x = images(proto, 2)
     found = Mirror(Graph(proto), device="cpu")(x)
     assert relative_error(found.numpy(), run(proto, x)[0]) < 1e-5
+
+
+READ_ELSEWHERE = STANDARDISED.replace("(float[N,2,6,6] y)", "(float[N,2,6,6] y, float[4,1,1,1] m)")
+
+
+def test_what_else_is_made_of_its_makers_stays() -> None:
+    """The mean of the weight, a step on the way to it, is returned as well."""
+    proto = model(READ_ELSEWHERE)
+    graph = Graph(proto)
+    groups = find_groups(graph)
+    dead = np.arange(len(groups)) < 2
+    small, zeroed = prune(graph, groups, dead), mask(graph, groups, dead)
+    x = images(proto, 2)
+    assert relative_error(run(small, x)[0], run(zeroed, x)[0]) < 1e-5
+    np.testing.assert_array_equal(run(small, x)[1], run(proto, x)[1])
+    kept = [node.op_type for node in small.graph.node]
+    assert kept.count("ReduceMean") == 1

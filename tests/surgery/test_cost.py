@@ -62,3 +62,38 @@ def test_what_a_channel_saves_is_the_difference_that_it_makes() -> None:
     full, left = costs.of(), costs.of(dead)
     assert costs.params_saved[own] == full.params - left.params
     assert costs.macs_saved[own] == full.macs - left.macs
+
+
+HALF_IMAGE = """
+g (float[N,3,8,8] x) => (float[N,2,8,8] y)
+<float[6,3,1,1] w, float[4,9,3,3] u, float[2,4,1,1] v> {
+  a = Conv(x, w)
+  c = Concat<axis=1>(x, a)
+  b = Conv<pads=[1,1,1,1]>(c, u)
+  y = Conv(b, v)
+}
+"""
+"""The second convolution reads three channels that stay and six that may go."""
+
+
+def test_a_saving_is_that_of_the_positions_that_go_among_all() -> None:
+    graph = Graph(model(HALF_IMAGE))
+    groups = find_groups(graph)
+    costs = find_costs(graph, groups)
+    assert (costs.params_saved[:6] == 3 + 4 * 9).all()
+    assert (costs.macs_saved[:6] == 64 * (3 + 4 * 9)).all()
+    assert (costs.params_saved[6:10] == 9 * 9 + 2).all()
+
+
+def test_indices_are_no_parameters_and_normalisation_multiplies_nothing() -> None:
+    text = """
+    g (float[N,3,8,8] x) => (float[N,3,8,8] y)
+    <float[5,3,1,1] w, float[5] s, float[5] o, float[5] m, float[5] var, int64[3] i = {4,0,2}> {
+      a = Conv(x, w)
+      n = BatchNormalization(a, s, o, m, var)
+      y = Gather<axis=1>(n, i)
+    }
+    """
+    graph = Graph(model(text))
+    found = find_costs(graph, find_groups(graph)).of()
+    assert (found.params, found.macs, found.filters) == (15 + 4 * 5, 64 * 15, 5)

@@ -80,6 +80,18 @@ g (float[N,3,6,6] x) => (float[N,2,6,6] y)
 """
 
 
+SECOND_HALF = """
+g (float[N,3,4,4] x) => (float[N,2,4,4] y) <float[8,3,1,1] w, float[2,4,1,1] v> {
+  a = Conv(x, w)
+  s = Constant<value_ints=[4]>()
+  e = Constant<value_ints=[8]>()
+  k = Constant<value_ints=[1]>()
+  b = Slice(a, s, e, k)
+  y = Conv(b, v)
+}
+"""
+
+
 @pytest.mark.parametrize("text", [RESIDUAL, SHUFFLE, COMPUTED, SPLIT])
 def test_pruned_equals_masked(text: str) -> None:
     assert_pruned_equals_masked(model(text))
@@ -178,6 +190,31 @@ def test_a_forgotten_restatement_is_caught(monkeypatch: pytest.MonkeyPatch) -> N
         prune(graph, groups, half(groups))
 
 
+def test_an_inferred_shape_that_is_not_the_predicted_one_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bounds that are left as they were cut out something else."""
+    for op in OPS["", "Slice"]:
+        monkeypatch.setitem(op.__dict__, "restate", None)
+    graph = Graph(model(SECOND_HALF))
+    dead = np.isin(np.arange(10), [0, 5])
+    message = r"output 'b' should have shape \[1, 3, 4, 4\], ONNX infers \[1, 2, 4, 4\]"
+    with pytest.raises(SurgeryError, match=message):
+        prune(graph, find_groups(graph), dead)
+
+
+def test_an_attribute_that_would_contradict_what_is_restated_goes() -> None:
+    """Halves are of other sizes now: a Split says either how many parts or how large they are."""
+    text = SPLIT.replace("<axis=1>(a)", "<axis=1, num_outputs=2>(a)")
+    proto = model(text, header='<ir_version: 8, opset_import: ["": 18]>')
+    graph = Graph(proto)
+    groups = find_groups(graph)
+    dead = np.isin(np.arange(len(groups)), [0, 1, 5])
+    x = images(proto, 2)
+    found = run(prune(graph, groups, dead), x)[0]
+    assert relative_error(found, run(mask(graph, groups, dead), x)[0]) < EXACT
+
+
 @pytest.mark.parametrize("step", [2, -1])
 def test_a_slice_with_a_step_becomes_a_gather(step: int) -> None:
     start, end = (0, 8) if step > 0 else (7, -9)
@@ -217,9 +254,11 @@ def test_a_node_is_restated_when_a_count_that_it_is_told_has_changed() -> None:
 def test_what_a_model_declares_wrongly_of_a_tensor_is_dropped() -> None:
     proto = model("""
     g (float[1,3,8,8] x) => (float[1,2,8,8] y)
-    <float[6,3,1,1] w, float[2,6,1,1] v> { a = Conv(x, w)  r = Relu(a)  y = Conv(r, v) }
+    <float[6,3,1,1] w, float[2,6,1,1] v> {
+      a = Conv(x, w)  r = Relu(a)  q = Neg(r)  y = Conv(q, v)
+    }
     """)
-    for name, shape in (("a", [1, 6, 8, 8]), ("r", [1, 8, 8, 6])):
+    for name, shape in (("a", [1, 6, 8, 8]), ("r", [1, 8, 8, 6]), ("q", [1, 6, 64])):
         proto.graph.value_info.append(onnx.helper.make_tensor_value_info(name, 1, shape))
     graph = Graph(proto)
     groups = find_groups(graph)
