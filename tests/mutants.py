@@ -250,7 +250,16 @@ def run_tests(copy: str, tests: Sequence[str]) -> None:
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
-    quiet = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow")
+    quiet = (
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-m",
+        "not slow and not campaign",
+    )
     sys.exit(pytest.main([*quiet, *tests]))
 
 

@@ -197,14 +197,20 @@ def test_half_precision_stays() -> None:
     assert weights_left(text, "v c")
 
 
+TWO = "".join(
+    f"  {name} = Constant<value_ints=[{k}]>()\n" for k, name in enumerate(("zero", "one", "two"))
+)
+
+
 @pytest.mark.parametrize(
     ("change", "rows"),
     [
         ("t = Concat<axis=1>(r, r)\n  f = Flatten(t)", 48),
+        (f"{TWO}  h = Slice(r, zero, two, one)\n  t = Concat<axis=1>(r, h)\n  f = Flatten(t)", 32),
         ("e = Flatten(r)\n  t = Flatten(a)\n  f = Concat<axis=1>(e, t)", 48),
         ("e = Flatten(r)\n  f = BatchNormalization(e, s, q, m, var)", 24),
     ],
-    ids=["uneven", "joined", "normalised"],
+    ids=["twice", "two twice", "joined", "normalised"],
 )
 def test_where_a_map_is_not_plainly_flattened_its_rows_are_channels(change: str, rows: int) -> None:
     text = FLAT.replace("f = Flatten(r)", change).replace("[24,5] v", f"[{rows},5] v")

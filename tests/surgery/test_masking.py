@@ -28,8 +28,7 @@ PLANS = [
     np.isin(np.arange(10), dead)
     for dead in ([0], [0, 3], [5], [4, 5], [0, 4], [0, 3, 4, 7], [0, 5], [1, 2, 7])
 ]
-"""Channels of the first layer, of the second, of both alike, of both otherwise; the last two are the
-output's."""
+"""Channels of the first layer, of the second, of both alike, of both otherwise."""
 
 
 def apart(proto: ModelProto) -> ModelProto:
