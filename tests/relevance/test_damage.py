@@ -12,12 +12,13 @@ from onnxprune.channels.groups import find_groups
 from onnxprune.data.samples import Data
 from onnxprune.graph.graph import Graph
 from onnxprune.relevance.damage import Damage, Meter
-from onnxprune.relevance.divergence import DIRECTIONS, find_directions, probabilities
+from onnxprune.relevance.divergence import probabilities
 from onnxprune.relevance.lrp import explain, relevance, start
 from onnxprune.relevance.mirror import Mirror
 from onnxprune.relevance.rules import find_composite
 from onnxprune.search.picker import Limits, Picker
 from onnxprune.surgery.removal import prune
+from tests.support.divergence import divergence
 from tests.support.models import images, model, run
 
 EPSILON = find_composite("epsilon")
@@ -34,87 +35,6 @@ net (float[N, 3, 8, 8] x) => (float[N, 3] y)
     y = Gemm <transB = 1> (f, h, d)
 }
 """
-
-
-def divergence(before: npt.NDArray[Any], logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """KL(p0 || p) of each sample, of class probabilities and logits."""
-    z = logits - logits.max(1, keepdims=True)
-    now = z - np.log(np.exp(z).sum(1, keepdims=True))
-    return np.asarray((before * (np.log(before) - now)).sum(1))
-
-
-def predicted(
-    logits: torch.Tensor, before: torch.Tensor, change: torch.Tensor, y: npt.NDArray[Any]
-) -> npt.NDArray[Any]:
-    """The second-order change of KL that the directions see in a change of the logits."""
-    found = find_directions(logits, y, before, np.random.default_rng(0))
-    # A start is the direction times the logits; the effect of a change is the direction's share.
-    effects = torch.stack([(s / logits * change).flatten(1).sum(1) for s in found.starts], 1)
-    bent = torch.einsum("nd,ndm->nm", effects.double(), found.curvature)
-    slope = (effects.double() * found.slope).sum(1)
-    return np.asarray(slope + 0.5 * (bent**2).sum(1))
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-def test_few_classes_are_seen_whole(classes: int) -> None:
-    rng = np.random.default_rng(0)
-    logits, unpruned, change = rng.normal(size=(3, 5, classes))
-    change *= 0.02
-    before = np.exp(unpruned) / np.exp(unpruned).sum(1, keepdims=True)
-    found = predicted(*map(torch.from_numpy, (logits, before, change)), np.zeros(5, np.int64))
-    measured = divergence(before, logits + change) - divergence(before, logits)
-    np.testing.assert_allclose(found, measured, atol=2e-5)
-
-
-def test_many_classes_lose_curvature_and_no_slope() -> None:
-    rng = np.random.default_rng(1)
-    logits, change = rng.normal(size=(2, 6, 20))
-    before = np.exp(rng.normal(size=(6, 20)))
-    before /= before.sum(1, keepdims=True)
-    y = np.zeros(6, np.int64)
-    tensors = [torch.from_numpy(a) for a in (logits, before, change)]
-    found = find_directions(tensors[0], y, tensors[1], rng)
-    assert len(found.starts) == DIRECTIONS
-    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    whole = (p * change**2).sum(1) - ((p * change).sum(1)) ** 2
-    effects = torch.stack([(s / tensors[0] * tensors[2]).sum(1) for s in found.starts], 1)
-    kept = (torch.einsum("nd,ndm->nm", effects, found.curvature) ** 2).sum(1).numpy()
-    assert (kept <= whole * (1 + 1e-9)).all()
-    assert kept.sum() > 0.2 * whole.sum()
-
-
-def test_a_single_logit_is_the_first_class() -> None:
-    logits, before = torch.tensor([[0.3], [-1.0]]), torch.tensor([[0.2], [0.6]], dtype=torch.double)
-    change = torch.tensor([[0.01], [-0.02]])
-    both = [
-        torch.cat([1 - before, before], 1),
-        *(torch.cat([0 * z, z], 1) for z in (logits, change)),
-    ]
-    measured = divergence(both[0].numpy(), (both[1] + both[2]).numpy()) - divergence(
-        both[0].numpy(), both[1].numpy()
-    )
-    found = predicted(logits, before, change, np.zeros(2, np.int64))
-    np.testing.assert_allclose(found, measured, rtol=0.01)
-
-
-def test_pixels_count_as_samples_do_on_average() -> None:
-    rng = np.random.default_rng(2)
-    logits, unpruned, change = torch.from_numpy(rng.normal(size=(3, 1, 2, 4, 5)))
-    change *= 0.05
-    y = rng.integers(0, 2, (1, 4, 5))
-    y[0, 0] = 255
-    before = unpruned.softmax(1)
-    squares, slopes = [], []
-    for _ in range(400):
-        found = find_directions(logits, y, before, rng)
-        effects = torch.stack([(s / logits * change).flatten(1).sum(1) for s in found.starts], 1)
-        squares.append(float((torch.einsum("nd,ndm->nm", effects, found.curvature) ** 2).sum()))
-        slopes.append(float((effects * found.slope).sum()))
-    rows = [t[0].flatten(1).T[y.ravel() != 255].numpy() for t in (logits, before, change)]
-    p = np.exp(rows[0]) / np.exp(rows[0]).sum(1, keepdims=True)
-    curvature = ((p * rows[2] ** 2).sum(1) - ((p * rows[2]).sum(1)) ** 2).mean()
-    assert slopes[0] == pytest.approx(((p - rows[1]) * rows[2]).sum(1).mean())
-    assert np.mean(squares) == pytest.approx(curvature, rel=0.2)
 
 
 def test_one_walk_forward_serves_many_back() -> None:
@@ -216,15 +136,21 @@ def test_of_many_samples_each_step_looks_at_another_part(monkeypatch: pytest.Mon
     graph = Graph(model(NET))
     groups = find_groups(graph)
     data = Data(images(graph.model, 21), np.arange(21) % 3, tuple("abc"))
-    parts = []
-    for left in (11, 10):
+    looked: list[set[int]] = []
+
+    def watched(mirror: Mirror, x: npt.NDArray[Any], *rest: Any, **options: Any) -> Any:
+        looked[-1] |= {k for k in range(21) if any(np.array_equal(data.x[k], one) for one in x)}
+        return explain(mirror, x, *rest, **options)
+
+    monkeypatch.setattr("onnxprune.relevance.damage.explain", watched)
+    meter = Meter(graph, data, EPSILON, device="cpu", batch_size=4)
+    for left in (11, 10, 9):
         dead = np.arange(len(groups)) >= left
-        net = Graph(prune(graph, groups, dead))
-        part = Meter(graph, data.every(2, left % 2), EPSILON, device="cpu")
-        monkeypatch.setattr("onnxprune.relevance.damage.SAMPLES", 10)
-        parts.append(Meter(graph, data, EPSILON, device="cpu")(net, groups.without(dead)))
-        monkeypatch.setattr("onnxprune.relevance.damage.SAMPLES", 100)
-        expected = part(net, groups.without(dead))
-        np.testing.assert_allclose(parts[-1].effects, expected.effects, atol=1e-6)
-        np.testing.assert_allclose(parts[-1].slope, expected.slope, atol=1e-6)
-    assert [p.effects.shape[1] // DIRECTIONS for p in parts] == [10, 11]
+        looked.append(set())
+        meter(Graph(prune(graph, groups, dead)), groups.without(dead))
+    assert looked[0] == looked[2]
+    assert looked[0] | looked[1] == set(range(21))
+    assert not looked[0] & looked[1]
+    looked.append(set())
+    same = meter(graph, groups).slope  # 0 where each sample meets its own unpruned probabilities
+    np.testing.assert_allclose(same, np.zeros(len(groups)), atol=1e-6)
