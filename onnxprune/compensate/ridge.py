@@ -1,14 +1,15 @@
-"""The regression behind `--compensate least-squares`: all channels of a layer from the kept ones.
+"""The regression of `--compensate least-squares`: predict all channels from the kept ones.
 
-With `X` the channels of the unpruned net and `X_k` the kept ones as the pruned net has them, both
-`[channels, samples * positions]` and centred, the map A is the ridge regression
+Let `X` be the channels that a layer reads in the unpruned net and `X_k` the kept ones as the pruned
+net computes them, both `[channels, samples * positions]` and centred. The map A from the kept
+channels to all of them is the ridge regression
 
     A = argmin |X - A X_k|^2 + ridge |A - S|^2
       = S + (X - S X_k) X_k' (X_k X_k' + ridge I)^-1
 
-with S the identity on the kept channels: without evidence a layer stays as it is, and where nothing
-is missing A is S exactly. The positions of a sample are much alike, so few samples are fitted too
-well by a small ridge: it is chosen for each layer by what samples left out say of it.
+where S is the identity on the kept channels. Without evidence A is S, which leaves the layer as it
+is; so it is where nothing is missing. The positions of a sample resemble each other, so a small
+ridge overfits few samples. The ridge of each layer is chosen by cross-validation over samples.
 
 Source: Hoerl and Kennard 1970, ridge regression, here shrunk towards S in place of 0; Stone 1974,
 cross-validation.
@@ -29,20 +30,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RIDGES = (0.01, 0.1, 1.0, 10.0)
-"""What is tried: shares of the mean variance of the kept channels."""
+"""The candidates, as shares of the mean variance of the kept channels."""
 RIDGE = RIDGES[0]
 FOLDS = 3
 """Parts of the samples; each is left out once."""
 MAX_ROWS = 4096
-"""A layer that reads more channels than this keeps its weights: the system would be too large."""
+"""A layer that reads more channels keeps its weights: the system to solve would be too large."""
 
 
 @dataclass(frozen=True, eq=False)
 class Products:
-    """What a regression needs of its rows, fold by fold, in double precision.
+    """What the regression needs of X and X_k, for each fold, in double precision.
 
+    `parts` are X_k itself, one for each fold, where all together have fewer columns than rows.
     Shapes: gram `X_k X_k'` `[F, K, K]`, cross `(X - S X_k) X_k'` `[F, C, K]`, identity S `[C, K]`,
-    parts of X_k each `[K, m]`, one for each fold, where they have fewer columns than rows.
+    parts each `[K, m]`.
     """
 
     gram: Tensor
@@ -52,7 +54,7 @@ class Products:
 
     @property
     def unit(self) -> float:
-        """The mean diagonal of `X_k X_k'` over all folds: what a ridge is a share of."""
+        """The mean diagonal of `X_k X_k'` over all folds, which a ridge is a share of."""
         return float(self.gram.sum(0).diagonal().mean())
 
     def solve(self, ridge: float) -> Tensor:
@@ -74,7 +76,7 @@ def multiply(
     *,
     centre: bool = True,
 ) -> Products:
-    """Return the products of rows, batch by batch; `folds` says which fold each batch is of.
+    """Return the products of X (`full`) and X_k (`kept`), both given in batches of one fold each.
 
     Shapes: full each `[C, M]`, kept each `[K, M]`, alive `[C]`, folds one for each batch.
     """
@@ -98,10 +100,17 @@ def multiply(
 
 
 def choose_ridge(products: Products, weight: Tensor, ridges: Sequence[float] = RIDGES) -> float:
-    """Return the ridge whose maps, fitted without a fold, err least on it; infinite: none helps.
+    """Return the ridge with the least error of the layer's output on samples left out.
 
-    What counts is the error of the layer's output, `|W (X - A X_k)|^2`. One decomposition for each
-    fold serves all ridges.
+    It is infinite where every ridge is worse than S. The error on a fold, with A fitted to the
+    others, follows for all ridges from one decomposition `X_k X_k' = V diag(v) V'` of the others:
+
+        |W (X - A X_k)|^2 = constant - 2 h' linear + h' square h,        h = 1 / (v + ridge)
+
+        F = (X - S X_k) X_k' V                        of the others, so A - S = F diag(h) V'
+        linear_r = (M V)_r' (W' W F)_r                M = (X - S X_k) X_k' of the fold
+        square = (F' W' W F) * (V' X_k X_k' V)        X_k of the fold, * element by element
+
     Shapes: weight W' `[C, outputs * positions]`. Units: shares, as `Products.solve` takes them.
     """
     if len(products.gram) < 2 or not 0.0 < products.unit < np.inf:
@@ -109,24 +118,25 @@ def choose_ridge(products: Products, weight: Tensor, ridges: Sequence[float] = R
     gain = weight.double() @ weight.double().T
     errors = torch.zeros(len(ridges), dtype=torch.float64)
     gram, cross = products.gram.sum(0), products.cross.sum(0)
-    for k, (own, missing) in enumerate(zip(products.gram, products.cross, strict=True)):
+    for k, (own_gram, own_cross) in enumerate(zip(products.gram, products.cross, strict=True)):
         others = [part for i, part in enumerate(products.parts) if i != k]
-        values, vectors = _decompose(gram - own, others)
-        fitted = (cross - missing) @ vectors
-        heard = gain @ fitted
-        linear = ((missing @ vectors) * heard).sum(0)
-        square = (fitted.T @ heard) * (vectors.T @ own @ vectors)
+        values, vectors = _decompose(gram - own_gram, others)
+        fitted = (cross - own_cross) @ vectors
+        output = gain @ fitted
+        linear = ((own_cross @ vectors) * output).sum(0)
+        square = (fitted.T @ output) * (vectors.T @ own_gram @ vectors)
         unit = float(values.sum()) / len(gram)
         for i, ridge in enumerate(ridges):
-            shrunk = 1 / (values + max(ridge * unit, 1e-300))
-            errors[i] += float(shrunk @ square @ shrunk - 2 * shrunk @ linear)
+            h = 1 / (values + max(ridge * unit, 1e-300))
+            errors[i] += float(h @ square @ h - 2 * h @ linear)
     best = int(errors.argmin())
     return ridges[best] if float(errors[best]) < 0 else np.inf
 
 
 def _decompose(gram: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the eigenvalues and eigenvectors of `X X'` that are not 0, by the smaller side of X.
+    """Return the eigenvalues of `X X'` that are not 0 and their eigenvectors.
 
+    With `parts` they come from `X' X`, which is smaller.
     Shapes: gram `[K, K]`, parts of X each `[K, m]`, or none -> `[r]`, `[K, r]`.
     """
     if not parts:
