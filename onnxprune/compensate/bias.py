@@ -25,7 +25,7 @@ from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.channels import ChannelGroups
 from onnxprune.compensate.least_squares import LeastSquares
 from onnxprune.compensate.readers import Reader
-from onnxprune.compensate.reference import Source, Writer
+from onnxprune.compensate.reference import Reference, Writer
 from onnxprune.errors import DataError, UnknownName
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
@@ -86,34 +86,36 @@ def compensator(
         raise DataError(
             f"compensate '{method}': needs reference samples; give --data, or use --compensate none"
         )
-    source = Source(graph, groups, data, device, batch_size)
-    return _Bias(source) if method == "bias" else LeastSquares(source, ridge, variance, allowed)
+    reference = Reference(graph, groups, data, device, batch_size)
+    if method == "bias":
+        return _Bias(reference)
+    return LeastSquares(reference, ridge, variance, allowed)
 
 
 class _Bias:
     """Replaces removed channels by their means: a constant input gives a constant output."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, reference: Reference) -> None:
+        self._reference = reference
 
     @property
     def folds(self) -> IntArray:
         """All samples are one: a mean says of those that it has not seen what it says of others."""
-        return np.zeros(len(self._source.data), np.int64)
+        return np.zeros(len(self._reference.data), np.int64)
 
     def __call__(
         self, model: ModelProto, dead: BoolArray, *, without: int | None = None
     ) -> ModelProto:
         """Return the corrected model."""
         writer = Writer(Graph(model))
-        for one in self._source.losing(dead):
+        for one in self._reference.narrowed(dead):
             reader = one.reader
             mean = self._means.get(reader.key)
             if reader.bias is None or mean is None:
                 continue
             gone = torch.from_numpy(~one.read).to(mean.device)
-            place = [-1 if axis == reader.given else 1 for axis in range(mean.ndim)]
-            weight = torch.from_numpy(self._source.graph.constant(reader.weight).copy())
+            place = [-1 if axis == reader.axes.input else 1 for axis in range(mean.ndim)]
+            weight = torch.from_numpy(self._reference.graph.constant(reader.weight).copy())
             shift = reader.op(reader.node, [mean * gone.reshape(place), weight.to(mean)])[0]
             writer.move(reader, reader.mean(shift)[torch.from_numpy(one.written)])
         return writer.model
@@ -130,7 +132,7 @@ class _Bias:
             counts[reader.key] = counts.get(reader.key, 0) + len(given)
 
         with torch.no_grad():
-            mirror = self._source.mirror()
-            for x in self._source.batches(mirror):
-                self._source.watch(mirror, x, note)
+            mirror = self._reference.mirror()
+            for x in self._reference.batches(mirror):
+                self._reference.watch(mirror, x, note)
         return {key: (total / counts[key]).to(mirror.dtype) for key, total in sums.items()}

@@ -33,7 +33,7 @@ from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.compensate.readers import WIDE, Reader
-from onnxprune.compensate.reference import Losing, Source, Writer
+from onnxprune.compensate.reference import Narrowed, Reference, Writer
 from onnxprune.compensate.ridge import FOLDS, MAX_ROWS, choose_ridge, multiply
 from onnxprune.ops._torch import torch
 from onnxprune.relevance import Mirror, Tensors, on_disk
@@ -119,12 +119,12 @@ class LeastSquares:
 
     def __init__(
         self,
-        source: Source,
+        reference: Reference,
         ridge: float | None = None,
         variance: float = 1.0,
         allowed: int | None = None,
     ) -> None:
-        self._source = source
+        self._reference = reference
         self._ridge = ridge
         self._variance = variance
         self._allowed = allowed
@@ -132,18 +132,18 @@ class LeastSquares:
     @property
     def folds(self) -> IntArray:
         """The fold of each sample. Shapes: `[n]`."""
-        return np.arange(len(self._source.data)) % FOLDS
+        return np.arange(len(self._reference.data)) % FOLDS
 
     def __call__(
         self, model: ModelProto, dead: BoolArray, *, without: int | None = None
     ) -> ModelProto:
         """Return the corrected model, fitted without the samples of a fold."""
-        losing = {one.reader.key: one for one in self._source.losing(dead)}
+        losing = {one.reader.key: one for one in self._reference.narrowed(dead)}
         observed = self._observed.without(without)
         if not losing or not observed.batches:
             return model
         with torch.no_grad():
-            mirror = self._source.mirror(model)
+            mirror = self._reference.mirror(model)
             writer = Writer(mirror.graph)
             envs = [mirror.start(x) for x in observed.batches]
             for step in mirror.walk(*envs):
@@ -165,7 +165,7 @@ class LeastSquares:
         self,
         mirror: Mirror,
         envs: Sequence[Tensors],
-        one: Losing,
+        one: Narrowed,
         observed: _Observed,
         writer: Writer,
     ) -> bool:
@@ -184,8 +184,8 @@ class LeastSquares:
             observed.folds,
             centre=reader.bias is not None,
         )
-        weight = self._source.graph.constant(reader.weight)
-        held = torch.from_numpy(np.compress(one.written, weight, reader.written))
+        weight = self._reference.graph.constant(reader.weight)
+        held = torch.from_numpy(np.compress(one.written, weight, reader.axes.weight_out))
         held = held.to(products.gram.device)
         ridge = self._ridge
         if ridge is None:
@@ -198,11 +198,11 @@ class LeastSquares:
 
     @cached_property
     def _observed(self) -> _Observed:
-        source = self._source
+        reference = self._reference
         rows: dict[str, list[Tensor]] = {}
         outputs: dict[str, list[_Sums]] = {}
         with torch.no_grad():
-            mirror = source.mirror()
+            mirror = reference.mirror()
             every, wide, needed = self._affordable(mirror)
             crowded = self._allowed is not None and needed > self._allowed
             keep = on_disk if crowded and mirror.device.type == "cpu" else _as_it_is
@@ -213,7 +213,7 @@ class LeastSquares:
 
             batches = list(self._batches(mirror, every))
             for _, x in batches:
-                source.watch(mirror, x, note)
+                reference.watch(mirror, x, note)
         inputs, folds = [x for _, x in batches], [k for k, _ in batches]
         return _Observed(inputs, folds, wide, keep, rows, outputs)
 
@@ -221,7 +221,7 @@ class LeastSquares:
         """Yield one sample in `every`, in batches of one fold each."""
         for fold in np.unique(self.folds).tolist():
             chosen = np.flatnonzero(self.folds == fold)[::every]
-            for x in self._source.batches(mirror, chosen):
+            for x in self._reference.batches(mirror, chosen):
                 yield fold, x
 
     def _affordable(self, mirror: Mirror) -> tuple[int, int, int]:
@@ -229,15 +229,15 @@ class LeastSquares:
 
         Positions are given up first.
         """
-        source, held = self._source, dict.fromkeys((WIDE, WIDE // 2, WIDE // 4), 0)
+        reference, held = self._reference, dict.fromkeys((WIDE, WIDE // 2, WIDE // 4), 0)
 
         def note(reader: Reader, given: Tensor, _: Tensor) -> None:
             for wide in held:
                 held[wide] += reader.rows(given, wide=wide).nbytes
 
-        (probe,) = source.batches(mirror, slice(1), 1)
-        live = source.watch(mirror, probe, note)
-        count = -(-len(source.data) // len(probe))
+        (probe,) = reference.batches(mirror, slice(1), 1)
+        live = reference.watch(mirror, probe, note)
+        count = -(-len(reference.data) // len(probe))
         wide = next((w for w in held if held[w] * count <= HELD_BYTES), min(held))
         fit = min(HELD_BYTES // max(held[wide], 1), LIVE_BYTES // max(live, 1))
         every = -(-count // max(fit, 1))
@@ -251,7 +251,7 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 
 
 def _restore(
-    envs: Sequence[Tensors], one: Losing, observed: _Observed, writer: Writer, power: float
+    envs: Sequence[Tensors], one: Narrowed, observed: _Observed, writer: Writer, power: float
 ) -> None:
     """Give a reader's outputs the means of the unpruned net, and all together its variance.
 

@@ -1,13 +1,13 @@
-"""The nodes that weigh and sum channels, and along which axes: what a compensation may re-fit.
+"""The layers whose weights a compensation may change, and which axes their channels lie along.
 
-A **reader** is a weighing node whose weight has an axis that its output does not have: there it
-reads channels and sums over them. No operator is named here: the axes are those of its pattern.
+A **reader** is a node whose weight has an axis that its output does not have: along it, it reads
+channels and sums over them. No operator is named here; the axes are those of its pattern.
 
-A node is left out, and so stays as it is, when
+A node is no reader, and keeps its weights, where
 
-* its weight is not a constant, belongs to several nodes, or is not of 32 or 64 bits;
-* it is grouped or depthwise: what it reads is tied to what it writes;
-* it has its channels on the first axis of its input, where samples are expected.
+* its weight is not a constant, is shared by several nodes, or does not have 32 or 64 bits;
+* it is grouped or depthwise, so that what it reads is tied to what it writes;
+* it reads channels along the first axis of its input, where samples are expected.
 """
 
 from __future__ import annotations
@@ -20,23 +20,35 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.arrays import BoolArray, IntArray
-from onnxprune.channels import ChannelGroups
-from onnxprune.graph import Graph
-from onnxprune.ops import Aligns, Axes, Axis, Moves, Node, Op, Relevance, parse
+from onnxprune.channels import ChannelGroups, kept_positions
+from onnxprune.graph import Graph, site_of
+from onnxprune.ops import Aligns, Axes, Axis, Moves, Node, Op, Relevance, find_op, parse
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 WIDE = 32
-"""Positions; an axis of a map at least this wide is read in strides."""
+"""Positions; an axis of a map that is at least this wide is read in strides."""
+
+
+@dataclass(frozen=True)
+class ChannelAxes:
+    """Along which axes the channels lie that a node reads (`in`) and those that it writes (`out`).
+
+    `weight_in` and `weight_out` are axes of its weight, `input` is that of its input, `output` that
+    of its output. `map` holds the axes of its input that are neither samples nor channels.
+    """
+
+    weight_in: int
+    weight_out: int
+    input: int
+    output: int
+    map: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The positions of a flattened map by channel: channel c is at `order[c * places:][:places]`.
-
-    Where nothing is flattened every position is a channel of its own.
-    """
+    """The positions of a flattened map by channel: `order[c * places:][:places]` are those of c."""
 
     order: IntArray
     places: int
@@ -44,44 +56,45 @@ class Cells:
 
 @dataclass(frozen=True)
 class Reader:
-    """One weighing node of the unpruned graph.
+    """One node of the unpruned graph whose weights a compensation may change.
 
-    `read` and `written` are the axes of its weight along which it reads and writes channels,
-    `given` and `made` the same channels' axes of its input and output, `rest` the axes of a map.
-    `bias` is the input that a correction may be added to, None where there is none; `bias_scale` is
-    what it is multiplied by. `flattened[position]` is the channel that owns a position of the
-    input, where that is a map flattened so that every channel fills equally many positions.
+    `bias` is the input that takes a bias, None where there is none, and `bias_scale` the factor
+    that the node multiplies it by. `flattened` is there where the input is a flattened map of which
+    every channel fills equally many positions: the channel that each position belongs to.
+    Shapes: flattened `[positions]`.
     """
 
     node: Node
     op: Op
     weight: str
-    read: int
-    written: int
-    given: int
-    made: int
-    rest: tuple[int, ...]
+    axes: ChannelAxes
     bias: int | None
     bias_scale: float
     flattened: IntArray | None
 
     @property
     def key(self) -> str:
-        """The name of the output: the same in the pruned graph."""
+        """The name of the output, which is the same in the pruned graph."""
         return self.node.outputs[0]
 
     def kept(
         self, graph: Graph, groups: ChannelGroups, dead: BoolArray
     ) -> tuple[BoolArray, BoolArray]:
-        """Return which positions it still reads and writes. Shapes: dead `[channels]`."""
-        found = groups.kept(self.weight, dead)
+        """Return which positions of its weight it still reads, and which it still writes.
+
+        Shapes: dead `[channels]` -> `[i]`, `[o]`.
+        """
+        found = kept_positions(groups, dead, self.weight)
         shape = graph.constant(self.weight).shape
-        whole = {axis: np.ones(shape[axis], np.bool_) for axis in (self.read, self.written)}
-        kept = {**whole, **found}
-        return kept[self.read], kept[self.written]
+        axes = (self.axes.weight_in, self.axes.weight_out)
+        read, written = (found.get(axis, np.ones(shape[axis], np.bool_)) for axis in axes)
+        return read, written
 
     def cells(self, alive: BoolArray | None = None) -> Cells | None:
-        """Return where a flattened map has its channels, among all or the surviving positions."""
+        """Return where a flattened map has its channels, None where nothing is flattened.
+
+        Shapes: alive `[positions]`, those that survive; all by default.
+        """
         if self.flattened is None:
             return None
         owners = self.flattened if alive is None else self.flattened[alive]
@@ -89,7 +102,7 @@ class Reader:
         return Cells(order, int((owners == owners[0]).sum()))
 
     def channels(self, alive: BoolArray) -> BoolArray:
-        """Return which rows of `rows` survive, from which positions do."""
+        """Return which rows of `rows` survive. Shapes: alive `[positions]` -> `[C]`."""
         cells = self.cells()
         return alive if cells is None else alive[cells.order[:: cells.places]]
 
@@ -99,36 +112,36 @@ class Reader:
         Shapes: x `[N, C, *]` (or as the pattern says) -> `[C, M]`.
         """
         index = [slice(None)] * x.ndim
-        for axis in self.rest:
+        for axis in self.axes.map:
             index[axis] = slice(None, None, stride(x.shape[axis], wide))
-        matrix = x[tuple(index)].movedim(self.given, 0).flatten(1)
+        matrix = x[tuple(index)].movedim(self.axes.input, 0).flatten(1)
         cells = self.cells(alive)
         if cells is None:
             return matrix
         return matrix[cells.order].reshape(-1, cells.places * matrix.shape[1])
 
     def owners(self, groups: ChannelGroups) -> IntArray:
-        """Return the channel of each of `rows`, -1 for what stays."""
+        """Return the channel of each of `rows`, -1 for what stays. Shapes: `[C]`."""
         cells = self.cells()
-        owners = groups.cuts[self.weight][self.read]
+        owners = groups.cuts[self.weight][self.axes.weight_in]
         return owners if cells is None else owners[cells.order[:: cells.places]]
 
     def remap(self, weight: Tensor, channel_map: Tensor, alive: BoolArray) -> Tensor:
-        """Return the weight that reads `K` channels as `weight` read `channel_map` of them.
+        """Return the weight that reads K channels as `weight` reads the `channel_map` of them.
 
         Shapes: weight `[o, C, *]`, channel_map `[C, K]` -> `[o, K, *]` (axes as the pattern says).
         """
         after = self.cells(alive)
         mapped = channel_map.T @ self.by_channel(weight)
-        shape = [size for axis, size in enumerate(weight.shape) if axis != self.read]
+        shape = [size for axis, size in enumerate(weight.shape) if axis != self.axes.weight_in]
         mapped = mapped.reshape(int(alive.sum()), *shape)
         if after is not None:
             mapped = mapped[np.argsort(after.order)]
-        return mapped.movedim(0, self.read)
+        return mapped.movedim(0, self.axes.weight_in)
 
     def by_channel(self, weight: Tensor) -> Tensor:
-        """Return all that is done to each channel. Shapes: `[o, C, *]` -> `[C, o * positions]`."""
-        rows, cells = weight.movedim(self.read, 0), self.cells()
+        """Return the weights of each channel. Shapes: `[o, C, *]` -> `[C, o * positions]`."""
+        rows, cells = weight.movedim(self.axes.weight_in, 0), self.cells()
         if cells is None:
             return rows.flatten(1)
         return rows[cells.order].reshape(len(rows) // cells.places, -1)
@@ -143,17 +156,20 @@ class Reader:
         return norm**2 * len(norm) / y.numel()
 
     def along(self, values: Tensor, y: Tensor) -> Tensor:
-        """Return one value for each output channel as `y` has them. Shapes: `[o]` -> `[o, 1..]`."""
+        """Return a value of each output channel in a form that broadcasts with `y`.
+
+        Shapes: values `[o]`, y `[N, o, *]` -> `[1, o, 1..]`.
+        """
         return values.to(y.dtype).reshape(
-            [-1 if axis == self.made else 1 for axis in range(y.ndim)]
+            [-1 if axis == self.axes.output else 1 for axis in range(y.ndim)]
         )
 
     def _others(self, y: Tensor) -> list[int]:
-        return [axis for axis in range(y.ndim) if axis != self.made]
+        return [axis for axis in range(y.ndim) if axis != self.axes.output]
 
 
 def stride(size: int, wide: int) -> int:
-    """Return the step in which an axis is read: no more than `wide` positions of a wide one."""
+    """Return the step that reads at most `wide` positions of an axis at least as wide."""
     return 1 if size < wide else max(2, -(-size // wide))
 
 
@@ -169,64 +185,62 @@ def find_readers(graph: Graph, groups: ChannelGroups) -> tuple[Reader, ...]:
 def _reader(
     graph: Graph, groups: ChannelGroups, node: Node, shared: Collection[str]
 ) -> Reader | None:
-    op = node.op
+    """The node as a reader, or None where it is none or reads no channel that may go."""
+    op = find_op(node)
     if op is None or op.relevance is not Relevance.LINEAR or op.weights != (1,):
         return None
-    x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
-    how = graph.how(node)
-    if not isinstance(how, Axes) or not _is_weight(graph, weight) or weight in shared:
+    x, weight = node.inputs[:2]
+    if not _is_weight(graph, weight) or weight in shared or x in graph.constant_tensors:
         return None
-    inputs, outputs = parse(how.pattern)
-    shapes = graph.shape(x), graph.shape(weight), graph.shape(y)
-    if None in shapes or x in graph.constant_tensors:
-        return None
-    axes = [
-        [axis for axis, _ in operand.match(shape, str(node))]
-        for operand, shape in zip((*inputs[:2], outputs[0]), shapes, strict=True)
-        if shape is not None
-    ]
-    placed = _place(*axes)
-    if placed is None or placed[2] == 0:
-        return None
-    read, written, given, made = placed
-    channels = groups.cuts.get(weight, {}).get(read)
-    if channels is None or not groups.removable[channels[channels >= 0]].any():
+    axes = _find_axes(graph, node, op)
+    channels = None if axes is None else groups.cuts.get(weight, {}).get(axes.weight_in)
+    if axes is None or channels is None or not groups.removable[channels[channels >= 0]].any():
         return None
     bias, scale = _bias(graph, op, node)
-    rest = tuple(k for k, axis in enumerate(axes[0]) if not axis.names)
-    flattened = None if rest else _flattened(graph, groups, x, channels)
-    return Reader(
-        node=node,
-        op=op,
-        weight=weight,
-        read=read,
-        written=written,
-        given=given,
-        made=made,
-        rest=rest,
-        bias=bias,
-        bias_scale=scale,
-        flattened=flattened,
-    )
+    flattened = None if axes.map else _flattened(graph, groups, x, channels)
+    return Reader(node, op, weight, axes, bias, scale, flattened)
 
 
 def _is_weight(graph: Graph, name: str) -> bool:
     return name in graph.constant_tensors and graph.constant(name).dtype in (np.float32, np.float64)
 
 
-def _place(
-    x: Sequence[Axis], weight: Sequence[Axis], y: Sequence[Axis]
-) -> tuple[int, int, int, int] | None:
-    """The axes `read`, `written`, `given` and `made` of a Reader, if all are plain."""
-    named = [(k, axis.names) for k, axis in enumerate(weight) if axis.names]
-    made = {axis.names: k for k, axis in enumerate(y)}
-    given = {axis.names: k for k, axis in enumerate(x)}
-    read = [(k, names) for k, names in named if names not in made]
-    written = [(k, names) for k, names in named if names in made]
-    if len(read) != 1 or len(written) != 1 or any(len(names) != 1 for _, names in named):
+def _find_axes(graph: Graph, node: Node, op: Op) -> ChannelAxes | None:
+    """The axes of the channels, from the pattern of the operator and the shapes of its tensors."""
+    how = op.channels(site_of(graph, node, set(graph.constant_tensors)))
+    if not isinstance(how, Axes):
         return None
-    (into, letter), (out, other) = read[0], written[0]
-    return into, out, given[letter], made[other]
+    inputs, outputs = parse(how.pattern)
+    operands, names = (*inputs[:2], outputs[0]), (*node.inputs[:2], node.outputs[0])
+    matched: list[Sequence[Axis]] = []
+    for operand, name in zip(operands, names, strict=True):
+        shape = graph.shape(name)
+        if shape is None:
+            return None
+        matched.append([axis for axis, _ in operand.match(shape, str(node))])
+    found = _place(*matched)
+    return None if found is None or found.input == 0 else found
+
+
+def _place(x: Sequence[Axis], weight: Sequence[Axis], y: Sequence[Axis]) -> ChannelAxes | None:
+    """The axes of the channels, where the weight has one for each direction and no others.
+
+    The letter of an axis says which channels lie along it. Those that the output has are written,
+    the other ones are read.
+    """
+    of_input, of_output = ({axis.names: k for k, axis in enumerate(axes)} for axes in (x, y))
+    named = {axis.names: k for k, axis in enumerate(weight) if axis.names}
+    read = [names for names in named if names not in of_output]
+    written = [names for names in named if names in of_output]
+    if len(read) != 1 or len(written) != 1 or any(len(names) != 1 for names in named):
+        return None
+    return ChannelAxes(
+        weight_in=named[read[0]],
+        weight_out=named[written[0]],
+        input=of_input[read[0]],
+        output=of_output[written[0]],
+        map=tuple(k for k, axis in enumerate(x) if not axis.names),
+    )
 
 
 def _bias(graph: Graph, op: Op, node: Node) -> tuple[int | None, float]:
@@ -238,14 +252,17 @@ def _bias(graph: Graph, op: Op, node: Node) -> tuple[int | None, float]:
     scale = float(node.attributes.get("beta", 1.0))
     if name and not _is_weight(graph, name):
         return None, 1.0
-    rowwise = not name or graph.constant(name).shape[:-1] in ((), (1,))
-    return (index, scale) if rowwise and scale != 0.0 else (None, 1.0)
+    is_row = not name or graph.constant(name).shape[:-1] in ((), (1,))
+    return (index, scale) if is_row and scale != 0.0 else (None, 1.0)
 
 
 def _flattened(
     graph: Graph, groups: ChannelGroups, name: str, channels: IntArray
 ) -> IntArray | None:
-    """Return `channels` if the tensor is a flattened map, each filling equally many places."""
+    """Return `channels` where the tensor is a flattened map of equally large channels, else None.
+
+    Shapes: channels `[positions]`.
+    """
     source = name
     while len(graph.shape(source) or ()) <= 2:
         node = graph.producers.get(source)
@@ -260,11 +277,12 @@ def _flattened(
 
 
 def _carries(graph: Graph, node: Node) -> bool:
-    """Whether the output is a rearranged or element-wise changed copy of the first input alone."""
-    op = node.op
+    """Whether the output is the first input, moved or changed element by element."""
+    op = find_op(node)
     data = [
         k
         for k, name in enumerate(node.inputs)
         if name and name not in graph.constant_tensors and not (op and op.is_parameter(k))
     ]
-    return isinstance(graph.how(node), (Moves, Aligns)) and data == [0]
+    how = None if op is None else op.channels(site_of(graph, node, set(graph.constant_tensors)))
+    return isinstance(how, (Moves, Aligns)) and data == [0]

@@ -1,4 +1,4 @@
-"""What corrections of weights share: the unpruned net and its samples, and a copy to write into."""
+"""What a correction fits to: the unpruned net on its reference samples; and what it writes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
-    """The unpruned net and the samples that a pruned one is compared with it on."""
+class Reference:
+    """The unpruned net, and the samples on which a pruned one is fitted to it."""
 
     graph: Graph
     groups: ChannelGroups
@@ -36,18 +36,18 @@ class Source:
 
     @cached_property
     def readers(self) -> tuple[Reader, ...]:
-        """The nodes that can be corrected."""
+        """The nodes whose weights may be corrected."""
         return find_readers(self.graph, self.groups)
 
-    def losing(self, dead: BoolArray) -> Iterator[Losing]:
-        """Yield the readers that lose channels."""
+    def narrowed(self, dead: BoolArray) -> Iterator[Narrowed]:
+        """Yield the readers that lose input channels. Shapes: dead `[channels]`."""
         for reader in self.readers:
             read, written = reader.kept(self.graph, self.groups, dead)
             if not read.all():
-                yield Losing(reader, read, written)
+                yield Narrowed(reader, read, written)
 
     def mirror(self, model: ModelProto | None = None) -> Mirror:
-        """Return the mirror of the unpruned net, or of what became of it."""
+        """Return the mirror of the unpruned net, or of a pruned one."""
         graph = self.graph
         if model is not None:
             graph = Graph(model, input_shapes=graph.input_shapes)
@@ -56,7 +56,10 @@ class Source:
     def watch(
         self, mirror: Mirror, x: npt.NDArray[Any], note: Callable[[Reader, Tensor, Tensor], None]
     ) -> int:
-        """Run one batch, noting each reader's input and output; return the most bytes alive."""
+        """Run one batch and pass each reader's input and output to `note`.
+
+        Returns the most bytes that activations took at once.
+        """
         readers = {reader.key: reader for reader in self.readers}
         env, most = mirror.start(x), 0
         for step in mirror.walk(env):
@@ -70,14 +73,17 @@ class Source:
     def batches(
         self, mirror: Mirror, chosen: IntArray | slice = slice(None), size: int | None = None
     ) -> list[npt.NDArray[Any]]:
-        """Return the chosen samples in batches that the model takes."""
+        """Return the chosen samples in batches of a size that the model takes."""
         data = replace(self.data, x=self.data.x[chosen], y=self.data.y[chosen])
         return [x for x, _ in batches_of(mirror, data, size or self.batch_size)]
 
 
 @dataclass(frozen=True, eq=False)
-class Losing:
-    """A reader that loses channels, and which positions it still reads and writes."""
+class Narrowed:
+    """A reader that loses input channels, and which positions of its weight it keeps.
+
+    Shapes: read `[i]`, written `[o]`.
+    """
 
     reader: Reader
     read: BoolArray
@@ -97,7 +103,7 @@ class Writer:
         self.constants.set(reader.weight, (weight * factor).astype(weight.dtype))
 
     def move(self, reader: Reader, shift: Tensor, factor: float = 1.0) -> None:
-        """Multiply a node's bias and add to it; one that others read is left to them.
+        """Multiply a node's bias and add to it; a bias that others read too is copied first.
 
         Shapes: shift `[o]`.
         """

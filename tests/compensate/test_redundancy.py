@@ -7,11 +7,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from onnxprune.channels.groups import find_groups
-from onnxprune.compensate.readers import find_readers
-from onnxprune.compensate.redundancy import eliminate, find_covariances, irreplaceable
+from onnxprune.compensate.covariance import find_covariances
+from onnxprune.compensate.redundancy import eliminate, irreplaceable
+from onnxprune.compensate.reference import Reference
 from onnxprune.data.samples import Data
 from onnxprune.graph.graph import Graph
-from onnxprune.relevance.mirror import Mirror
 from tests.support.models import model
 
 Array = npt.NDArray[np.float64]
@@ -118,9 +118,8 @@ def test_readers_count_alike_whatever_the_scale_of_what_they_read() -> None:
 def test_means_far_above_spreads_leave_the_covariance_exact(batch_size: int) -> None:
     graph, data = chain()
     far = Data(data.x + 1000, data.y, data.classes)
-    reader = find_readers(graph, find_groups(graph))[0]
-    mirror = Mirror(graph, device="cpu")
-    found = find_covariances(mirror, [reader], far, batch_size)[reader.key]
+    reference = Reference(graph, find_groups(graph), far, "cpu", batch_size)
+    found = find_covariances(reference)["e"]
     w, b = (graph.constant(name).astype(np.float64) for name in ("w", "b"))
     x = far.x.astype(np.float64)
     read = np.maximum(np.einsum("oc,nchw->onhw", w[:, :, 0, 0], x) + b[:, None, None, None], 0)
