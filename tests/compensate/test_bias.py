@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from onnxprune.channels.groups import find_groups
-from onnxprune.compensate.bias import METHODS, compensator
+from onnxprune.compensate.bias import compensator
 from onnxprune.errors import DataError, UnknownName
 from onnxprune.graph.graph import Graph
 from onnxprune.surgery.removal import prune
@@ -15,6 +15,7 @@ from tests.support.models import relative_error, run
 from tests.support.trial import (
     CHAIN,
     CNN,
+    CORRECTIONS,
     FLAT,
     FLAT_LAST,
     LINEAR,
@@ -41,7 +42,7 @@ TINY = 1e-5
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("method", CORRECTIONS)
 @pytest.mark.parametrize(
     "text", [CHAIN, FLAT, PRODUCT, CNN], ids=["chain", "flat", "matmul", "cnn"]
 )
@@ -61,7 +62,7 @@ def test_an_unknown_method_is_refused_with_the_known_ones() -> None:
         compensator(trial.graph, trial.groups, trial.data, "ridge")
 
 
-@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("method", CORRECTIONS)
 def test_samples_are_asked_for(method: str) -> None:
     trial = Trial(CHAIN)
     with pytest.raises(DataError, match=f"'{method}': needs reference samples; give --data"):
@@ -90,7 +91,7 @@ def test_least_squares_restores_a_combination_of_kept_channels(text: str) -> Non
     assert trial.error(trial.compensated(ridge=TINY)) < RESTORED
 
 
-@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("method", CORRECTIONS)
 @pytest.mark.parametrize(
     "text", [CHAIN, NO_BIAS, FLAT, FLAT_LAST, POOLED], ids=["conv", "new", "flat", "nhwc", "pooled"]
 )
@@ -134,7 +135,7 @@ def test_least_squares_lowers_the_error_on_the_references(seed: int) -> None:
     assert trial.error(trial.compensated()) < 0.6 * trial.error(trial.pruned)
 
 
-@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("method", CORRECTIONS)
 def test_only_values_change(method: str) -> None:
     trial = Trial(CNN)
     before = trial.pruned.SerializeToString()
@@ -160,7 +161,7 @@ def test_only_values_change(method: str) -> None:
         assert set(b.input) - set(a.input) <= added
 
 
-@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("method", CORRECTIONS)
 def test_a_compensator_has_no_memory_of_its_calls(method: str) -> None:
     trial = Trial(CNN)
     correct = compensator(trial.graph, trial.groups, trial.data, method, device="cpu", batch_size=5)
@@ -288,7 +289,7 @@ def test_old_models_declare_the_new_bias_as_an_input() -> None:
     assert len(changed.graph.input) == len(old.graph.input) + 1
 
 
-@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("method", CORRECTIONS)
 def test_a_model_of_a_fixed_batch_is_compensated_too(method: str) -> None:
     text = FLAT.replace("N,", "4,").replace("f = Flatten(r)", "f = Reshape(r, to)")
     fixed = Trial(

@@ -7,12 +7,13 @@ import pytest
 from onnx import ModelProto
 
 from onnxprune.compensate import least_squares as refit
-from onnxprune.compensate.bias import METHODS, compensator
+from onnxprune.compensate.bias import compensator
 from onnxprune.data.samples import Data
 from tests.support.models import relative_error, run
 from tests.support.trial import (
     CHAIN,
     CNN,
+    CORRECTIONS,
     FLAT,
     FLAT_LAST,
     TRANSPOSED,
@@ -75,7 +76,7 @@ def test_a_fit_without_a_fold_is_that_of_the_other_samples(text: str, without: i
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("method", CORRECTIONS)
 def test_every_sample_is_in_a_fold_and_may_be_left_out(method: str, count: int) -> None:
     trial = Trial(CHAIN, samples=count)
     correct = compensator(trial.graph, trial.groups, trial.data, method, device="cpu")

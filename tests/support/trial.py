@@ -12,7 +12,6 @@ from onnx import ModelProto, numpy_helper
 from onnxprune.arrays import BoolArray
 from onnxprune.channels.groups import ChannelGroups, find_groups
 from onnxprune.compensate.bias import compensator
-from onnxprune.compensate.ridge import RIDGE
 from onnxprune.data.samples import Data
 from onnxprune.graph.graph import Graph
 from onnxprune.ops import OPS
@@ -24,6 +23,12 @@ Array = npt.NDArray[Any]
 
 SAME = 1e-4
 """Relative; single against double precision, through a linear system."""
+
+CORRECTIONS = ("bias", "least-squares")
+"""Every method of compensation that changes weights."""
+
+RIDGE = 0.01
+"""The ridge that trials are corrected with, as a share of the mean variance."""
 
 CHAIN = """
 g (float[N,3,8,8] x) => (float[N,4,6,6] y)
@@ -158,7 +163,7 @@ class Trial:
 
 
 def scaled_error(found: Array, expected: Array) -> float:
-    """The error of a weight up to one factor: test_refit.py holds it."""
+    """The error of a weight up to one factor: test_least_squares.py holds it."""
     factor = (found * expected).sum() / (expected * expected).sum()
     assert 1 / 3 <= factor <= 3
     return relative_error(found, factor * expected)
