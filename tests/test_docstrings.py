@@ -26,7 +26,7 @@ import pytest
 from onnxprune.errors import OnnxPruneError
 from tests.test_architecture import ROOMS
 
-ARRAY = re.compile(r"\b(\w*Array|ndarray|Tensor|Trace)\b")
+ARRAY = re.compile(r"\b(\w*Array|ndarray|Tensor|Tensors)\b")
 """Names of array types in an annotation."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -12,7 +12,7 @@ from onnx import ModelProto, numpy_helper
 
 import onnxprune
 from onnxprune.channels.groups import find_groups
-from onnxprune.compensate.bias import compensator
+from onnxprune.compensate.methods import compensator
 from onnxprune.errors import DataError, InvalidPlan, UnknownName
 from onnxprune.evaluation.evaluator import Evaluator
 from onnxprune.evaluation.metrics import Accuracy

@@ -345,7 +345,7 @@ DATA = samples("--data", "REF", "Reference samples", required=False)
 METHODS_DRAWN = click.option(
     "--method",
     "methods",
-    type=Method(tuple(CONTROLLERS), CRITERION_NAMES, METHODS),
+    type=Method(tuple(CONTROLLERS), CRITERION_NAMES, tuple(METHODS)),
     multiple=True,
     default=("accuracy-aware/lrp", "one-shot/lrp"),
     show_default=True,

@@ -1,15 +1,15 @@
-"""Correct the layers that read what was removed, in closed form: no gradient, no training.
+"""Correct the layers that read removed channels, in closed form: no gradient, no training.
 
 Imports relevance (the mirror runs the samples), surgery and what lies below. `compensator` is
 the way in.
 
-* `bias`: the mean of what is missing goes into the bias
-* `least_squares`: the weights are fitted again
-* `ridge`: the regression; `redundancy`: what the other channels tell of a channel
-* `readers`: which layers read a channel, and how; `reference`: the samples, run through both nets
+* `methods`: the methods by name; `bias`: the mean of a removed channel goes into the bias
+* `least_squares`: weights are fitted again; `ridge`: the regression; `observed`: what it fits to
+* `redundancy`: the price of a channel that others predict; `covariance`: how far they do
+* `readers`: the layers whose weights may change; `reference`: the unpruned net and its samples
 """
 
-from onnxprune.compensate.bias import METHODS, Corrector, compensator
+from onnxprune.compensate.methods import METHODS, Corrector, compensator
 from onnxprune.compensate.redundancy import irreplaceable
 
 __all__ = [

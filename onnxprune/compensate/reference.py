@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reference:
-    """The unpruned net, and the samples on which a pruned one is fitted to it."""
+    """The unpruned net, and the samples on which a pruned one is fitted to it.
+
+    `allowed` is how many bytes of all samples may be kept in memory; None sets no limit.
+    """
 
     graph: Graph
     groups: ChannelGroups
     data: Data
     device: str
     batch_size: int
+    allowed: int | None = None
 
     @cached_property
     def readers(self) -> tuple[Reader, ...]:

@@ -79,7 +79,7 @@ class Mirror:
         return self.run(x)[self.graph.outputs[0]]
 
     def run(self, x: Feed) -> Tensors:
-        """Return the graph outputs, by name."""
+        """Return the graph outputs, by name. Shapes: each as the graph says."""
         env = self.start(x)
         for step in self.walk(env):
             self.execute(step, env)
@@ -89,6 +89,7 @@ class Mirror:
         """Yield the steps in order; the caller executes each on all of `envs`.
 
         After each step, the tensors that no later step reads are freed. Graph outputs stay.
+        Shapes: each tensor as the graph says.
         """
         kept = set(self.graph.outputs)
         last = {name: node for node, _ in self.steps for name in node.inputs if name not in kept}
@@ -100,7 +101,7 @@ class Mirror:
                     env.pop(name, None)
 
     def trace(self, x: Feed) -> Tensors:
-        """Return every tensor of the graph, by name."""
+        """Return every tensor of the graph, by name. Shapes: each as the graph says."""
         env = self.start(x)
         for step in self.steps:
             self.execute(step, env)
@@ -119,6 +120,7 @@ class Mirror:
     ) -> None:
         """Run one node on tensors of `env` and put its outputs there, or into `into`.
 
+        Shapes: each tensor as the graph says.
         Raises: InvalidModel where torch refuses the inputs.
         """
         node, op = step
@@ -150,6 +152,7 @@ class Mirror:
     def start(self, x: Feed) -> Tensors:
         """Return the inputs as tensors of the mirror's device and type, by name.
 
+        Shapes: x `[N, ...]`, or each input as the graph says.
         Raises: InvalidModel for an input without a value.
         """
         feeds = x if isinstance(x, Mapping) else {self.graph.image: x}

@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from onnxprune.channels.groups import find_groups
-from onnxprune.compensate.bias import compensator
+from onnxprune.compensate.methods import compensator
 from onnxprune.errors import DataError, UnknownName
 from onnxprune.graph.graph import Graph
 from onnxprune.surgery.removal import prune

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from onnxprune.compensate import least_squares as refit
-from onnxprune.compensate.bias import compensator
+from onnxprune.compensate import least_squares, observed
+from onnxprune.compensate.methods import compensator
 from onnxprune.data.samples import Data
 from tests.support.models import relative_error, run
 from tests.support.trial import (
@@ -50,9 +50,9 @@ def test_outputs_have_the_means_and_together_the_variance_that_they_had(text: st
 
 def test_what_says_too_little_is_not_made_loud(monkeypatch: pytest.MonkeyPatch) -> None:
     trial = Trial(CHAIN, samples=40)
-    monkeypatch.setattr(refit, "LARGEST", 1.01)
+    monkeypatch.setattr(least_squares, "LARGEST", 1.01)
     quiet = moments(trial.compensated(ridge=1.0), trial.x)[1]
-    monkeypatch.setattr(refit, "LARGEST", 1.02)
+    monkeypatch.setattr(least_squares, "LARGEST", 1.02)
     ratio = moments(trial.compensated(ridge=1.0), trial.x)[1] / quiet
     assert ratio == pytest.approx((1.02 / 1.01) ** 2, rel=RESTORED)
 
@@ -94,11 +94,11 @@ def test_positions_then_samples_are_given_up_to_save_memory(
 ) -> None:
     trial = Trial(WIDE)
     exact = trial.error(trial.compensated())
-    monkeypatch.setattr(refit, "HELD_BYTES", 6 * 12 * 18 * 4 * 4)
+    monkeypatch.setattr(observed, "HELD_BYTES", 6 * 12 * 18 * 4 * 4)
     with caplog.at_level(logging.INFO):
         fewer = trial.error(trial.compensated())
     assert not caplog.records
-    monkeypatch.setattr(refit, "HELD_BYTES", 6 * 3 * 4 * 8 * 4)
+    monkeypatch.setattr(observed, "HELD_BYTES", 6 * 3 * 4 * 8 * 4)
     with caplog.at_level(logging.INFO):
         fewest = trial.error(trial.compensated())
     assert "on one sample in 4" in caplog.text
@@ -108,7 +108,7 @@ def test_positions_then_samples_are_given_up_to_save_memory(
 
 def test_a_layer_too_large_for_a_system_keeps_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     trial = Trial(CHAIN)
-    monkeypatch.setattr(refit, "MAX_ROWS", 5)
+    monkeypatch.setattr(least_squares, "MAX_ROWS", 5)
     changed = trial.compensated()
     assert (trial.tensor("v", changed) == trial.tensor("v", trial.pruned)).all()
     mean, _ = moments(trial.proto, trial.x)

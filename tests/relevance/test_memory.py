@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.cli.commands import main
-from onnxprune.compensate import least_squares as refit
+from onnxprune.compensate import observed
 from onnxprune.data.samples import Data
 from onnxprune.errors import DataError, OutputError
 from onnxprune.graph.graph import Graph
@@ -185,7 +185,7 @@ def test_what_is_kept_of_all_samples_goes_into_a_file_where_memory_is_short(
         kept.append(on_disk(tensor))
         return kept[-1]
 
-    monkeypatch.setattr(refit, "on_disk", noted)
+    monkeypatch.setattr(observed, "on_disk", noted)
     settings = Settings.of(compensate="least-squares", memory=given_mb, device="cpu", rate=0.5)
     task = make_task(net, samples(net), settings)
     dead = np.arange(13) % 4 == 0

@@ -11,7 +11,7 @@ from onnx import ModelProto, numpy_helper
 
 from onnxprune.arrays import BoolArray
 from onnxprune.channels.groups import ChannelGroups, find_groups
-from onnxprune.compensate.bias import compensator
+from onnxprune.compensate.methods import compensator
 from onnxprune.data.samples import Data
 from onnxprune.graph.graph import Graph
 from onnxprune.ops import OPS

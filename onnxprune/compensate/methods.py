@@ -1,0 +1,93 @@
+"""The methods of compensation by name.
+
+A layer computes `y = W x + b` of input channels x, of which the pruned net still has `x_k`. The
+removed channels are correlated with the kept ones, and the reference samples show how. Two methods
+use that, in closed form and without changing a shape:
+
+* `bias` replaces each removed channel by its mean (`onnxprune.compensate.bias`);
+* `least-squares` fits the weights again (`onnxprune.compensate.least_squares`).
+
+A layer that is no reader (`onnxprune.compensate.readers`) keeps its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
+
+from onnx import ModelProto
+
+from onnxprune.arrays import BoolArray, IntArray
+from onnxprune.channels import ChannelGroups
+from onnxprune.compensate.bias import Bias
+from onnxprune.compensate.least_squares import Fit, LeastSquares
+from onnxprune.compensate.reference import Reference
+from onnxprune.errors import DataError, check_name
+from onnxprune.graph import Graph
+
+if TYPE_CHECKING:
+    from onnxprune.data import Data
+
+
+class Corrector(Protocol):
+    """Corrects the weights of a pruned model."""
+
+    @property
+    def folds(self) -> IntArray:
+        """The fold of each sample; a correction can leave one out. Shapes: `[n]`."""
+        ...
+
+    def __call__(
+        self, model: ModelProto, dead: BoolArray, *, without: int | None = None
+    ) -> ModelProto:
+        """Return the corrected model, fitted without the samples of fold `without`.
+
+        Shapes: dead `[channels]`.
+        """
+        ...
+
+
+METHODS: Mapping[str, Callable[[Reference, Fit], Corrector] | None] = MappingProxyType(
+    {
+        "none": None,
+        "bias": lambda reference, _: Bias(reference),
+        "least-squares": LeastSquares,
+    }
+)
+"""By name: what makes the corrector, None where weights stay as they are."""
+
+
+def compensator(
+    graph: Graph,
+    groups: ChannelGroups,
+    data: Data | None,
+    method: str,
+    *,
+    device: str = "auto",
+    batch_size: int = 32,
+    ridge: float | None = None,
+    variance: float = 1.0,
+    allowed: int | None = None,
+) -> Corrector | None:
+    """Return `correct(pruned, dead) -> corrected`, or None for the method `none`.
+
+    `pruned` is what `prune(graph, groups, dead)` returned; it is not changed. Names and shapes stay
+    as they are, and so does every layer that reads no removed channel. A node without a bias gets
+    one where it needs it. The unpruned net runs once, at the first call.
+
+    `ridge` and `variance` are those of `Fit`. `allowed` limits how much of all samples is kept in
+    memory; on a CPU the rest goes into a temporary file.
+    Units: allowed, bytes.
+    Raises: UnknownName for a method that does not exist; DataError where samples are missing.
+    """
+    check_name("compensate", method, METHODS)
+    make = METHODS[method]
+    if make is None:
+        return None
+    if data is None:
+        raise DataError(
+            f"compensate '{method}': needs reference samples; give --data, or use --compensate none"
+        )
+    reference = Reference(graph, groups, data, device, batch_size, allowed)
+    return make(reference, Fit(ridge, variance))
