@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxprune.cli.commands import main
@@ -199,6 +199,7 @@ def test_what_is_kept_of_all_samples_goes_into_a_file_where_memory_is_short(
     kind=st.sampled_from([torch.float32, torch.float64, torch.int64, torch.bool]),
     layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
 )
+@settings(deadline=None)  # the disk is as fast as it is
 def test_a_tensor_on_the_disk_is_the_tensor(
     shape: list[int], kind: torch.dtype, layout: torch.memory_format
 ) -> None:
