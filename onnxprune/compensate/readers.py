@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.arrays import BoolArray, IntArray
-from onnxprune.channels import ChannelGroups, kept_positions
-from onnxprune.graph import Graph, site_of
-from onnxprune.ops import Aligns, Axes, Axis, Moves, Node, Op, Relevance, find_op, parse
+from onnxprune.channels import ChannelGroups
+from onnxprune.graph import Graph
+from onnxprune.ops import Aligns, Axes, Axis, Moves, Node, Op, Relevance, parse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,7 +84,7 @@ class Reader:
 
         Shapes: dead `[channels]` -> `[i]`, `[o]`.
         """
-        found = kept_positions(groups, dead, self.weight)
+        found = groups.kept(self.weight, dead)
         shape = graph.constant(self.weight).shape
         axes = (self.axes.weight_in, self.axes.weight_out)
         read, written = (found.get(axis, np.ones(shape[axis], np.bool_)) for axis in axes)
@@ -186,13 +186,13 @@ def _reader(
     graph: Graph, groups: ChannelGroups, node: Node, shared: Collection[str]
 ) -> Reader | None:
     """The node as a reader, or None where it is none or reads no channel that may go."""
-    op = find_op(node)
+    op = node.op
     if op is None or op.relevance is not Relevance.LINEAR or op.weights != (1,):
         return None
     x, weight = node.inputs[:2]
     if not _is_weight(graph, weight) or weight in shared or x in graph.constant_tensors:
         return None
-    axes = _find_axes(graph, node, op)
+    axes = _find_axes(graph, node)
     channels = None if axes is None else groups.cuts.get(weight, {}).get(axes.weight_in)
     if axes is None or channels is None or not groups.removable[channels[channels >= 0]].any():
         return None
@@ -205,9 +205,9 @@ def _is_weight(graph: Graph, name: str) -> bool:
     return name in graph.constant_tensors and graph.constant(name).dtype in (np.float32, np.float64)
 
 
-def _find_axes(graph: Graph, node: Node, op: Op) -> ChannelAxes | None:
+def _find_axes(graph: Graph, node: Node) -> ChannelAxes | None:
     """The axes of the channels, from the pattern of the operator and the shapes of its tensors."""
-    how = op.channels(site_of(graph, node, set(graph.constant_tensors)))
+    how = graph.how(node)
     if not isinstance(how, Axes):
         return None
     inputs, outputs = parse(how.pattern)
@@ -278,11 +278,10 @@ def _flattened(
 
 def _carries(graph: Graph, node: Node) -> bool:
     """Whether the output is the first input, moved or changed element by element."""
-    op = find_op(node)
+    op = node.op
     data = [
         k
         for k, name in enumerate(node.inputs)
         if name and name not in graph.constant_tensors and not (op and op.is_parameter(k))
     ]
-    how = None if op is None else op.channels(site_of(graph, node, set(graph.constant_tensors)))
-    return isinstance(how, (Moves, Aligns)) and data == [0]
+    return isinstance(graph.how(node), (Moves, Aligns)) and data == [0]
