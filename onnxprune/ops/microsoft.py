@@ -16,9 +16,12 @@ import numpy as np
 from onnxprune.errors import UnsupportedAttribute
 from onnxprune.ops._op import Relevance, op, without
 from onnxprune.ops._torch import functional, torch
+from onnxprune.ops.activate import MIXES
 from onnxprune.ops.array import concat
 from onnxprune.ops.channels import ALIGNS, MOVES, Axes, How
 from onnxprune.ops.integer import each
+from onnxprune.ops.linear import UNKNOWN
+from onnxprune.ops.pattern import letters
 from onnxprune.ops.pool import average_pool
 from onnxprune.ops.product import SUMS, broadcast_letters, summed
 from onnxprune.ops.quantise import centred, round_to
@@ -86,6 +89,55 @@ def qlinear_leaky_relu(
     """Negative values times `alpha`, of a quantised tensor, quantised."""
     real = functional.leaky_relu(_real(x, x_scale, x_zero_point), alpha)
     return round_to(real / y_scale, y_zero_point, x.dtype)
+
+
+def _softmax_channels(site: Site) -> How:
+    """One axis is mixed; until opset 12, all axes from there on."""
+    rank = site.rank()
+    if site.shapes[0] is None:
+        return UNKNOWN
+    axis = site.attribute("axis", -1) % rank
+    mixed_axes = [axis] if site.attribute("opset") >= 13 else range(axis, rank)
+    names, free = letters(rank, mixed_axes), letters(rank, ())
+    others = ", *, *, *, *"
+    return Axes(f"{names}{others} -> {names}", MIXES, f"{free}{others} -> {free}")
+
+
+@_microsoft("QLinearSoftmax", _softmax_channels)
+def qlinear_softmax(
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero_point: Tensor | None,
+    y_scale: Tensor,
+    y_zero_point: Tensor,
+    /,
+    *,
+    axis: int = -1,
+    opset: int,
+) -> Tensor:
+    """The softmax of a quantised tensor, quantised."""
+    real = _real(x, x_scale, x_zero_point)
+    rows = real if opset >= 13 else real.flatten(axis)
+    found = torch.softmax(rows, axis if opset >= 13 else -1).reshape(x.shape)
+    return round_to(found / y_scale, y_zero_point, x.dtype)
+
+
+@_microsoft("QLinearWhere", ALIGNS)
+def qlinear_where(
+    condition: Tensor,
+    a: Tensor,
+    a_scale: Tensor,
+    a_zero_point: Tensor,
+    b: Tensor,
+    b_scale: Tensor,
+    b_zero_point: Tensor,
+    y_scale: Tensor,
+    y_zero_point: Tensor,
+    /,
+) -> Tensor:
+    """`a` where the condition holds, else `b`, of quantised tensors, quantised."""
+    real = torch.where(condition, _real(a, a_scale, a_zero_point), _real(b, b_scale, b_zero_point))
+    return round_to(real / y_scale, y_zero_point, a.dtype)
 
 
 @_microsoft("QLinearConcat", MOVES)

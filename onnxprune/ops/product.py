@@ -27,7 +27,8 @@ def summed(site: Site, *operands: int, letter: str = "i") -> str:
     return letter if any(site.constant[k] for k in operands) else letter.upper()
 
 
-def _gemm_channels(site: Site) -> Axes:
+def gemm_channels(site: Site) -> Axes:
+    """Return how channels cross a product of two matrices, either of them transposed."""
     i = summed(site, 0, 1)
     left = f"{i} n" if site.attribute("transA", 0) else f"n {i}"
     right = f"o {i}" if site.attribute("transB", 0) else f"{i} o"
@@ -45,7 +46,7 @@ def broadcast_letters(site: Site, index: int, names: str) -> str:
 
 @op(
     "Gemm",
-    _gemm_channels,
+    gemm_channels,
     since=(7, 9, 11, 13),
     relevance=Relevance.LINEAR,
     weights=(1,),

@@ -36,6 +36,10 @@ DOMAINS: dict[str, str] = {
     "ai.onnx.ml": "which belongs to a model that is no neural network",
     "ai.onnx.preview": "which ONNX may still change",
     "ai.onnx.preview.training": "which is a step of training",
+    "com.microsoft": (
+        "an operator of onnxruntime that onnxprune does not know; save the model before "
+        "onnxruntime optimises it"
+    ),
     "com.microsoft.nchwc": (
         "which onnxruntime wrote for one processor; save the model before onnxruntime optimises it"
     ),
@@ -47,8 +51,6 @@ _REASON_OF = {name: reason for reason, names in REASONS.items() for name in name
 
 def why_unknown(node: Node) -> str:
     """Return why no description covers this node, to complete "feeds Add 'x', "."""
-    if node.domain in DOMAINS:
-        return DOMAINS[node.domain]
     described = OPS.get((node.domain, node.op_type), ())
     versions = sorted(version for op in described for version in op.since)
     if versions and node.version < versions[-1]:
@@ -58,6 +60,5 @@ def why_unknown(node: Node) -> str:
         )
     if versions:
         return f"whose version {node.version} is newer than onnxprune knows ({versions[-1]})"
-    if not node.domain and node.op_type in _REASON_OF:
-        return _REASON_OF[node.op_type]
-    return "an operator that onnxprune does not know"
+    known = DOMAINS.get(node.domain) if node.domain else _REASON_OF.get(node.op_type)
+    return known or "an operator that onnxprune does not know"

@@ -90,6 +90,13 @@ for _name in ("Add", "Mul"):
     case(f"{_Q}{_TWO}{_name}(q, t, p, k, t, p, u, r); {_BACK}", 4, x=X, z=(4, 1, 1), **_IN)
 case(f"{_Q}c = {_MS}Sigmoid(q, t, p, u, r); {_BACK}", 4, x=X, **_IN)
 case(f"{_Q}c = {_MS}LeakyRelu<alpha=0.2>(q, t, p, u, r); {_BACK}", 4, x=X, **_IN)
+_SOFTMAX = f"{_MS}Softmax<axis={{}}, opset={{}}>(q, t, p, u, r); {_BACK}"
+_PART = {"t": SCALAR(0.0931), "p": POINT, "u": SCALAR(1 / 256), "r": np.uint8(0)}
+for _since in (12, 13):
+    case(f"{_Q}c = {_SOFTMAX.format(3, _since)}", 4, x=X, **_PART)
+    case(f"{_Q}c = {_SOFTMAX.format(1, _since)}", 0, x=X, why="which mixes that axis", **_PART)
+_CHOICE = f"m = Greater(x, z); {_TWO}Where(m, q, t, p, k, t, p, u, r); {_BACK}"
+case(_Q + _CHOICE, 4, x=X, z=X, **_IN)
 _JOIN = f"{_TWO}Concat<axis=1>(u, r, k, t, p, q, t, p); {_BACK}"
 case(_Q + _JOIN, 7, x=X, z=(3, 5, 5), **_IN)
 case(f"{_Q}c = {_MS}GlobalAveragePool(q, t, p, u, r); {_BACK}", 4, x=X, **_IN)
@@ -100,3 +107,34 @@ _UNITS = {"w": integers(6, 4), "s": np.abs(W(6)) / 100, "z": integers(6)}
 _UNITS["b"] = integers(6, dtype=np.int32)
 case(f"{_Q}c = {_DENSE}, u, r); {_BACK}", 4, x=(4,), **_IN, **_UNITS)
 case(f"{_Q}y = {_DENSE})", 4, x=(4,), t=SCALAR(0.0931), p=POINT, **_UNITS)
+
+# What onnxruntime's optimiser writes
+_FUSED = "y = com.microsoft.FusedConv<pads=[1, 1, 1, 1], {}>(x, w, b{})"
+_KERNEL = {"x": X, "w": W(6, 4, 3, 3), "b": W(6)}
+for _how in ("Relu", "Sigmoid", "Tanh"):
+    case(_FUSED.format(f'activation="{_how}"', ""), 10, **_KERNEL)
+_ENDS = {"LeakyRelu": [0.3], "Clip": [-0.5, 0.5], "HardSigmoid": [0.3, 0.4]}
+for _how, _numbers in _ENDS.items():
+    _end = f'activation="{_how}", activation_params={_numbers}'
+    case(_FUSED.format(_end, ""), 10, **_KERNEL)
+case(_FUSED.format('activation="Relu"', ", z"), 10, z=(6, 5, 5), **_KERNEL)
+_KERNEL["w"] = W(6, 2, 3, 3)
+case(_FUSED.format('activation="Relu", group=2', ""), 5, **_KERNEL)
+_FUSED = "y = com.microsoft.FusedGemm<transB=1, {}>(x, w, b)"
+case(_FUSED.format('activation="Relu", alpha=0.5'), 4, x=(4,), w=W(5, 4), b=W(5))
+_LEAKY = 'activation="LeakyRelu", activation_alpha=0.3'
+case(_FUSED.format(_LEAKY), 4, x=(4,), w=W(5, 4), b=W(5))
+case("y = com.microsoft.FusedMatMul<alpha=0.5, transB=1>(x, w)", 4, x=(4,), w=W(6, 4))
+case("y = com.microsoft.FusedMatMul<transA=1>(x, z)", 4, x=X, z=X)
+case("y = com.microsoft.FusedMatMul<transB=1>(x, z)", 4, x=X, z=X)
+for _name in ("Gelu", "FastGelu", "QuickGelu"):
+    case(f"y = com.microsoft.{_name}(x)", 4, x=X)
+for _name in ("BiasGelu", "FastGelu"):
+    case(f"y = com.microsoft.{_name}(x, b)", 4, x=X, b=W(5))
+_SKIP = "t = Transpose<perm=[0, 2, 1]>(x); u = Transpose<perm=[0, 2, 1]>(z); "
+_SKIP += "n = com.microsoft.SkipLayerNormalization<epsilon=0.001>({}); "
+_SKIP += "y = Transpose<perm=[0, 2, 1]>(n)"
+_SHIFTS = {"g": W(4), "h": W(4), "b": W(4)}
+case(_SKIP.format("t, u, g, h, b"), 0, x=(4, 5), z=(4, 5), why="statistics span", **_SHIFTS)
+_SKIP = "y, , , s = com.microsoft.SkipLayerNormalization<epsilon=0.001>(x, z, g)"
+case(_SKIP, 4, x=(4, 5), z=(4, 5), g=W(5))
