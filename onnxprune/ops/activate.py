@@ -23,7 +23,7 @@ from onnxprune.ops.site import Site
 if TYPE_CHECKING:
     from torch import Tensor
 
-MIXES = "which mixes that axis"
+MIXES = "which normalises over these channels"
 
 FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
 """Floating element types by their number in ONNX's TensorProto."""

@@ -22,7 +22,7 @@ from onnxprune.ops.site import FROZEN, CutSite, Edit, Ints, PrunedSite, follows_
 if TYPE_CHECKING:
     from torch import Tensor
 
-COUNTS = Pins("whose output has a size that it computes")
+COUNTS = Pins("whose output size is computed from values")
 
 
 @op("Add", ALIGNS, since=(7, 13, 14), relevance=Relevance.SHARE)

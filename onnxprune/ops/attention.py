@@ -20,7 +20,7 @@ from onnxprune.ops.site import Edit, PrunedSite, Shape, Site
 if TYPE_CHECKING:
     from torch import Tensor
 
-HEADS = "whose heads need all of their features"
+HEADS = "which needs all features of a head"
 CACHED = Pins("which keeps what it has read for the next call")
 
 
@@ -143,7 +143,7 @@ def _rotated_channels(site: Site) -> How:
         return UNKNOWN
     heads = site.attribute("num_heads")
     x, sizes = ("N h L E", {}) if site.rank() == 4 else ("N L (h E)", {"h": heads})
-    return Axes(f"{x}, *, *, * -> {x}", "whose features turn in pairs", sizes=sizes)
+    return Axes(f"{x}, *, *, * -> {x}", "which turns features in pairs", sizes=sizes)
 
 
 def _restate_rotated(site: PrunedSite) -> Edit | None:

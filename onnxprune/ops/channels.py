@@ -51,7 +51,7 @@ class Axes:
     """
 
     pattern: str
-    why: str = "which needs all of that axis"
+    why: str = "which needs all of these channels"
     loose: str = ""
     sizes: Mapping[str, int] = field(default_factory=dict)
 

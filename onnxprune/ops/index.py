@@ -23,7 +23,7 @@ from onnxprune.ops.site import Edit, Ints, PrunedSite, Site
 if TYPE_CHECKING:
     from torch import Tensor
 
-NAMED = "whose positions on that axis are named by index"
+NAMED = "whose indices name these channels"
 
 REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 """ONNX's names of what happens where something is already, and torch's."""
@@ -181,7 +181,7 @@ def _sorted_channels(site: Site) -> How:
         return UNKNOWN
     axis = [site.attribute("axis", -1) % rank]
     some = other_letters(rank, axis)
-    why = "which compares the positions of that axis"
+    why = "which compares these channels with each other"
     return Axes(f"{letters(rank, axis)}, * -> {some}, {some}", why)
 
 
@@ -212,7 +212,7 @@ def _running_channels(site: Site) -> How:
     rank, axis = site.rank(), site.ints(1)
     if site.shapes[0] is None or axis is None:
         return UNKNOWN
-    return mixed(rank, [axis[0] % rank], "which accumulates the positions of that axis")
+    return mixed(rank, [axis[0] % rank], "which accumulates over these channels")
 
 
 def _running(x: Tensor, axis: int, run: Callable[..., Tensor], first: int | None) -> Tensor:
@@ -248,7 +248,7 @@ def cum_prod(x: Tensor, axis: Ints, /, *, exclusive: int = 0, reverse: int = 0) 
 def _triangle_channels(site: Site) -> How:
     rank = site.rank()
     names = letters(rank, (rank - 2, rank - 1))
-    return Axes(f"{names}, * -> {names}", why="which compares row and column numbers")
+    return Axes(f"{names}, * -> {names}", why="which keeps a triangle of rows and columns")
 
 
 @op("Trilu", _triangle_channels, since=(14,), relevance=Relevance.COPY)
@@ -257,7 +257,7 @@ def trilu(x: Tensor, k: Ints | None = None, /, *, upper: int = 1) -> Tensor:
     return (torch.triu if upper else torch.tril)(x, k[0] if k else 0)
 
 
-EYE = Pins("whose sizes are those of the matrix that it makes")
+EYE = Pins("whose output has the size of its input")
 
 
 @op("EyeLike", EYE, since=(9, 22))
@@ -297,7 +297,7 @@ def _reversed_channels(site: Site) -> How:
         return UNKNOWN
     axes = site.attribute("time_axis", 0), site.attribute("batch_axis", 1)
     names = letters(site.rank(), axes)
-    return Axes(f"{names}, * -> {names}", why="which reverses the steps of that axis")
+    return Axes(f"{names}, * -> {names}", why="which reverses the order of these channels")
 
 
 @op("ReverseSequence", _reversed_channels, since=(10, 28), relevance=Relevance.COPY)

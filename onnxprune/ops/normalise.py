@@ -24,7 +24,7 @@ from onnxprune.ops.site import Edit, Ints, PrunedSite, Site
 if TYPE_CHECKING:
     from torch import Tensor
 
-SHARES = "whose statistics span its channels"
+SHARES = "whose statistics span these channels"
 
 SPACE = (0, 2, 3)
 """Axes of images other than that of the channels."""
@@ -218,7 +218,7 @@ def mean_variance_normalization(x: Tensor, /, *, axes: Ints = SPACE) -> Tensor:
 
 @op(
     "LRN",
-    Axes("N C * -> N C *", "which divides channels by their neighbours", loose="N c * -> N c *"),
+    Axes("N C * -> N C *", "which divides each channel by its neighbours", loose="N c * -> N c *"),
     since=(1, 13),
     relevance=Relevance.PASS,
 )
@@ -240,7 +240,7 @@ def _one_channels(site: Site) -> How:
     if rank == 0:
         return Pins("whose input shape is not known")
     return mixed(
-        rank, [site.attribute("axis", -1) % rank], "which divides by the norm of that axis"
+        rank, [site.attribute("axis", -1) % rank], "which divides by a norm over these channels"
     )
 
 

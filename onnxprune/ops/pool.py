@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ALONE = Axes("N c * -> N c *")
 
-COUNTS_ALL = "whose indices count all channels"
+COUNTS_ALL = "whose indices count the elements of all channels"
 
 
 @dataclass(frozen=True)

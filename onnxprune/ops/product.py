@@ -19,7 +19,7 @@ from onnxprune.ops.site import Shape, Site
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUMS = "which sums the products of two activations over that axis"
+SUMS = "which sums products of two activations over these channels"
 
 
 def summed(site: Site, *operands: int, letter: str = "i") -> str:
@@ -139,7 +139,7 @@ def _einsum_channels(site: Site) -> How:
     plain = left.replace(",", "").isalpha() and left.islower()
     repeated = any(len(set(operand)) < len(operand) for operand in operands)
     if not plain or repeated or None in site.shapes:
-        return Pins("an equation with dots, capitals or diagonals")
+        return Pins("whose equation has dots, capitals or repeated letters")
     if not arrow:
         right = "".join(sorted(n for n in set(left) - {","} if left.count(n) == 1))
     pinned = set()

@@ -31,7 +31,9 @@ Floats = tuple[float, ...]
 def _feature_channels(site: Site, others: int) -> Axes:
     i = "i" if site.constant[1] else "I"
     rest = ", *" * others
-    return Axes(f"T N {i}, D G {i}{rest} -> *, *, *", why="which reads its steps in order")
+    return Axes(
+        f"T N {i}, D G {i}{rest} -> *, *, *", why="which reads these channels as steps in time"
+    )
 
 
 def _refuse(

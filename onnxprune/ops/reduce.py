@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Reduction = Callable[[Tensor, Ints, bool], Tensor]
 
-REDUCES = "which reduces that axis"
+REDUCES = "which reduces over these channels"
 
 
 def _reduced(rank: int, axes: set[int], keepdims: int, *, loose: bool = True) -> Axes:
@@ -36,7 +36,7 @@ def _reduce_channels(site: Site) -> How:
     by_input = len(site.node.inputs) > 1 and site.node.inputs[1] != ""
     axes = site.ints(1) if by_input else site.attribute("axes", ())
     if site.shapes[0] is None or axes is None:
-        return Pins("whose axes are only known at run time")
+        return Pins("whose axes are known only at run time")
     if not axes and site.attribute("noop_with_empty_axes", 0):
         return Axes(f"{letters(rank, ())} -> {letters(rank, ())}")
     return _reduced(rank, {a % rank for a in axes or range(rank)}, site.attribute("keepdims", 1))

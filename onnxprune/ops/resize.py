@@ -59,12 +59,12 @@ def _resize_channels(site: Site) -> How:
     if since_11 and site.attribute("coordinate_transformation_mode") == "tf_crop_and_resize":
         bounds = _known(site, 1)
         if len(bounds) != 2 * len(places):
-            return Pins("which crops to a region that is only known at run time")
+            return Pins("which crops to a region known only at run time")
         corners = zip(places, bounds, bounds[len(places) :], strict=False)
         changed |= {axis for axis, start, end in corners if (start, end) != (0, 1)}
     names = letters(len(before), changed)
     made = [NEW[k] if k in changed else name for k, name in enumerate(names.split())]
-    return Axes(f"{names} -> {' '.join(made)}", why="which resizes that axis")
+    return Axes(f"{names} -> {' '.join(made)}", why="which resizes the axis of these channels")
 
 
 def _resize_pins(site: CutSite) -> Pins | None:

@@ -21,7 +21,7 @@ from onnxprune.ops.window import Window, pad_space
 if TYPE_CHECKING:
     from torch import Tensor
 
-PLACES = "whose other inputs are coordinates"
+PLACES = "which reads these channels as coordinates"
 
 
 @op(
@@ -186,7 +186,7 @@ def _ranges(start: int, size: int, count: int, limit: int) -> list[slice]:
 
 @op(
     "AffineGrid",
-    Axes("N A B, * -> N *", why="whose numbers are a transformation of space"),
+    Axes("N A B, * -> N *", why="which reads these channels as a transformation of space"),
     since=(20,),
     relevance=Relevance.LINEAR,
 )
@@ -207,7 +207,7 @@ def _deformed_channels(site: Site) -> How:
     if apart == 1:
         return Axes(f"{found.x}, {found.w}, *, {found.b}, * -> {found.y}", PLACES, "", found.sizes)
     if site.attribute("group", 1) > 1:
-        return Pins("which groups its channels in two ways")
+        return Pins("which groups its channels in two ways, by group and by offset_group")
     return Axes("N (D i) *, o (D i) *, *, o, * -> N o *", why=PLACES, sizes={"D": apart})
 
 
@@ -277,7 +277,7 @@ def _taps(w: Tensor, offset: Tensor, window: Window) -> list[Tensor]:
 def _folded_channels(site: Site) -> How:
     block = site.ints(2)
     if block is None:
-        return Pins("whose block is only known at run time")
+        return Pins("whose block is known only at run time")
     size = 1
     for n in block:
         size *= n

@@ -314,7 +314,7 @@ def _crop_channels(site: Site) -> How:
     changed = {k for k, (n, m) in enumerate(zip(before, after, strict=True)) if n != m}
     return Axes(
         f"{letters(len(before), changed)}, * -> {other_letters(len(before), changed)}",
-        why="which takes the middle of that axis",
+        why="which crops or pads the axis of these channels",
     )
 
 

@@ -22,7 +22,7 @@ from onnxprune.ops.site import Ints, Site
 if TYPE_CHECKING:
     from torch import Tensor
 
-TRANSFORMS = "which takes the spectrum of that axis"
+TRANSFORMS = "which takes a spectrum over these channels"
 
 WINDOWS = {
     "HannWindow": (0.5, -0.5),
@@ -137,7 +137,7 @@ def _as_complex(x: Tensor) -> Tensor:
     return torch.view_as_complex(functional.pad(x, (0, 2 - x.shape[-1])).contiguous())
 
 
-@op("STFT", Axes("N *, *, *, * -> N *", why="which cuts that axis into frames"), since=(17,))
+@op("STFT", Axes("N *, *, *, * -> N *", why="which cuts its signal into frames"), since=(17,))
 def stft(
     signal: Tensor,
     step: Ints,

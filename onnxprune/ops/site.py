@@ -109,7 +109,7 @@ class Edit:
     drop: tuple[str, ...] = ()
 
 
-FROZEN = Pins("which names channels beside sizes that are only known at run time")
+FROZEN = Pins("which states a number of channels beside sizes known only at run time")
 
 
 def follows_open(site: Site, *inputs: int) -> list[int]:

@@ -25,7 +25,7 @@ REASONS: dict[str, str] = {
     ),
     "which decodes an image file": "ImageDecoder",
     "which is a loss, for training only": "NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss",
-    "whose output has a size that depends on the values it reads": "Unique",
+    "whose output size depends on the values it reads": "Unique",
     "which keeps what it has read for the next call": (
         "CausalConvWithState LinearAttention TensorScatter"
     ),

@@ -113,7 +113,7 @@ def test_inspect_shows_what_could_go_inexactly(folder: Path) -> None:
     text = PINNED.replace("s = Add(a, b)", "t = Add(a, b) s = LayerNormalization<axis=1>(t, n)")
     onnx.save(model(text.replace("> {", ", float[5,4,4] n> {")), folder / "m.onnx")
     exact = call("inspect", "m.onnx")
-    assert "feeds LayerNormalization 's', whose statistics span its channels" in exact.stdout
+    assert "feeds LayerNormalization 's', whose statistics span these channels" in exact.stdout
     allowed = call("inspect", "m.onnx", "--allow-inexact", "layernorm")
     assert "feeds LayerNormalization" not in allowed.stdout
     assert allowed.stderr == "inexact, as allowed: LayerNormalization 's'\n"

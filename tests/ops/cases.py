@@ -47,7 +47,7 @@ case("y = Shrink<lambd=0.4, bias=0.3>(x)", 4, x=X)
 
 # Softmax: free across the axis, fixed along it
 for _name in ("Softmax", "LogSoftmax", "Hardmax"):
-    case(f"y = {_name}<axis=1>(x)", 0, x=X, why="which mixes that axis")
+    case(f"y = {_name}<axis=1>(x)", 0, x=X, why="which normalises over these channels")
     case(f"y = {_name}<axis=2>(x)", 4, x=X)
     case(f"y = {_name}<axis=2>(x)", 4, opset=11, x=X)
     case(f"y = {_name}<axis=1>(x)", 0, opset=11, x=X, why=f"feeds {_name}")
@@ -149,13 +149,13 @@ case("y = MatMul(x, z)", 4, x=X, z=X)
 case("y = MatMul(x, z)", 4, x=X, z=(1, 5, 5))
 _RELATION = "a = Reshape(x, s); b = Transpose<perm=[0, 2, 1]>(a); "
 case(_RELATION + "m = MatMul(a, b); y = MatMul(m, w)", 4, x=X, s=[0, 4, 25], w=W(4, 6))
-case(_RELATION + "m = MatMul(b, a); y = Relu(m)", 0, x=X, s=[0, 4, 25], why="sums the products")
+case(_RELATION + "m = MatMul(b, a); y = Relu(m)", 0, x=X, s=[0, 4, 25], why="sums products")
 _ATTEND = "q = Reshape(x, s); k = Reshape(z, s); v = Reshape(w, s); "
 _ATTEND += "t = Transpose<perm=[0, 2, 1]>(q); m = MatMul(t, k); p = Softmax(m); "
 _ATTEND += "o = Transpose<perm=[0, 2, 1]>(p); y = MatMul(v, o)"
-case(_ATTEND, 6, x=X, z=X, w=(6, 5, 5), s=[0, -1, 25], why="sums the products")
+case(_ATTEND, 6, x=X, z=X, w=(6, 5, 5), s=[0, -1, 25], why="sums products")
 _PAIRS = "h = Gemm(x, v); y = Gemm<transB=1>(h, z)"
-case(_PAIRS, 4, x=(4,), z=(5,), v=W(4, 5), batch=1, why="sums the products")
+case(_PAIRS, 4, x=(4,), z=(5,), v=W(4, 5), batch=1, why="sums products")
 case("y = Gemm<transA=1>(x, z)", 3, x=(4,), z=(3,), batch=2, why="graph output")
 case("y = Gemm(w, x, b)", 4, x=(4,), w=W(5, 1), b=W(5, 4), batch=1)
 case('y = Einsum<equation="nchw,oc->nohw">(x, w)', 4, x=X, w=W(6, 4))
@@ -164,8 +164,8 @@ _PAIRED = 'r = Einsum<equation="ncij,ndij->ncd">(x, z); y = MatMul(r, w)'
 case(_PAIRED, 7, x=X, z=(3, 5, 5), w=W(3, 6))
 case('r = Einsum<equation="bcij">(x); y = Relu(r)', 4, x=X)
 _DOT = 'r = Einsum<equation="ncij,ncij->nij">(x, z); y = Relu(r)'
-case(_DOT, 0, x=X, z=X, why="sums the products")
-case('y = Einsum<equation="...c->...c">(x)', 0, x=X, why="with dots")
+case(_DOT, 0, x=X, z=X, why="sums products")
+case('y = Einsum<equation="...c->...c">(x)', 0, x=X, why="has dots")
 
 # Moves
 case("y = Concat<axis=1>(x, z)", 7, x=X, z=(3, 5, 5))
@@ -229,11 +229,11 @@ for _opset in (8, 9, 17):
     case("y = BatchNormalization(x, s, b, m, v)", 4, opset=_opset, x=X, **BN)
 case("y = BatchNormalization<epsilon=0.01>(x, s, b, m, v)", 4, x=(4,), **BN)
 case("y = InstanceNormalization(x, s, b)", 4, x=X, s=W(4), b=W(4))
-case("y = LRN<size=3, alpha=0.1>(x)", 0, x=X, why="which divides channels by their neighbours")
+case("y = LRN<size=3, alpha=0.1>(x)", 0, x=X, why="which divides each channel by its neighbours")
 case("y = LayerNormalization<axis=1>(x, s, b)", 0, x=X, s=W(4, 5, 5), b=W(5), why="statistics")
 case("y = LayerNormalization(x, s)", 4, x=X, s=W(5))
 case("y = RMSNormalization(x, s)", 4, opset=23, x=X, s=W(5))
-case("y = LpNormalization<axis=1>(x)", 0, x=X, why="the norm of that axis")
+case("y = LpNormalization<axis=1>(x)", 0, x=X, why="a norm over these channels")
 case("y = LpNormalization<axis=-1, p=1>(x)", 4, x=X)
 case("y, m, d = LayerNormalization(x, s, b)", 4, x=X, s=W(5), b=W(5))
 case("y = LayerNormalization(x, s, b)", 4, x=X, s=W(1), b=W(5))
@@ -266,7 +266,7 @@ case("y = MaxPool<kernel_shape=[3], strides=[2]>(x)", 4, opset=8, x=(4, 9))
 _PLACES = "pads=[1, 0, 0, 1], strides=[2, 1], kernel_shape=[3, 2]>(x)"
 for _order in (0, 1):
     _body = f"y, i = MaxPool<storage_order={_order}, {_PLACES}"
-    case(_body, 0, x=X, why="whose indices count all channels")
+    case(_body, 0, x=X, why="whose indices count the elements of all channels")
 case("y, i = MaxPool<kernel_shape=[2, 2], pads=[1, 1, 1, 1]>(x)", 0, x=X, why="whose indices")
 case("y = AveragePool<kernel_shape=[2, 2, 2]>(x)", 4, opset=7, x=(4, 3, 4, 3))
 case("g = GlobalAveragePool(x); y = Flatten(g)", 4, x=X)
@@ -286,7 +286,7 @@ for _mode in ("nearest", "linear"):
         case(f"y = Resize<{_where}>(x, , , s)", 4, x=X, s=[1, 4, 7, 3], batch=1)
 case('y = Resize<mode="cubic", exclude_outside=1>(x, , f)', 4, x=X, f=TWICE)
 case('y = Resize<mode="linear", axes=[2, 3]>(x, , , s)', 4, opset=19, x=X, s=[8, 9])
-case("y = Resize(x, , f)", 0, x=X, f=np.array([1, 2, 1, 1], np.float32), why="resizes that axis")
+case("y = Resize(x, , f)", 0, x=X, f=np.array([1, 2, 1, 1], np.float32), why="resizes the axis")
 _SIZES = "a = Shape<start=0, end=2>(x); s = Concat<axis=0>(a, h); y = Resize(x, , , s)"
 case(_SIZES, 4, x=X, h=[7, 9])
 case(_SIZES, 4, x=X, h=[5, 5])
@@ -296,14 +296,17 @@ for _name in "Mean Sum Max Min Prod L1 L2 SumSquare LogSum LogSumExp".split():
     _input = 13 if _name == "Sum" else 18
     case(f"a = Exp(x); y = Reduce{_name}(a, d)", 4, opset=_input, x=X, d=[2, -1])
     case(f"a = Exp(x); y = Reduce{_name}<axes=[3], keepdims=0>(a)", 4, opset=12, x=X)
-case("y = ReduceMean<axes=[1]>(x)", 0, x=X, why="which reduces that axis")
-case("y = ReduceSum(x)", 0, x=X, why="which reduces that axis")
+case("y = ReduceMean<axes=[1]>(x)", 0, x=X, why="which reduces over these channels")
+case("y = ReduceSum(x)", 0, x=X, why="which reduces over these channels")
 case("y = ReduceMean<noop_with_empty_axes=1>(x)", 4, opset=18, x=X)
 case("y = ReduceMean<keepdims=0>(x, d)", 4, opset=18, x=X, d=[2, 3])
 case("y = ArgMax<axis=2>(x)", 4, x=X)
 case("y = ArgMin<axis=-1, keepdims=0, select_last_index=1>(x)", 4, x=X)
-case("y = ArgMax<axis=1>(x)", 0, x=X, why="which reduces that axis")
+case("y = ArgMax<axis=1>(x)", 0, x=X, why="which reduces over these channels")
 case("y = Det(x)", 4, x=X)
 case(
-    "t = Transpose<perm=[0, 2, 1, 3]>(x); y = Det(t)", 0, x=(5, 5, 5), why="which reduces that axis"
+    "t = Transpose<perm=[0, 2, 1, 3]>(x); y = Det(t)",
+    0,
+    x=(5, 5, 5),
+    why="which reduces over these channels",
 )

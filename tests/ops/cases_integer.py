@@ -94,7 +94,13 @@ _SOFTMAX = f"{_MS}Softmax<axis={{}}, opset={{}}>(q, t, p, u, r); {_BACK}"
 _PART = {"t": SCALAR(0.0931), "p": POINT, "u": SCALAR(1 / 256), "r": np.uint8(0)}
 for _since in (12, 13):
     case(f"{_Q}c = {_SOFTMAX.format(3, _since)}", 4, x=X, **_PART)
-    case(f"{_Q}c = {_SOFTMAX.format(1, _since)}", 0, x=X, why="which mixes that axis", **_PART)
+    case(
+        f"{_Q}c = {_SOFTMAX.format(1, _since)}",
+        0,
+        x=X,
+        why="which normalises over these channels",
+        **_PART,
+    )
 _CHOICE = f"m = Greater(x, z); {_TWO}Where(m, q, t, p, k, t, p, u, r); {_BACK}"
 case(_Q + _CHOICE, 4, x=X, z=X, **_IN)
 _JOIN = f"{_TWO}Concat<axis=1>(u, r, k, t, p, q, t, p); {_BACK}"

@@ -20,18 +20,18 @@ _BOTH = np.stack(np.broadcast_arrays(*np.ix_([3, 1, 0], [0, 2])), -1)
 _BOTH_BODY = "t = Transpose<perm=[1, 2, 0, 3]>(x); g = GatherND(t, i); "
 case(_BOTH_BODY + "y = Transpose<perm=[2, 0, 1, 3]>(g)", 8, x=(8, 5, 5), i=_BOTH)
 _EACH_SAMPLE = np.array([[[3, 1], [0, 0], [2, 4]]])
-case("y = GatherND<batch_dims=1>(x, i)", 0, x=X, i=_EACH_SAMPLE, batch=1, why="named by index")
+case("y = GatherND<batch_dims=1>(x, i)", 0, x=X, i=_EACH_SAMPLE, batch=1, why="indices name")
 case(
     "g = GatherND<batch_dims=2>(x, i); y = Relu(g)",
     0,
     x=X,
     i=np.zeros((1, 4, 2), np.int64),
     batch=1,
-    why="by index",
+    why="indices name",
 )
 _ELEMENTS = np.array([0, 2, -1, 4, 1, 0, 3] * 20).reshape(1, 4, 5, 7)
 case("y = GatherElements<axis=3>(x, i)", 4, x=X, i=_ELEMENTS, batch=1)
-case("y = GatherElements<axis=3>(x, i)", 0, x=X, i=_ELEMENTS[:, :3], batch=1, why="by index")
+case("y = GatherElements<axis=3>(x, i)", 0, x=X, i=_ELEMENTS[:, :3], batch=1, why="indices name")
 case(
     "y = GatherElements<axis=1>(x, i)",
     0,
@@ -39,7 +39,7 @@ case(
     x=X,
     i=_ELEMENTS[..., :5] % 4,
     batch=1,
-    why="by index",
+    why="indices name",
 )
 _SCATTER = "y = ScatterElements<axis=3>(x, i, z)"
 case(_SCATTER, 4, x=(4, 5, 9), z=(4, 5, 3), i=np.resize([8, 1, 4], (1, 4, 5, 3)), batch=1)
@@ -50,23 +50,29 @@ _WRITE = "t = Transpose<perm=[2, 3, 0, 1]>(x); u = Transpose<perm=[2, 0, 1]>(z);
 _WRITE += "s = ScatterND(t, i, u); y = Transpose<perm=[2, 3, 0, 1]>(s)"
 case(_WRITE, 4, x=X, z=(4, 3), i=_POINTS[:, 0])
 case(_WRITE, 4, x=X, z=(4, 3), i=_POINTS[:, 0], opset=11)
-_NAMED = {"i": np.array([[[0, 2]]]), "batch": 1, "why": "by index"}
+_NAMED = {"i": np.array([[[0, 2]]]), "batch": 1, "why": "indices name"}
 case('y = ScatterND<reduction="mul">(x, i, z)', 0, x=X, z=(1, 5, 5), **_NAMED)
 case("y, i = TopK<axis=2>(x, k)", 4, x=X, k=[3])
 case("y, i = TopK<axis=-1, largest=0>(x, k)", 4, x=X, k=[2])
-case("y, i = TopK<axis=1>(x, k)", 0, x=X, k=[2], why="compares the positions")
+case("y, i = TopK<axis=1>(x, k)", 0, x=X, k=[2], why="compares these channels")
 case("y, i = TopK(x, k)", 4, opset=10, x=X, k=[3])
 case("y, i = TopK<k=3>(x)", 4, opset=9, x=X)
 for _how in ("", "<exclusive=1>", "<reverse=1>", "<reverse=1, exclusive=1>"):
     case(f"y = CumSum{_how}(x, a)", 4, x=X, a=np.array(2))
     case(f"y = CumProd{_how}(x, a)", 4, opset=26, x=X, a=np.array(2))
-case("y = CumSum(x, a)", 0, x=X, a=np.array(-3), why="accumulates the positions")
+case("y = CumSum(x, a)", 0, x=X, a=np.array(-3), why="accumulates over")
 _ONTO = {"i": np.resize([4, -1], (1, 4, 2, 5)), "c": W(1, 4, 2, 5), "batch": 1}
 case("y = Trilu(x)", 4, x=X)
 case("y = Trilu<upper=0>(x, k)", 4, x=X, k=np.array(1))
 
 case(_SCATTER.replace("Elements", "").replace(', reduction="add"', ""), 4, x=X, opset=9, **_ONTO)
-case("f = Flatten(x); e = EyeLike<k=1>(f); y = Relu(e)", 0, x=(4,), batch=2, why="whose sizes")
+case(
+    "f = Flatten(x); e = EyeLike<k=1>(f); y = Relu(e)",
+    0,
+    x=(4,),
+    batch=2,
+    why="the size of its input",
+)
 _PLACES = "a = Sigmoid(x); b = Mul(a, d); i = Cast<to=7>(b); "
 _HOT = {"d": np.float32(5), "v": np.array([0.5, 2.0], np.float32)}
 case(_PLACES + "h = OneHot(i, d, v); y = Relu(h)", 4, x=X, **_HOT)
@@ -75,7 +81,7 @@ case(_PLACES + _HOT_BODY, 4, x=(4,), **_HOT)
 _TURN = "t = Transpose<perm=[{0}]>(x); r = ReverseSequence(t, n); y = Transpose<perm=[{1}]>(r)"
 case(_TURN.format("2, 0, 1, 3", "1, 2, 0, 3"), 4, x=X, n=[3], batch=1)
 _TURN = "y = ReverseSequence<time_axis=1, batch_axis=0>(x, n)"
-case(_TURN, 0, x=X, n=[3], batch=1, why="reverses the steps")
+case(_TURN, 0, x=X, n=[3], batch=1, why="reverses the order")
 _SOME = np.array([1, 0, 1, 1, 0], np.bool_)
 case("y = Compress<axis=2>(x, c)", 4, x=X, c=_SOME)
 case("y = Compress<axis=1>(x, c)", 6, x=(6, 5, 5), c=_SOME)
@@ -90,7 +96,7 @@ for _kind in ("", "<center_point_box=1>"):
 _CROP = "y = CenterCropPad<axes=[2, 3]>(x, s)"
 case(_CROP, 4, opset=18, x=X, s=[2, 8])
 case("y = CenterCropPad(x, s)", 4, opset=18, x=X, s=[1, 4, 8, 2], batch=1)
-case("y = CenterCropPad<axes=[1]>(x, s)", 0, opset=18, x=X, s=[3], why="takes the middle")
+case("y = CenterCropPad<axes=[1]>(x, s)", 0, opset=18, x=X, s=[3], why="crops or pads")
 
 # Places between pixels
 _GRID = np.random.default_rng(0).uniform(-1.2, 1.2, (1, 3, 7, 2)).astype(np.float32)
@@ -115,7 +121,7 @@ _MOVED = {"t": [0, 2, 3], "s": [1, 4, 3, 7], "batch": 1, "opset": 20}
 case(_MOVE, 4, x=(6, 1, 1), z=X, why="transformation of space", **_MOVED)
 _BACK = "p, i = MaxPool<kernel_shape=[2, 2], strides=[2, 2]>(x); y = MaxUnpool"
 _BACK += "<kernel_shape=[2, 2], strides=[2, 2]>(p, i)"
-case(_BACK, 0, x=(4, 4, 4), why="count all channels")
+case(_BACK, 0, x=(4, 4, 4), why="of all channels")
 _BLOCK = {"i": [6, 5], "k": [2, 1]}
 case("y = Col2Im(x, i, k)", 4, opset=18, x=(8, 25), **_BLOCK)
 case("y = Col2Im<pads=[1, 0, 0, 1], strides=[2, 1]>(x, i, k)", 4, opset=18, x=(8, 18), **_BLOCK)
@@ -157,7 +163,7 @@ case(
     a=[2],
     w=W(1, 9, 4),
     r=W(1, 9, 3),
-    why="steps in order",
+    why="steps in time",
 )
 
 # Spectra
@@ -171,7 +177,7 @@ case("y = DFT<axis=2>(x)", 4, x=(4, 5, 1))
 case("y = DFT<axis=2, onesided=1>(x, n)", 4, x=(4, 5, 1), n=np.array(8))
 case("y = DFT(x, , a)", 4, opset=20, x=(4, 5, 2), a=np.array(2))
 case("y = DFT<inverse=1>(x)", 4, opset=20, x=(4, 5, 2))
-case("y = DFT(x, , a)", 0, opset=20, x=(4, 5, 2), a=np.array(1), why="takes the spectrum")
+case("y = DFT(x, , a)", 0, opset=20, x=(4, 5, 2), a=np.array(1), why="takes a spectrum")
 _SOUND = "s = Squeeze(x, a); t = Unsqueeze(s, b); f = STFT{}(t, n, w); y = Relu(f)"
 _WAVE = {"x": (1, 1, 12), "a": [1, 2], "b": [2], "n": np.array(3), "w": W(6)}
 for _side in ("", "<onesided=0>"):
@@ -197,7 +203,7 @@ _FEATURES += "v = Transpose<perm=[0, 3, 2, 1]>(u); a = Attention{}(q, k, v); "
 _FEATURES += "y = Transpose<perm=[0, 3, 2, 1]>(a)"
 _WIDE = {"x": (6, 5, 4), "z": (6, 7, 4), "u": (3, 7, 4), "opset": 24}
 case(_FEATURES.format("<scale=0.3>"), 9, **_WIDE)
-case(_FEATURES.format(""), 3, why="all of their features", **_WIDE)
+case(_FEATURES.format(""), 3, why="all features of a head", **_WIDE)
 case("y = Attention(x, z, u, m)", 4, m=W(1, 4, 5, 7), **_PLANES)
 _CACHED = "y, k, v = Attention(x, z, u, , p, r)"
 case(_CACHED, 0, p=W(1, 4, 2, 6), r=W(1, 4, 2, 3), why="for the next call", batch=1, **_PLANES)
@@ -210,4 +216,4 @@ _ROTATED += "y = Transpose<perm=[0, 2, 1]>(r)"
 case(_ROTATED, 3, x=(12, 5), **_ANGLES)
 _ROTATED = "t = Transpose<perm=[0, 2, 3, 1]>(x); r = RotaryEmbedding(t, c, s, p); "
 _ROTATED += "y = Transpose<perm=[0, 3, 1, 2]>(r)"
-case(_ROTATED, 0, x=(4, 3, 5), why="turn in pairs", **_ANGLES)
+case(_ROTATED, 0, x=(4, 3, 5), why="turns features", **_ANGLES)

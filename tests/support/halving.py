@@ -24,11 +24,11 @@ EXACT = 1e-5
 ORDERS = ("magnitude", "random")
 
 MIXES = (
-    "whose statistics span its channels",
-    "which mixes that axis",
+    "whose statistics span these channels",
+    "which normalises over these channels",
     "which divides",
-    "which reduces that axis",
-    "which needs all of that axis",
+    "which reduces over these channels",
+    "which needs all of these channels",
 )
 """Reasons that name an operator in which what is left depends on what is gone."""
 

@@ -129,7 +129,7 @@ def test_spatial_attention_from_the_mean_and_largest_channel() -> None:
     check(
         TWO_CONVOLUTIONS.format(constants="float[1,2,3,3] u", body=body),
         a="ABCD",
-        why="feeds ReduceMean 'n', which reduces that axis",
+        why="feeds ReduceMean 'n', which reduces over these channels",
     )
 
 

@@ -37,15 +37,18 @@ def test_statistics_of_each_channel_leave_channels_apart(body: str) -> None:
 
 
 HELD = {
-    "by hand": (BY_HAND.format(axes=[1]), "feeds ReduceMean 'm', which reduces that axis"),
+    "by hand": (
+        BY_HAND.format(axes=[1]),
+        "feeds ReduceMean 'm', which reduces over these channels",
+    ),
     "by hand over all": (BY_HAND.format(axes=[1, 2, 3]), "feeds ReduceMean 'm'"),
-    "LpNormalization": ("b = LpNormalization<axis=1>(a)", "which divides by the norm"),
-    "LRN": ("b = LRN<size=3>(a)", "which divides channels by their neighbours"),
+    "LpNormalization": ("b = LpNormalization<axis=1>(a)", "which divides by a norm"),
+    "LRN": ("b = LRN<size=3>(a)", "which divides each channel by its neighbours"),
     "L2 norm by hand": ("n = ReduceL2<axes=[1]>(a) b = Div(a, n)", "feeds ReduceL2 'n'"),
     "LayerNormalization": (
         "t = Transpose<perm=[0,2,3,1]>(a) l = LayerNormalization(t, k1, o1) "
         "b = Transpose<perm=[0,3,1,2]>(l)",
-        "feeds LayerNormalization 'l', whose statistics span its channels",
+        "feeds LayerNormalization 'l', whose statistics span these channels",
     ),
 }
 
@@ -122,5 +125,5 @@ def test_a_mean_over_everything_holds_the_channels() -> None:
         }
         """,
         a="ABCD",
-        why="feeds ReduceMean 'y', which reduces that axis",
+        why="feeds ReduceMean 'y', which reduces over these channels",
     )

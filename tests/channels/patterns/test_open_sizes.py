@@ -22,7 +22,7 @@ g (float[N,3,H,W] x) => (float[N,2,I,J] y)
   y = Conv(b, v)
 }}
 """
-RUNTIME = "which names channels beside sizes that are only known at run time"
+RUNTIME = "which states a number of channels beside sizes known only at run time"
 
 HELD = {
     "Expand of a pixel": (

@@ -28,7 +28,12 @@ def test_a_grid_that_is_computed_stays() -> None:
       h = Conv(x, k) t = Transpose<perm=[0,2,3,1]>(h) q = Tanh(t) b = GridSample(a, q)
     """
     text = AROUND.format(inputs="", constants=", float[2,3,1,1] k", body=body)
-    check(text, why="feeds GridSample 'b', whose other inputs are coordinates", a="abcd", h="YZ")
+    check(
+        text,
+        why="feeds GridSample 'b', which reads these channels as coordinates",
+        a="abcd",
+        h="YZ",
+    )
 
 
 def test_pixels_by_constant_places_with_channels_last() -> None:
@@ -89,7 +94,7 @@ def test_attention_holds_what_its_products_sum_over_and_frees_the_values() -> No
           y = Conv(b, v)
         }
         """,
-        why="sums the products",
+        why="sums products",
         q="ABCD",
         k="ABCD",
         u="ijklm",

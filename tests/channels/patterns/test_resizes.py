@@ -92,7 +92,7 @@ def test_a_resize_of_channels_holds_them() -> None:
       y = Conv(b, v)
     }
     """
-    check(text, a="ABCD", why="feeds Resize 'b', which resizes that axis")
+    check(text, a="ABCD", why="feeds Resize 'b', which resizes the axis of these channels")
 
 
 def test_a_feature_pyramid_adds_what_is_resized_to_what_is_there() -> None:
