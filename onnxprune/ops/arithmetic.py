@@ -1,8 +1,9 @@
 """Arithmetic and shapes: operands broadcast against each other, position by position.
 
-Channels align. Relevance: a sum shares it in proportion to what each operand contributed; a product
-gives it to the signal and treats the other operand as a gate (Arras et al. 2017); a maximum gives
-it to the winner. Elementwise functions pass it on, like activations.
+Channels align.
+Relevance: a sum shares it in proportion to what each operand contributed. A product gives it to the
+signal and treats the other operand as a gate (Arras et al. 2017). A maximum gives it to the winner.
+Elementwise functions pass it on, as activations do.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ def sign(x: Tensor, /) -> Tensor:
 
 
 def _expand_pins(site: CutSite) -> Pins | None:
-    """Sizes of axes that x has open itself may be restated as 1."""
+    """A size that follows an open axis of x itself can be restated as 1."""
     target, mine = site.ints(1), site.dynamic(site.node.inputs[0])
     if target is None:
         return None
@@ -164,7 +165,7 @@ def _expand_pins(site: CutSite) -> Pins | None:
 
 
 def _restate_expand(site: PrunedSite) -> Edit | None:
-    """A target size that is a channel count becomes the predicted one; 1, and open axes, stay."""
+    """Write the predicted size where the target states channels; keep 1 and open axes."""
     predicted, old = site.output_shapes[0], site.before.ints(1)
     if predicted is None or old is None or _fits(site.shapes[0], site.ints(1), predicted):
         return None

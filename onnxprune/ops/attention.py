@@ -2,7 +2,7 @@
 
 Channels: whole heads may go, each with its queries, keys and values. The features of a head stay,
 because the products of queries and keys are scaled by their number.
-Relevance: none; the criterion taylor follows the gradient.
+Relevance: not defined, so LRP refuses it; the criterion taylor follows the gradient.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Operators that read and write at places given by index, and that sort or sum along an axis.
 
-Axes that no index names keep their channels apart. Where `GatherND` names channels by constant
-indices, elements are moved as those of `onnxprune.ops.select` are, and the indices restated.
+Channels: they may go on an axis that no index names. Where `GatherND` names channels by constant
+indices, it moves elements, as the operators of `onnxprune.ops.select` do, and its indices are
+restated.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 NAMED = "whose indices name these channels"
 
 REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
-"""ONNX's names of what happens where something is already, and torch's."""
+"""How a written value is combined with the one in its place: ONNX's name, and torch's."""
 
 
 def _gather_nd_channels(site: Site) -> How:
@@ -86,7 +87,7 @@ def gather_nd(data: Tensor, indices: Indices, /, *, batch_dims: int = 0) -> Tens
 
 
 def _beside(site: Site, *operands: int) -> How:
-    """Axes other than `axis` keep channels apart where all operands have all of them."""
+    """Channels may go on an axis other than `axis` if all operands have the same size there."""
     shapes = [site.shapes[k] for k in (0, *operands)]
     data = shapes[0]
     if data is None or None in shapes:
@@ -216,7 +217,7 @@ def _running_channels(site: Site) -> How:
 
 
 def _running(x: Tensor, axis: int, run: Callable[..., Tensor], first: int | None) -> Tensor:
-    """Accumulate along an axis; each element not yet with itself where `first` is what it has."""
+    """Accumulate along an axis; with `first`, start from it and leave each element itself out."""
     found = run(x, axis, dtype=x.dtype)
     if first is None:
         return found
@@ -226,7 +227,7 @@ def _running(x: Tensor, axis: int, run: Callable[..., Tensor], first: int | None
 
 @op("CumSum", _running_channels, since=(11, 14), relevance=Relevance.LINEAR)
 def cum_sum(x: Tensor, axis: Ints, /, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
-    """The sum of the elements of a line up to each of them; `exclusive`: before each of them.
+    """The sum of the elements of a line up to each one; with `exclusive`, without that one.
 
     Source: ONNX operator CumSum-14.
     """
@@ -236,7 +237,7 @@ def cum_sum(x: Tensor, axis: Ints, /, *, exclusive: int = 0, reverse: int = 0) -
 
 @op("CumProd", _running_channels, since=(26,))
 def cum_prod(x: Tensor, axis: Ints, /, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
-    """The product of the elements of a line up to each of them, as `cum_sum` is their sum.
+    """The product of the elements of a line up to each one; with `exclusive`, without that one.
 
     Source: ONNX operator CumProd-26.
     """

@@ -1,7 +1,7 @@
-"""Convolutions and products of integers, as they run on devices that have no others.
+"""Convolutions and products of integers, as integer-only devices run them.
 
 Channels: as those of real numbers; scales and zero points of each channel go with it.
-Relevance: none. LRP refuses; the criteria that need no samples remain.
+Relevance: not defined, so LRP refuses them; criteria that need no samples work.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def _restate_transposed_group(site: PrunedSite) -> Edit | None:
 
 
 def _cut_widths(full: Ints, wanted: Ints | None, more: Ints, window: Window) -> Widths:
-    """How much of the full product to cut off (before, after) each spatial axis."""
+    """How much of the full output to cut off before and after each spatial axis."""
     if wanted is None:
         given = window.given(len(full))
         return [(a, b - m) for (a, b), m in zip(given, more, strict=True)]
@@ -154,7 +154,7 @@ def conv_transpose(
     output_shape: Ints | None = None,
     window: Window,
 ) -> Tensor:
-    """Convolve the other way round: each input pixel adds a kernel to the output.
+    """Transposed convolution: each input pixel adds a kernel to the output.
 
     Shapes: x `[N, C, *size]`, w `[C, M / group, *kernel]`, b `[M]` -> `[N, M, *]`; 1 to 3 sizes.
     Source: ONNX operator ConvTranspose-22.

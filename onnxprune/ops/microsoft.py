@@ -39,7 +39,7 @@ def _real(x: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
 
 
 def _pair(name: str, compute: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Register an operation of two quantised tensors, element by element."""
+    """Register an elementwise operation of two quantised tensors."""
 
     @_microsoft(name, ALIGNS)
     def of_two(
@@ -142,7 +142,7 @@ def qlinear_where(
 
 @_microsoft("QLinearConcat", MOVES)
 def qlinear_concat(y_scale: Tensor, y_zero_point: Tensor, /, *inputs: Tensor, axis: int) -> Tensor:
-    """Quantised tensors joined along an axis, on one scale; each stands with its own before.
+    """Join quantised tensors along an axis and quantise them to one scale.
 
     Shapes: inputs come in threes: a tensor, its scale and its zero point, `[]` each.
     """

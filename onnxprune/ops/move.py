@@ -1,8 +1,9 @@
 """Operators that only move elements: every output element is a copy of one input element.
 
-Nothing about channels or relevance is written here. Labels ride through the very same forward, in
-numpy; relevance rides back along the gradient, which for a copy is exact. What a node states about
-channel counts (target shapes, bounds, sizes) is restated from the positions that survive.
+Channels: the forward itself, run on labels in numpy, says where each channel goes.
+Relevance: it follows the gradient, which is exact for a copy.
+Channel counts that a node states (target shapes, bounds, sizes) are restated from the positions
+that survive.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def flatten(x: Tensor, /, *, axis: int = 1) -> Tensor:
 
 
 def _reshape_pins(site: CutSite) -> Pins | None:
-    """A target with a count is restated; of the sizes that stay open, one can be worked out."""
+    """A target that states channels is restated; -1 can stand for one open size only."""
     target, source = site.ints(1), site.dynamic(site.node.inputs[0])
     if target is None or len(follows_open(site, 1)) < 2:
         return None
@@ -158,7 +159,7 @@ def unsqueeze_11(x: Tensor, /, *, axes: Ints) -> Tensor:
 
 
 def _tile_channels(site: Site) -> How:
-    """A repeated axis of size 1 is broadcast: each repetition may go without the others."""
+    """Repeating an axis of size 1 is broadcasting: each repetition is a channel of its own."""
     shape, repeats = site.shapes[0], site.ints(1)
     if shape is None or repeats is None:
         return MOVES
@@ -178,7 +179,7 @@ def _tile_pins(site: CutSite) -> Pins | None:
 
 
 def _restate_repeats(site: PrunedSite) -> Edit | None:
-    """A cut axis that was broadcast is repeated as often as positions survive."""
+    """Repeat an axis of size 1 as often as positions of the output survive."""
     shape, predicted, repeats = site.shapes[0], site.output_shapes[0], site.ints(1)
     if shape is None or predicted is None or repeats is None:
         return None

@@ -1,11 +1,11 @@
 """Normalisations: shift and scale by statistics, of training or of the sample itself.
 
-Those that look at one channel at a time let it go; those that share statistics among channels keep
-them all, because without one of them the others would be normalised differently, unless the user
-allows that. A group of channels with statistics of its own may go as a whole.
-Relevance: batch normalisation is a linear layer. The others, with their statistics taken as given
-and the shift silenced, are diagonal linear maps, `z = w x`; there the epsilon rule
-`R_in = x w R_out / z` is the identity, so relevance passes through.
+Channels: where each channel has statistics of its own, channels may go. Where statistics span
+several channels, all of them stay, because without one of them the others would be normalised
+differently; the user may allow that. A group of channels with statistics of its own may go whole.
+Relevance: batch normalisation is a linear layer. The others are diagonal linear maps, `z = w x`,
+if their statistics are taken as given and the shift is silenced. The epsilon rule
+`R_in = x w R_out / z` is then the identity, so relevance passes through.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def instance_normalization(
 
 
 def _group_channels(site: Site) -> Axes:
-    """Whole groups may go; with `loose`, as many channels of each."""
+    """Whole groups may go; if the user allows it, equally many channels of each group."""
     pattern = "N (g I) *, (g I), (g I) -> N (g I) *"
     loose = pattern.replace("g", "G").replace("I", "i")
     return Axes(pattern, SHARES, loose, sizes=dict.fromkeys("gG", site.attribute("num_groups")))
@@ -140,7 +140,7 @@ def group_normalization(
 
 
 def _tail_channels(site: Site) -> How:
-    """The axes from `axis` on are mixed; mean and deviation, where asked for, keep the others."""
+    """Statistics span the axes from `axis` on; mean and deviation keep the axes before it."""
     rank = site.rank()
     if rank == 0:
         return Pins("whose input shape is not known")

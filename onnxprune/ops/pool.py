@@ -24,7 +24,10 @@ COUNTS_ALL = "whose indices count the elements of all channels"
 
 @dataclass(frozen=True)
 class Slide:
-    """A window on a map: its kernel, steps and padding; `extra` is what the last window lacks."""
+    """A window on a map: its kernel, steps and padding.
+
+    `extra` is how far the last window reaches beyond the padded map.
+    """
 
     kernel: Ints
     strides: Ints
@@ -34,12 +37,12 @@ class Slide:
 
     @property
     def full(self) -> Widths:
-        """The padding with what the last window lacks added behind."""
+        """The padding, extended to where the last window ends."""
         return [(b, a + more) for (b, a), more in zip(self.widths, self.extra, strict=True)]
 
     @property
     def even(self) -> Ints | None:
-        """The padding as torch's pools take it, one number an axis; None where they do not."""
+        """The padding as torch's pools take it, one number an axis; None where they cannot."""
         for (before, after), more, k in zip(self.widths, self.extra, self.kernel, strict=True):
             if before != after or more or before > k // 2:
                 return None
@@ -67,7 +70,7 @@ def _slide(x: Tensor, kernel: Ints, window: Window, ceil_mode: int) -> Slide:
 
 
 def _max_channels(site: Site) -> How:
-    """Places of maxima count the elements of all channels before them."""
+    """Without the places of maxima, each channel is on its own; places count all channels."""
     if len(site.node.outputs) > 1 and site.node.outputs[1]:
         return Axes("N C * -> N C *, N C *", why=COUNTS_ALL)
     return ALONE

@@ -1,8 +1,8 @@
 """Products of matrices: with a weight, or of two activations.
 
-Channels: axes that both operands share and the product keeps go in both; those of one operand alone
-go with the product's. The axis that is summed over may shrink where one operand is a weight, for a
-weight of 0 reads nothing; of two activations it stays whole.
+Channels: an axis that the product keeps shrinks in the product and in each operand that has it.
+The axis that is summed over may shrink if one operand is a weight, because a weight of 0 reads
+nothing; in a product of two activations it stays whole.
 Relevance: the rules of `onnxprune.relevance.rules`, with the weight modified and the bias silenced.
 """
 
@@ -132,7 +132,7 @@ def matmul(a: Tensor, b: Tensor, /) -> Tensor:
 
 
 def _einsum_channels(site: Site) -> How:
-    """The letters of the equation are those of the pattern."""
+    """The letters of the equation become those of the pattern."""
     equation = site.attribute("equation").replace(" ", "")
     left, arrow, right = equation.partition("->")
     operands = left.split(",")

@@ -2,8 +2,8 @@
 
 Channels: an axis with a scale for each of its positions shrinks together with its scales. A weight
 stays quantised: `mask` writes its zero point, which stands for 0.
-Relevance: rounding is no weight, so relevance passes through a pair of quantisation and its
-inverse, and a quantised weight is a constant.
+Relevance: it passes unchanged through quantisation and its inverse, because rounding has no weight.
+A quantised weight is a constant.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INTEGERS = {2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32"}
 
 
 def _scaled_channels(site: Site) -> How:
-    """One scale for all, or one for each position of `axis`; `*` is what has no channels."""
+    """One scale serves all positions, or each position of `axis` has its own."""
     x, scale = site.shapes[0], site.shapes[1]
     if x is None or scale is None:
         return UNKNOWN

@@ -1,7 +1,7 @@
 """Recurrent layers, as they read the columns of a feature map in text recognition.
 
-Channels: the features that a layer reads may go; the state, which feeds itself, stays whole.
-Relevance: none; the criterion taylor follows the gradient through the steps.
+Channels: the features that a layer reads may go. The state stays whole, because it feeds itself.
+Relevance: not defined, so LRP refuses them; the criterion taylor follows the gradient.
 """
 
 from __future__ import annotations

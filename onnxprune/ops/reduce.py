@@ -1,7 +1,7 @@
 """Reductions: axes that become one number, or vanish.
 
-The axes that remain keep their channels apart; those reduced must stay whole. Relevance: a mean and
-a sum are weighted sums; a maximum gives all to the winner, a minimum too.
+Channels: they may go on an axis that remains, and stay on an axis that is reduced.
+Relevance: a mean and a sum are weighted sums; a maximum or minimum gives all to the winner.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Resizing: interpolation along space, each channel on its own.
 
-One axis at a time: every output position is a weighted sum of a few input positions, so relevance
-treats it as a weighted sum. An axis whose scale is 1 is left alone and its channels may go.
+Axes are interpolated one at a time; every output position is a weighted sum of a few input
+positions.
+Channels: they may go on an axis that keeps its size.
+Relevance: as for a weighted sum.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ NEW = "QRSTUVWXYZ"
 
 
 def _resize_channels(site: Site) -> How:
-    """Axes that keep their size, and are neither scaled nor cropped, are left alone."""
+    """Channels may go on an axis that keeps its size, and is neither scaled nor cropped."""
     before, after = site.shapes[0], site.output_shapes[0]
     if before is None or after is None:
         return Pins("whose shapes are not known")
@@ -198,7 +200,7 @@ def resize(
 def _gather(
     x: Tensor, axis: int, taps: list[tuple[FloatArray, FloatArray]], exclude: bool
 ) -> Tensor:
-    """Sum the taps; positions outside repeat the border, or are left out and made up for."""
+    """Sum the taps; positions outside repeat the border, or are left out and the rest rescaled."""
     size = x.shape[axis]
     if exclude:
         taps = [(at, weight * ((at >= 0) & (at < size))) for at, weight in taps]

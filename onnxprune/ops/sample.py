@@ -1,6 +1,6 @@
 """Operators that read maps at places between pixels, or fold windows back into a map.
 
-Channels: each on its own; coordinates are no channels, and stay.
+Channels: each is read on its own and may go; coordinates stay.
 Relevance: interpolation is a weighted sum over pixels.
 """
 
@@ -200,7 +200,7 @@ def affine_grid(theta: Tensor, size: Ints, /, *, align_corners: int = 0) -> Tens
 
 
 def _deformed_channels(site: Site) -> How:
-    """Channels that move by offsets of their own go in equal numbers from each such group."""
+    """Each group of channels with offsets of its own loses equally many."""
     found, apart = conv_operands(site), site.attribute("offset_group", 1)
     if found is None:
         return UNKNOWN
@@ -236,7 +236,7 @@ def deform_conv(
     pads: Ints | None = None,
     strides: Ints | None = None,
 ) -> Tensor:
-    """Convolve with a kernel whose elements read where `offset` says, weighed by `mask`.
+    """Convolution whose kernel elements read at places moved by `offset`, weighed by `mask`.
 
     Shapes: x `[N, C, H, W]`, w `[M, C / group, *kernel]`, b `[M]`, offset
     `[N, G * kernel * 2, *out]`, mask `[N, G * kernel, *out]`, G offset groups -> `[N, M, *out]`.
@@ -261,7 +261,7 @@ def deform_conv(
 
 
 def _taps(w: Tensor, offset: Tensor, window: Window) -> list[Tensor]:
-    """The rows and the columns at which a kernel reads before it is bent.
+    """The rows and the columns at which a kernel reads before offsets are added.
 
     Shapes: `[kernel rows, 1, out rows, 1]` and `[1, kernel columns, 1, out columns]`.
     """
@@ -295,7 +295,7 @@ def col2im(
     pads: Ints | None = None,
     strides: Ints | None = None,
 ) -> Tensor:
-    """Add windows up to the map that they were cut from.
+    """Sum windows into the map that they were cut from.
 
     Shapes: x `[N, C * block, L]` -> `[N, C, *image_shape]`; 2 sizes.
     Source: ONNX operator Col2Im-18.

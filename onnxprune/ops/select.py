@@ -1,7 +1,7 @@
 """Operators that pick positions of an axis: parts, ranges, indices, borders.
 
-They move elements as those of `onnxprune.ops.move` do. Each states positions or counts of the axis
-it picks from, and so restates them from the positions that survive.
+They move elements, as the operators of `onnxprune.ops.move` do. A node states positions or counts
+of the axis that it picks from; these are restated from the positions that survive.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _end(end: int, size: int, step: int) -> int | None:
 
 
 def _slice_pins(site: CutSite) -> Pins | None:
-    """Bounds of an axis that may lose channels are restated, those of all axes with them."""
+    """If an axis that may lose channels has bounds, the bounds of all axes are restated."""
     if site.shapes[0] is None:
         return None
     starts, axes = site.ints(1), site.ints(3)
@@ -148,7 +148,7 @@ def _gather_instead(
 def as_gather(
     node: Node, axis: int, taken: npt.NDArray[np.int64], alive: npt.NDArray[np.bool_]
 ) -> Edit:
-    """Return the node made to take, of its first input, those positions that are alive.
+    """Return the edit that makes the node a Gather of those positions that are alive.
 
     Shapes: taken `[m]`, positions of the axis as it was; alive `[n]`.
     """
@@ -231,7 +231,7 @@ BORDERS = Pins("which repeats channels at the border")
 
 
 def _pad_amounts(site: Site) -> tuple[Ints | None, list[int]]:
-    """How much is added at the start and end of which axes, as the model says."""
+    """The padding before and after each axis that the model names, and these axes."""
     places = list(range(site.rank()))
     if site.node.version < 11:
         return site.attribute("pads"), places
@@ -240,7 +240,7 @@ def _pad_amounts(site: Site) -> tuple[Ints | None, list[int]]:
 
 
 def _pad_pins(site: CutSite) -> Pins | None:
-    """Amounts on an axis that may lose channels are restated, those of all axes with them."""
+    """If an axis that may lose channels is padded, the amounts of all axes are restated."""
     pads, places = _pad_amounts(site)
     if pads is None:
         return None
@@ -307,7 +307,7 @@ def pad_2(x: Tensor, /, *, mode: str = "constant", pads: Ints, value: float = 0.
 
 
 def _crop_channels(site: Site) -> How:
-    """An axis that keeps its size is left alone; of others the middle is taken, or padded."""
+    """Channels may go on an axis that keeps its size."""
     before, after = site.shapes[0], site.output_shapes[0]
     if before is None or after is None:
         return Pins("whose shapes are not known")
