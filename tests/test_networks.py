@@ -74,6 +74,7 @@ def test_half_of_every_group_can_go_in_every_export(name: str) -> None:
             assert_as_announced(small, graph, costs, dead)
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("exporter", ["dynamo"])
 def test_half_of_vgg16_can_go(exporter: str) -> None:
     """The largest of torchvision's, whole: 138 million parameters."""

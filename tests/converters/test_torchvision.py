@@ -24,7 +24,7 @@ def test_torchvision_models_convert_by_name(tmp_path: Path) -> None:
     assert run(path, batch_of(2, 3, 64, 64))[0].shape == (2, 1000)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("exporter", EXPORTERS)
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
 def test_whole_networks_convert(
