@@ -29,7 +29,10 @@ DEFAULT_FLOOR = Floor(max_drop=0.01)
 def open_model(
     model: ModelProto, data: SampleSource | None, settings: Settings
 ) -> tuple[Graph, Data | None]:
-    """View the model and read the samples in the form it takes."""
+    """Return the graph of a model, and the samples in the form it takes.
+
+    Raises: DataError where the samples cannot be read or do not fit the model.
+    """
     graph = Graph(model)
     if data is None:
         return graph, None

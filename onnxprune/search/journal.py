@@ -97,7 +97,10 @@ class RunDirectory:
             ) from error
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the journal; a last line cut short by a kill does not count."""
+        """Return the journal, without a last line that a kill cut short.
+
+        Raises: RunDirectoryError when a line cannot be read.
+        """
         if self.path is None or not (self.path / JOURNAL).exists():
             return []
         found = []
@@ -117,7 +120,10 @@ class RunDirectory:
     def append(
         self, state: State, figures: Mapping[str, Any], evaluations: int, seconds: float
     ) -> None:
-        """Journal a state; it is on the disk when this returns."""
+        """Journal a state; it is on the disk when this returns.
+
+        Raises: OutputError when it cannot be written.
+        """
         if self.path is None:
             return
         line = {**figures, "evaluations": evaluations, "seconds": seconds, **to_line(state)}

@@ -33,7 +33,10 @@ class Target:
         return tuple(one.name for one in fields(self) if getattr(self, one.name) is not None)
 
     def met(self, costs: Costs, dead: BoolArray) -> bool:
-        """Say whether removing the `dead` channels reaches the rate, params and macs asked for."""
+        """Return whether removing the `dead` channels reaches the rate, params and macs asked for.
+
+        Shapes: dead `[channels]`.
+        """
         rate = share_removed(costs.groups, dead)
         if self.rate is not None and rate < self.rate - 1e-9:
             return False
@@ -70,5 +73,8 @@ class Floor:
 
 
 def share_removed(groups: ChannelGroups, dead: BoolArray) -> float:
-    """Return the pruning rate: removed filters over removable filters."""
+    """Return the pruning rate: removed filters over removable filters.
+
+    Shapes: dead `[channels]`.
+    """
     return float(groups.filter_count[dead].sum()) / max(groups.removable_filters, 1)
