@@ -174,8 +174,9 @@ def test_both_tries_of_a_step_share_one_ranking() -> None:
 
 @pytest.mark.parametrize(("once", "most"), [(True, 60), (False, 6)])
 def test_the_order_is_that_of_a_whole_step(once: bool, most: int) -> None:
-    """Or of all steps, with as much of a layer as may go."""
-    nets, _ = walk({6: 0.5}, strategy=Strategy(ranks_once=once))
+    """Whatever is taken of it; or of all steps, with as much of a layer as may go."""
+    halved = State(NOTHING, 0.05, accuracy(1.0))
+    nets, _ = walk({}, start=halved, strategy=Strategy(ranks_once=once))
     assert nets.seen.asked == [(most, 10.0)]
     last = np.where(np.isfinite(EVENLY), -np.arange(len(GROUPS)), np.inf)
     order = np.argsort(Simulated(scores=last).order(State(NOTHING), 0.2, 0.4)).tolist()
