@@ -18,10 +18,11 @@ from onnx import ModelProto
 
 from onnxprune.channels import find_groups
 from onnxprune.data import Data, SampleSource
-from onnxprune.errors import UnknownName
+from onnxprune.errors import DataError, UnknownName
 from onnxprune.evaluation import Evaluator, agreement
 from onnxprune.files import write_whole
 from onnxprune.graph import Graph, ModelSource, load_model
+from onnxprune.relevance import use_threads
 from onnxprune.search import (
     CONTROLLERS,
     Floor,
@@ -31,6 +32,7 @@ from onnxprune.search import (
     describe,
     find_controller,
     make_task,
+    merged,
     open_model,
     search,
     share_removed,
@@ -124,39 +126,47 @@ def draw_curve(
     judge = Evaluator(
         unseen, metric=settings.metric, device=settings.device, threads=settings.threads
     )
-    task = make_task(graph, samples, settings)
-    strategy = replace(task.strategy, stride=settings.tuning.stride)  # a curve has points
-    nets = Nets(replace(task, strategy=strategy))
-    curve = Curve()
-    started = time.monotonic()
-    judged = 0.0
-    for state in search(nets, find_controller(settings.control)):
-        if state.stopped:
-            break
-        before = time.monotonic()
-        result = judge(nets.build(state))
-        judged += time.monotonic() - before
-        curve.rate.append(share_removed(task.groups, state.dead))
-        curve.mean.append(result.mean)
-        curve.harmonic.append(result.harmonic)
-        if on_point is not None:
-            on_point(method, curve.rate[-1], result.mean)
+    with use_threads(settings.threads):
+        task = make_task(graph, samples, settings)
+        strategy = replace(task.strategy, stride=settings.tuning.stride)  # a curve has points
+        nets = Nets(replace(task, strategy=strategy))
+        curve = Curve()
+        started = time.monotonic()
+        judged = 0.0
+        for state in search(nets, find_controller(settings.control)):
+            if state.stopped:
+                break
+            before = time.monotonic()
+            result = judge(nets.build(state))
+            judged += time.monotonic() - before
+            curve.rate.append(share_removed(task.groups, state.dead))
+            curve.mean.append(result.mean)
+            curve.harmonic.append(result.harmonic)
+            if on_point is not None:
+                on_point(method, curve.rate[-1], result.mean)
     curve.seconds = time.monotonic() - started - judged
     curve.evaluations = nets.evaluations
     return curve
 
 
 def compare(
-    before: ModelSource, after: ModelSource, data: SampleSource, settings: Settings
+    before: ModelSource,
+    after: ModelSource,
+    data: SampleSource,
+    settings: Settings | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Return cost, latency and accuracy of two models on the same samples, and their agreement.
 
+    `options` are fields of `Settings`; what they do not name is as in `settings`.
     Units: `agreement`, share of the samples, or pixels, that both put into the same class.
     Raises: OnnxPruneError for whatever is wrong with a model or the samples.
     """
+    settings = merged(settings, options)
     models = (load_model(before), load_model(after))
     _, samples = open_model(models[0], data, settings)
-    assert samples is not None
+    if samples is None:
+        raise DataError("data: is None; expected samples to compare the models on")
     judge = Evaluator(
         samples,
         metric=settings.metric,

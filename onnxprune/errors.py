@@ -1,15 +1,19 @@
 """The tree of errors; every message says where, what was found, what was expected, what to do.
 
     OnnxPruneError
+    ├── InvalidValue           a value out of its range; a ValueError, too
+    │   └── UnknownName        a criterion, rule or other choice that does not exist
+    │       └── UnknownOption  an option that does not exist; a TypeError, too
+    ├── InvalidType            a value of a wrong type; a TypeError, too
     ├── InvalidModel           not a readable ONNX model, or one that has nothing to prune
     ├── UnsupportedOp          the torch mirror has no forward for this operator
     │   └── UnsupportedAttribute   ... or not for this attribute or value of it
     ├── InvalidOp              an operator description contradicts itself (its author's mistake)
-    ├── InvalidPlan            a plan that does not belong to the model, or empties a layer
+    ├── InvalidPlan            a plan that cannot be read, is of another model, or empties a layer
     ├── UnreachableTarget      no plan meets the target
     ├── SurgeryError           the pruned graph is not the predicted one (our mistake: report it)
-    ├── UnknownName            a criterion, rule or other choice that does not exist
     ├── DataError              samples or labels that cannot be read or do not fit the model
+    ├── OutOfMemory            an array that does not fit into memory; a MemoryError, too
     ├── OutputError            a file or folder that cannot be written
     ├── RunDirectoryError      a run directory that cannot be read or resumed
     ├── MissingPackage         an optional package that the request needs
@@ -24,6 +28,14 @@ from collections.abc import Collection
 
 class OnnxPruneError(Exception):
     """Root of everything this package raises on purpose; its text is one readable line."""
+
+
+class InvalidValue(OnnxPruneError, ValueError):
+    """A value that is not in its range, or none of the choices."""
+
+
+class InvalidType(OnnxPruneError, TypeError):
+    """A value of another type than is expected."""
 
 
 class InvalidModel(OnnxPruneError):
@@ -42,8 +54,8 @@ class InvalidOp(OnnxPruneError):
     """An operator description that contradicts itself or another one."""
 
 
-class InvalidPlan(OnnxPruneError):
-    """A plan that does not belong to the model, or that would empty a layer."""
+class InvalidPlan(OnnxPruneError, ValueError):
+    """A plan that is not one, does not belong to the model, or that would empty a layer."""
 
 
 class UnreachableTarget(OnnxPruneError):
@@ -54,12 +66,20 @@ class SurgeryError(OnnxPruneError):
     """The graph after surgery is not the one its cuts predict."""
 
 
-class UnknownName(OnnxPruneError):
+class UnknownName(InvalidValue):
     """A name that is none of the choices; the message lists them."""
 
 
-class DataError(OnnxPruneError):
+class UnknownOption(UnknownName, TypeError):
+    """An option that does not exist; the message names the nearest."""
+
+
+class DataError(OnnxPruneError, ValueError):
     """Samples or labels that cannot be read, or that do not fit the model."""
+
+
+class OutOfMemory(OnnxPruneError, MemoryError):
+    """What is computed at once does not fit into memory; the message says how to compute less."""
 
 
 class OutputError(OnnxPruneError):
@@ -78,12 +98,29 @@ class ConversionError(OnnxPruneError):
     """A source that a converter cannot turn into ONNX."""
 
 
+LESS = "give --memory in MB, or lower --batch-size (memory= and batch_size= in Python)"
+
+
+def out_of_memory(where: str, error: Exception) -> OutOfMemory | None:
+    """Return the error to raise where another one means that memory is exhausted, else None.
+
+    Python and NumPy raise MemoryError, torch RuntimeError on a CPU and OutOfMemoryError on a GPU,
+    onnxruntime errors of its own.
+    """
+    said = ("out of memory", "allocate memory", "bad_alloc", "bad allocation")
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in said):
+        return OutOfMemory(f"{where}: out of memory; {LESS}")
+    return None
+
+
 def check_name(kind: str, name: str, known: Collection[str]) -> None:
     """Refuse a name that is none of the known ones.
 
-    Raises: UnknownName that lists them and suggests the nearest.
+    Raises: UnknownName that lists them and suggests the nearest; UnknownOption where `kind` is an
+    option.
     """
     if name not in known:
         nearest = difflib.get_close_matches(str(name), known, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        raise UnknownName(f"{kind} '{name}': unknown; expected one of {', '.join(known)}{hint}")
+        error = UnknownOption if kind == "option" else UnknownName
+        raise error(f"{kind} '{name}': unknown; expected one of {', '.join(known)}{hint}")

@@ -1,6 +1,8 @@
 """Output files appear whole or not at all: written beside the target, then moved into place."""
 
+import contextlib
 import os
+import secrets
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,18 +20,20 @@ def write_whole(path: str | Path, content: bytes | str | Iterable[bytes]) -> Pat
     pieces = [content] if isinstance(content, bytes) else content
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file to write")
+    beside = path.parent / f".onnxprune-{secrets.token_hex(8)}"
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror}); choose another place"
         ) from error
-    beside = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.writelines(pieces)
-        beside.chmod(0o666 & ~_umask())
+            file.flush()
+            os.fsync(file.fileno())
         beside.replace(path)
+        _settle(path.parent)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); free some space") from (
             error
@@ -75,7 +79,11 @@ def make_folder(path: str | Path) -> Path:
     return path
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _settle(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system does that."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -16,9 +16,11 @@ from typing import Any
 from onnx import ModelProto
 
 from onnxprune.channels import find_groups
+from onnxprune.checks import Flag, Text, kind_of
 from onnxprune.data import SampleSource
-from onnxprune.errors import OnnxPruneError
+from onnxprune.errors import InvalidType, OnnxPruneError
 from onnxprune.graph import NONE_APART, Graph, ModelSource, Weights, fill, load_model, save_model
+from onnxprune.relevance import use_threads
 from onnxprune.report import write_page
 from onnxprune.search import (
     Nets,
@@ -27,10 +29,12 @@ from onnxprune.search import (
     Settings,
     State,
     Task,
+    already_met,
     complete,
     find_controller,
     make_report,
     make_task,
+    merged,
     open_model,
     open_unlabelled,
     search,
@@ -67,11 +71,29 @@ def prune(
     """Prune a model as far as its settings say.
 
     `options` are fields of `Settings`, or of its target, floor and limits: `rate=0.5`,
-    `max_drop=0.01`, `control="one-shot"`. With neither target nor floor, a drop of 0.01 is allowed.
+    `max_drop=0.01`, `control="one-shot"`; what they do not name is as in `settings`. With neither
+    target nor floor, a drop of 0.01 is allowed. `on_state(task, state)` hears of every step.
     Raises: OnnxPruneError, one line, for whatever is wrong with the model, the samples or the ask.
     """
-    settings = settings or Settings.of(**options)
-    proto = load_model(model)
+    settings = merged(settings, options)
+    run_dir, resume = RUN_DIR("run_dir", run_dir), Flag()("resume", resume)
+    if on_state is not None and not callable(on_state):
+        raise InvalidType(f"on_state: is {kind_of(on_state)}; expected a function (task, state)")
+    with use_threads(0 if data is None else settings.threads):
+        return _prune(load_model(model), data, settings, run_dir, resume, on_state)
+
+
+RUN_DIR = Text(of="a folder", path=True, optional=True)
+
+
+def _prune(
+    proto: ModelProto,
+    data: SampleSource | None,
+    settings: Settings,
+    run_dir: str | Path | None,
+    resume: bool,
+    on_state: OnState | None,
+) -> Result:
     graph, samples = open_model(proto, data, settings)
     settings = complete(settings, samples)
     started = time.monotonic()
@@ -91,6 +113,8 @@ def prune(
         record.abandon()
         raise
     assert state is not None
+    if state.stopped == "target" and not state.dead.any():
+        logger.warning("%s", already_met(nets, state))
     if state.stopped == "limits" and settings.target:
         raise unreachable(nets, state)
     pruned = nets.build(state)
@@ -107,7 +131,8 @@ def prune(
 def apply(model: ModelSource, plan: Plan | str | Path, *, masked: bool = False) -> ModelProto:
     """Return the model without the filters of a plan, or with these set to zero.
 
-    Raises: InvalidPlan when the plan does not belong to the model.
+    Raises: InvalidPlan when the plan does not belong to the model; InvalidType for a model or a
+    plan that is none.
     """
     return fill(*_apply(model, plan, masked))
 
@@ -124,8 +149,9 @@ def apply_to(
 
 
 def _apply(model: ModelSource, plan: Plan | str | Path, masked: bool) -> tuple[ModelProto, Weights]:
-    graph = Graph.load(model)
     plan = plan if isinstance(plan, Plan) else Plan.load(plan)
+    masked = Flag()("masked", masked)
+    graph = Graph.load(model)
     groups = find_groups(graph, allow_inexact=plan.allow_inexact)
     if masked:
         return mask(graph, groups, plan.dead(groups)), NONE_APART

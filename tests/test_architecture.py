@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {
     "errors": 1,
     "arrays": 1,
+    "checks": 1,
     "files": 1,
     "plugins": 1,
     "data": 2,

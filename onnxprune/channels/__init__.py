@@ -11,6 +11,8 @@ Imports graph and ops; names no operator. `find_groups` is the way in.
 """
 
 from onnxprune.channels.groups import (
+    ALLOW_INEXACT,
+    GROUPS,
     STAYS,
     ChannelGroups,
     Filters,
@@ -20,6 +22,8 @@ from onnxprune.channels.labels import Reason
 from onnxprune.channels.shuffles import Shuffle, find_shuffles
 
 __all__ = [
+    "ALLOW_INEXACT",
+    "GROUPS",
     "STAYS",
     "ChannelGroups",
     "Filters",

@@ -23,9 +23,10 @@ import numpy as np
 from onnxprune.arrays import BoolArray, IntArray, Kept
 from onnxprune.channels.labels import Labels, Reason, balance
 from onnxprune.channels.propagate import Propagation
-from onnxprune.errors import InvalidModel
-from onnxprune.graph import Called, Graph, call
-from onnxprune.ops import Node
+from onnxprune.checks import Names, Object
+from onnxprune.errors import InvalidModel, UnknownName
+from onnxprune.graph import GRAPH, Called, Graph, call, nearest
+from onnxprune.ops import Node, check_operators
 
 Cuts = Mapping[str, Mapping[int, IntArray]]
 
@@ -101,6 +102,23 @@ class ChannelGroups:
     def title(self, node: str) -> str:
         """Return the name under which a convolution is shown: that of its module, where known."""
         return self.called[node].title if node in self.called else node
+
+    def find(self, what: str, patterns: Sequence[str]) -> set[str]:
+        """Return the nodes of the convolutions that match one of the patterns.
+
+        Raises: UnknownName naming `what` and the pattern, where one matches no convolution.
+        """
+        found: set[str] = set()
+        for pattern in patterns:
+            matching = {node for node, one in self.called.items() if one.matches(pattern)}
+            if not matching:
+                near = ", ".join(f"'{name}'" for name in nearest(pattern, self.called.values()))
+                raise UnknownName(
+                    f"{what} '{pattern}': matches no convolution; near names are {near}; "
+                    f"'onnxprune inspect' lists all"
+                )
+            found |= matching
+        return found
 
     def members(self, group: int) -> list[tuple[str, int]]:
         """Return the (tensor, axis) cuts of a group."""
@@ -192,14 +210,29 @@ class ChannelGroups:
         return [node for node, channels in self.inexact.items() if dead[channels].any()]
 
 
+ALLOW_INEXACT = Names(
+    of="operators, or of the beginnings of their names",
+    commas=True,
+    also=check_operators,
+    metavar="OPERATORS",
+    help="Prune through these operators although they mix channels, such as layernorm,groupnorm; "
+    "the report names each node.",
+)
+
+GROUPS = Object(kind=ChannelGroups, how="as find_groups returns it")
+"""The rule of an argument that is the channels of a graph."""
+
+
 def find_groups(graph: Graph, *, allow_inexact: Sequence[str] = ()) -> ChannelGroups:
     """Return the channels of a graph and what ties them.
 
     `allow_inexact` names operators, or the beginnings of their names, through which channels may be
     removed although the result changes: `["layernorm", "ReduceMean"]`.
-    Raises: InvalidModel when the graph has no convolution.
+    Raises: InvalidModel when the graph has no convolution; UnknownName for an operator that there
+    is not; InvalidType for a graph or a list that is none.
     """
-    walk = Propagation(graph, tuple(allow_inexact))
+    GRAPH("graph", graph)
+    walk = Propagation(graph, ALLOW_INEXACT("allow_inexact", allow_inexact))
     sources: list[Filters] = []
     convolutions: list[tuple[Node, str]] = []
     for node in graph.nodes:

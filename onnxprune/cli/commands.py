@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxprune.cli import options
 from onnxprune.cli.help import example
-from onnxprune.cli.program import Program, Progress, Screen, use_threads
+from onnxprune.cli.program import Program, Progress, Screen
 from onnxprune.files import check_place, make_folder
 from onnxprune.search import Settings
 
@@ -77,7 +77,6 @@ def score(screen: Screen, /, model: str, data: str | None, output: str, **asked:
     apart.
     """
     check_place(output)
-    use_threads(asked["threads"])
     from onnxprune.channels import find_groups
     from onnxprune.graph import load_model
     from onnxprune.relevance import score
@@ -94,6 +93,7 @@ def score(screen: Screen, /, model: str, data: str | None, output: str, **asked:
             settings.criterion,
             device=settings.device,
             batch_size=walk_batch(graph, samples, settings),
+            threads=settings.threads,
             rng=np.random.default_rng(settings.seed),
         )
     scores.save(output)
@@ -139,7 +139,6 @@ def prune(
     """
     for place in filter(None, (output, plan)):
         check_place(place)
-    use_threads(settings["threads"])
     asked = Settings.of(**settings)
     result = _prune(screen, model, data, asked, run_dir=run_dir, resume=resume)
     from onnxprune.graph import save_model
@@ -226,7 +225,6 @@ def compare(
 
     Shows class accuracies, agreement, size, parameters, MACs and latency.
     """
-    use_threads(work["threads"])
     found = _compare(screen, model, other, data, Settings.of(**work), quiet=as_json)
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -291,7 +289,6 @@ def curve(
     Each method prunes until 95 % of the removable filters are gone. The area under its curve (AUC)
     is relative to that of a curve which stays at 100 %.
     """
-    use_threads(settings["threads"])
     from onnxprune.cli.tables import curve_table
     from onnxprune.comparison import draw_curve, parse_method, write_curves
     from onnxprune.graph import load_model
@@ -374,7 +371,7 @@ def demo(screen: Screen, /, output: str | None, device: str) -> None:
     from onnxprune.samples import fashion_mnist as sample
 
     folder = make_folder(output or _free_name("onnxprune-demo"))
-    use_threads(1)  # more would wait for each other on a model this small
+    # more threads would wait for each other on a model this small
     settings = Settings.of(device=device, threads=1, max_drop=0.03)
     screen.print(f"A small CNN for Fashion-MNIST: {totals(inspect(sample.MODEL))}.", "")
     screen.print("Pruned on 20 reference images of each class, with at most 3 points lost:")

@@ -158,12 +158,6 @@ def fail(line: str, code: int = FAILED) -> NoReturn:
     sys.exit(code)
 
 
-def use_threads(threads: int) -> None:
-    """Limit the threads of torch, which reads this variable when it is imported."""
-    if threads > 0:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-
-
 def _misused(error: click.UsageError) -> NoReturn:
     if "\n" in error.message:  # no command was given: the message is the help
         click.echo(error.message, err=True)

@@ -1,8 +1,7 @@
-"""The types of option values: numbers, shares, and names that the shell can complete."""
+"""The types of option values: what a rule takes, and names that the shell can complete."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,43 +9,41 @@ import click
 from click.shell_completion import CompletionItem
 from click.types import StringParamType
 
+from onnxprune.checks import Choice, Rule
 from onnxprune.errors import OnnxPruneError
 
 
-class Number(click.FloatRange):
-    """A number in a range. NaN is refused."""
+class Given(click.ParamType):  # type: ignore[type-arg]
+    """What the rule of an option takes, read from a text. `Settings` asks the rest of the rule."""
 
-    name = "number"
+    name = "value"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the number, or refuse it."""
-        found = float(super().convert(value, param, ctx))
-        if math.isnan(found):
-            self.fail(f"{value!r} is not a number", param, ctx)
-        return found
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value, or refuse it in the words of its rule."""
+        name = param.opts[-1] if param is not None else self.name
+        try:
+            return self.rule.take(name, self.rule.read(value) if isinstance(value, str) else value)
+        except OnnxPruneError as error:
+            raise click.UsageError(str(error), ctx) from error
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str | None:
+        """Return what stands for the value in the help."""
+        if isinstance(self.rule, Choice):
+            return f"[{'|'.join(self.rule.of)}]"
+        return self.rule.metavar
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the choices that begin so."""
+        return _items(self.rule.of if isinstance(self.rule, Choice) else (), incomplete)
 
 
 OWN = "module:function"
 """How a registry lists the functions of users."""
-
-PERCENT = Number(0, 100)
-
-
-class Share(Number):
-    """A number that may be written in percent: 0.5 or 50%."""
-
-    name = "share"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the number, or refuse it; 120% is not a share of anything."""
-        text = str(value).strip()
-        if text.endswith("%"):
-            value = PERCENT.convert(text[:-1], param, ctx) / 100
-        return super().convert(value, param, ctx)
 
 
 class Name(StringParamType):

@@ -1,17 +1,20 @@
 """Samples: from folders of images, arrays, files and functions, in the form that a model takes.
 
-Imports errors and plugins only. `load_data` is the way in.
+Imports errors, checks and plugins only. `load_data` is the way in.
 
 * `samples`: `Data`, and every source that becomes one; `images`: folders, decoding, presets
 * `label_maps`: a class for each pixel, and how a classifier is a map of one pixel
 """
 
-from onnxprune.data.images import PRESETS
+from onnxprune.data.images import PREPROCESS, PRESETS
 from onnxprune.data.label_maps import IGNORED, class_axis, class_shares, counted, fit_labels
-from onnxprune.data.samples import Data, SampleSource, load_data
+from onnxprune.data.samples import DATA, PER_CLASS, Data, SampleSource, load_data
 
 __all__ = [
+    "DATA",
     "IGNORED",
+    "PER_CLASS",
+    "PREPROCESS",
     "PRESETS",
     "Data",
     "SampleSource",

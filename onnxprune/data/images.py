@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxprune.checks import Choice
 from onnxprune.errors import DataError
 from onnxprune.plugins import first_line
 
@@ -55,6 +56,11 @@ PRESETS: Mapping[str, Preprocess] = MappingProxyType(
 )
 """unit: 0 to 1. imagenet: torchvision. caffe: BGR less its mean. tf: -1 to 1. raw: 0 to 255."""
 
+PREPROCESS = Choice(
+    of=("auto", *PRESETS),
+    help="How pixels are scaled; auto is imagenet for three channels, unit (0 to 1) for one.",
+)
+
 
 @dataclass(frozen=True)
 class Form:
@@ -72,7 +78,10 @@ class Form:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Return all images below a folder, in order; what Pillow has no reader for is not one."""
+    """Return all images below a folder, in order, none that a system keeps for itself.
+
+    What Pillow has no reader for is not one.
+    """
     from PIL import Image
 
     Image.init()
@@ -80,13 +89,24 @@ def find_images(folder: Path) -> list[Path]:
     return [
         file
         for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in readable and not file.name.startswith(".")
+        if file.suffix.lower() in readable
+        and not any(map(is_hidden, (file, *file.relative_to(folder).parents)))
+        and file.is_file()
     ]
+
+
+def is_hidden(path: Path) -> bool:
+    """Say whether a file or folder is one that a system or a program made for itself.
+
+    >>> [is_hidden(Path(name)) for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir", "cat")]
+    [True, True, True, False]
+    """
+    return path.name.startswith((".", "@eaDir", "$RECYCLE", "__MACOSX", "__pycache__"))
 
 
 def has_masks(folder: Path) -> bool:
     """Whether a folder holds images with a label map each: `images/` and `masks/`, no more."""
-    found = {one.name for one in folder.iterdir() if one.is_dir() and one.name[0] != "."}
+    found = {one.name for one in folder.iterdir() if one.is_dir() and not is_hidden(one)}
     return found == {IMAGES, MASKS}
 
 

@@ -19,26 +19,34 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from onnxprune.checks import Flag, Names, Number, Object, kind_of
 from onnxprune.data.images import (
-    PRESETS,
+    PREPROCESS,
     Form,
     decode,
     find_images,
     find_pairs,
     has_masks,
+    is_hidden,
     read_map,
     shape_text,
 )
 from onnxprune.data.label_maps import IGNORED, counted, fit_labels, resize
-from onnxprune.errors import DataError, OnnxPruneError, UnknownName
+from onnxprune.errors import DataError, InvalidType, OnnxPruneError, UnknownName
 from onnxprune.plugins import beside, find_function, first_line
 
 logger = logging.getLogger(__name__)
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
+CLASSES = Names(of="the names of the classes")
+
 MAX_LABEL = 1_000_000
 """A greater label is a mistake (a date as a folder name), not the number of a class."""
+
+PER_CLASS = Number(
+    whole=True, least=1, optional=True, metavar="N", help="Use at most N samples of each class."
+)
 
 _HOW = (
     "give a folder with one folder per class or with images/ and masks/, an .npz with x and y, "
@@ -52,7 +60,7 @@ class Data:
     """Labelled samples as the model takes them; `classes[k]` names label k.
 
     Shapes: x `[n, ...]`, `x[i]` is one sample; y `[n]`, or maps `[n, H, W]`, 255 not counting.
-    Raises: DataError, when x and y do not pair up.
+    Raises: DataError, when they are no such arrays or do not pair up.
     """
 
     x: npt.NDArray[Any]
@@ -60,6 +68,13 @@ class Data:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        for name, array, kinds in (("x", self.x, "iufb"), ("y", self.y, "iu")):
+            if not isinstance(array, np.ndarray):
+                raise DataError(f"samples: {name} is {kind_of(array)}, expected a NumPy array")
+            if array.dtype.kind not in kinds:
+                expected = "numbers" if name == "x" else "class numbers 0, 1, 2, ..."
+                raise DataError(f"samples: {name} is {array.dtype}, expected {expected}")
+        object.__setattr__(self, "classes", CLASSES("classes", self.classes))
         if self.y.ndim not in (1, 3) or self.x.ndim < 1 or len(self.x) != len(self.y):
             raise DataError(
                 f"samples: x is {list(self.x.shape)} and y is {list(self.y.shape)}, expected one "
@@ -88,6 +103,9 @@ class Data:
         """
         return replace(self, y=fit_labels(self.y, output))
 
+
+DATA = Object(kind=Data, how="as load_data returns it")
+"""The rule of an argument that is samples in the form of the model."""
 
 SampleSource: TypeAlias = (
     str | Path | Data | tuple[Any, Any] | Iterable[tuple[Any, Any]] | Callable[[], Any]
@@ -124,12 +142,32 @@ def load_data(
     channels, `unit` for one, and `raw` where the model takes integers.
 
     Shapes: `shape` is the model's input without its batch axis, None where it is dynamic.
-    Raises: DataError, when the samples cannot be read or do not fit.
+    Raises: DataError, when the samples cannot be read or do not fit; InvalidType, InvalidValue or
+    UnknownName for another argument that is not as it should be.
     """
-    if preprocess not in (have := ("auto", *PRESETS)):
-        raise DataError(f"preprocess: {preprocess!r} is unknown, expected one of {', '.join(have)}")
-    form = _Wanted(tuple(shape), np.dtype(dtype), preprocess, limit, labelled)
+    form = _Wanted(
+        _shape(shape),
+        _dtype(dtype),
+        PREPROCESS("preprocess", preprocess),
+        PER_CLASS("limit", limit),
+        Flag()("labelled", labelled),
+    )
     return _load(source, form, "samples")
+
+
+def _shape(shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    """Read the shape of a sample."""
+    size = Number(whole=True, least=1, optional=True)
+    if isinstance(shape, str) or not isinstance(shape, Iterable):
+        raise InvalidType(f"shape: is {kind_of(shape)}; expected sizes, as in (3, 224, 224)")
+    return tuple(size("shape", one) for one in shape)
+
+
+def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    try:
+        return np.dtype(dtype)
+    except TypeError as error:
+        raise InvalidType(f"dtype: {first_line(error)}; expected a type as np.float32") from error
 
 
 def _load(source: SampleSource, form: _Wanted, where: str) -> Data:
@@ -308,7 +346,7 @@ def _cast(x: npt.NDArray[Any], dtype: np.dtype[Any], where: str) -> npt.NDArray[
 
 def _from_folder(folder: Path, form: _Wanted) -> Data:
     """Read a folder of class folders."""
-    folders = [one for one in sorted(folder.iterdir()) if one.is_dir() and one.name[0] != "."]
+    folders = [one for one in sorted(folder.iterdir()) if one.is_dir() and not is_hidden(one)]
     found = {
         one.name: find_images(one)[: form.limit] for one in (folders if form.labelled else [folder])
     }

@@ -12,19 +12,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxprune.arrays import IntArray
-from onnxprune.data import class_axis
+from onnxprune.checks import BATCH_SIZE, DEVICE, THREADS
+from onnxprune.data import DATA, Data, class_axis
 from onnxprune.errors import DataError, InvalidModel
 from onnxprune.evaluation.metrics import Accuracy, Function, Metric, find_metric, predict
 from onnxprune.evaluation.runtime import Model, Network
-
-if TYPE_CHECKING:
-    from onnxprune.data import Data
 
 RESIDENT_BYTES = 4 << 30
 """Samples up to this size stay on the GPU; more are sent batch by batch, to leave room to run."""
@@ -45,11 +43,18 @@ class Evaluator:
         threads: int = 0,
         batch_size: int = 64,
     ) -> None:
+        """Bind nothing yet.
+
+        Raises: InvalidType, InvalidValue or UnknownName for an argument that is not as it should
+        be; DataError without samples.
+        """
+        self.data: Data = DATA("data", data)
         if not len(data):
             raise DataError("samples: none to evaluate on")
-        self.data = data
         self.metric = metric if isinstance(metric, Metric) else find_metric(metric)
-        self._device, self._threads, self._batch_size = device, threads, batch_size
+        self._device = DEVICE("device", device)
+        self._threads = THREADS("threads", threads)
+        self._batch_size = BATCH_SIZE("batch_size", batch_size)
         self._bound: dict[tuple[Any, ...], list[Any]] = {}
 
     def __call__(self, model: Model) -> Accuracy:

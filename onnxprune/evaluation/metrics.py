@@ -25,9 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.arrays import IntArray
+from onnxprune.checks import Text
 from onnxprune.data import IGNORED, class_axis, counted, fit_labels
 from onnxprune.errors import DataError, OnnxPruneError, check_name
-from onnxprune.plugins import find_function, first_line
+from onnxprune.plugins import find_function, first_line, name_of
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Function: TypeAlias = Callable[[npt.NDArray[Any], IntArray], Any]
@@ -150,6 +151,9 @@ class Metric:
         return self.measure(outputs, fit_labels(targets, outputs.shape))
 
 
+METRIC = Text(name_of=name_of, of="the name of a metric")
+
+
 def find_metric(name: str | Function) -> Metric:
     """Return the metric that a name stands for, or that measures as a function does.
 
@@ -157,6 +161,7 @@ def find_metric(name: str | Function) -> Metric:
     """
     if callable(name):
         return _of_function(name, str(getattr(name, "__qualname__", "function")))
+    name = str(METRIC("metric", name))
     if ":" in name:
         return _of_function(find_function(name, OWN), name)
     if ranked := re.fullmatch(r"top-([1-9][0-9]*)", name):

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from onnxprune.errors import DataError, InvalidModel, MissingPackage
+from onnxprune.checks import DEVICE
+from onnxprune.errors import DataError, InvalidModel, MissingPackage, out_of_memory
 from onnxprune.graph import session_source
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,7 @@ def session(model: Model, *, device: str = "auto", threads: int = 0, exact: bool
     Raises: InvalidModel, when onnxruntime refuses the model; MissingPackage, without onnxruntime,
         or when `cuda` is asked for and is not there.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device {device!r}, expected auto, cpu or cuda")
+    DEVICE("device", device)
     runtime = _onnxruntime()
     offered = CUDA in runtime.get_available_providers()
     if device == "cuda" and not offered:
@@ -96,6 +96,8 @@ def _start(runtime: Any, model: Model, providers: list[Any], threads: int, exact
         with session_source(model) as source:
             return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's errors have no root of their own
+        if (exhausted := out_of_memory(_name(model), error)) is not None:
+            raise exhausted from error
         raise InvalidModel(
             f"{_name(model)}: onnxruntime refuses it: {_reason(error)}; expected a model that it "
             "runs (only --control one-shot with a target and without --data needs no run)"
@@ -173,6 +175,8 @@ class Network:
         try:
             self.session.run_with_iobinding(self.binding)
         except Exception as error:  # as in _start
+            if (exhausted := out_of_memory(self.name, error)) is not None:
+                raise exhausted from error
             raise InvalidModel(
                 f"{self.name}: fails on a batch {batch.shape()}: {_reason(error)}"
             ) from error

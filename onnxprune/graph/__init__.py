@@ -11,7 +11,7 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
 
 from onnxprune.graph.dependence import Variation
 from onnxprune.graph.facts import Facts, Shape, start_facts
-from onnxprune.graph.graph import Graph
+from onnxprune.graph.graph import GRAPH, Graph
 from onnxprune.graph.large_weights import (
     AS_THEY_LIE,
     NONE_APART,
@@ -19,10 +19,11 @@ from onnxprune.graph.large_weights import (
     Weights,
     compress,
 )
-from onnxprune.graph.names import Called, call
+from onnxprune.graph.names import Called, call, nearest
 from onnxprune.graph.storage import (
     ModelSource,
     digest,
+    file_size,
     fill,
     is_large,
     load_model,
@@ -33,6 +34,7 @@ from onnxprune.graph.storage import (
 
 __all__ = [
     "AS_THEY_LIE",
+    "GRAPH",
     "NONE_APART",
     "Called",
     "Facts",
@@ -45,9 +47,11 @@ __all__ = [
     "call",
     "compress",
     "digest",
+    "file_size",
     "fill",
     "is_large",
     "load_model",
+    "nearest",
     "save_model",
     "session_source",
     "shell",

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
+from onnxprune.checks import Object
 from onnxprune.errors import InvalidModel
 from onnxprune.graph.constant_folding import Computed, find_computed
 from onnxprune.graph.dependence import Variation
@@ -24,6 +25,7 @@ from onnxprune.graph.nodes import _nodes, alias_vectors
 from onnxprune.graph.storage import (
     ModelSource,
     check_model,
+    check_proto,
     fill,
     is_large,
     load_apart,
@@ -52,8 +54,9 @@ class Graph:
         """View `model`, which is not changed and must not be changed while the view is used.
 
         `weights` are the values of those initializers that `model` holds without.
-        Raises: InvalidModel when the model is not valid ONNX.
+        Raises: InvalidModel when the model is not valid ONNX; InvalidType when it is none.
         """
+        check_proto(model)
         self.bare, self.weights = model, weights
         self.proto: GraphProto = model.graph
         check_model(model)
@@ -267,6 +270,10 @@ class Graph:
         for node in self.nodes:
             facts.follow(node)
         return facts
+
+
+GRAPH = Object(kind=Graph, how="as Graph.load returns it")
+"""The rule of an argument that is a view of a model, not the model."""
 
 
 def _fill(value: TensorProto | None) -> npt.NDArray[Any]:

@@ -13,7 +13,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
+from heapq import nlargest
 
 from onnxprune.ops import Node
 
@@ -24,6 +26,9 @@ Source: torch.onnx, exporter of torch 2.5 and later."""
 
 NUMBERED = re.compile(r"(node_)?_?(conv\w*?|gemm|matmul|einsum|linear)?(_?\d+)*", re.IGNORECASE)
 """Names of nodes that exporters count up, which say nothing."""
+
+NEAR = 5
+"""Names that an error lists."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +63,21 @@ def call(convolutions: Iterable[tuple[Node, str]]) -> dict[str, Called]:
     return found
 
 
+def nearest(pattern: str, convolutions: Iterable[Called]) -> list[str]:
+    """Return the titles of a few convolutions whose names are most like a pattern."""
+    word = pattern.strip("*?./")
+
+    def likeness(one: Called) -> float:
+        names = (one.title, *one.names)
+        return max(SequenceMatcher(None, word, name).ratio() for name in names)
+
+    return [one.title for one in nlargest(NEAR, convolutions, key=likeness)]
+
+
 def _call(node: Node, weight: str) -> Called:
     module, owner = _module(node), weight.removesuffix(".weight")
-    title = node.name
-    if module:
-        title = module
-    elif NUMBERED.fullmatch(node.name) and owner != weight:
-        title = owner
+    numbered = module or NUMBERED.fullmatch(node.name)
+    title = owner if numbered and owner != weight else module or node.name
     names = (node.name, _dotted(node.name), module, owner, weight)
     return Called(title, tuple(dict.fromkeys(filter(None, names))))
 

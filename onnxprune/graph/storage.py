@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +24,8 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from onnxprune.errors import InvalidModel
+from onnxprune.checks import kind_of
+from onnxprune.errors import InvalidModel, InvalidType
 from onnxprune.files import write_whole
 from onnxprune.graph.large_weights import (
     AS_THEY_LIE,
@@ -42,6 +45,9 @@ LARGE = 1024
 MESSAGE_LIMIT = 2**31 - 2**20
 """Bytes of one protobuf message, less what the shell may need beside the weights."""
 
+DIGITS = 16
+"""Of the SHA-256 of weights in a file of their own, which name it."""
+
 IN_PIECES = 2**24
 """Bytes; larger files are read weight by weight."""
 
@@ -49,9 +55,10 @@ IN_PIECES = 2**24
 def load_model(source: ModelSource) -> ModelProto:
     """Read a model from a file, with its external data, or return the one given.
 
-    Raises: InvalidModel when there is no such file or it is not ONNX.
+    Raises: InvalidModel when there is no such file or it is not ONNX; InvalidType for a model of
+    another kind.
     """
-    return source if isinstance(source, ModelProto) else _load(Path(source), _leave)
+    return source if isinstance(source, ModelProto) else _load(_path(source), _leave)
 
 
 def load_apart(source: ModelSource) -> tuple[ModelProto, Weights]:
@@ -61,7 +68,7 @@ def load_apart(source: ModelSource) -> tuple[ModelProto, Weights]:
     """
     if isinstance(source, ModelProto):
         return source, {}
-    path, weights = Path(source), dict[str, Weight]()
+    path, weights = _path(source), dict[str, Weight]()
 
     def take(tensor: TensorProto, start: int, end: int) -> bool:
         if not _lies_plain(tensor, end - start):
@@ -77,6 +84,29 @@ def load_apart(source: ModelSource) -> tuple[ModelProto, Weights]:
     if weights and len({t.name for t in model.graph.initializer}) < len(model.graph.initializer):
         return load_model(path), {}
     return model, weights
+
+
+def check_proto(model: Any, expected: str = "an onnx.ModelProto; Graph.load reads a file") -> None:
+    """Refuse what is not a model in memory.
+
+    Raises: InvalidType saying how to make a model of it.
+    """
+    if isinstance(model, ModelProto):
+        return
+    hint = ""
+    if isinstance(getattr(model, "model", None), ModelProto):
+        hint = ": give its .model"
+    elif isinstance(model, bytes | bytearray):
+        hint = "; onnx.load_model_from_string reads bytes"
+    elif hasattr(model, "state_dict"):
+        hint = "; torch.onnx.export or 'onnxprune convert' writes one of it"
+    raise InvalidType(f"model: is {kind_of(model)}; expected {expected}{hint}")
+
+
+def _path(source: Any) -> Path:
+    if not isinstance(source, str | os.PathLike):
+        check_proto(source, "the path of an ONNX model or an onnx.ModelProto")
+    return Path(source)
 
 
 def fill(model: ModelProto, weights: Weights) -> ModelProto:
@@ -134,22 +164,57 @@ def save_model(
     path: str | Path,
     *,
     weights: Weights = NONE_APART,
-    limit: int = MESSAGE_LIMIT,
+    limit: int | None = None,
 ) -> Path:
-    """Write a model whole, or not at all; weights that exceed `limit` bytes into `PATH.data`.
+    """Write a model whole, or not at all; weights of one beyond `limit` bytes into a second file.
 
+    That file is named by what is in it, `PATH.<digits>.data`, so that a model never refers to the
+    weights of another one, whenever its writer is killed. The one of the model that is replaced
+    goes when its successor stands.
     `weights` are the values of those initializers that `model` holds without.
     Raises: OutputError when the place is not writable.
     """
     path = Path(path)
     if fits_message(model, limit):
-        return write_whole(path, _message(model, weights))
-    data = path.with_name(path.name + ".data")
+        written = write_whole(path, _message(model, weights))
+        _sweep(path, keep=None)
+        return written
+    large = list(filter(is_large, model.graph.initializer))
+    found = hashlib.sha256()
+    for tensor in large:
+        for piece in _values(tensor, weights):
+            found.update(piece)
+    data = path.with_name(f"{path.name}.{found.hexdigest()[:DIGITS]}.data")
+    write_whole(data, (piece for t in large for piece in _values(t, weights)))
+    write_whole(path, _stub(model, large, data.name).SerializeToString())
+    _sweep(path, keep=data)
+    return path
+
+
+def file_size(model: ModelProto, limit: int | None = None) -> int:
+    """Return how many bytes `save_model` writes of a model, in one file or two.
+
+    Of two, the first names the second; what that takes is not known here.
+    """
+    if fits_message(model, limit):
+        return sum(map(len, _message(model, NONE_APART)))
+    large = list(filter(is_large, model.graph.initializer))
+    stub = _stub(model, large, "x" * DIGITS)
+    return int(stub.ByteSize()) + sum(map(_byte_count, large))
+
+
+def _sweep(path: Path, *, keep: Path | None) -> None:
+    """Remove the weights of models that stood at this path before."""
+    own = re.compile(rf"{re.escape(path.name)}\.[0-9a-f]{{{DIGITS}}}\.data")
+    for other in path.parent.iterdir():
+        if other != keep and own.fullmatch(other.name):
+            other.unlink(missing_ok=True)
+
+
+def _stub(model: ModelProto, large: Sequence[TensorProto], location: str) -> ModelProto:
+    """A model whose large weights lie one after another in the file of that name."""
     stub, offset = shell(model), 0
-    large = []
-    for tensor in model.graph.initializer:
-        if not is_large(tensor):
-            continue
+    for tensor in large:
         length = _byte_count(tensor)
         place = stub.graph.initializer.add(
             name=tensor.name,
@@ -158,12 +223,10 @@ def save_model(
             doc_string=tensor.doc_string,
             data_location=TensorProto.EXTERNAL,
         )
-        for key, value in (("location", data.name), ("offset", offset), ("length", length)):
+        for key, value in (("location", location), ("offset", offset), ("length", length)):
             place.external_data.add(key=key, value=str(value))
         offset += length
-        large.append(tensor)
-    write_whole(data, (piece for t in large for piece in _values(t, weights)))
-    return write_whole(path, stub.SerializeToString())
+    return stub
 
 
 def _message(model: ModelProto, weights: Weights) -> Iterator[bytes]:
@@ -214,9 +277,9 @@ def session_source(model: ModelSource) -> Iterator[bytes | str]:
             yield str(save_model(model, Path(folder) / "model.onnx"))
 
 
-def fits_message(model: ModelProto, limit: int = MESSAGE_LIMIT) -> bool:
+def fits_message(model: ModelProto, limit: int | None = None) -> bool:
     """Say whether a model can be one protobuf message of at most `limit` bytes."""
-    return sum(map(_byte_count, model.graph.initializer)) <= limit
+    return sum(map(_byte_count, model.graph.initializer)) <= (limit or MESSAGE_LIMIT)
 
 
 def is_large(tensor: TensorProto) -> bool:

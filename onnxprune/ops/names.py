@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxprune.errors import UnknownName
-from onnxprune.ops import OPS
+from onnxprune.ops._op import OPS
 
 
 def check_operators(names: Sequence[str]) -> None:
@@ -15,8 +15,8 @@ def check_operators(names: Sequence[str]) -> None:
     """
     known = {name.lower() for _, name in OPS}
     for name in names:
-        if not name or not any(one.startswith(name.lower()) for one in known):
+        if not any(one.startswith(name.lower()) for one in known):
             raise UnknownName(
-                f"allow-inexact '{name}': no operator's name begins so; expected operators such "
+                f"allow_inexact '{name}': no operator's name begins so; expected operators such "
                 f"as layernorm, groupnorm, reducemean"
             )

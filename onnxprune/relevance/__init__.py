@@ -7,6 +7,7 @@ Imports channels, data and what lies below. `score` and `Meter` are the ways in.
 * `rules`: LRP's rules; `routes`: where relevance flows; `lrp`: the walk back
 * `criteria`: criteria by name; `measures`: their formulas; `scores`: their result
 * `damage`: what removing several channels together does; `divergence`: to the class probabilities
+* `threads`: how many threads torch may use
 """
 
 from onnxprune.relevance.batches import batches_of
@@ -22,6 +23,7 @@ from onnxprune.relevance.damage import Damage, Meter
 from onnxprune.relevance.memory import allowed_bytes, batch_within, on_disk
 from onnxprune.relevance.mirror import Mirror, Tensors
 from onnxprune.relevance.rules import RULES, Branch, Composite, Rule, Term, find_composite
+from onnxprune.relevance.threads import use_threads
 
 __all__ = [
     "CRITERIA",
@@ -44,4 +46,5 @@ __all__ = [
     "find_criterion",
     "on_disk",
     "score",
+    "use_threads",
 ]

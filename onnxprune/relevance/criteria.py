@@ -32,10 +32,11 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.arrays import FloatArray
-from onnxprune.channels import ChannelGroups, Filters
-from onnxprune.data import Data, class_shares, counted
+from onnxprune.channels import GROUPS, ChannelGroups, Filters
+from onnxprune.checks import BATCH_SIZE, DEVICE, THREADS, Text
+from onnxprune.data import DATA, Data, class_shares, counted
 from onnxprune.errors import DataError, InvalidModel, UnknownName, check_name
-from onnxprune.graph import Graph
+from onnxprune.graph import GRAPH, Graph
 from onnxprune.ops._torch import torch
 from onnxprune.plugins import find_function, name_of
 from onnxprune.relevance.batches import batches_of
@@ -55,6 +56,7 @@ from onnxprune.relevance.mirror import Mirror, Tensors
 from onnxprune.relevance.rules import RULES, Composite, find_composite
 from onnxprune.relevance.scores import ALL
 from onnxprune.relevance.scores import Scores as Scores
+from onnxprune.relevance.threads import use_threads
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,6 +157,9 @@ CRITERION_NAMES = (*CRITERIA, *(f"lrp:{name}" for name in RULES), "magnitude:l1"
 OWN = "a function (mirror, x, y, tensors) or (weight, rng), see docs/method.md"
 
 
+CRITERION = Text(name_of=name_of, of="the name of a criterion")
+
+
 def find_criterion(name: str | Callable[..., Any]) -> Criterion:
     """Return the criterion of a name, or of a user's function.
 
@@ -163,6 +168,7 @@ def find_criterion(name: str | Callable[..., Any]) -> Criterion:
     """
     if callable(name):
         return _of_function(name, getattr(name, "__qualname__", "criterion"))
+    name = str(CRITERION("criterion", name))
     first, *options = (part.strip() for part in name.split(","))
     base, colon, rest = first.partition(":")
     if colon and base not in CRITERIA:
@@ -200,26 +206,35 @@ def score(
     *,
     device: str = "auto",
     batch_size: int = 32,
+    threads: int = 0,
     rng: np.random.Generator | None = None,
 ) -> Scores:
     """Return the score of every channel by a criterion, named or a user's function.
 
     Shapes: values `[classes, channels]`, one class `all` where the criterion needs no samples.
     Units: those of the criterion; a layer is divided by its norm, except by `lrp` and `random`.
-    Raises: UnknownName for a criterion that does not exist; DataError where samples are missing;
+    Raises: UnknownName for a criterion that does not exist; InvalidType or InvalidValue for another
+    argument that is not as it should be; DataError where samples are missing;
     InvalidModel where a user's function returns values of another shape; UnsupportedOp where the
     mirror cannot run the graph, or LRP cannot cross it.
     """
-    chosen = find_criterion(criterion)
-    name = criterion if isinstance(criterion, str) else name_of(criterion)
+    GRAPH("graph", graph)
+    GROUPS("groups", groups)
+    if data is not None:
+        DATA("data", data)
+    DEVICE("device", device)
+    BATCH_SIZE("batch_size", batch_size)
+    THREADS("threads", threads)
+    chosen, name = find_criterion(criterion), CRITERION("criterion", criterion)
     if not chosen.needs_samples:
         found = _from_model(chosen, graph, groups, name, rng or np.random.default_rng(0))
         return Scores(_gather(groups, found, 1, NORMS[chosen.norm]), name, ALL)
     if data is None or len(data) == 0:
         free = ", ".join(data_free())
         raise DataError(f"criterion {name!r}: needs samples; give data, or use one of {free}")
-    mirror = folded(Mirror(graph, device=device))
-    values = _class_means(chosen, mirror, groups, data, batch_size)
+    with use_threads(threads):
+        mirror = folded(Mirror(graph, device=device))
+        values = _class_means(chosen, mirror, groups, data, batch_size)
     found = [values[filters.output] for filters in groups.filters]
     return Scores(_gather(groups, found, len(data.classes), NORMS[chosen.norm]), name, data.classes)
 

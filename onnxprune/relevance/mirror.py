@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.arrays import dims, is_float
-from onnxprune.errors import InvalidModel
+from onnxprune.errors import InvalidModel, out_of_memory
 from onnxprune.graph import Graph
 from onnxprune.ops import Node, Op, require_op
 from onnxprune.ops._torch import torch
@@ -127,7 +127,9 @@ class Mirror:
         target = env if into is None else into
         try:
             results = op(node, self.arguments(step, env))
-        except (RuntimeError, IndexError, TypeError) as error:
+        except (RuntimeError, IndexError, TypeError, MemoryError) as error:
+            if (exhausted := out_of_memory(f"{node}", error)) is not None:
+                raise exhausted from error
             shapes = [dims(getattr(env.get(n), "shape", None)) for n in node.inputs if n in env]
             raise InvalidModel(
                 f"{node}: torch cannot run it on inputs of shape {', '.join(shapes)}: "

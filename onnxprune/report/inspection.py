@@ -15,7 +15,7 @@ from onnx import ModelProto
 
 from onnxprune.channels import ChannelGroups, find_groups
 from onnxprune.graph import Graph, ModelSource
-from onnxprune.ops import Pins, check_operators
+from onnxprune.ops import Pins
 from onnxprune.report.drawing import write_drawing
 from onnxprune.surgery import Costs, find_costs
 
@@ -38,7 +38,6 @@ def inspect(
     Raises: InvalidModel when the model cannot be read or has no convolution; OutputError when the
     drawing cannot be written; UnknownName for an operator that does not exist.
     """
-    check_operators(allow_inexact)
     graph = Graph.load(model)
     for tensor in graph.proto.initializer:
         graph.constant(tensor.name)  # what is cut short is found here, not when it is pruned

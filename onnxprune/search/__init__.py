@@ -15,10 +15,10 @@ from onnxprune.search.control import Control
 from onnxprune.search.controllers import CONTROLLER_NAMES, CONTROLLERS, find_controller, search
 from onnxprune.search.journal import RunDirectory
 from onnxprune.search.nets import Nets
-from onnxprune.search.outcome import describe, make_report, summary, unreachable
+from onnxprune.search.outcome import already_met, describe, make_report, summary, unreachable
 from onnxprune.search.picker import Limits, Picker
 from onnxprune.search.plan import Plan
-from onnxprune.search.settings import AUTO, Settings
+from onnxprune.search.settings import AUTO, OPTIONS, PARTS, SETTINGS, Settings, merged
 from onnxprune.search.target import Floor, Target, share_removed
 from onnxprune.search.task import State, Task
 
@@ -26,6 +26,9 @@ __all__ = [
     "AUTO",
     "CONTROLLERS",
     "CONTROLLER_NAMES",
+    "OPTIONS",
+    "PARTS",
+    "SETTINGS",
     "Control",
     "Floor",
     "Limits",
@@ -37,11 +40,13 @@ __all__ = [
     "State",
     "Target",
     "Task",
+    "already_met",
     "complete",
     "describe",
     "find_controller",
     "make_report",
     "make_task",
+    "merged",
     "open_model",
     "open_unlabelled",
     "search",

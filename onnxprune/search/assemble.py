@@ -76,6 +76,7 @@ def make_task(
     `more` are the images without labels, which are read where they are not given.
     """
     groups = find_groups(graph, allow_inexact=settings.allow_inexact)
+    settings.limits.allowed(groups)  # refuses, before anything is measured, what matches nothing
     fitted = _fitted(data, more or open_unlabelled(graph, data, settings))
     strategy = choose_strategy(settings)
     evaluator = None if data is None else _evaluator(data, settings)

@@ -4,56 +4,51 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxprune.errors import check_name
+from onnxprune.checks import Checked, Choice, Number, asked
 
 RERANKS = ("auto", "always", "never")
 CORRECT = ("unseen", "seen", "start")
 
 
 @dataclass(frozen=True)
-class Control:
+class Control(Checked):
     """The constants of the controllers, of the damage and of least squares.
 
     Every ablation of docs/method.md is another value of one of them. H is the harmonic mean over
     classes of the mean probability of the true class.
     """
 
-    stride: float = 0.05
+    stride: float = asked(Number(above=0, most=1), 0.05)
     """Step of one-shot and iterative. Unit: share of the removable filters."""
-    step: float = 0.1
+    step: float = asked(Number(above=0, most=1), 0.1)
     """Largest step of accuracy-aware. Unit: share of the filters that are left."""
-    smallest: float = 0.05
+    smallest: float = asked(Number(above=0, most=1), 0.05)
     """Smallest step that a fall of H leads to. Unit: share of the filters that are left."""
-    finest: float = 0.0125
+    finest: float = asked(Number(above=0, most=1), 0.0125)
     """Smallest step that a floor leads to. Unit: share of the filters that are left."""
-    harmless: float = 0.967
+    harmless: float = asked(Number(least=0), 0.967)
     """Steps grow by half where this much of H is kept. Unit: share of H before the step."""
-    harmful: float = 0.9
+    harmful: float = asked(Number(least=0), 0.9)
     """A step that keeps less is tried again at half its size. Unit: share of H before the step."""
-    lost: float = 0.95
+    lost: float = asked(Number(least=0), 0.95)
     """Corrections are first tried where less than this is left. Unit: share of the unpruned H."""
-    layer_share: float = 4.0
+    layer_share: float = asked(Number(above=0), 4.0)
     """A layer loses at most this in one step. Unit: multiple of the step's average share."""
-    own_squares: float = 10.0
+    own_squares: float = asked(Number(least=0), 10.0)
     """How often the square of a channel's own effect counts in its damage. Unit: times. The terms
     of two channels are noisy, being estimated from few samples."""
-    reranks: str = "auto"
+    reranks: str = asked(Choice(of=RERANKS), "auto")
     """Whether accuracy-aware ranks again at each step: always, never, or auto: unless channels are
     ranked by what least squares cannot restore."""
-    correct: str = "unseen"
+    correct: str = asked(Choice(of=CORRECT), "unseen")
     """When the order by damage begins to correct weights: once that helps unseen samples, once it
     helps those that the correction was fitted on (seen), or from the start."""
-    ridge: float | None = None
+    ridge: float | None = asked(Number(least=0, optional=True), None)
     """The ridge of least squares, chosen for each layer without one. Unit: share of the mean
     variance of the kept channels."""
-    variance: float = 1.0
+    variance: float = asked(Number(least=0, most=1), 1.0)
     """How much of the variance of its outputs least squares gives back to a layer. Unit: exponent
     of the factor: 1 all, 0 none."""
-
-    def __post_init__(self) -> None:
-        """Refuse what no search can step by."""
-        check_name("reranks", self.reranks, RERANKS)
-        check_name("correct", self.correct, CORRECT)
 
 
 @dataclass(frozen=True)

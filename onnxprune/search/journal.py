@@ -21,17 +21,26 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
+from onnxprune.checks import shown
 from onnxprune.data import Data
 from onnxprune.errors import OutputError, RunDirectoryError
 from onnxprune.evaluation import Accuracy
 from onnxprune.files import make_folder, write_whole
 from onnxprune.graph import digest, save_model
+from onnxprune.plugins import first_line
 from onnxprune.search.plan import Plan
 from onnxprune.search.settings import Settings
 from onnxprune.search.task import State
 
 CONFIG, JOURNAL, PLAN = "config.json", "journal.jsonl", "plan.json"
 MODEL, REPORT, PAGE = "pruned.onnx", "report.json", "report.html"
+
+DIGESTS = {
+    "model_sha256": "another model",
+    "data_sha256": "other samples",
+    "unlabelled_sha256": "other images without labels",
+}
+"""What a run is of, and what people call it."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class RunDirectory:
                 f"{path}: holds a run already; give --resume to continue it, or another --run-dir"
             )
         make_folder(path)
-        if (path / CONFIG).exists() and resume:
+        if resume and ((path / CONFIG).exists() or (path / JOURNAL).exists()):
             _compare(path, config)
         write_whole(path / CONFIG, json.dumps(config, indent=2) + "\n")
         return cls(path)
@@ -177,24 +186,46 @@ def _digest(data: Data | None) -> str | None:
 
 
 def _compare(path: Path, config: Mapping[str, Any]) -> None:
-    """Refuse to continue a run with other settings, another model or other samples."""
+    """Refuse to continue a run with other settings, another model or other samples.
+
+    Raises: RunDirectoryError naming what is not as it was.
+    """
     try:
         held = json.loads((path / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        old = dict(held["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunDirectoryError(
-            f"{path / CONFIG}: cannot be read ({error}); start a new run"
+            f"{path / CONFIG}: cannot be read ({first_line(error)}), so nobody can say whether "
+            f"this is the same run; start a new run, in another --run-dir"
         ) from error
     now = json.loads(json.dumps(config))
-    if held == now:
-        return
-    old, new = held.get("settings", {}), now["settings"]
-    differ = [name for name in new if old.get(name) != new[name]]
-    digests = [key for key in now if key.endswith("_sha256")]
-    differ += [key for key in digests if held.get(key) != now[key]]
-    raise RunDirectoryError(
-        f"{path}: was made with other {', '.join(differ)}; resume with the same, or give another "
-        f"--run-dir"
-    )
+    new = now["settings"]
+    if held.keys() != now.keys() or old.keys() != new.keys():
+        names = sorted((held.keys() ^ now.keys()) | (old.keys() ^ new.keys()))
+        raise RunDirectoryError(
+            f"{path}: was made with another version of onnxprune, as its {CONFIG} differs in "
+            f"{', '.join(names)}; continue it with that version, or give another --run-dir"
+        )
+    before, after = _flat(old), _flat(new)
+    differ = [
+        f"{name} {shown(before.get(name))} (now {shown(after.get(name))})"
+        for name in {**before, **after}
+        if before.get(name) != after.get(name)
+    ]
+    differ += [what for key, what in DIGESTS.items() if held[key] != now[key]]
+    if differ:
+        raise RunDirectoryError(
+            f"{path}: was made with {', '.join(differ)}; resume with the same, or give another "
+            f"--run-dir"
+        )
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without their parts: the options by their names."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def to_line(state: State) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from onnxprune.channels import ChannelGroups
 from onnxprune.data import Data
 from onnxprune.errors import UnreachableTarget
 from onnxprune.evaluation import Evaluator, latency
+from onnxprune.graph import Graph, file_size
 from onnxprune.search.nets import Nets
 from onnxprune.search.protocols import Clock, Measured
 from onnxprune.search.settings import Settings
 from onnxprune.search.target import share_removed
 from onnxprune.search.task import State, Task
-from onnxprune.surgery import Cost
+from onnxprune.surgery import Cost, count
 
 
 def clock(data: Data | None, settings: Settings) -> Clock:
@@ -29,6 +30,22 @@ def clock(data: Data | None, settings: Settings) -> Clock:
         device=settings.device,
         threads=settings.threads,
         shape=None if data is None else data.x.shape[1:],
+    )
+
+
+def already_met(nets: Nets, state: State) -> str:
+    """Return what to say of a search that had nothing to do: the model as it came will do."""
+    task = nets.task
+    full = task.costs.of()
+    now = {"params": f"{full.params:,}", "macs": f"{full.macs:,}"}
+    if task.target.size is not None:
+        now["size"] = f"{file_size(task.graph.model):,} bytes"
+    if task.target.latency_ms is not None:
+        now["latency_ms"] = f"{nets.reach.last_latency(state):.3g} ms"
+    goals = [f"{n} {getattr(task.target, n):g}: it has {now[n]}" for n in task.target.asked]
+    return (
+        f"the model as it came meets the target ({', '.join(goals)}), so nothing is removed; ask "
+        f"for more"
     )
 
 
@@ -78,12 +95,12 @@ def make_report(
 ) -> dict[str, Any]:
     """Return the content of `report.json`: before, after, and how the run went."""
     task = nets.task
-    full, left = task.costs.of(), task.costs.of(state.dead)
+    left = count(Graph(pruned, input_shapes=task.graph.input_shapes))
     confirmed = nets.reach.last_latency(state)
     after = describe(pruned, left, data, settings, accuracy=state.accuracy, latency_ms=confirmed)
     held_out = nets.hold_out(state) if state.corrected else None
     return {
-        "before": describe(task.graph.model, full, data, settings),
+        "before": describe(task.graph.model, task.costs.of(), data, settings),
         "after": after,
         "rate": share_removed(task.groups, state.dead),
         "seconds": seconds,
@@ -141,7 +158,7 @@ def describe(
         "params": cost.params,
         "macs": cost.macs,
         "filters": cost.filters,
-        "size_bytes": model.ByteSize(),
+        "size_bytes": file_size(model),
         "latency_ms": latency_ms,
         "accuracy": None,
     }

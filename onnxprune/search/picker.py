@@ -4,44 +4,87 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
 from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.channels import ChannelGroups
+from onnxprune.checks import Checked, Names, Number, asked
 from onnxprune.search.rounding import Rounding
+
+PATTERNS = "patterns of names"
 
 
 @dataclass(frozen=True)
-class Limits:
+class Limits(Checked):
     """What is spared.
 
     At least `min_channels` on every axis stay, at most `max_layer_rate` of a group goes, and only
-    from groups with a convolution that matches `include` and none that matches `exclude`. Widths
-    end at multiples of `round_to`, as `onnxprune.search.rounding` says.
+    from groups with a convolution that matches `include` and none that matches `exclude`: shell
+    patterns of the names that `onnxprune.graph.Called` has. Widths end at multiples of `round_to`,
+    as `onnxprune.search.rounding` says.
     """
 
-    min_channels: int = 1
-    max_layer_rate: float = 1.0
-    include: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-    round_to: int = 1
+    min_channels: int = asked(
+        Number(
+            whole=True,
+            least=1,
+            metavar="N",
+            help="Leave at least this many channels in every layer.",
+        ),
+        1,
+    )
+    max_layer_rate: float = asked(
+        Number(
+            least=0,
+            most=1,
+            share=True,
+            metavar="SHARE",
+            help="Remove at most this share of any layer.",
+        ),
+        1.0,
+    )
+    include: Sequence[str] = asked(
+        Names(
+            of=PATTERNS,
+            metavar="PATTERN",
+            help="Prune only convolutions whose name, or a module around them, matches, such as "
+            "layer3 or 'layer3.*'; repeatable.",
+        ),
+        (),
+    )
+    exclude: Sequence[str] = asked(
+        Names(
+            of=PATTERNS,
+            metavar="PATTERN",
+            help="Spare convolutions whose name, or a module around them, matches; repeatable.",
+        ),
+        (),
+    )
+    round_to: int = asked(
+        Number(
+            whole=True,
+            least=1,
+            metavar="N",
+            help="Leave widths at multiples of N, such as 8, which runtimes compute faster.",
+        ),
+        1,
+    )
 
     def allowed(self, groups: ChannelGroups) -> BoolArray:
-        """Return which channels may be chosen. Shapes: `[channels]`."""
+        """Return which channels may be chosen. Shapes: `[channels]`.
+
+        Raises: UnknownName for a pattern that no convolution matches.
+        """
+        include = groups.find("include", self.include)
+        exclude = groups.find("exclude", self.exclude)
         flags = groups.removable.copy()
         for group in range(len(groups.names)):
-            nodes = [f.node for f in groups.filters_of(group)]
-            chosen = not self.include or _matches(nodes, self.include)
-            if not chosen or _matches(nodes, self.exclude):
+            nodes = {f.node for f in groups.filters_of(group)}
+            if (self.include and not nodes & include) or nodes & exclude:
                 flags[groups.group == group] = False
         return flags
-
-
-def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Plan: which filters go. Target, Floor and Limits: how far, at what price, and what is spared.
+"""Plan: which filters go.
 
 A plan names filters as the user sees them, by convolution and filter number, so that it can be
 read, edited and replayed on the model without any analysis of ours in between.
@@ -11,18 +11,24 @@ read, edited and replayed on the model without any analysis of ours in between.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from onnxprune.arrays import BoolArray
-from onnxprune.channels import ChannelGroups
-from onnxprune.errors import InvalidPlan
+from onnxprune.channels import ALLOW_INEXACT, ChannelGroups
+from onnxprune.checks import Number, Object, is_plain, kind_of, shown
+from onnxprune.errors import InvalidPlan, InvalidType, InvalidValue, check_name
 from onnxprune.files import write_whole
+from onnxprune.plugins import first_line
 
 FORMAT = 1
+EXPECTED = '{"format": 1, "removed": {node: [filter numbers]}}, as \'onnxprune prune\' writes it'
+FILTER = Number(whole=True, least=0)
 
 
 @dataclass(frozen=True)
@@ -30,10 +36,23 @@ class Plan:
     """The filters that go, by the name of their convolution node.
 
     `allow_inexact` are the operators that the plan was made to prune through inexactly.
+    Raises: InvalidPlan for what is not names with lists of filter numbers.
     """
 
     removed: Mapping[str, tuple[int, ...]]
     allow_inexact: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the names and numbers, and keep them as tuples."""
+        if not isinstance(self.removed, Mapping):
+            raise InvalidPlan(f"plan: is {kind_of(self.removed)}; expected {EXPECTED}")
+        removed = {_name(node): _numbers(node, given) for node, given in self.removed.items()}
+        object.__setattr__(self, "removed", removed)
+        try:
+            allowed = ALLOW_INEXACT.take("allow_inexact", self.allow_inexact)
+        except (InvalidType, InvalidValue) as error:
+            raise InvalidPlan(f"plan: {error}") from error
+        object.__setattr__(self, "allow_inexact", allowed)
 
     def __len__(self) -> int:
         return sum(len(filters) for filters in self.removed.values())
@@ -59,7 +78,7 @@ class Plan:
                     f"plan: the model has no convolution '{node}'; it was made for another model"
                 )
             size = channels[node].size
-            wrong = [k for k in filters if not 0 <= k < size]
+            wrong = [k for k in filters if k >= size]
             if wrong:
                 raise InvalidPlan(
                     f"plan: convolution '{node}' has {size} filters, so there is no filter "
@@ -86,17 +105,19 @@ class Plan:
         Raises: InvalidPlan when the text is not a plan.
         """
         try:
-            content = json.loads(text)
-            removed = {str(k): tuple(int(i) for i in v) for k, v in content["removed"].items()}
-            allowed = tuple(str(name) for name in content.get("allow_inexact", ()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InvalidPlan(
-                f'{where}: not a plan ({error}); expected {{"format": 1, "removed": {{node: '
-                f"[filter numbers]}}}}, as 'onnxprune prune' writes it"
-            ) from error
-        if content.get("format") != FORMAT:
-            raise InvalidPlan(f"{where}: format {content.get('format')}; expected {FORMAT}")
-        return cls(removed, allowed)
+            content = Object(kind=dict)("plan", json.loads(text, object_pairs_hook=_once))
+            found, removed = content["format"], content["removed"]
+            for key in content:
+                check_name("key", key, ("format", "removed", "allow_inexact"))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            why = f"no {error}" if isinstance(error, KeyError) else first_line(error)
+            raise InvalidPlan(f"{where}: not a plan ({why}); expected {EXPECTED}") from error
+        if found != FORMAT or isinstance(found, bool):
+            raise InvalidPlan(f"{where}: format {shown(found)}; expected {FORMAT}")
+        try:
+            return cls(removed, content.get("allow_inexact", ()))
+        except InvalidPlan as error:
+            raise InvalidPlan(f"{where}{str(error).removeprefix('plan')}") from error
 
     def save(self, path: str | Path) -> Path:
         """Write the plan whole, or not at all."""
@@ -106,10 +127,46 @@ class Plan:
     def load(cls, path: str | Path) -> Plan:
         """Read a plan from a file.
 
-        Raises: InvalidPlan when there is no such file or it is not a plan.
+        Raises: InvalidPlan when there is no such file or it is not a plan; InvalidType for what is
+        no path.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise InvalidType(f"plan: is {kind_of(path)}; expected a Plan or the path of one")
         path = Path(path)
         try:
             return cls.from_json(path.read_text("utf-8"), str(path))
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidPlan(f"{path}: cannot be read ({error}); give a plan.json") from error
+
+
+def _name(node: Any) -> str:
+    if not isinstance(node, str):
+        raise InvalidPlan(f"plan: {shown(node)} is {kind_of(node)}; expected {EXPECTED}")
+    return node
+
+
+def _numbers(node: str, given: Any) -> tuple[int, ...]:
+    """The numbers of a convolution's filters, each of them once."""
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        value = f" {shown(given)}" if is_plain(given) else ""
+        raise InvalidPlan(
+            f"plan: filters of '{node}'{value}: is {kind_of(given)}; expected a list of numbers"
+        )
+    try:
+        found = tuple(FILTER(f"plan: '{node}', filter", number) for number in given)
+    except (InvalidType, InvalidValue) as error:
+        raise InvalidPlan(str(error)) from error
+    if len(set(found)) < len(found):
+        twice = next(number for number in found if found.count(number) > 1)
+        raise InvalidPlan(f"plan: '{node}', filter {twice}: is listed twice; expected it once")
+    return found
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Read an object of JSON, in which no name may be twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"'{twice}' is there twice")
+    return found

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from onnx import ModelProto, helper
 
 from onnxprune.arrays import BoolArray
-from onnxprune.graph import Graph
+from onnxprune.graph import Graph, file_size
 from onnxprune.search.protocols import Clock
 from onnxprune.search.target import Target
 from onnxprune.search.task import State
@@ -64,7 +64,7 @@ class Reach:
 
     def size(self, state: State) -> int:
         """Return the size of the model's file. Units: bytes."""
-        size = int(self.build(state).ByteSize())
+        size = file_size(self.build(state))
         self._beyond = size - self._weights(state.dead)
         return size
 
@@ -80,13 +80,13 @@ class Reach:
     def _fits(self, size: int) -> bool:
         goal = self.target.size
         assert goal is not None
-        return size <= (goal * self.graph.model.ByteSize() if goal <= 1 else goal)
+        return size <= (goal * file_size(self.graph.model) if goal <= 1 else goal)
 
     def _estimate(self, dead: BoolArray) -> int:
         """The bytes of the file: those of its constants, and as many beyond as there were last."""
         if self._beyond is None:
             pruned = prune(self.graph, self.costs.groups, dead)
-            self._beyond = pruned.ByteSize() - self._weights(dead)
+            self._beyond = file_size(pruned) - self._weights(dead)
         return self._weights(dead) + self._beyond
 
     def _weights(self, dead: BoolArray) -> int:

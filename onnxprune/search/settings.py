@@ -3,94 +3,161 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from dataclasses import Field, asdict, dataclass, fields, replace
+from typing import Any, TypeVar
 
+from onnxprune.channels import ALLOW_INEXACT
+from onnxprune.checks import (
+    BATCH_SIZE,
+    DEVICE,
+    SEED,
+    THREADS,
+    Checked,
+    Choice,
+    Number,
+    Object,
+    Text,
+    asked,
+)
 from onnxprune.compensate import METHODS
+from onnxprune.data import PER_CLASS, PREPROCESS
 from onnxprune.errors import check_name
-from onnxprune.evaluation import find_metric
-from onnxprune.ops import check_operators
+from onnxprune.evaluation import METRIC_NAMES, find_metric
 from onnxprune.plugins import name_of
-from onnxprune.relevance import find_criterion
+from onnxprune.relevance import CRITERION_NAMES, find_criterion
 from onnxprune.search.control import Control
-from onnxprune.search.controllers import find_controller
+from onnxprune.search.controllers import CONTROLLER_NAMES, find_controller
 from onnxprune.search.picker import Limits
 from onnxprune.search.target import Floor, Target
 
 AUTO = "auto"
 """Least squares where there are samples, none where there are not."""
 
-NAMED = ("control", "criterion", "metric")
-"""Options that take a function of one's own, which is kept by its name."""
+Part = TypeVar("Part")
 
-PARTS = {"target": Target, "floor": Floor, "limits": Limits, "tuning": Control}
-"""The fields of Settings that have fields of their own."""
+PARTS: Mapping[str, type[Any]] = {
+    "target": Target,
+    "floor": Floor,
+    "limits": Limits,
+    "tuning": Control,
+}
+"""The fields of `Settings` whose own fields are options, too."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """What a run is asked to do.
 
     Units: batch_size, latency_batch (what a latency is measured on) and per_class (at most so many
     of each class) in samples; memory (for the activations of a walk; None, a quarter of what is
     free) in MB of 2**20 bytes; threads 0 leaves the number to the runtime.
+    Raises: InvalidType, InvalidValue or UnknownName for a value that its rule refuses.
     """
 
-    control: str = "accuracy-aware"
-    criterion: str = "lrp"
-    compensate: str = AUTO
-    unlabelled: str | None = None
-    metric: str = "top-1"
-    target: Target = field(default_factory=Target)
-    floor: Floor = field(default_factory=Floor)
-    limits: Limits = field(default_factory=Limits)
-    tuning: Control = field(default_factory=Control)
-    allow_inexact: tuple[str, ...] = ()
-    preprocess: str = "auto"
-    per_class: int | None = None
-    batch_size: int = 32
-    memory: int | None = None
-    latency_batch: int = 1
-    device: str = "auto"
-    threads: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse names that do not exist."""
-        find_controller(self.control)
-        find_criterion(self.criterion)
-        check_name("compensate", self.compensate, (AUTO, *METHODS))
-        find_metric(self.metric)
-        check_operators(self.allow_inexact)
+    control: str = asked(
+        Text(
+            name_of=name_of,
+            also=find_controller,
+            known=CONTROLLER_NAMES,
+            metavar="NAME",
+            help="one-shot: all in one step; iterative: in equal steps; accuracy-aware: in steps "
+            "that adapt to the accuracy; or your own module:function.",
+        ),
+        "accuracy-aware",
+    )
+    criterion: str = asked(
+        Text(
+            name_of=name_of,
+            also=find_criterion,
+            metavar="NAME",
+            known=CRITERION_NAMES,
+            help=f"What ranks the filters: {', '.join(CRITERION_NAMES)}; see docs/method.md.",
+        ),
+        "lrp",
+    )
+    compensate: str = asked(
+        Choice(
+            of=(AUTO, *METHODS),
+            help="How the layers after removed filters are corrected, once that helps; auto is "
+            "least-squares with samples, else none.",
+        ),
+        AUTO,
+    )
+    unlabelled: str | None = asked(
+        Text(
+            of="a folder",
+            path=True,
+            optional=True,
+            metavar="DIR",
+            help="More images, without labels, for least squares to fit on.",
+        ),
+        None,
+    )
+    metric: str = asked(
+        Text(
+            name_of=name_of,
+            also=find_metric,
+            metavar="NAME",
+            known=METRIC_NAMES,
+            help=f"What is measured of each class: {', '.join(METRIC_NAMES)}.",
+        ),
+        "top-1",
+    )
+    target: Target = asked(Object(kind=Target), Target())
+    floor: Floor = asked(Object(kind=Floor), Floor())
+    limits: Limits = asked(Object(kind=Limits), Limits())
+    tuning: Control = asked(Object(kind=Control), Control())
+    allow_inexact: tuple[str, ...] = asked(ALLOW_INEXACT, ())
+    preprocess: str = asked(PREPROCESS, "auto")
+    per_class: int | None = asked(PER_CLASS, None)
+    batch_size: int = asked(BATCH_SIZE, 32)
+    memory: int | None = asked(
+        Number(
+            whole=True,
+            least=1,
+            optional=True,
+            metavar="MB",
+            help="Memory for activations during relevance and least squares: batches get smaller "
+            "to fit. By default a quarter of what is free.",
+        ),
+        None,
+    )
+    latency_batch: int = asked(
+        Number(
+            whole=True,
+            least=1,
+            metavar="N",
+            help="Batch size at which latency is measured.",
+        ),
+        1,
+    )
+    device: str = asked(DEVICE, "auto")
+    threads: int = asked(THREADS, 0)
+    seed: int = asked(SEED, 0)
 
     @classmethod
     def of(cls, **options: Any) -> Settings:
-        """Return settings from flat options, as `changed` takes them."""
+        """Return settings from flat options, as `changed` takes them.
+
+        Raises: what `changed` raises.
+        """
         return cls().changed(**options)
 
     def changed(self, **options: Any) -> Settings:
         """Return the settings with some of the fields of Settings or of a part changed.
 
         Parts are target, floor, limits and tuning.
-        Raises: UnknownName for an option that none of them has.
+        Raises: UnknownOption for an option that none of them has; what Settings raises.
         """
-        parts: dict[str, dict[str, Any]] = {name: {} for name in PARTS}
         own: dict[str, Any] = {}
-        for name, given in options.items():
-            value = name_of(given) if name in NAMED and callable(given) else given
+        parts: dict[str, dict[str, Any]] = {}
+        for name, value in options.items():
+            check_name("option", name, (*OPTIONS, *PARTS))
             part = next((part for part, kind in PARTS.items() if name in _names(kind)), None)
-            if part is None:
-                own[name] = value
-            else:
-                parts[part][name] = value
-        for name in own:
-            known = [*_names(Settings), *(n for kind in PARTS.values() for n in _names(kind))]
-            check_name("option", name, known)
-        whole = replace(self, **own)
-        given_parts = {part: given for part, given in parts.items() if given}
-        return replace(
-            whole, **{p: replace(getattr(whole, p), **given) for p, given in given_parts.items()}
-        )
+            (own if part is None else parts.setdefault(part, {}))[name] = value
+        changed = replace(self, **own)
+        whole = {part: replace(getattr(changed, part), **more) for part, more in parts.items()}
+        return replace(changed, **whole)
 
     def with_floor(self, floor: Floor) -> Settings:
         """Return the same settings with another floor."""
@@ -102,11 +169,41 @@ class Settings:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Settings:
-        """Read settings back."""
-        parts = {name: kind(**content[name]) for name, kind in PARTS.items()}
-        allowed = tuple(content.get("allow_inexact", ()))
-        return cls(**{**content, **parts, "allow_inexact": allowed})
+        """Read settings back; what is not there is as by default.
+
+        Raises: UnknownOption for a name that is none of theirs; what Settings raises.
+        """
+        read = dict(Object(kind=Mapping)("settings", content))
+        for part, kind in PARTS.items():
+            if part in read:
+                read[part] = _read(kind, Object(kind=Mapping)(part, read[part]))
+        return _read(cls, read)
 
 
-def _names(kind: Any) -> list[str]:
-    return [f.name for f in fields(kind)]
+def merged(settings: Settings | None, options: Mapping[str, Any]) -> Settings:
+    """Return the settings that a call is given, with its options changed.
+
+    Raises: InvalidType for settings that are none; what `Settings.changed` raises.
+    """
+    base: Settings = Settings() if settings is None else SETTINGS("settings", settings)
+    return base.changed(**options)
+
+
+def _read(kind: type[Part], content: Mapping[str, Any]) -> Part:
+    for name in content:
+        check_name("option", str(name), _names(kind))
+    return kind(**content)
+
+
+def _names(kind: type[Any]) -> list[str]:
+    return [one.name for one in fields(kind)]
+
+
+SETTINGS = Object(kind=Settings, how="or options by their names, as in rate=0.5")
+
+_all: tuple[type[Any], ...] = (Settings, *PARTS.values())
+
+OPTIONS: Mapping[str, Field[Any]] = {
+    one.name: one for kind in _all for one in fields(kind) if one.name not in PARTS
+}
+"""Every option by its name: a field with its rule in `metadata["rule"]`, and its default."""

@@ -6,11 +6,28 @@ from dataclasses import asdict, dataclass, fields
 
 from onnxprune.arrays import BoolArray
 from onnxprune.channels import ChannelGroups
+from onnxprune.checks import Checked, Number, asked
 from onnxprune.surgery import Costs
 
 
+def _share(help: str, *, least: float | None = None, above: float | None = None) -> Number:
+    return Number(
+        least=least, above=above, most=1, share=True, optional=True, metavar="SHARE", help=help
+    )
+
+
+def _figure(what: str) -> Number:
+    return Number(
+        above=0,
+        share=True,
+        optional=True,
+        metavar="SHARE|COUNT",
+        help=f"Stop at this share of the {what} (up to 1), or at this many (above 1).",
+    )
+
+
 @dataclass(frozen=True)
-class Target:
+class Target(Checked):
     """What to reach: removal stops as soon as every figure is met; None is not asked for.
 
     Units: rate, share of removable filters removed; params, macs and size (bytes of the file),
@@ -18,11 +35,25 @@ class Target:
     milliseconds of one batch on onnxruntime.
     """
 
-    rate: float | None = None
-    params: float | None = None
-    macs: float | None = None
-    size: float | None = None
-    latency_ms: float | None = None
+    rate: float | None = asked(
+        _share(
+            "Stop when this share of the removable filters is gone, such as 0.5 or 50%.", above=0
+        ),
+        None,
+    )
+    params: float | None = asked(_figure("parameters"), None)
+    macs: float | None = asked(_figure("multiply-adds"), None)
+    size: float | None = asked(_figure("file's bytes"), None)
+    latency_ms: float | None = asked(
+        Number(
+            above=0,
+            optional=True,
+            metavar="MS",
+            help="Stop at this latency on onnxruntime, measured with --threads and "
+            "--latency-batch.",
+        ),
+        None,
+    )
 
     def __bool__(self) -> bool:
         return bool(self.asked)
@@ -49,11 +80,20 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Floor:
+class Floor(Checked):
     """What must hold on the reference samples. Units: harmonic mean of the class accuracies."""
 
-    min_accuracy: float | None = None
-    max_drop: float | None = None
+    min_accuracy: float | None = asked(
+        _share("Keep the harmonic mean of the class accuracies above this.", least=0), None
+    )
+    max_drop: float | None = asked(
+        _share(
+            "Lose at most this much of the harmonic mean; 0.01 if neither target nor floor is "
+            "given.",
+            least=0,
+        ),
+        None,
+    )
 
     def __bool__(self) -> bool:
         return self.min_accuracy is not None or self.max_drop is not None

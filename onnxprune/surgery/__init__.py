@@ -6,7 +6,7 @@ Imports channels and graph; names no operator.
 * `editor`: the constants and nodes of a model that is cut; `cost`: parameters and multiply-adds
 """
 
-from onnxprune.surgery.cost import Cost, Costs, find_costs, node_macs
+from onnxprune.surgery.cost import Cost, Costs, count, find_costs, node_macs
 from onnxprune.surgery.editor import Constants, copy_model
 from onnxprune.surgery.masking import mask
 from onnxprune.surgery.removal import prune, prune_apart
@@ -16,6 +16,7 @@ __all__ = [
     "Cost",
     "Costs",
     "copy_model",
+    "count",
     "find_costs",
     "mask",
     "node_macs",

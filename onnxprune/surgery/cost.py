@@ -15,8 +15,8 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.arrays import BoolArray, FloatArray
-from onnxprune.channels import ChannelGroups
-from onnxprune.graph import Graph, Shape
+from onnxprune.channels import GROUPS, ChannelGroups
+from onnxprune.graph import GRAPH, Graph, Shape
 from onnxprune.ops import Axes, Node, parse
 
 NO_PARAMETERS = {TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING}
@@ -93,8 +93,19 @@ class Costs:
         return saved
 
 
+def count(graph: Graph) -> Cost:
+    """Return what a model costs as it is."""
+    nothing = np.empty(0, np.int64)
+    return find_costs(graph, ChannelGroups({}, (), nothing, (), {})).of()
+
+
 def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
-    """Return the cost functions of a graph."""
+    """Return the cost functions of a graph.
+
+    Raises: InvalidType for a graph or channels that are none.
+    """
+    GRAPH("graph", graph)
+    GROUPS("groups", groups)
     shapes: dict[str, Shape] = {}
     constants = []
     ignored = _behind_computed(graph) | graph.aliases.keys()

@@ -212,7 +212,10 @@ def test_bad_samples(folder: Path, kind: str, command: tuple[str, ...]) -> None:
         ((*FREE[:4], "--rate", "0.999"), "the most that can go is rate 0.857"),
         ((*DATA, "--rate", "0.999"), "the most that can go is rate 0.857"),
         ((*FREE[:4], "--params", "3"), "the most that can go is"),
-        ((*FREE, "--include", "nothing"), "loosen include"),
+        (
+            (*FREE, "--include", "nothing"),
+            "include 'nothing': matches no convolution; near",
+        ),
         ((*DATA, "--criterion", "luck"), "criterion 'luck': unknown; expected one of lrp"),
         ((*DATA, "--criterion", "lrp:luck"), "luck"),
         ((*DATA, "--preprocess", "imagenet", "--data", "IMAGES"), "IMAGES: no such file or folder"),
@@ -236,12 +239,21 @@ def test_bad_requests(folder: Path, options: tuple[str, ...], says: str) -> None
     [
         ((), "MODEL"),
         (("MODEL",), "--output"),
-        ((*PRUNE[1:], "--compensate", "luck"), "'luck' is not one of"),
-        ((*PRUNE[1:], "--rate", "2"), "2.0 is not in the range 0<x<=1"),
-        ((*PRUNE[1:], "--rate", "nan"), "'nan' is not a number"),
-        ((*PRUNE[1:], "--params", "-1"), "not in the range"),
-        ((*PRUNE[1:], "--batch-size", "0"), "not in the range"),
-        ((*PRUNE[1:], "--device", "tpu"), "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
+        (
+            (*PRUNE[1:], "--compensate", "luck"),
+            "--compensate 'luck': unknown; expected one of",
+        ),
+        (
+            (*PRUNE[1:], "--rate", "2"),
+            "above 0, at most 1; for 2 %, give 0.02",
+        ),
+        ((*PRUNE[1:], "--rate", "nan"), "--rate nan: expected a number above 0"),
+        ((*PRUNE[1:], "--params", "-1"), "--params -1: expected a number above 0"),
+        ((*PRUNE[1:], "--batch-size", "0"), "--batch-size 0: expected a whole number, 1 or"),
+        (
+            (*PRUNE[1:], "--device", "tpu"),
+            "--device 'tpu': unknown; expected one of auto, cpu, cuda",
+        ),
         ((*PRUNE[1:], "--speed"), "No such option"),
         ((*PRUNE[1:], "more"), "unexpected extra argument"),
     ],
@@ -314,7 +326,7 @@ def test_the_directory_of_another_run_is_kept(folder: Path) -> None:
     assert CliRunner().invoke(main, ["prune", "model.onnx", *run[2:]]).exit_code == 0
     assert "holds a run already; give --resume" in refused(folder, *run)
     line = refused(folder, *run, "--seed", "3", "--resume")
-    assert "made with other seed; resume with the same, or give another --run-dir" in line
+    assert "made with seed 0 (now 3); resume with the same, or give another --run-dir" in line
 
 
 @pytest.mark.parametrize("place", ["nowhere", "model.onnx", "."])

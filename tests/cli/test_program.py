@@ -17,7 +17,7 @@ from rich.console import Console
 
 import onnxprune
 from onnxprune.cli.commands import main
-from onnxprune.cli.program import Screen, use_threads
+from onnxprune.cli.program import Screen
 from onnxprune.errors import SurgeryError
 from tests.support.small_net import Small
 
@@ -253,11 +253,3 @@ def test_nothing_moves_where_quiet_is_asked_for() -> None:
         progress.step("half done", 0.5)
     assert shown(screen) == ""
     screen.set_volume(0)
-
-
-def test_threads_are_set_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    use_threads(0)
-    assert os.environ["OMP_NUM_THREADS"] == "7"
-    use_threads(2)
-    assert os.environ["OMP_NUM_THREADS"] == "2"

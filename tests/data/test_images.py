@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxprune.data.samples import PRESETS, load_data
+from onnxprune.data import PRESETS, load_data
 from tests.support.samples import RNG, refused
 
 
@@ -165,7 +165,6 @@ def test_auto_is_the_usual_preset(
 @pytest.mark.parametrize(
     ("match", "shape", "more"),
     [
-        ("'mobile' is unknown, expected one of auto, unit", (3, 4, 5), {"preprocess": "mobile"}),
         ("'caffe' is for 3 channels, the model takes 1", (1, 4, 5), {"preprocess": "caffe"}),
         ("'unit' does not fit uint8", (3, 4, 5), {"preprocess": "unit", "dtype": np.uint8}),
         ("'raw' does not fit int8", (3, 4, 5), {"dtype": np.int8}),

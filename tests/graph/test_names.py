@@ -36,6 +36,7 @@ def called(*convolutions: tuple[str, str, str]) -> list[Called]:
         (("node_Conv_764", "layer1.0.weight", "['', 'layer1', 'layer1.0', 'conv2d']"), "layer1.0"),
         (("node_conv2d_1", "val_3", "['', 'layer1', 'layer1.0', 'conv2d_1']"), "layer1.0"),
         (("node_conv2d_1", "layer1.0.weight", ""), "layer1.0"),
+        (("node_conv2d_1", "conv3.weight", "['', 'bn3', 'batch_norm']"), "conv3"),
         (("Conv_12", "layer1.0.weight", ""), "layer1.0"),
         (("Conv_12", "layer1.0.weight", "no list"), "layer1.0"),
         (("Conv_12", "layer1.0.weight", "['']"), "layer1.0"),

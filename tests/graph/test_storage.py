@@ -10,7 +10,15 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnxprune.channels.groups import find_groups
 from onnxprune.errors import InvalidModel
 from onnxprune.graph.graph import Graph
-from onnxprune.graph.storage import LARGE, digest, load_model, save_model, shell, typed_shell
+from onnxprune.graph.storage import (
+    LARGE,
+    digest,
+    file_size,
+    load_model,
+    save_model,
+    shell,
+    typed_shell,
+)
 from onnxprune.surgery.removal import prune
 from tests.support.models import images, model, run
 
@@ -34,9 +42,11 @@ def test_a_model_too_large_for_one_message_is_split_and_read_back(
     proto: ModelProto, tmp_path: Path
 ) -> None:
     path = save_model(proto, tmp_path / "model.onnx", limit=1000)
-    assert {p.name for p in tmp_path.iterdir()} == {"model.onnx", "model.onnx.data"}
+    (data,) = tmp_path.glob("model.onnx.*.data")
+    assert set(tmp_path.iterdir()) == {path, data}
     large = sum(numpy_helper.to_array(t).nbytes for t in proto.graph.initializer if t.name == "w")
-    assert (tmp_path / "model.onnx.data").stat().st_size == large
+    assert data.stat().st_size == large
+    assert file_size(proto, 1000) == pytest.approx(large + path.stat().st_size, abs=40)  # names
     onnx.checker.check_model(str(path), full_check=True)
     for one, other in zip(
         load_model(path).graph.initializer, sorted_like(proto, path), strict=True
@@ -51,7 +61,7 @@ def test_what_is_saved_is_read_back_equal(proto: ModelProto, tmp_path: Path) -> 
     proto.metadata_props.add(key="author", value="me")
     path = save_model(proto, tmp_path / "model.onnx")
     assert load_model(path) == proto
-    assert path.stat().st_size == len(proto.SerializeToString())
+    assert path.stat().st_size == len(proto.SerializeToString()) == file_size(proto)
 
 
 def sorted_like(proto: ModelProto, path: Path) -> list[TensorProto]:
