@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from onnxprune.errors import InvalidType, InvalidValue, check_name
+from onnxprune.errors import InvalidType, InvalidValue, UnknownName, check_name
 
 LARGEST = 2**53
 """Up to here a whole number is the same number in JSON."""
@@ -53,7 +53,10 @@ class Rule:
         return found
 
     def take(self, name: str, value: Any) -> Any:
-        """Return what a call returns, without asking `also`."""
+        """Return what a call returns, without asking `also`.
+
+        Raises: InvalidType or InvalidValue naming `name` and the value.
+        """
         return None if value is None and self.optional else self._take(name, value)
 
     def read(self, text: str) -> Any:
@@ -99,15 +102,15 @@ class Number(Rule):
     def read(self, text: str) -> Any:
         """Return the number that is written, if one is."""
         digits = text.strip().removesuffix("%")
-        if self.share and digits != text.strip():
-            percent = self.read(digits.strip())
-            fits = isinstance(percent, int | float) and 0 <= percent <= 100
-            return percent / 100 if fits else text
+        percent = self.share and digits != text.strip()
         for kind in (int, float):
             try:
-                return kind(text)
+                number = kind(digits if percent else text)
             except ValueError:
                 continue
+            if not percent:
+                return number
+            return number / 100 if 0 <= number <= 100 else text
         return text
 
     def _take(self, name: str, value: Any) -> float:
@@ -204,7 +207,10 @@ class Text(Rule):
         if self.path and isinstance(value, os.PathLike):
             value = os.fspath(value)
         if self.name_of is not None and callable(value) and not isinstance(value, type):
-            return self.name_of(value)
+            try:
+                return self.name_of(value)
+            except UnknownName as error:
+                raise UnknownName(f"{name}: {error}") from error
         if not isinstance(value, str):
             self._wrong_type(name, value)
         if not value:
@@ -291,7 +297,9 @@ def kind_of(value: Any) -> str:
     """
     if value is None:
         return "None"
-    name = {"str": "string", "int": "integer"}.get(type(value).__name__, type(value).__name__)
+    name = {"str": "string", "int": "integer", "ndarray": "array"}.get(
+        type(value).__name__, type(value).__name__
+    )
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 

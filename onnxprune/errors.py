@@ -29,6 +29,9 @@ from collections.abc import Collection
 class OnnxPruneError(Exception):
     """Root of everything this package raises on purpose; its text is one readable line."""
 
+    def __init__(self, text: str = "") -> None:
+        super().__init__("".join(c if c.isprintable() else " " for c in text).strip())
+
 
 class InvalidValue(OnnxPruneError, ValueError):
     """A value that is not in its range, or none of the choices."""
@@ -120,7 +123,7 @@ def check_name(kind: str, name: str, known: Collection[str]) -> None:
     option.
     """
     if name not in known:
-        nearest = difflib.get_close_matches(str(name), known, n=1)
+        nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.7)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         error = UnknownOption if kind == "option" else UnknownName
         raise error(f"{kind} '{name}': unknown; expected one of {', '.join(known)}{hint}")

@@ -7,14 +7,16 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from onnxprune.errors import OutputError
+from onnxprune.errors import InvalidType, OutputError
 
 
 def write_whole(path: str | Path, content: bytes | str | Iterable[bytes]) -> Path:
     """Write `content`, in one piece or several, to `path` in one step and return the path.
 
-    Raises: OutputError when the folder is missing or not writable.
+    Raises: OutputError when the folder is missing or not writable; InvalidType for what is no path.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidType(f"path: is {type(path).__name__}; expected the path of a file to write")
     path = Path(path)
     content = content.encode() if isinstance(content, str) else content
     pieces = [content] if isinstance(content, bytes) else content

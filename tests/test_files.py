@@ -80,3 +80,19 @@ def test_a_folder_is_made_with_its_parents(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be created"):
         make_folder(tmp_path / "file" / "c")
+
+
+def test_the_umask_is_never_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.umask", lambda _: pytest.fail("changes the umask of the process"))
+    write(tmp_path / "a")
+
+
+def test_what_is_written_is_on_the_disk_before_it_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr("os.fsync", lambda handle: done.append("sync") or sync(handle))
+    monkeypatch.setattr(Path, "replace", lambda a, b: done.append("name") or replace(a, b))
+    write(tmp_path / "a")
+    assert done == ["sync", "name", "sync"]

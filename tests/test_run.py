@@ -228,7 +228,7 @@ def test_samples_are_asked_for(small: Small, options: dict[str, Any], says: str)
 def test_names_are_checked(small: Small) -> None:
     with pytest.raises(UnknownName, match="control 'slow': unknown; expected one of one-shot"):
         onnxprune.prune(small.proto, control="slow")
-    with pytest.raises(UnknownName, match="option 'speed': unknown; did you mean 'seed'"):
+    with pytest.raises(UnknownName, match="option 'speed': unknown; expected one of"):
         onnxprune.prune(small.proto, speed=3)
     with pytest.raises(UnknownName, match="criterion 'luck': unknown"):
         onnxprune.prune(small.proto, control="one-shot", criterion="luck", rate=0.2)

@@ -1,14 +1,17 @@
 """Models in files: external data, checks, digests; weights are never looked at as one message."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from onnxprune.channels.groups import find_groups
 from onnxprune.errors import InvalidModel
+from onnxprune.files import write_whole
 from onnxprune.graph.graph import Graph
 from onnxprune.graph.storage import (
     LARGE,
@@ -118,3 +121,31 @@ def test_the_digest_sees_every_weight_and_every_node(proto: ModelProto) -> None:
     other.CopyFrom(proto)
     other.graph.node[1].op_type = "Tanh"
     assert digest(other) != digest(proto)
+
+
+def test_a_killed_writer_leaves_a_model_with_its_own_weights(
+    proto: ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_model(proto, tmp_path / "model.onnx", limit=1000)
+    graph = Graph(proto)
+    groups = find_groups(graph)
+    other = prune(graph, groups, groups.removable & (np.arange(len(groups)) < 4))
+
+    def outputs(one: ModelProto) -> npt.NDArray[Any]:
+        return run(one, images(proto, 2))[0]
+
+    def killed(place: Path, content: Any) -> Path:
+        if place == path:
+            raise KeyboardInterrupt
+        return write_whole(place, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("onnxprune.graph.storage.write_whole", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_model(other, path, limit=1000)
+    np.testing.assert_array_equal(outputs(load_model(path)), outputs(proto))
+    save_model(other, path, limit=1000)
+    np.testing.assert_array_equal(outputs(load_model(path)), outputs(other))
+    assert len(list(tmp_path.glob("*.data"))) == 1
+    save_model(proto, path)
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,6 +1,7 @@
 """Killed runs end as if nothing had happened, and a run directory is held to its run."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,36 @@ def test_resuming_needs_a_directory(small: Small) -> None:
 def test_a_run_directory_must_be_a_folder(small: Small) -> None:
     with pytest.raises(OutputError, match="cannot be created"):
         onnxprune.prune(small.proto, **FREE, rate=0.3, run_dir=small.path)
+
+
+def test_a_run_without_its_config_is_not_continued(small: Small, tmp_path: Path) -> None:
+    run = {**FREE, "rate": 0.2, "run_dir": tmp_path / "run"}
+    onnxprune.prune(small.proto, **run)
+    (tmp_path / "run" / "config.json").unlink()
+    with pytest.raises(RunDirectoryError, match=r"config\.json: cannot be read"):
+        onnxprune.prune(small.proto, **run, resume=True, round_to=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda held: held["settings"].update(speed=3), "another version of onnxprune, .*speed"),
+        (lambda held: held["settings"].pop("seed"), "another version of onnxprune, .*seed"),
+        (lambda held: held.update(gpu_sha256="0"), "another version of onnxprune, .*gpu_sha256"),
+        (lambda held: held.update(model_sha256="0"), "made with another model; resume"),
+        (lambda held: held["settings"].update(seed=3), r"made with seed 3 \(now 0\); resume"),
+        (lambda held: held.pop("settings"), "config.json: cannot be read"),
+        (lambda held: held.update(settings=3), "config.json: cannot be read"),
+    ],
+)
+def test_what_differs_in_a_run_is_named(
+    change: Callable[[Any], Any], says: str, small: Small, tmp_path: Path
+) -> None:
+    run = {**FREE, "rate": 0.2, "run_dir": tmp_path / "run"}
+    onnxprune.prune(small.proto, **run)
+    config = tmp_path / "run" / "config.json"
+    held = json.loads(config.read_text())
+    change(held)
+    config.write_text(json.dumps(held))
+    with pytest.raises(RunDirectoryError, match=says):
+        onnxprune.prune(small.proto, **run, resume=True)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,6 +115,62 @@ def test_a_plan_is_not_saved_nowhere(tmp_path: Path) -> None:
 def test_a_plan_of_another_model_is_refused(plan: Plan, says: str) -> None:
     with pytest.raises(InvalidPlan, match=says):
         plan.dead(GROUPS)
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        "12",
+        b"12",
+        12,
+        None,
+        True,
+        {"1": 2},
+        [1.9],
+        [1.0],
+        [True],
+        ["1"],
+        [None],
+        [-1],
+        [0, 0],
+        [[1]],
+    ],
+)
+def test_filters_of_a_plan_are_numbers(filters: Any) -> None:
+    with pytest.raises(InvalidPlan, match="'conv'"):
+        Plan({"conv": filters})
+    if not isinstance(filters, bytes):
+        text = json.dumps({"format": 1, "removed": {"conv": filters}})
+        with pytest.raises(InvalidPlan, match=r"my\.json: .*'conv'"):
+            Plan.from_json(text, "my.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(None, 3, [], "text", {"format": 1}, {"removed": {}}, {"format": 1, "removed": []}),
+        {"format": 1, "removed": {}, "allow_inexact": "reducemean"},
+        {"format": 1, "removed": {}, "allow_inexact": [1]},
+        {"format": 1, "removed": {}, "allow_inexact": None},
+        {"format": 1, "removed": {}, "allowed": []},
+        {"format": "1", "removed": {}},
+        {"format": True, "removed": {}},
+        {"format": 1.5, "removed": {}},
+    ],
+    ids=repr,
+)
+def test_what_is_no_plan_in_json_is_refused(content: Any) -> None:
+    with pytest.raises(InvalidPlan, match=r"my\.json: .*expected"):
+        Plan.from_json(json.dumps(content), "my.json")
+
+
+def test_plans_take_what_numbers_come_in() -> None:
+    expected = Plan({"conv": (0, 3)})
+    for filters in ([0, 3], (0, 3), np.array([0, 3]), (n for n in (0, 3)), range(0, 6, 3)):
+        assert Plan({"conv": filters}) == expected
+    for wrong in (["conv"], "conv", None, {1: [0]}, {None: [0]}):
+        with pytest.raises(InvalidPlan, match="expected"):
+            Plan(wrong)
 
 
 # Limits

@@ -17,6 +17,7 @@ from typing import Any
 
 import onnxprune
 from onnxprune import errors
+from onnxprune.checks import Checked, rules_of
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "python.md"
 WIDTH = 96
@@ -66,8 +67,20 @@ def _entry(name: str, value: Any) -> Iterator[str]:
     yield f"### {name}\n"
     yield f"```python\n{signature}\n```\n"
     yield _text(value.__doc__ or "")
+    if isinstance(value, type) and issubclass(value, Checked):
+        lines = (
+            textwrap.fill(f"* {line}", WIDTH + 2, subsequent_indent="  ") for line in _rules(value)
+        )
+        yield "\n".join(lines) + "\n"
     if isinstance(node, ast.ClassDef):
         yield from _members(name, node)
+
+
+def _rules(kind: type[Checked]) -> Iterator[str]:
+    """What each field must be, and what it is for."""
+    for name, rule in rules_of(kind).items():
+        expected = f"{rule.expected}, or None" if rule.optional else rule.expected
+        yield " ".join(filter(None, (f"`{name}`: {expected}.", rule.help)))
 
 
 def _members(owner: str, node: ast.ClassDef) -> Iterator[str]:
@@ -109,6 +122,8 @@ def _field(field: ast.AnnAssign) -> str:
     text = f"{ast.unparse(field.target)}: {ast.unparse(field.annotation)}"
     if field.value is None:
         return text
+    if isinstance(field.value, ast.Call) and ast.unparse(field.value.func) == "asked":
+        return f"{text} = {ast.unparse(field.value.args[1])}"
     value = ast.unparse(field.value)
     return f"{text} = ..." if value.startswith("field(") else f"{text} = {value}"
 
