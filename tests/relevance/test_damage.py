@@ -1,14 +1,9 @@
 """What removing channels together does: against the measured divergence, and a plain search."""
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from onnx import ModelProto
-from scipy.linalg import hadamard
 
 from onnxprune.channels.groups import find_groups
 from onnxprune.data.samples import Data
@@ -146,29 +141,3 @@ def test_an_allowance_is_what_picking_leaves() -> None:
         allowance.take(picked[-1])
     assert picked == picker.pick(np.arange(len(groups)), nothing).tolist()
     assert len(picked) == 3 + 2
-
-
-def test_of_many_samples_each_step_looks_at_another_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxprune.relevance.damage.SAMPLES", 10)
-    monkeypatch.setattr("onnxprune.relevance.damage.PER_CLASS", 3)
-    graph = Graph(model(NET))
-    groups = find_groups(graph)
-    data = Data(images(graph.model, 21), np.arange(21) % 3, tuple("abc"))
-    looked: list[set[int]] = []
-
-    def watched(mirror: Mirror, x: npt.NDArray[Any], *rest: Any, **options: Any) -> Any:
-        looked[-1] |= {k for k in range(21) if any(np.array_equal(data.x[k], one) for one in x)}
-        return explain(mirror, x, *rest, **options)
-
-    monkeypatch.setattr("onnxprune.relevance.damage.explain", watched)
-    meter = Meter(graph, data, EPSILON, device="cpu", batch_size=4)
-    for left in (11, 10, 9):
-        dead = np.arange(len(groups)) >= left
-        looked.append(set())
-        meter(Graph(prune(graph, groups, dead)), groups.without(dead))
-    assert looked[0] == looked[2]
-    assert looked[0] | looked[1] == set(range(21))
-    assert not looked[0] & looked[1]
-    looked.append(set())
-    same = meter(graph, groups).slope  # 0 where each sample meets its own unpruned probabilities
-    np.testing.assert_allclose(same, np.zeros(len(groups)), atol=1e-6)
