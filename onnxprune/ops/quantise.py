@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from onnxprune.errors import UnsupportedAttribute
 from onnxprune.ops._op import Relevance, op, without
 from onnxprune.ops._torch import torch
-from onnxprune.ops.channels import Axes, How, Pins, mixed
+from onnxprune.ops.channels import Axes, How, Pins
 from onnxprune.ops.linear import UNKNOWN
 from onnxprune.ops.pattern import letters
 from onnxprune.ops.site import Site
@@ -141,9 +141,11 @@ _dequantize(since=(10,))(without(dequantize_linear, "output_dtype", "block_size"
 
 
 def _dynamic_channels(site: Site) -> How:
-    rank = site.rank()
-    found = mixed(rank, range(rank), "which scales by the range of all channels")
-    return found if site.shapes[0] is not None else UNKNOWN
+    """Channels may go: the range always includes 0, so that a channel of 0 does not change it."""
+    if site.shapes[0] is None:
+        return UNKNOWN
+    names = letters(site.rank(), ())
+    return Axes(f"{names} -> {names}, *, *")
 
 
 @op("DynamicQuantizeLinear", _dynamic_channels, since=(11,), relevance=Relevance.PASS)

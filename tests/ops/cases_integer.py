@@ -32,7 +32,7 @@ case(_BLOCKS, 0, opset=21, x=X, batch=1, why="a scale for each block", **_BLOCKE
 _WIDE = "q = QuantizeLinear<output_dtype=5>(x, t); y = DequantizeLinear(q, t)"
 case(_WIDE, 4, opset=21, x=X, t=SCALAR(0.001))
 _DYNAMIC = "q, t, p = DynamicQuantizeLinear(x); "
-case(_DYNAMIC + "y = DequantizeLinear(q, t, p)", 0, x=X, why="the range of all channels")
+case(_DYNAMIC + "y = DequantizeLinear(q, t, p)", 4, x=X)
 _WEIGHT = "v = DequantizeLinear<axis=0>(w, s, z); c = DequantizeLinear<axis=0>(b, s); "
 _PER_CHANNEL = {
     "w": integers(6, 4, 3, 3),
