@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from onnxprune.errors import UnknownName
+from onnxprune.errors import DataError, OnnxPruneError, UnknownName
 
 
 @contextmanager
@@ -82,6 +82,20 @@ def name_of(function: Callable[..., Any]) -> str:
     if module is None or not name.isidentifier():
         raise UnknownName(f"{name}: has no name to import it by; expected a function of a module")
     return f"{module}:{name}"
+
+
+@contextmanager
+def users_code(what: str, expected: str) -> Iterator[None]:
+    """Turn whatever a user's function raises into one line: `what` failed, `expected` was.
+
+    Raises: DataError; an error of ours passes as it is.
+    """
+    try:
+        yield
+    except OnnxPruneError:
+        raise
+    except Exception as error:  # the code is the user's: it may raise anything
+        raise DataError(f"{what}: {first_line(error)}; expected {expected}") from error
 
 
 def first_line(error: BaseException) -> str:

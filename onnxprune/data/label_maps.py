@@ -1,9 +1,8 @@
-"""Label maps: the class of every pixel, where a sample has more than one.
+"""Label maps: the class of every pixel, where a sample shows more than one.
 
-Labels are `[n]`, a class for each sample, or maps `[n, H, W]`, a class for each pixel; who counts
-labels, weighs by them or starts from them does so for both. A pixel labelled `IGNORED` counts for
-nothing. The scores of a pixel's classes lie along one axis of the output: `[n, K, H, W]`, or
-`[n, H, W, K]` as Keras exports it.
+Labels are `[n]`, a class for each sample, or maps `[n, H, W]`, a class for each pixel; every user
+of labels takes both. A pixel labelled `IGNORED` does not count. The class scores of a pixel lie
+along one axis of the output: `[n, K, H, W]`, or `[n, H, W, K]` as Keras exports it.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ IGNORED = 255
 
 
 def class_axis(output: Sequence[int], maps: Sequence[int]) -> int:
-    """Return the axis of the classes: the last where only so the other two are shaped as the maps.
+    """Return the axis of the class scores: 1, or 3 where only then the others fit the maps.
 
-    Shapes: `output` is that of the output, `maps` that of the labels, `[n]` or `[n, H, W]`.
+    Shapes: output, the shape of the output; maps, that of the labels, `[n]` or `[n, H, W]`.
 
     >>> class_axis((8, 21, 32, 64), (8, 64, 128)), class_axis((8, 32, 64, 21), (8, 64, 128))
     (1, 3)
@@ -39,7 +38,7 @@ def class_axis(output: Sequence[int], maps: Sequence[int]) -> int:
 
 
 def resize(labels: Labels, size: Sequence[int]) -> Labels:
-    """Resize maps to `size` by the nearest pixel, of NumPy or torch; no copy where it is theirs.
+    """Resize maps of NumPy or torch by the nearest pixel; without a copy where they fit.
 
     Shapes: `[..., H, W]` -> `[..., *size]`.
 
@@ -57,9 +56,9 @@ def resize(labels: Labels, size: Sequence[int]) -> Labels:
 
 
 def fit_labels(labels: Labels, output: Sequence[int]) -> Labels:
-    """Resize label maps to an output's height and width; leave classes of samples as they are.
+    """Resize label maps to the height and width of an output; labels of samples stay as they are.
 
-    Shapes: labels `[n]` or `[n, H, W]`, `output` as in `class_axis`.
+    Shapes: labels `[n]` or `[n, H, W]`; output as in `class_axis`.
     """
     if len(labels.shape) != 3 or len(output) != 4:
         return labels
@@ -68,7 +67,7 @@ def fit_labels(labels: Labels, output: Sequence[int]) -> Labels:
 
 
 def counted(labels: IntArray) -> IntArray:
-    """Return the labels that count, in one row: those of samples, or of pixels not ignored.
+    """Return the labels of samples, or of pixels that are not ignored, in one row.
 
     Shapes: `[n]` or `[..., H, W]` -> `[m]`.
     """
@@ -76,9 +75,10 @@ def counted(labels: IntArray) -> IntArray:
 
 
 def class_shares(labels: IntArray, classes: int) -> npt.NDArray[np.float64]:
-    """Return how much each sample counts for each class: alike for all that are in it, 1 together.
+    """Return the share that each sample counts for each class: equal for all classes in it.
 
-    Shapes: `[n]` or `[n, H, W]` -> `[n, classes]`, 0 where nothing counts.
+    Shapes: labels `[n]` or `[n, H, W]` -> `[n, classes]`.
+    Units: shares that sum to 1 for each sample, or to 0 where no pixel counts.
 
     >>> class_shares(np.array([[[0, 2], [2, 255]]]), 3).tolist()
     [[0.5, 0.0, 0.5]]

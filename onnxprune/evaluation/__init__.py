@@ -1,7 +1,7 @@
 """What a model gets right and how fast it is, measured on the runtime that will run it.
 
-Imports data, and of graph how a model becomes a session. The controllers are given an evaluator
-and know none.
+Imports data and, from graph, how a model becomes a session. The controllers are given an evaluator
+and do not import it.
 
 * `evaluator`: a model over samples; `metrics`: scores of each class, and their harmonic mean
 * `runtime`: onnxruntime: sessions, devices, latency

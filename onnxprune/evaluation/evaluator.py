@@ -1,9 +1,9 @@
-"""What a model gets right, measured by running the file that will be shipped on onnxruntime.
+"""What a model gets right, measured on onnxruntime with the file that will be shipped.
 
-A search evaluates hundreds of candidates on the same samples, so the samples are decoded, cast and
-bound once (`Evaluator`), and a candidate costs one session and its forward passes, nothing else.
-Results are scores per class (`onnxprune.evaluation.metrics`): the harmonic mean of these, 0 as
-soon as one class is never right, shows what the mean hides.
+A search evaluates hundreds of candidates on the same samples. So the samples are decoded, cast and
+bound once (`Evaluator`), and a candidate costs one session and its forward passes. The result is a
+score of each class (`onnxprune.evaluation.metrics`). Their harmonic mean is 0 as soon as one class
+is never right, which their mean hides.
 """
 
 from __future__ import annotations
@@ -29,10 +29,7 @@ RESIDENT_BYTES = 4 << 30
 
 
 class Evaluator:
-    """Measures models on the same samples; the batches are cast and bound once, then reused.
-
-    Raises: DataError when there are no samples; UnknownName for a metric that does not exist.
-    """
+    """Measures models on the same samples, which are cast and bound once."""
 
     def __init__(
         self,
@@ -43,10 +40,10 @@ class Evaluator:
         threads: int = 0,
         batch_size: int = 64,
     ) -> None:
-        """Bind nothing yet.
+        """Check the arguments; samples are bound for the first model.
 
-        Raises: InvalidType, InvalidValue or UnknownName for an argument that is not as it should
-        be; DataError without samples.
+        Raises: InvalidType, InvalidValue or UnknownName for a wrong argument; DataError without
+        samples.
         """
         self.data: Data = DATA("data", data)
         if not len(data):
@@ -60,13 +57,13 @@ class Evaluator:
     def __call__(self, model: Model) -> Accuracy:
         """Measure what the model gets right; label maps are resized to its output.
 
-        Raises: InvalidModel, when its output is not what the labels ask for; DataError, when
-        samples do not fit, or a metric of one's own fails.
+        Raises: InvalidModel where its output does not fit the labels; DataError where the samples
+        do not fit the model, or a user's metric fails.
         """
         return self._measure(self._run(model))
 
     def judge(self, model: Model) -> tuple[Accuracy, npt.NDArray[Any]]:
-        """Measure, and say into which class the model puts each sample, or pixel.
+        """Measure, and return the predicted class of each sample, or pixel, as well.
 
         Shapes: `[n]` or `[n, H, W]`.
         Raises: InvalidModel and DataError as a call does.
@@ -83,7 +80,7 @@ class Evaluator:
     def apart(self, models: Iterable[Model], folds: IntArray) -> Accuracy:
         """Measure each fold of the samples with a model of its own.
 
-        Shapes: folds `[n]`, of as many different values as there are models, in rising order.
+        Shapes: folds `[n]`, with one value for each model, in the order of the models.
         """
         parts = (self._part(folds == fold) for fold in np.unique(folds))
         pairs = zip(parts, models, strict=True)
@@ -93,7 +90,7 @@ class Evaluator:
         return self.metric(*map(np.concatenate, zip(*found, strict=True)))
 
     def _part(self, chosen: npt.NDArray[np.bool_]) -> Evaluator:
-        """Return what measures a part of the samples."""
+        """Return an evaluator of a part of the samples. Shapes: chosen `[n]`."""
         return Evaluator(
             replace(self.data, x=self.data.x[chosen], y=self.data.y[chosen]),
             metric=self.metric,
@@ -106,13 +103,13 @@ class Evaluator:
         """Run the model on all samples and return its first output.
 
         Shapes: `[n, classes]`; where the samples have label maps `[n, classes, H, W]` or
-        `[n, H, W, classes]`; for a metric of one's own `[n, ...]`, whatever the model gives.
+        `[n, H, W, classes]`; for a user's metric `[n, ...]`, whatever the model gives.
         Raises: InvalidModel and DataError as a call does.
         """
         return np.concatenate(list(self._run(model)))
 
     def _measure(self, outputs: Iterator[npt.NDArray[Any]]) -> Accuracy:
-        """Measure the output of all samples, in batches where it is maps, which may be many."""
+        """Measure the outputs; maps, which are large, batch by batch."""
         targets = self.data.y
         if targets.ndim == 1 or not self.metric.adds_up:
             return self.metric(np.concatenate(list(outputs)), targets)
@@ -135,8 +132,8 @@ class Evaluator:
     def _checked(self, net: Network, rows: npt.NDArray[Any], samples: int) -> npt.NDArray[Any]:
         """Refuse an output that the metric cannot read.
 
-        Shapes: `[b, classes, 1..]` -> `[b, classes]`, maps and those for a metric of one's own
-        as they are.
+        Shapes: `[b, classes, 1..]` -> `[b, classes]`; maps, and those for a user's metric, as they
+        are.
         """
         found, maps = list(rows.shape), self.data.y.ndim == 3
         if not self.metric.adds_up:
@@ -155,19 +152,19 @@ class Evaluator:
                 f"[{samples}, {expected}]; make the class scores the first output{how}"
             )
         axis = class_axis(rows.shape, self.data.y.shape)
-        highest = rows.max(axis=axis) if self.metric.adds_up else rows  # one -inf is a score, too
+        highest = rows.max(axis=axis) if self.metric.adds_up else rows  # -inf is a low score
         if not np.isfinite(highest).all():
             raise InvalidModel(f"{net.name}: output {net.output!r} holds NaN or infinity")
         return rows
 
     def _batches(self, net: Network) -> list[Any]:
-        """Bind the samples in the form this model takes, unless they are already."""
+        """Bind the samples in the form that the model takes, unless they are bound so already."""
         key = (net.shape, net.dtype, net.batch, net.place)
         if key not in self._bound:
             x = net.fitted(self.data.x)
             size = net.batch or self._batch_size
             batches = [x[start : start + size] for start in range(0, len(x), size)]
-            if net.batch:  # fill the last one by repeating it; `_run` drops the surplus
+            if net.batch:  # the last one is filled with copies, which `_run` drops
                 batches[-1] = np.resize(batches[-1], (size, *x.shape[1:]))
             place = net.place if x.nbytes <= RESIDENT_BYTES else "cpu"
             self._bound[key] = [net.bind(batch, place) for batch in batches]

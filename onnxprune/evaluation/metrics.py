@@ -1,14 +1,14 @@
-"""Metrics: from the outputs of a network and its targets to a score of each class, 0 to 1.
+"""Metrics: from the outputs of a network and the targets to a score of each class, 0 to 1.
 
-    top-1, top-5, ...    share of a class whose class scores among the highest 1, 5, ...
-    mean-iou             intersection over union of what is predicted as a class and what is one
-    MODULE:FUNCTION, FILE.py:FUNCTION    your own: (outputs, targets) -> scores [classes]
+    top-1, top-5, ...    share of a class's samples whose class has one of the highest 1, 5, scores
+    mean-iou             intersection over union of a class's pixels, predicted and true
+    MODULE:FUNCTION, FILE.py:FUNCTION    a user's function (outputs, targets) -> scores [classes]
 
-Samples with a class and pixels with one are measured alike; a class that no sample and no pixel is
-of counts in no mean. What the named ones count adds up over shards of the samples (`Accuracy`), and
-their soft form, which the accuracy-aware controller watches, is the mean probability of the true
-class over the samples, or pixels, of a class. A function of one's own sees all samples at once and
-has no soft form: its scores stand for both.
+Samples that have a class and pixels that have one are measured alike. A class without samples or
+pixels counts in no mean. The counts of a named metric add up over parts of the samples
+(`Accuracy`). The accuracy-aware controller watches its soft form: the mean probability of the true
+class over the samples, or pixels, of a class. A user's function sees all samples at once and has no
+soft form, so its scores stand for both.
 """
 
 from __future__ import annotations
@@ -24,30 +24,28 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.arrays import IntArray
+from onnxprune.arrays import FloatArray, IntArray
 from onnxprune.checks import Text
 from onnxprune.data import IGNORED, class_axis, counted, fit_labels
-from onnxprune.errors import DataError, OnnxPruneError, check_name
-from onnxprune.plugins import find_function, first_line, name_of
+from onnxprune.errors import DataError, check_name
+from onnxprune.plugins import find_function, name_of, users_code
 
-FloatArray: TypeAlias = npt.NDArray[np.float64]
 Function: TypeAlias = Callable[[npt.NDArray[Any], IntArray], Any]
 
 PROBABILITY_TOLERANCE = 1e-3
-"""Rows that sum to 1 this closely are probabilities already: float16 rounds 1,000 of them so."""
+"""Rows that sum to 1 within this are probabilities already; float16 rounds 1,000 of them so far."""
 
 OWN = "a function (outputs, targets) that returns a score from 0 to 1 for each class"
 
 
 @dataclass(frozen=True, eq=False)
 class Accuracy:
-    """How well each class is recognised; classes without samples count in no mean.
+    """How well each class is recognised; a class without samples counts in no mean.
 
-    The score of a class is `correct / total`: right samples of its samples, or pixels predicted and
-    true of those predicted or true.
+    The score of a class is `correct / total`. `probability` is the sum of the probabilities of the
+    true class over the `seen` samples, or pixels, of a class, which are the `total` by default.
     Shapes: all `[classes]`.
-    Units: `correct` and `total` are counts; `probability` sums that of the true class over the
-    `seen` samples, or pixels, of a class, which are the `total` where not given.
+    Units: counts; probability, a sum of shares.
     """
 
     correct: FloatArray
@@ -57,20 +55,20 @@ class Accuracy:
 
     @classmethod
     def from_scores(cls, scores: FloatArray) -> Accuracy:
-        """Return what stands for scores that do not come from counts; NaN has no samples.
+        """Return an accuracy with these scores; NaN stands for a class without samples.
 
-        Shapes: `[classes]`.
+        Shapes: scores `[classes]`.
         """
         present = (~np.isnan(scores)).astype(np.float64)
         return cls(np.nan_to_num(scores), present, np.nan_to_num(scores))
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, Sequence[float]]) -> Accuracy:
-        """Return what `counts` was called on."""
+        """Return the accuracy that `counts` describes: the inverse of that method."""
         return cls(**{name: np.array(values) for name, values in counts.items()})
 
     def counts(self) -> dict[str, list[float]]:
-        """Return what it is made of, as JSON holds it; `seen` only where it is not `total`."""
+        """Return the fields as JSON holds them, without `seen` where that is the `total`."""
         return {name: held.tolist() for name, held in vars(self).items() if held is not None}
 
     def __eq__(self, other: object) -> bool:
@@ -120,11 +118,11 @@ class Accuracy:
 
     @property
     def soft_harmonic(self) -> float:
-        """Harmonic mean of the classes' mean probabilities; it never saturates at 1."""
+        """Harmonic mean of the classes' mean probabilities; it moves while `harmonic` does not."""
         return _power_mean(self.soft_per_class, -1)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a report holds, with None for a class without samples."""
+        """Return the scores as a report holds them, None for a class without samples."""
         per_class = [None if np.isnan(share) else float(share) for share in self.per_class]
         return {"mean": self.mean, "harmonic": self.harmonic, "per_class": per_class}
 
@@ -143,7 +141,7 @@ class Metric:
     adds_up: bool = True
 
     def __call__(self, outputs: npt.NDArray[Any], targets: IntArray) -> Accuracy:
-        """Measure outputs; label maps are resized to theirs.
+        """Measure outputs; label maps are resized to the size of the outputs.
 
         Shapes: outputs `[n, classes]` and targets `[n]`, or outputs `[n, classes, H, W]` (or
         `[n, H, W, classes]`) and targets `[n, H', W']`.
@@ -155,7 +153,7 @@ METRIC = Text(name_of=name_of, of="the name of a metric")
 
 
 def find_metric(name: str | Function) -> Metric:
-    """Return the metric that a name stands for, or that measures as a function does.
+    """Return the metric of a name, or of a user's function.
 
     Raises: UnknownName for a name that does not exist or a function that cannot be imported.
     """
@@ -171,7 +169,7 @@ def find_metric(name: str | Function) -> Metric:
 
 
 def caption(name: str) -> str:
-    """Name what a metric measures of a class, for people.
+    """Return what a metric measures of a class, in words.
 
     >>> [caption(name) for name in ("top-1", "top-5", "mean-iou", "mine.py:boundary_f1")]
     ['accuracy', 'top-5 accuracy', 'IoU', 'boundary_f1']
@@ -180,10 +178,13 @@ def caption(name: str) -> str:
 
 
 def top_k(outputs: npt.NDArray[Any], targets: IntArray, k: int = 1) -> Accuracy:
-    """Count, per class, whose class is among the k that score highest; of equals the lower wins.
+    """Count the samples of each class whose class is among the k highest scores.
 
-    Shapes: as `Metric`, maps of one size.
-    Raises: DataError, when a label is none of the model's classes, or there are k classes or fewer.
+    Of equal scores the lower class comes first.
+    Shapes: as `Metric` takes them, maps of the size of the outputs.
+    Units: counts of samples, or pixels.
+    Raises: DataError for a label that is none of the model's classes, and where there are no more
+    than k classes.
     """
 
     def count(rows: npt.NDArray[Any], labels: IntArray) -> Accuracy:
@@ -208,10 +209,11 @@ def _rank(rows: npt.NDArray[Any], labels: IntArray) -> IntArray:
 
 
 def mean_iou(outputs: npt.NDArray[Any], targets: IntArray) -> Accuracy:
-    """Count, per class, intersection and union of what is predicted and what is true.
+    """Count the intersection and the union of the predicted and the true pixels of each class.
 
-    Shapes: as `Metric`, maps of one size.
-    Raises: DataError, when a label is none of the model's classes.
+    Shapes: as `Metric` takes them, maps of the size of the outputs.
+    Units: counts of pixels, or samples.
+    Raises: DataError for a label that is none of the model's classes.
     Source: Everingham et al. 2010, section 4.2.3 (PASCAL VOC), over all pixels of all samples.
     """
 
@@ -230,9 +232,9 @@ def _over_samples(
     outputs: npt.NDArray[Any],
     targets: IntArray,
 ) -> Accuracy:
-    """Count rows of class scores: all samples at once, or the pixels of one sample after another.
+    """Count all samples at once, or the pixels of one sample after another.
 
-    Shapes: rows `[m, classes]`, labels `[m]`.
+    Shapes: of `count` rows `[m, classes]`, labels `[m]`.
     """
     if targets.ndim == 1:
         how = "name class folders by the model's class numbers"
@@ -251,7 +253,7 @@ def _over_samples(
 
 
 def _object_or_not(scores: npt.NDArray[Any]) -> FloatArray:
-    """The probabilities of both classes, of a model with one score: object or not.
+    """The probabilities of both classes of a model with one score, which says object or not.
 
     Shapes: `[..., 1]` -> `[..., 2]`.
     """
@@ -275,9 +277,10 @@ def _summed(labels: IntArray, classes: int, weights: npt.NDArray[Any] | None = N
 
 
 def _true(rows: npt.NDArray[Any], labels: IntArray) -> FloatArray:
-    """The probability of the true class: by softmax, but of rows that are probabilities already.
+    """The probability of the true class; by softmax, unless the row is probabilities already.
 
-    Row by row, so that shards add up.
+    Each row is judged by itself, so that parts of the samples add up.
+    Shapes: `[m, classes]`, `[m]` -> `[m]`.
     """
     x = rows.astype(np.float64)
     done = (x >= 0).all(axis=1) & (np.abs(x.sum(axis=1) - 1) <= PROBABILITY_TOLERANCE)
@@ -292,12 +295,8 @@ def _of_function(function: Function, name: str) -> Metric:
 
 def _own(function: Function, name: str, outputs: npt.NDArray[Any], targets: IntArray) -> Accuracy:
     """Measure by a user's function, and check what it returns."""
-    try:
+    with users_code(f"metric '{name}'", OWN):
         scores = np.asarray(function(outputs, targets), np.float64)
-    except OnnxPruneError:
-        raise
-    except Exception as error:  # the code is the user's: it may raise anything
-        raise DataError(f"metric '{name}': {first_line(error)}; expected {OWN}") from error
     inside = (scores >= 0) & (scores <= 1) | np.isnan(scores)
     classes = int(counted(targets).max(initial=0)) + 1
     if scores.ndim != 1 or len(scores) < classes or not inside.all():
@@ -310,9 +309,9 @@ def _own(function: Function, name: str, outputs: npt.NDArray[Any], targets: IntA
 
 
 def predict(outputs: npt.NDArray[Any], targets: IntArray) -> npt.NDArray[Any]:
-    """Return the class that each sample, or pixel, is put into; of what has no classes, itself.
+    """Return the predicted class of each sample, or pixel; outputs without classes as they are.
 
-    Shapes: as `Metric` -> `[n]` or `[n, H, W]`.
+    Shapes: as `Metric` takes them -> `[n]` or `[n, H, W]`.
     """
     if outputs.ndim < 2:
         return outputs
@@ -323,11 +322,11 @@ def predict(outputs: npt.NDArray[Any], targets: IntArray) -> npt.NDArray[Any]:
 
 
 def agreement(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    """Share of samples, or pixels, that two models put into the same class.
+    """Return the share of samples, or pixels, whose predicted class is the same in both.
 
     Shapes: both `[n]` or `[n, H, W]`.
     Units: 0 to 1.
-    Raises: DataError when the two are of different shapes, or empty.
+    Raises: DataError where the two have different shapes, or are empty.
     """
     if a.shape != b.shape or not len(a):
         found = f"{list(a.shape)} and {list(b.shape)}"
@@ -336,7 +335,7 @@ def agreement(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
 
 
 def _power_mean(values: FloatArray, power: float) -> float:
-    """Mean over the classes with samples, 0 without any: 1 is arithmetic, -1 harmonic."""
+    """The mean over classes with samples, arithmetic (power 1) or harmonic (-1); 0 without any."""
     seen = values[~np.isnan(values)]
     with np.errstate(divide="ignore", over="ignore"):  # 1 / 0 is infinite, and 1 / that is 0
         return float(np.mean(seen**power) ** (1 / power)) if seen.size else 0.0
@@ -349,7 +348,7 @@ def _top(k: int) -> Metric:
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {metric.name: metric for metric in (_top(1), _top(5), Metric("mean-iou", mean_iou, "IoU"))}
 )
-"""By name; `find_metric` takes any other number for `top-` as well."""
+"""By name; `find_metric` takes `top-` with any other number as well."""
 
 METRIC_NAMES = (*METRICS, "module:function")
 """The names that the help lists."""

@@ -26,8 +26,8 @@ Model: TypeAlias = onnx.ModelProto | str | Path
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 EXACT = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
-"""CUDA as CPU computes: no TF32, whose 10-bit products move a logit by 1e-3; and no search for the
-fastest convolution, which would cost more than it saves on the few samples of a candidate."""
+"""Makes CUDA compute as the CPU does: without TF32, whose 10-bit products move a logit by 1e-3. And
+without a search for the fastest convolution, which costs more than it saves on few samples."""
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype("float32"),
@@ -35,18 +35,17 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float16)": np.dtype("float16"),
     "tensor(uint8)": np.dtype("uint8"),
 }
-"""What an image may come as, under onnxruntime's names."""
+"""The types that an image may have, by onnxruntime's names."""
 
 
 def session(model: Model, *, device: str = "auto", threads: int = 0, exact: bool = True) -> Any:
     """Start an `onnxruntime.InferenceSession` on `auto`, `cpu` or `cuda`.
 
-    `auto` is CUDA where onnxruntime offers it and it starts, else CPU. `threads` 0 is all cores.
-    `exact` asks for deterministic kernels and for `EXACT` on CUDA; without it a session runs as a
-    user's would.
-
-    Raises: InvalidModel, when onnxruntime refuses the model; MissingPackage, without onnxruntime,
-        or when `cuda` is asked for and is not there.
+    `auto` is CUDA where onnxruntime offers it and it starts, else the CPU. `threads` 0 means all
+    cores. `exact` asks for deterministic kernels, and for `EXACT` on CUDA; without it the session
+    has onnxruntime's defaults, as a user's would.
+    Raises: InvalidModel where onnxruntime refuses the model; MissingPackage without onnxruntime, or
+    without CUDA where it is asked for.
     """
     DEVICE("device", device)
     runtime = _onnxruntime()
@@ -75,7 +74,7 @@ def session(model: Model, *, device: str = "auto", threads: int = 0, exact: bool
 
 
 def _onnxruntime() -> Any:
-    """Import onnxruntime, which only measuring needs."""
+    """Import onnxruntime, which is only needed to measure."""
     how = 'pip install "onnxprune[cpu]" or "onnxprune[gpu]"'
     try:
         runtime = importlib.import_module("onnxruntime")
@@ -142,9 +141,10 @@ class Network:
         self.shape: tuple[int | None, ...] | None = tuple(sizes[1:]) if sizes else None
 
     def fitted(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Cast samples to what the model takes, without a copy where they are that already.
+        """Cast samples to the type that the model takes, without a copy where they have it.
 
-        Raises: DataError, when a shape or a value does not fit.
+        Shapes: `[n, ...]` -> the same.
+        Raises: DataError where the shape or a value does not fit.
         """
         found = x.shape[1:]
         want = found if self.shape is None else self.shape
@@ -165,11 +165,11 @@ class Network:
         return cast
 
     def bind(self, batch: npt.NDArray[Any], place: str) -> Any:
-        """Put one batch where the session reads it; on the CPU it is not copied."""
+        """Put a batch where the session reads it; the CPU needs no copy."""
         return _onnxruntime().OrtValue.ortvalue_from_numpy(batch, place, 0)
 
     def run(self, batch: Any) -> npt.NDArray[Any]:
-        """Run one bound batch and fetch the first output as it comes."""
+        """Run one bound batch and return the first output. Shapes: `[b, ...]`."""
         self.binding.bind_ortvalue_input(self.input, batch)
         self.binding.bind_output(self.output)  # anew: the last batch may have another size
         try:
@@ -194,12 +194,12 @@ def latency(
     warmup: int = 5,
     shape: Sequence[int] | None = None,
 ) -> float:
-    """Time one batch of noise; a model whose batch is fixed is timed with that one.
+    """Return how long the model takes for one batch of noise; a fixed batch size is kept.
 
-    Shapes: `shape` is one sample, needed only where the model leaves an axis open.
-    Units: ms, median of `repeats` after `warmup` runs, of fewer (not under 5) where those would
-    take more than `patience` seconds.
-    Raises: InvalidModel, when an axis is open and no shape is given, or as `session` does.
+    The runs end early, but not before 5, once they took more than `patience` seconds.
+    Shapes: shape, that of one sample; needed only where the model leaves an axis open.
+    Units: ms, median of `repeats` runs after `warmup`.
+    Raises: InvalidModel where an axis is open and no shape is given; otherwise as `session`.
     """
     net = Network(model, device, threads, exact=False)
     sizes = net.shape if shape is None else tuple(shape)

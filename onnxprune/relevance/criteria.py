@@ -38,7 +38,7 @@ from onnxprune.data import DATA, Data, class_shares, counted
 from onnxprune.errors import DataError, InvalidModel, UnknownName, check_name
 from onnxprune.graph import GRAPH, Graph
 from onnxprune.ops._torch import torch
-from onnxprune.plugins import find_function, name_of
+from onnxprune.plugins import find_function, name_of, users_code
 from onnxprune.relevance.batches import batches_of
 from onnxprune.relevance.fuse import folded
 from onnxprune.relevance.measures import (
@@ -183,11 +183,16 @@ def _of_function(function: Callable[..., Any], name: str) -> Criterion:
     if from_samples == from_weights:
         found = "4 arguments as well as 2" if from_samples else "neither 4 nor 2 arguments"
         raise UnknownName(f"criterion '{name}': takes {found}; expected {OWN}")
-    if from_samples:
-        return Criterion(function)
-    return Criterion(
-        from_weights=lambda weight, rng: function(weight.astype(np.float64, copy=False), rng)
-    )
+
+    def measure(*given: Any) -> Tensors:
+        with users_code(f"criterion '{name}'", OWN):
+            return {key: torch.as_tensor(found) for key, found in function(*given).items()}
+
+    def weigh(weight: npt.NDArray[Any], rng: np.random.Generator) -> FloatArray:
+        with users_code(f"criterion '{name}'", OWN):
+            return np.asarray(function(weight.astype(np.float64, copy=False), rng), np.float64)
+
+    return Criterion(measure) if from_samples else Criterion(from_weights=weigh)
 
 
 def _takes(function: Callable[..., Any], count: int) -> bool:
@@ -247,10 +252,10 @@ def data_free() -> tuple[str, ...]:
 def _from_model(
     chosen: Criterion, graph: Graph, groups: ChannelGroups, name: str, rng: np.random.Generator
 ) -> list[FloatArray]:
-    """The values of each convolution's filters, as one row. Shapes: each `[1, filters]`.
+    """The values of the filters of each convolution. Shapes: each `[1, filters]`.
 
-    Where the graph says nothing of any convolution, the criterion does not apply; where of some
-    not, their filters count alike.
+    A criterion from the graph may have no values for some convolutions, whose filters then count
+    alike, but not for all of them.
     """
     sign = SIGNS[chosen.sign]
     if chosen.from_weights is not None:
@@ -282,9 +287,10 @@ def _class_means(
     data: Data,
     batch_size: int,
 ) -> dict[str, FloatArray]:
-    """The mean of each filter's values over each class's samples. Shapes: `[classes, filters]`.
+    """The mean value of each filter over the samples of each class, by tensor.
 
-    A sample with a label map counts alike for each class in it.
+    A sample with a label map counts for all classes in it, in equal shares.
+    Shapes: each `[classes, filters]`.
     """
     assert chosen.from_samples is not None
     tensors = {filters.output: filters.axis for filters in groups.filters}

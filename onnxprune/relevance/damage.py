@@ -45,8 +45,9 @@ part and the next step at another, so the cost of a step does not grow with them
 
 @dataclass(frozen=True, eq=False)
 class Damage:
-    """The damage of every set of channels: their `slope` summed, plus half the square of `effects`.
+    """The damage of any set of channels.
 
+    It is the sum of their slopes, plus half the squared norm of the sum of their effects.
     Shapes: slope `[channels]`, effects `[channels, m]`. Units: nats, mean over samples.
     """
 
@@ -61,12 +62,16 @@ class Damage:
         most: float,
         own_squares: float,
     ) -> IntArray:
-        """Return all channels: those that go one after another, then the others by what they do.
+        """Return all channels in the order in which they should go.
 
-        Each time the one that adds least damage per filter to those before it, until `most` filters
-        went. `free()` says which may still go, `take(c)` is told of each that does. A channel's own
-        square counts `own_squares` times: the terms of pairs are noisy.
-        Shapes: count (filters of each channel) and what `free` gives `[channels]` -> `[channels]`.
+        The next channel is the one that adds the least damage per filter to those before it, until
+        `most` filters are gone. The rest follow by the damage that each would then add. `free()`
+        returns which channels may still go, and `take(c)` is called for each that does.
+
+        Cross terms estimated from few samples are noisy, so the diagonal is up-weighted: the square
+        of a channel's own effects counts `own_squares` times.
+        Shapes: count, the filters of each channel, and what `free` returns `[channels]` ->
+        `[channels]`.
         """
         own = self.slope + 0.5 * own_squares * (self.effects.astype(np.float64) ** 2).sum(1)
         together = np.zeros(self.effects.shape[1], np.float32)

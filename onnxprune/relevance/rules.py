@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import UnknownName, check_name
 from onnxprune.ops._torch import torch
-from onnxprune.plugins import find_function
+from onnxprune.plugins import find_function, users_code
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -284,8 +284,8 @@ _SPAN = re.compile(r"([a-z][a-z0-9-]*)@(\d*\.?\d+)-(\d*\.?\d+)")
 def find_composite(text: str) -> Composite:
     """Return the composite of a name, or of rules over depth, `rule@from-to,...`.
 
-    The spans follow each other from 0, the image, to 1, the logits. A user's own is
-    `module:function` or `file.py:function`, a function without arguments that returns it.
+    The spans follow each other from 0, the image, to 1, the logits. `module:function` or
+    `file.py:function` is a user's function without arguments that returns a composite.
     Raises: UnknownName for a rule that does not exist, and for spans that leave a gap or overlap.
     """
     if ":" in text:
@@ -312,7 +312,9 @@ def find_composite(text: str) -> Composite:
 
 
 def _of_function(name: str) -> Composite:
-    made = find_function(name, OWN)()
+    make = find_function(name, OWN)
+    with users_code(f"LRP rule '{name}'", OWN):
+        made = make()
     if not isinstance(made, Composite):
         raise UnknownName(f"LRP rule '{name}': returns {type(made).__name__}; expected {OWN}")
     return made

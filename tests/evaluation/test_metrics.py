@@ -347,7 +347,7 @@ def test_a_function_is_a_metric_without_a_name() -> None:
         ("{}:percent", DataError, r"returns shape \[4\], 50.0 among them; expected"),
         ("{}:single", DataError, r"returns shape \[\]; expected"),
         ("{}:few", DataError, r"returns shape \[1\]; .*of which there are 3 or more"),
-        ("nowhere.py:iou", UnknownName, "cannot be imported"),
+        ("nowhere.py:iou", UnknownName, "nowhere.py:iou: no such file; expected a function"),
         ("iou", UnknownName, "metric 'iou': unknown; expected one of top-1, top-5, mean-iou"),
         ("top-0", UnknownName, "unknown"),
     ],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from onnxprune.errors import InvalidModel, UnknownName
+from onnxprune.errors import DataError, InvalidModel, UnknownName
 from onnxprune.relevance.criteria import find_criterion, score
 from onnxprune.relevance.lrp import relevance
 from onnxprune.relevance.mirror import Mirror
@@ -133,6 +133,38 @@ def test_a_criterion_of_ones_own_by_name_and_as_a_function(tmp_path: Path) -> No
     found = score(graph, groups, criterion=f"{tmp_path}/mine.py:largest")
     expected = sum(row / np.linalg.norm(row) for row in largest)
     np.testing.assert_allclose(found.values, [expected], rtol=1e-6)
+
+
+BROKEN = """
+def failing(mirror, x, y, tensors):
+    raise ValueError("two\\nlines")
+
+
+def number(mirror, x, y, tensors):
+    return 3
+
+
+def words(weight, rng):
+    return "many"
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("failing", "ValueError: two; expected a function .mirror, x, y, tensors. or"),
+        ("number", "AttributeError: 'int' object has no attribute 'items'; expected a function"),
+        ("words", "ValueError: could not convert string to float: .*; expected a function"),
+    ],
+)
+def test_a_criterion_of_ones_own_that_fails_is_one_line(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / "mine.py").write_text(BROKEN, encoding="utf-8")
+    graph, groups, data = setting()
+    with pytest.raises(DataError, match=f"criterion '.*:{name}': {message}") as caught:
+        score(graph, groups, data, f"{tmp_path}/mine.py:{name}", device="cpu")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_criterion_of_ones_own_is_held_to_its_shape() -> None:
