@@ -24,7 +24,7 @@ from onnxprune.arrays import BoolArray, IntArray, Kept
 from onnxprune.channels.labels import Labels, Reason, balance
 from onnxprune.channels.propagate import Propagation
 from onnxprune.checks import Names, Object
-from onnxprune.errors import InvalidModel, UnknownName
+from onnxprune.errors import InvalidModel, InvalidPlan, UnknownName
 from onnxprune.graph import GRAPH, Called, Graph, call, nearest
 from onnxprune.ops import Node, check_operators
 
@@ -159,6 +159,34 @@ class ChannelGroups:
         Shapes: dead `[channels]`.
         """
         return {axis: int(alive.sum()) for axis, alive in self.kept(tensor, dead).items()}
+
+    def cut_alike(self, one: str, other: str, dead: BoolArray) -> bool:
+        """Say whether two tensors lose the same positions. Shapes: dead `[channels]`."""
+        mine, its = self.kept(one, dead), self.kept(other, dead)
+        return mine.keys() == its.keys() and all(
+            np.array_equal(alive, its[axis]) for axis, alive in mine.items()
+        )
+
+    def check(self, dead: BoolArray) -> None:
+        """Refuse to remove what must stay, or all of an axis.
+
+        Shapes: dead `[channels]`.
+        Raises: InvalidPlan naming the first such channel or axis.
+        """
+        pinned = np.flatnonzero(dead & ~self.removable)
+        if pinned.size:
+            channel = int(pinned[0])
+            raise InvalidPlan(
+                f"group '{self.names[self.group[channel]]}': the plan removes channel {channel}, "
+                f"which must stay: it {self.reasons[channel]}; leave it out of the plan"
+            )
+        emptied = self.emptied(dead)
+        if emptied is not None:
+            tensor, axis = emptied
+            raise InvalidPlan(
+                f"tensor '{tensor}': the plan removes all {len(self.cuts[tensor][axis])} "
+                f"positions of axis {axis}; keep at least one"
+            )
 
     def emptied(self, dead: BoolArray) -> tuple[str, int] | None:
         """Return a (tensor, axis) that would lose every position, or None.

@@ -1,9 +1,8 @@
-"""Weights that a model works out from constants alone, as weight standardisation does.
+"""Weights that a model computes from constants alone, as weight standardisation does.
 
-Where labels cannot ride through the nodes that make such a weight, it is as good as an initializer:
-it is worked out once, and surgery stores what is left of it in place of its makers. Nodes that
-labels ride through (moves, elementwise functions, quantisation) are followed instead, so that
-nothing is stored which need not be.
+Where labels cannot cross the nodes that compute a weight, the weight is treated as an initializer:
+it is computed once, and surgery stores what is left of it in place of its makers. Where labels can
+cross (moves, elementwise functions, quantisation), the makers are followed and stay in the model.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ Array = npt.NDArray[Any]
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16})
 
 CLEAR = Moves | Aligns | Shapes | Holds | Fills
-"""Labels ride through nodes of these kinds without being pinned."""
+"""Labels cross nodes of these kinds without being pinned."""
 
 
 @dataclass(frozen=True)
 class Computed:
-    """`makers[t]` are the nodes that make the weight t, in order.
+    """`makers[t]` are the nodes that compute the weight t, in order.
 
-    `inside` names those of all weights, but for nodes that make something else as well.
+    `inside` names the makers that compute nothing else.
     """
 
     makers: Mapping[str, tuple[Node, ...]]
@@ -62,7 +61,7 @@ def find_computed(
     outputs: Collection[str],
     how: Callable[[Node], How | None],
 ) -> Computed:
-    """Return the weights of a graph that no label can ride to."""
+    """Return the computed weights of a graph that labels cannot follow."""
     makers: dict[str, dict[str, Node]] = {}
     opaque: set[str] = set()
     read: set[str] = set(outputs)

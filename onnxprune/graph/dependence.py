@@ -1,8 +1,8 @@
-"""Known values worked out a second time, with some axes of the tensors of another length.
+"""Which known values depend on the lengths of some axes: they are computed again with others.
 
-Target shapes, bounds and factors are often worked out from the shapes of other tensors. An element
-that comes out the same either way does not depend on these axes. Only the arithmetic is followed,
-so the lengths need not fit any network.
+Target shapes, bounds and factors are often computed from the shapes of other tensors. An element
+that is the same for both lengths does not depend on these axes. Only the arithmetic is followed, so
+the other lengths need not fit the network.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class Variation:
-    """Call `follow` for each node in order; `values` holds what then came out differently.
+    """Known values with other lengths: call `follow` for each node in order.
 
-    `lengths(tensor)` gives the other lengths of some of its axes; a value of None may be anything.
-    Shapes: `values[t]` is whatever came out, which may differ from that of the known value.
+    `lengths(tensor)` gives the other lengths of some of its axes. `values` holds the tensors that
+    differ from their known values, None where the other value could not be computed.
+    Shapes: `values[t]` may have another shape than the known value.
     """
 
     facts: Facts
@@ -36,7 +37,7 @@ class Variation:
     values: dict[str, Array | None] = field(default_factory=dict)
 
     def follow(self, node: Node) -> None:
-        """Work out the outputs of `node` once more, where its inputs differ."""
+        """Compute the outputs of `node` again, where its inputs differ."""
         if node.op is None or any(name not in self.facts.values for name in node.outputs if name):
             return
         present = [name for name in node.inputs if name]
@@ -53,7 +54,7 @@ class Variation:
                 self.values[name] = value
 
     def differs(self, name: str) -> npt.NDArray[np.bool_]:
-        """Say of each element of a known value whether it came out differently.
+        """Say of each element of a known value whether it differs.
 
         Shapes: that of the known value.
         """
@@ -66,7 +67,7 @@ class Variation:
         return np.asarray(other != value)
 
     def resizes(self, name: str) -> bool:
-        """Say whether a known value came out of another shape."""
+        """Say whether a known value has another shape."""
         if name not in self.values:
             return False
         other = self.values[name]

@@ -1,10 +1,10 @@
 """Shapes and small values of every tensor, node by node, without running the model.
 
-ONNX's own inference gives each node's output types from its input types; an operator that ONNX
-does not know has those that the model declares, or those of its described forward. Where all inputs
-of a node are known (shape arithmetic around a Flatten, say) the node is evaluated by ONNX's
-reference implementation, and what it yields is known too. Nothing is written back: the user's graph
-keeps its dynamic axes and its arithmetic.
+The type of an output is, in this order, what ONNX's shape inference says, what the model declares,
+and what the operator's own forward returns. Where the values of all inputs are known, as in the
+shape arithmetic around a Flatten, ONNX's reference implementation evaluates the node, and the
+values of its outputs are known too. Nothing is written back: the user's graph keeps its dynamic
+axes and its arithmetic.
 """
 
 from __future__ import annotations
@@ -43,21 +43,25 @@ INVALID = (
     RuntimeError,
     ValueError,
 )
-"""What ONNX raises on a node that does not keep to its schema."""
+"""What ONNX raises on a node that contradicts its schema."""
 
 SMALL = 1024
-"""Elements; larger tensors are never shape arithmetic, their values are not followed."""
+"""Elements; a larger tensor is no shape arithmetic, and its values are not followed."""
 
 FLOATS = 16
-"""Elements; no shape depends on more floating-point numbers (roi and scales of Resize do)."""
+"""Elements; a shape may depend on so many floating-point numbers (Resize's roi and scales)."""
+
+DYNAMIC_SIZE = 224
+"""Pixels; the height or width that the analysis assumes where the model leaves it open."""
 
 
 @dataclass
 class Facts:
     """What is known of each tensor so far; `follow` adds one node.
 
-    `counts[t]` names the tensors whose shape went into the known value of t; `symbols` are the
-    sizes taken for the axes that the model names and leaves open.
+    `declared` are the types that the model states. `counts[t]` names the tensors whose shapes went
+    into the known value of t. `symbols` are the sizes assumed for axes that the model leaves open,
+    by the names that it gives them.
     Shapes: `values[t]` is `shape(t)`.
     """
 
@@ -81,7 +85,7 @@ class Facts:
         return known[1]
 
     def set_input(self, name: str, element: int, shape: Iterable[int]) -> None:
-        """Record a graph input with its analysis shape."""
+        """Record a graph input with the shape that the analysis assumes."""
         self.types[name] = helper.make_tensor_type_proto(element, tuple(shape))
 
     def set_constant(self, name: str, tensor: onnx.TensorProto) -> None:
@@ -113,7 +117,7 @@ class Facts:
         return any(name and self.shape(name) is None for name in node.outputs)
 
     def _infer(self, node: Node, op: Op | None) -> Mapping[str, TypeProto]:
-        """Types by ONNX's schema of the operator."""
+        """The types that ONNX's shape inference finds, or none."""
         if node.schema is None:
             return {}
         present = [name for name in node.inputs if name]
@@ -128,7 +132,7 @@ class Facts:
         }
         try:
             if node.captures:
-                found = infer_holder(node, self.types, self.values, self._opset_imports)
+                found = _infer_with_subgraphs(node, self.types, self.values, self._opset_imports)
                 return {name: self._resolve(kind) for name, kind in found.items()}
             return infer_node_outputs(
                 node.schema,
@@ -147,7 +151,7 @@ class Facts:
         return [helper.make_opsetid(domain, v) for domain, v in self.opsets.items()]
 
     def _resolve(self, declared: TypeProto) -> TypeProto:
-        """A declared type with the sizes taken for its open axes, where all of them are named."""
+        """A declared type with the sizes assumed for its open axes, where these have names."""
         kind = TypeProto()
         kind.CopyFrom(declared)
         for dim in kind.tensor_type.shape.dim:
@@ -156,6 +160,7 @@ class Facts:
         return kind
 
     def _evaluate(self, node: Node, op: Op) -> None:
+        """Record the values of the outputs where all that the node reads is known."""
         sizes = [self.shape(name) for name in node.outputs if name]
         if any(size is None or math.prod(size) > SMALL for size in sizes):
             return
@@ -183,9 +188,9 @@ class Facts:
             self.values[name], self.counts[name] = np.asarray(value), sources
 
     def run(self, node: Node, feeds: Mapping[str, Array]) -> list[Array]:
-        """Evaluate one node by ONNX's reference, in the model's own opset.
+        """Evaluate one node by ONNX's reference implementation, in the model's own opset.
 
-        In a graph: given a bare node, the evaluator takes the newest opset.
+        The node is wrapped in a graph, because a bare node is evaluated in the newest opset.
         Shapes: as the operator's schema says, one array for each output that has a name.
         """
         graph = onnx.GraphProto(node=[node.proto])
@@ -196,23 +201,6 @@ class Facts:
             return list(evaluator.run(None, dict(feeds)))
 
 
-def _static_shape(kind: TypeProto) -> Shape | None:
-    if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
-        return None
-    dims = kind.tensor_type.shape.dim
-    if not all(dim.HasField("dim_value") for dim in dims):
-        return None
-    return tuple(dim.dim_value for dim in dims)
-
-
-def _may_tell_shape(value: Array) -> bool:
-    return value.dtype.kind in "iub" or value.size <= FLOATS
-
-
-DYNAMIC_SIZE = 224
-"""Pixels; what the analysis takes for a dynamic height or width. The model keeps it dynamic."""
-
-
 def start_facts(
     model: ModelProto,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
@@ -220,7 +208,11 @@ def start_facts(
     batch: int = 1,
     size: int = DYNAMIC_SIZE,
 ) -> Facts:
-    """Return what is known before the first node: inputs, initializers, declared types."""
+    """Return what is known before the first node: inputs, initializers, declared types.
+
+    An open axis of an input has the size that `input_shapes` gives; else the first is `batch` long,
+    any other `size`.
+    """
     constants = {tensor.name for tensor in model.graph.initializer}
     facts = Facts(
         opsets={entry.domain: entry.version for entry in model.opset_import},
@@ -254,13 +246,13 @@ def _analysis_shape(value: onnx.ValueInfoProto, *, batch: int, size: int) -> Sha
     )
 
 
-def infer_holder(
+def _infer_with_subgraphs(
     node: Node,
     types: Mapping[str, TypeProto],
     values: Mapping[str, npt.NDArray[Any]],
     opset_imports: Sequence[onnx.OperatorSetIdProto],
 ) -> dict[str, TypeProto]:
-    """Return the types of a node's outputs; axes that ONNX leaves open are left out.
+    """The types of the outputs of a node with subgraphs, which read tensors of the graph around it.
 
     Raises: onnx.shape_inference.InferenceError where the node contradicts itself.
     """
@@ -274,3 +266,16 @@ def infer_holder(
     model = helper.make_model(graph, opset_imports=opset_imports, ir_version=8)
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     return {v.name: v.type for v in inferred.graph.output if v.type.HasField("tensor_type")}
+
+
+def _static_shape(kind: TypeProto) -> Shape | None:
+    if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+        return None
+    dims = kind.tensor_type.shape.dim
+    if not all(dim.HasField("dim_value") for dim in dims):
+        return None
+    return tuple(dim.dim_value for dim in dims)
+
+
+def _may_tell_shape(value: Array) -> bool:
+    return value.dtype.kind in "iub" or value.size <= FLOATS

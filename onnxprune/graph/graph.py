@@ -1,7 +1,7 @@
 """Graph: a read-only view of a ModelProto, with what is known of its tensors at batch 1.
 
-The model itself is never changed: surgery edits a copy of the protobuf, so that whatever the user
-did not ask to change (names, opset, IR version, metadata, functions, unknown domains) survives.
+The model itself is never changed. Surgery edits a copy of the protobuf, so everything that the user
+did not ask to change survives: names, opset, IR version, metadata, functions, unknown domains.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from onnxprune.graph.constant_folding import Computed, find_computed
 from onnxprune.graph.dependence import Variation
 from onnxprune.graph.facts import DYNAMIC_SIZE, Facts, Shape, start_facts
 from onnxprune.graph.large_weights import NONE_APART, Weights
-from onnxprune.graph.nodes import _nodes, alias_vectors
+from onnxprune.graph.nodes import alias_vectors, inlined_nodes
 from onnxprune.graph.storage import (
     ModelSource,
     check_model,
@@ -38,10 +38,9 @@ class Graph:
     """A model's main graph: nodes in topological order, constants, shapes and known values.
 
     Calls of model-local functions are replaced by the nodes of their bodies, which are `nested`:
-    shared by all calls, they cannot be changed. `aliases` are names under which nodes read vectors
-    that others read as well. Shapes are at batch 1, with dynamic heights and
-    widths taken as `DYNAMIC_SIZE` or as given; `facts.values[t]` are small tensors known without
-    running the model.
+    all calls share them, so they cannot be changed. `aliases` are names under which nodes read
+    vectors that other nodes read as well. Shapes are at batch 1; an open height or width is
+    `DYNAMIC_SIZE`, or as given. `facts.values[t]` are small tensors known without a run.
     """
 
     def __init__(
@@ -62,7 +61,9 @@ class Graph:
         check_model(model)
         self.opsets = {entry.domain: entry.version for entry in model.opset_import}
         self.initializers = {tensor.name: tensor for tensor in self.proto.initializer}
-        self.nodes, self.aliases = alias_vectors(_nodes(model, self.opsets), self.initializers)
+        self.nodes, self.aliases = alias_vectors(
+            inlined_nodes(model, self.opsets), self.initializers
+        )
         self.initializers |= {a: self.initializers[name] for a, name in self.aliases.items()}
         self.inputs = tuple(i.name for i in self.proto.input if i.name not in self.initializers)
         self.outputs = tuple(o.name for o in self.proto.output)
@@ -93,9 +94,10 @@ class Graph:
 
     @cached_property
     def constant_tensors(self) -> dict[str, TensorProto]:
-        """Initializers and what nodes hold, fill or compute, by tensor name.
+        """Initializers, and the constants that nodes hold, fill or compute, by tensor name.
 
-        What is filled or computed has a shape and a type here, and its values in `constant`.
+        A constant that is filled or computed has a shape and a type here, and its values in
+        `constant`.
         """
         found = dict(self.initializers)
         for node in self.nodes:
@@ -114,7 +116,7 @@ class Graph:
 
     @cached_property
     def constant_names(self) -> frozenset[str]:
-        """The constants, and all that nodes work out from constants alone."""
+        """Names of the constants, and of all that nodes compute from constants alone."""
         found = set(self.initializers)
         for node in self.nodes:
             read = {*node.inputs, *node.captures} - {""}
@@ -125,7 +127,7 @@ class Graph:
 
     @cached_property
     def computed(self) -> Computed:
-        """Weights that the model works out from constants, in ways that labels cannot follow."""
+        """Weights that the model computes from constants, in ways that labels cannot follow."""
         return find_computed(self.nodes, self.facts, self.initializers, self.outputs, self.how)
 
     def _is_static(self, node: Node) -> bool:
@@ -167,7 +169,7 @@ class Graph:
         return None if node.op is None else node.op.filter_axis(self.site(node))
 
     def site(self, node: Node) -> Site:
-        """Return what is known at a node."""
+        """Return what an operator is told of a node."""
         return Site(
             node,
             [self.shape(name) if name else None for name in node.inputs],
@@ -244,7 +246,7 @@ class Graph:
 
     @cached_property
     def _opened(self) -> Variation:
-        """Known values with open axes of other lengths: odd ones, and for each tensor its own."""
+        """Known values where open axes are of other lengths: odd ones, others for each tensor."""
         numbers: dict[str, int] = {}
 
         def lengths(name: str) -> dict[int, int]:
@@ -260,7 +262,7 @@ class Graph:
 
     @cached_property
     def elsewhere(self) -> Facts:
-        """What is known of the tensors at batch 2 and with other open heights and widths."""
+        """What is known of the tensors at batch 2, with other sizes for open heights and widths."""
         return self._infer(batch=2, size=DYNAMIC_SIZE + 32)
 
     def _infer(self, *, batch: int, size: int) -> Facts:

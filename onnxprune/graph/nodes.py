@@ -1,4 +1,6 @@
-"""Vectors that several nodes share, seen as one vector for each reader.
+"""The nodes of a model as the analysis sees them: functions inlined, shared vectors apart.
+
+Calls of model-local functions are replaced by the nodes of their bodies.
 
 Exporters store equal constants once: the biases of unrelated layers are one initializer as long as
 they are equal. Such a vector must not tie its readers, so all but the first read it under an alias
@@ -14,10 +16,33 @@ from dataclasses import replace
 
 from onnx import ModelProto, TensorProto, inliner
 
-from onnxprune.graph.storage import (
-    typed_shell,
-)
+from onnxprune.graph.storage import typed_shell
 from onnxprune.ops import Node, node_of
+
+
+def inlined_nodes(model: ModelProto, opsets: Mapping[str, int]) -> Iterator[Node]:
+    """Yield the nodes of a model in order, with the bodies of functions in place of their calls.
+
+    A node whose name is missing or taken is called by its first output. Nodes of a body are
+    `nested`.
+    """
+    calls = {(function.domain, function.name) for function in model.functions}
+    own = {
+        name
+        for node in model.graph.node
+        if (node.domain, node.op_type) not in calls
+        for name in node.output
+        if name
+    }
+    flat = inliner.inline_local_functions(typed_shell(model)) if calls else model
+    seen: set[str] = set()
+    for proto in flat.graph.node:
+        name = proto.name
+        if not name or name in seen:
+            name = next((output for output in proto.output if output), proto.op_type)
+        seen.add(name)
+        nested = bool(calls) and not own.intersection(proto.output)
+        yield node_of(proto, opsets, name=name, nested=nested)
 
 
 def alias_vectors(
@@ -41,6 +66,7 @@ def _is_vector(tensor: TensorProto) -> bool:
 
 
 def _alias(node: Node, shared: set[str], seen: set[str], aliases: dict[str, str]) -> Node:
+    """The node with an alias for every shared vector that was read before; notes what it reads."""
     if node.nested or shared.isdisjoint(node.inputs):
         return node
     proto = type(node.proto)()
@@ -52,23 +78,3 @@ def _alias(node: Node, shared: set[str], seen: set[str], aliases: dict[str, str]
         elif name in shared:
             seen.add(name)
     return replace(node, proto=proto)
-
-
-def _nodes(model: ModelProto, opsets: Mapping[str, int]) -> Iterator[Node]:
-    own = {name for node in model.graph.node for name in node.output if name}
-    calls = {(function.domain, function.name) for function in model.functions}
-    own -= {
-        name
-        for node in model.graph.node
-        if (node.domain, node.op_type) in calls
-        for name in node.output
-    }
-    flat = inliner.inline_local_functions(typed_shell(model)) if calls else model
-    seen: set[str] = set()
-    for proto in flat.graph.node:
-        name = proto.name
-        if not name or name in seen:
-            name = next((output for output in proto.output if output), proto.op_type)
-        seen.add(name)
-        nested = bool(calls) and not own.intersection(proto.output)
-        yield node_of(proto, opsets, name=name, nested=nested)

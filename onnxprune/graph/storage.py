@@ -27,15 +27,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnxprune.checks import kind_of
 from onnxprune.errors import InvalidModel, InvalidType
 from onnxprune.files import write_whole
-from onnxprune.graph.large_weights import (
-    AS_THEY_LIE,
-    NONE_APART,
-    Take,
-    Weight,
-    Weights,
-    prefix,
-    read_pieces,
-)
+from onnxprune.graph.large_weights import AS_THEY_LIE, NONE_APART, Weight, Weights
+from onnxprune.graph.wire import Take, prefix, read_pieces
 
 ModelSource = str | Path | ModelProto
 

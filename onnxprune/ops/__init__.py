@@ -1,29 +1,20 @@
-"""The operators: the only place that names them. Importing it registers every family."""
+"""The operators, each described once; the only room that names them.
 
-from onnxprune.ops import (
-    activate,
-    angle,
-    arithmetic,
-    attention,
-    detect,
-    fused,
-    index,
-    integer,
-    linear,
-    logic,
-    microsoft,
-    move,
-    normalise,
-    pool,
-    product,
-    quantise,
-    recurrent,
-    reduce,
-    resize,
-    sample,
-    select,
-    signal,
-)
+Imports errors and arrays. `op` describes an operator, `Node.op` finds the description of a node.
+Importing the room registers every family.
+
+* `_op`: what a description is, and the registry; `channels`: how channels cross an operator;
+  `pattern`: the notation of named axes
+* `node`: a node of a graph; `site`: what an operator is told of it, and what it may edit
+* `array`: moving elements, alike for torch tensors and labels; `window`: windows that slide over
+  space; `_infer`: output shapes by the forward; `_torch`: torch, imported when it is first used
+* `names`: operators as users name them; `unknown`: why an operator is not described
+* every other file is a family of operators: its docstring says which
+"""
+
+import pkgutil
+from importlib import import_module
+
 from onnxprune.ops._infer import infer_outputs
 from onnxprune.ops._op import OPS, Op, Relevance, op, require_op
 from onnxprune.ops.activate import as_identity
@@ -49,6 +40,9 @@ from onnxprune.ops.pattern import Axis, Operand, parse
 from onnxprune.ops.select import as_gather
 from onnxprune.ops.site import CutSite, Edit, PrunedSite, Shape, Site
 from onnxprune.ops.unknown import why_unknown
+
+for _file in pkgutil.iter_modules(__path__):
+    import_module(f"{__name__}.{_file.name}")
 
 __all__ = [
     "ALIGNS",
@@ -76,35 +70,13 @@ __all__ = [
     "Shape",
     "Shapes",
     "Site",
-    "activate",
-    "angle",
-    "arithmetic",
     "as_gather",
     "as_identity",
-    "attention",
     "check_operators",
-    "detect",
-    "fused",
-    "index",
     "infer_outputs",
-    "integer",
-    "linear",
-    "logic",
-    "microsoft",
-    "move",
     "node_of",
-    "normalise",
     "op",
     "parse",
-    "pool",
-    "product",
-    "quantise",
-    "recurrent",
-    "reduce",
     "require_op",
-    "resize",
-    "sample",
-    "select",
-    "signal",
     "why_unknown",
 ]

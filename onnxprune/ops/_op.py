@@ -1,22 +1,23 @@
-"""What an operator is: its forward in torch, and how channels cross it. Described once.
+"""The description of an operator: its forward in torch, and how channels cross it.
 
-The forward's signature is the ONNX schema: positional parameters are inputs, keyword-only ones are
-attributes with ONNX's defaults. An input annotated `Ints` is a parameter (a shape, axes, bounds):
-callers pass its value as a tuple of integers; one annotated `Indices` is a parameter as well, an
-array whose rank matters. Every other input is data. A keyword `output_count` is no attribute: it is
-told how many outputs the node has.
+The forward's signature is the ONNX schema. Positional parameters are inputs; keyword-only ones are
+attributes with ONNX's defaults. An input annotated `Ints` is a parameter (a shape, axes, bounds),
+which callers pass as a tuple of integers. An input annotated `Indices` is a parameter as well, an
+array whose rank matters. Every other input is data. The keyword `output_count` is no attribute: it
+receives the number of outputs that the node has.
 
 How channels cross an operator is one of
 
 * `MOVES`: every output element is a copy of an input element (or padding). The forward uses only
   the functions of `onnxprune.ops.array`, so it runs on channel labels as it runs on values.
 * `ALIGNS`: numpy broadcasting; equal positions are equal channels, axes of size 1 are not.
-* `Axes("N i *, o i *, o -> N o *")`: equal letter = equal channel. Lower case may shrink, CAPITALS
-  never; `*` is the rest and never shrinks; `(G o)` is an axis of G times o positions.
+* `Axes("N i *, o i *, o -> N o *")`: axes with the same letter have the same channels. Lower case
+  may shrink, CAPITALS never; `*` is the rest and never shrinks; `(G o)` is an axis of G times o
+  positions.
 * `SHAPES`: only the shape of the input is read.
-* `HOLDS`: the node itself holds its output, a constant.
+* `HOLDS`: the output is a constant, which the node itself holds.
 * `FILLS`: every element of the output is the same; the input is its shape.
-* `Pins(reason)`: channels that arrive here stay.
+* `Pins(why)`: channels that the node reads stay.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 Indices = npt.NDArray[np.int64]
 Kind = Any
-"""An input of which only the element type is read; None where the tensor is not at hand."""
+"""An input of which only the element type is read; None where the tensor is not known."""
 Forward = TypeVar("Forward", bound=Callable[..., Any])
 
 
@@ -68,9 +69,9 @@ class Relevance(Enum):
 class Op:
     """One operator, for the ONNX versions in `since` (each a version that changed its schema).
 
-    `how` says how channels cross it. `pins` is asked once that is known: which nodes keep channels
-    all the same, because they state sizes that nobody could correct. `restate` corrects what a node
-    of the pruned model states of the number of its channels.
+    `how` says how channels cross a node. `pins` is asked once they have crossed it, and says why
+    they stay all the same: the node states sizes that could not be corrected. `restate` corrects
+    the number of channels that a node of the pruned model states.
     `weights` and `biases` are the input positions that LRP's rules modify and silence. `filters`
     says that its output channels are filters, `filters_along` finds the output axis of those of a
     product that is a convolution, `scatters` that the weight is applied once for each

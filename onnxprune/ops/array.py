@@ -1,7 +1,7 @@
-"""Moving elements about, alike for torch tensors (values) and numpy arrays (channel labels).
+"""Moving elements, alike for torch tensors (values) and numpy arrays (channel labels).
 
-Labels vary along one axis and repeat along the others. They come as views with stride 0 along the
-axes they repeat on, and these functions keep them so: an image-sized array of labels is never made.
+Labels vary along one axis and repeat along the others. They are views with stride 0 along the axes
+on which they repeat. These functions return such views, so no image-sized array of labels is made.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import numpy as np
 from onnxprune.ops._torch import functional, torch
 
 A = TypeVar("A")
+
+FREE = -1
+"""The label of an element that belongs to no channel: padding."""
 
 
 def reshape(x: A, shape: Sequence[int]) -> A:
@@ -103,6 +106,3 @@ def _repeated(*arrays: Any) -> list[int]:
 
 def _thin(array: Any, axes: Sequence[int]) -> Any:
     return array[tuple(slice(0, 1) if k in axes else slice(None) for k in range(array.ndim))]
-
-
-FREE = -1

@@ -10,7 +10,7 @@ from onnxprune.ops.pattern import letters
 
 @dataclass(frozen=True)
 class Moves:
-    """Copies elements; outputs may lose positions `along` these axes only (None: along any)."""
+    """Copies elements; an output may lose positions `along` these axes (None: along any axis)."""
 
     along: tuple[int, ...] | None = None
 
@@ -37,17 +37,17 @@ class Fills:
 
 @dataclass(frozen=True)
 class Pins:
-    """Keeps every channel that arrives; `why` completes "feeds Softmax 'prob', "."""
+    """Keeps every channel that the node reads; `why` completes "feeds Softmax 'prob', "."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Relates named axes: `"N i *, o i *, o -> N o *"`; `why` says what a capital letter means.
+    """Relates named axes: `"N i *, o i *, o -> N o *"`.
 
-    `loose` is the pattern for users who allow this operator to be pruned inexactly; `sizes` gives
-    sizes of letters that shapes do not tell.
+    `why` says why axes with a capital letter stay whole. `loose` is the pattern for users who allow
+    this operator to be pruned inexactly. `sizes` gives those of letters that follow from no shape.
     """
 
     pattern: str
@@ -57,7 +57,6 @@ class Axes:
 
 
 MOVES, ALIGNS, SHAPES, HOLDS, FILLS = Moves(), Aligns(), Shapes(), Holds(), Fills()
-
 
 How = Moves | Aligns | Axes | Shapes | Holds | Fills | Pins
 

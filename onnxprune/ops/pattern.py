@@ -22,7 +22,7 @@ REST = "*"
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: its letters, outermost first; no letters where `*` stands for it."""
+    """The letters of one axis, outermost first; none where `*` stands for the axis."""
 
     names: tuple[str, ...]
 
@@ -33,7 +33,7 @@ class Axis:
 
     @property
     def letter(self) -> str:
-        """The one lower-case letter, along which the axis may shrink."""
+        """The lower-case letter along which the axis may shrink, or else its first letter."""
         return next((name for name in self.names if name.islower()), self.names[0])
 
 

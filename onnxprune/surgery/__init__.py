@@ -3,7 +3,7 @@
 Imports channels and graph; names no operator.
 
 * `removal`: `prune`, and its postcondition; `masking`: `mask`, the oracle of `prune`
-* `editor`: the constants and nodes of a model that is cut; `cost`: parameters and multiply-adds
+* `editor`: the constants of a copy of the model; `cost`: parameters and multiply-adds
 """
 
 from onnxprune.surgery.cost import Cost, Costs, count, find_costs, node_macs

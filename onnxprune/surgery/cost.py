@@ -57,7 +57,8 @@ class Costs:
         if dead is None:
             dead = np.zeros(len(self.groups), np.bool_)
         left = {name: self._elements(name, dead) for name in self.shapes}
-        own = [name for name, base in self.aliases.items() if self._differ(name, base, dead)]
+        alike = self.groups.cut_alike
+        own = [name for name, base in self.aliases.items() if not alike(name, base, dead)]
         return Cost(
             params=sum(left[name] for name in (*self.constants, *own)),
             macs=sum(left[name] * times for name, times in self.weights.items()),
@@ -73,11 +74,6 @@ class Costs:
     def macs_saved(self) -> FloatArray:
         """Multiply-adds that each channel's removal alone saves. Shapes: `[channels]`."""
         return self._saved(self.weights)
-
-    def _differ(self, one: str, other: str, dead: BoolArray) -> bool:
-        kept = (self.groups.kept(name, dead) for name in (one, other))
-        mine, its = ({axis: alive.tobytes() for axis, alive in axes.items()} for axes in kept)
-        return mine != its
 
     def _elements(self, name: str, dead: BoolArray) -> int:
         left = self.groups.sizes(name, dead)

@@ -1,16 +1,16 @@
-"""Remove channels from a model, or zero them. No operator is named here.
+"""Remove channels from a model. No operator is named here.
 
-Surgery is one loop: every constant keeps the surviving positions of its cuts. Then the nodes are
-followed in order as the analysis followed them: a node that states a channel count a second time
-(the group of a convolution, a target shape) restates it, and the shape that ONNX infers for every
-output must be the one its cuts predict. `mask` is the same loop with zeros: the same shapes, the
-same function, and so the oracle of `prune`.
+Every constant keeps the surviving positions of its cuts. Then the nodes are followed in order, as
+the analysis followed them. A node that states a channel count a second time (the group of a
+convolution, a target shape) restates it, and the shape that ONNX infers for every output must be
+the one that its cuts predict.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
@@ -18,10 +18,9 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 from onnxprune.arrays import BoolArray, Kept, dims
 from onnxprune.channels import ChannelGroups, Shuffle, find_shuffles
 from onnxprune.errors import SurgeryError
-from onnxprune.graph import Facts, Graph, Shape, Weights, fill, start_facts
+from onnxprune.graph import Graph, Shape, Weights, fill, start_facts
 from onnxprune.ops import Edit, Node, PrunedSite, as_gather, node_of
 from onnxprune.surgery.editor import Constants, cut_model
-from onnxprune.surgery.masking import _refuse
 
 
 def prune(graph: Graph, groups: ChannelGroups, dead: BoolArray) -> ModelProto:
@@ -38,96 +37,110 @@ def prune_apart(graph: Graph, groups: ChannelGroups, dead: BoolArray) -> tuple[M
     """Return what `prune` returns with its large weights apart, for `save_model`.
 
     Shapes: dead `[channels]`.
-    Raises: what `prune` raises.
+    Raises: InvalidPlan and SurgeryError, as `prune` does.
     """
-    _refuse(groups, dead)
+    groups.check(dead)
     if not dead.any():
         return cut_model(graph, {})
-    return _Surgery(graph, groups, dead).run()
+    return _Removal(graph, groups, dead).run()
 
 
 @dataclass
-class _Surgery:
+class _Removal:
+    """One removal: `model` is the copy that is cut, `facts` what is known of its tensors so far."""
+
     graph: Graph
     groups: ChannelGroups
     dead: BoolArray
-    model: ModelProto = field(init=False)
     _known: dict[str, Kept] = field(default_factory=dict)
 
     def run(self) -> tuple[ModelProto, Weights]:
         self.model, apart = cut_model(self.graph, self._cuts())
         self._declare()
-        constants = Constants(self.graph, self.model)
-        facts = start_facts(self.model, self.graph.input_shapes)
-        written = {run.last.name: run for run in self._cut_runs()}
-        spent = {node.name for run in written.values() for node in run.nodes[:-1]}
-        for before in filter(constants.has, self.graph.nodes):
-            proto = before.proto if before.nested else constants.proto(before)
-            if before.name in spent:
-                constants.remove(before)
-                continue
-            if before.name in written:
-                self._write_out(written[before.name], proto, facts, constants)
-            elif self._touched(before, proto, facts):
-                self._restate(before, proto, facts, constants)
-            facts.follow(node_of(proto, self.graph.opsets, name=before.name))
-            self._compare(before, facts)
-        constants.drop_unread()
+        self.constants = Constants(self.graph, self.model)
+        self.facts = start_facts(self.model, self.graph.input_shapes)
+        inside = {node.name for one in self._shuffles.values() for node in one.nodes[:-1]}
+        for node in filter(self.constants.has, self.graph.nodes):
+            if node.name in inside:
+                self.constants.remove(node)
+            else:
+                self._follow(node)
+        self.constants.drop_unread()
         return self.model, apart
 
     def _cuts(self) -> dict[str, Kept]:
-        """What is kept of each constant that is cut, and of each vector that is shared no more."""
-        cuts = {}
+        """What is kept of each constant that changes.
+
+        A vector that one node reads under an alias changes where it is cut otherwise than the
+        vector behind the alias; the node gets one of its own then.
+        """
+        found = {}
         for name in self.graph.constant_tensors:
-            kept, base = self._kept(name), self.graph.aliases.get(name)
-            if kept if base is None else not _same(kept, self._kept(base)):
-                cuts[name] = kept
-        return cuts
+            base = self.graph.aliases.get(name)
+            if base is None:
+                changes = bool(self._kept(name))
+            else:
+                changes = not self.groups.cut_alike(name, base, self.dead)
+            if changes:
+                found[name] = self._kept(name)
+        return found
 
-    def _cut_runs(self) -> list[Shuffle]:
-        return [run for run in find_shuffles(self.graph).found if self._kept(run.source)]
+    @cached_property
+    def _shuffles(self) -> dict[str, Shuffle]:
+        """The shuffles of channels that are cut, by the names of their last nodes."""
+        found = find_shuffles(self.graph).ending.items()
+        return {last: shuffle for last, shuffle in found if self._kept(shuffle.source)}
 
-    def _write_out(
-        self, run: Shuffle, proto: NodeProto, facts: Facts, constants: Constants
-    ) -> None:
-        """Make the last node of a run take what is left, in the run's order, from its source."""
-        alive = self._kept(run.source).get(run.axis)
+    def _follow(self, node: Node) -> None:
+        """Correct a node, and hold the shapes that ONNX infers against those of the cuts."""
+        proto = node.proto if node.nested else self.constants.proto(node)
+        if node.name in self._shuffles:
+            self._write_order(self._shuffles[node.name], proto)
+        elif self._is_touched(node, proto):
+            self._restate(node, proto)
+        self.facts.follow(node_of(proto, self.graph.opsets, name=node.name))
+        self._compare(node)
+
+    def _write_order(self, shuffle: Shuffle, proto: NodeProto) -> None:
+        """Make the last node of a shuffle take what is left of its source, in its order."""
+        alive = self._kept(shuffle.source).get(shuffle.axis)
         if alive is None:
-            alive = np.ones(run.taken.max() + 1, np.bool_)
-        proto.input[0] = run.source
-        _apply(as_gather(run.last, run.axis, run.taken, alive), run.last, proto, facts, constants)
+            alive = np.ones(shuffle.taken.max() + 1, np.bool_)
+        proto.input[0] = shuffle.source
+        edit = as_gather(shuffle.last, shuffle.axis, shuffle.taken, alive)
+        self._apply(edit, shuffle.last, proto)
 
     def _kept(self, name: str) -> Kept:
         if name not in self._known:
             self._known[name] = self.groups.kept(name, self.dead)
         return self._known[name]
 
-    def _touched(self, node: Node, proto: NodeProto, facts: Facts) -> bool:
+    def _is_touched(self, node: Node, proto: NodeProto) -> bool:
         """Say whether a node's tensors are cut, or a value that it is told has changed."""
         if any(self._kept(name) for name in (*node.inputs, *node.outputs) if name):
             return True
         told = self.graph.facts.values
         return any(
-            name in told and not np.array_equal(told[name], facts.values.get(new, told[name]))
+            name in told and not np.array_equal(told[name], self.facts.values.get(new, told[name]))
             for name, new in zip(node.inputs, proto.input, strict=True)
         )
 
     def _predicted(self, name: str) -> Shape | None:
+        """The shape that the cuts of a tensor predict."""
         shape = self.graph.shape(name)
         if shape is None:
             return None
         kept = self._kept(name)
         return tuple(int(kept[k].sum()) if k in kept else n for k, n in enumerate(shape))
 
-    def _restate(self, node: Node, proto: NodeProto, facts: Facts, constants: Constants) -> None:
-        if node.op is None or node.op.restate is None:
-            return
-        edit = node.op.restate(self._site(node, proto, facts))
-        if edit is not None:
-            _apply(edit, node, proto, facts, constants)
+    def _restate(self, node: Node, proto: NodeProto) -> None:
+        if node.op is not None and node.op.restate is not None:
+            edit = node.op.restate(self._site(node, proto))
+            if edit is not None:
+                self._apply(edit, node, proto)
 
-    def _site(self, node: Node, proto: NodeProto, facts: Facts) -> PrunedSite:
-        before = self.graph.site(node)
+    def _site(self, node: Node, proto: NodeProto) -> PrunedSite:
+        before, facts = self.graph.site(node), self.facts
         left = replace(
             before,
             shapes=[facts.shape(name) if name else None for name in proto.input],
@@ -141,9 +154,25 @@ class _Surgery:
             output_kept=[self._kept(name) for name in node.outputs],
         )
 
-    def _compare(self, node: Node, facts: Facts) -> None:
+    def _apply(self, edit: Edit, node: Node, proto: NodeProto) -> None:
+        """Write an edit into a node; an input that changes gets a constant of the node's own."""
+        changed = {**edit.attributes, **dict.fromkeys(edit.drop)}
+        kept = [attribute for attribute in proto.attribute if attribute.name not in changed]
+        del proto.attribute[:]
+        proto.attribute.extend(kept)
+        proto.attribute.extend(helper.make_attribute(n, v) for n, v in edit.attributes.items())
+        for index, array in edit.inputs.items():
+            proto.input.extend([""] * (index + 1 - len(proto.input)))
+            own = self.constants.add(f"{proto.input[index] or node.name}_pruned", array)
+            self.facts.set_constant(own.name, own)
+            proto.input[index] = own.name
+        if edit.op_type is not None:
+            proto.op_type = edit.op_type
+            del proto.input[max(edit.inputs, default=len(proto.input) - 1) + 1 :]
+
+    def _compare(self, node: Node) -> None:
         for name in node.outputs:
-            predicted, found = self._predicted(name), facts.shape(name)
+            predicted, found = self._predicted(name), self.facts.shape(name)
             if name and predicted is not None and found != predicted:
                 raise SurgeryError(
                     f"{node}: output '{name}' should have shape {dims(predicted)}, ONNX infers "
@@ -169,9 +198,8 @@ class _Surgery:
         del graph.value_info[:]
         graph.value_info.extend(sound)
         for value in (*graph.value_info, *graph.input, *graph.output):
-            kept = self._kept(value.name)
-            if kept and value.type.HasField("tensor_type"):
-                _resize(value, {axis: int(alive.sum()) for axis, alive in kept.items()})
+            if value.type.HasField("tensor_type"):
+                _resize(value, self.groups.sizes(value.name, self.dead))
 
 
 def _resize(value: ValueInfoProto, sizes: Mapping[int, int]) -> None:
@@ -179,27 +207,3 @@ def _resize(value: ValueInfoProto, sizes: Mapping[int, int]) -> None:
     for axis, size in sizes.items():
         if axis < len(declared) and declared[axis].HasField("dim_value"):
             declared[axis].dim_value = size
-
-
-def _same(one: Kept, other: Kept) -> bool:
-    return one.keys() == other.keys() and all(
-        np.array_equal(one[axis], other[axis]) for axis in one
-    )
-
-
-def _apply(edit: Edit, node: Node, proto: NodeProto, facts: Facts, constants: Constants) -> None:
-    """Write an edit into the node; an input that changes gets a constant of the node's own."""
-    changed = {**edit.attributes, **dict.fromkeys(edit.drop)}
-    kept = [attribute for attribute in proto.attribute if attribute.name not in changed]
-    del proto.attribute[:]
-    proto.attribute.extend(kept)
-    proto.attribute.extend(helper.make_attribute(n, v) for n, v in edit.attributes.items())
-    if edit.op_type is not None:
-        proto.op_type = edit.op_type
-    for index, array in edit.inputs.items():
-        proto.input.extend([""] * (index + 1 - len(proto.input)))
-        own = constants.add(f"{proto.input[index] or node.name}_pruned", array)
-        facts.set_constant(own.name, own)
-        proto.input[index] = own.name
-    if edit.op_type is not None:
-        del proto.input[max(edit.inputs, default=len(proto.input) - 1) + 1 :]

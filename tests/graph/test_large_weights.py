@@ -11,7 +11,7 @@ from onnx import ModelProto, numpy_helper
 
 from onnxprune.channels.groups import find_groups
 from onnxprune.errors import InvalidModel
-from onnxprune.graph import large_weights, storage
+from onnxprune.graph import large_weights, storage, wire
 from onnxprune.graph.graph import Graph
 from onnxprune.graph.large_weights import Weight
 from onnxprune.graph.storage import load_apart, load_model, save_model
@@ -38,7 +38,7 @@ g (float[N,3,8,8] x) => (float[N,10] y)
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model whose every large weight is read apart."""
     monkeypatch.setattr(storage, "IN_PIECES", 1)
-    monkeypatch.setattr(large_weights, "WHOLE", 100)
+    monkeypatch.setattr(wire, "WHOLE", 100)
     monkeypatch.setattr(large_weights, "PIECE", 500)
     proto = model(TEXT)
     for tensor in proto.graph.initializer:

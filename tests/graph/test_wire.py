@@ -11,8 +11,8 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from onnxprune.errors import InvalidModel
 from onnxprune.graph import storage
-from onnxprune.graph.large_weights import WHOLE, prefix, read_pieces
 from onnxprune.graph.storage import fill, load_apart, load_model, save_model
+from onnxprune.graph.wire import WHOLE, prefix, read_pieces
 from tests.support.models import model
 
 TEXT = """

@@ -76,7 +76,7 @@ def page() -> str:
             row = _row(f"{domain}.{name}" if domain else name, own, seen)
             families.setdefault(own[0].forward.__module__, []).append(row)
     parts = [INTRO]
-    for module, rows in families.items():
+    for module, rows in sorted(families.items()):
         title = (sys.modules[module].__doc__ or "").splitlines()[0].rstrip(".")
         head = ["| operator | versions | channels | relevance | notes |", "|---|---|---|---|---|"]
         parts.append("\n".join([f"## {title}\n", *head, *sorted(rows)]) + "\n")
