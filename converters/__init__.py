@@ -6,7 +6,7 @@ A converter is a function
 
 in a module named for its framework, which it imports when it is called. What follows is the same
 for all: the model is checked, compared with what the framework computes, and written whole or not
-at all. Imports errors, files, plugins and evaluation.
+at all. Imports errors, checks, files, plugins and evaluation.
 
 * `pytorch`, `torchvision`: the converters
 * `_export`: options, and what is done with an export
@@ -86,6 +86,7 @@ def convert(
         input: `[N, *input_shape]`, N named "batch" when `dynamic_batch`.
 
     Raises:
+        InvalidType, InvalidValue: an option that is not as it should be.
         ConversionError: the source cannot be exported, or computes something else afterwards.
         MissingPackage: the framework, or onnxruntime, is not installed.
         OutputError: `output` cannot be written.
@@ -93,7 +94,7 @@ def convert(
     """
     export = find_converter(framework)
     options = Options(
-        input_shape=None if input_shape is None else tuple(input_shape),
+        input_shape=input_shape,  # type: ignore[arg-type]  # any sequence becomes a tuple
         opset=opset,
         weights=weights,
         dynamic_batch=dynamic_batch,

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from onnxprune.checks import SEED, Checked, Choice, Flag, Number, Sizes, Text, asked
 from onnxprune.errors import ConversionError, MissingPackage
 from onnxprune.evaluation import session
 from onnxprune.files import make_folder, write_whole
@@ -37,31 +38,43 @@ FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Checked):
     """How to convert; see `convert` for the meaning of each field.
 
     Raises:
-        ConversionError: an exporter that does not exist, or sizes below 1.
+        InvalidType, InvalidValue, UnknownName: a value that its rule refuses.
     """
 
-    input_shape: tuple[int, ...] | None = None
-    opset: int | None = None
-    weights: str | None = None
-    dynamic_batch: bool = True
-    exporter: Literal["dynamo", "classic"] = "dynamo"
-    keep_batchnorm: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.exporter not in ("dynamo", "classic"):
-            raise ConversionError(
-                f"unknown exporter {self.exporter!r}: expected 'dynamo' or 'classic'"
-            )
-        if self.input_shape is not None and any(size < 1 for size in self.input_shape):
-            raise ConversionError(
-                f"input shape {self.input_shape}: expected positive sizes of one sample, "
-                "without the batch axis, such as 3,224,224"
-            )
+    input_shape: tuple[int, ...] | None = asked(
+        Sizes(optional=True, metavar="C,H,W", help="Shape of one sample, without the batch axis."),
+        None,
+    )
+    opset: int | None = asked(
+        Number(
+            whole=True,
+            least=7,
+            optional=True,
+            metavar="N",
+            help="ONNX operator set; by default the exporter's own.",
+        ),
+        None,
+    )
+    weights: str | None = asked(
+        Text(
+            of="a file or a name",
+            path=True,
+            optional=True,
+            metavar="FILE|NAME",
+            help="A file with a state dict, or a name that torchvision knows.",
+        ),
+        None,
+    )
+    dynamic_batch: bool = asked(Flag(), True)
+    exporter: Literal["dynamo", "classic"] = asked(
+        Choice(of=("dynamo", "classic"), help="Exporter of torch."), "dynamo"
+    )
+    keep_batchnorm: bool = asked(Flag(), False)
+    seed: int = asked(SEED, 0)
 
 
 @dataclass(frozen=True)

@@ -219,6 +219,32 @@ class Text(Rule):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sizes(Rule):
+    """The shape of one sample."""
+
+    @property
+    def expected(self) -> str:
+        """Positive sizes of one sample."""
+        return "positive sizes of one sample, without the batch axis, such as 3,224,224"
+
+    def read(self, text: str) -> Any:
+        """Return the sizes between the commas, if they are whole numbers."""
+        try:
+            return tuple(int(size) for size in text.split(","))
+        except ValueError:
+            return text
+
+    def _take(self, name: str, value: Any) -> tuple[int, ...]:
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+            self._wrong_type(name, value)
+        given = tuple(value)
+        whole = [size for size in given if is_whole(size) and size > 0]
+        if not given or len(whole) < len(given):
+            self._wrong(name, given)
+        return tuple(map(int, given))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Flag(Rule):
     """Yes or no; a text, as "no", is neither."""
 
@@ -269,6 +295,11 @@ def asked(rule: Rule, default: Any) -> Any:
 def rules_of(kind: type[Any]) -> dict[str, Rule]:
     """Return the rule of every field of a settings class."""
     return {one.name: one.metadata["rule"] for one in fields(kind)}
+
+
+def is_whole(value: Any) -> bool:
+    """Say whether a value is an integer of Python or NumPy, no truth value."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def is_plain(value: Any) -> bool:

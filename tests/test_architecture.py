@@ -278,7 +278,9 @@ def test_imports_for_annotations_are_free() -> None:
     assert read_imports({"search/plan.py": text}) == []
 
 
-CONVERTERS_IMPORT = {f"onnxprune.{room}" for room in ("errors", "files", "plugins", "evaluation")}
+CONVERTERS_IMPORT = {
+    f"onnxprune.{room}" for room in ("checks", "errors", "files", "plugins", "evaluation")
+}
 
 
 def test_converters_import_few_rooms() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import Field, fields
 from typing import Any, TypeVar
 
 import click
@@ -13,20 +13,12 @@ from onnxprune.checks import Names, Rule, Text
 from onnxprune.cli.program import Screen
 from onnxprune.cli.types import Convolution, Given, Method, Name
 from onnxprune.compensate import METHODS
-from onnxprune.converters import CONVERTER_NAMES
+from onnxprune.converters import CONVERTER_NAMES, Options
 from onnxprune.relevance import CRITERION_NAMES
 from onnxprune.search import CONTROLLERS, OPTIONS, Control
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
-
-
-def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Read the shape of one sample, such as 3,224,224."""
-    try:
-        return None if value is None else tuple(int(size) for size in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r}; expected sizes such as 3,224,224") from error
 
 
 FILE = click.Path()
@@ -43,9 +35,9 @@ def together(*options: Decorator[Any]) -> Decorator[Any]:
     return decorate
 
 
-def option(name: str) -> Decorator[Any]:
-    """Return the option of a field of `Settings`, or of one of its parts."""
-    found = OPTIONS[name]
+def option(name: str, known: Mapping[str, Field[Any]] = OPTIONS) -> Decorator[Any]:
+    """Return the option of a field: of `Settings` and its parts, or of others that are `known`."""
+    found = known[name]
     rule: Rule = found.metadata["rule"]
     several = isinstance(rule, Names) and not rule.commas
     return click.option(
@@ -167,6 +159,8 @@ METHODS_DRAWN = click.option(
     help="What to draw; repeatable.",
 )
 
+CONVERTING = {one.name: one for one in fields(Options)}
+
 CONVERSION = together(
     click.option(
         "--from",
@@ -176,31 +170,8 @@ CONVERSION = together(
         metavar="NAME",
         help=f"The framework: {', '.join(CONVERTER_NAMES)}.",
     ),
-    click.option(
-        "--input-shape",
-        callback=_sizes,
-        metavar="C,H,W",
-        help="Shape of one sample, without the batch axis.",
-    ),
-    click.option(
-        "--weights",
-        type=FILE,
-        metavar="FILE|NAME",
-        help="A file with a state dict, or a name that torchvision knows.",
-    ),
-    click.option(
-        "--opset",
-        type=click.IntRange(7),
-        metavar="N",
-        help="ONNX operator set; by default the exporter's own.",
-    ),
+    *(option(name, CONVERTING) for name in ("input_shape", "weights", "opset")),
     click.option("--fixed-batch", is_flag=True, help="Fix the batch size to 1."),
-    click.option(
-        "--exporter",
-        type=click.Choice(["dynamo", "classic"]),
-        default="dynamo",
-        show_default=True,
-        help="Exporter of torch.",
-    ),
+    option("exporter", CONVERTING),
     click.option("--keep-batchnorm", is_flag=True, help="Do not fold batch normalisation."),
 )

@@ -352,4 +352,4 @@ def test_bad_sources(folder: Path, arguments: tuple[str, ...], says: str) -> Non
 def test_a_shape_is_read(folder: Path) -> None:
     convert = ("convert", "net", "--from", "pytorch", "-o", "out.onnx")
     line = refused(folder, *convert, "--input-shape", "3x4", code=2)
-    assert "expected sizes such as 3,224,224" in line
+    assert "expected positive sizes of one sample" in line

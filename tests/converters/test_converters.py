@@ -195,12 +195,30 @@ def test_a_source_that_is_no_network_is_refused(
 
 
 def test_the_shape_of_a_sample_is_needed_and_checked(source: str, tmp_path: Path) -> None:
-    def of(shape: tuple[int, ...] | None) -> str:
+    def of(shape: Any) -> str:
         return refusal(pytorch, f"{source}:Net", tmp_path / "net.onnx", input_shape=shape)
 
     assert "shape of one sample" in of(None)
     assert "does not run on a batch of shape (2, 4, 12, 12)" in of((4, 12, 12))
-    assert "expected positive sizes" in of((3, 0, 12))
+    for wrong in ((3, 0, 12), (3, -1, 12), (3, 12.0), (True, 12), (), "3,12,12", 12, {3: 12}):
+        assert "expected positive sizes" in of(wrong)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"opset": 3}, "opset 3: expected a whole number, 7 or more"),
+        ({"opset": "17"}, "opset '17': is a string"),
+        ({"seed": -1}, "seed -1: expected"),
+        ({"keep_batchnorm": "no"}, "keep_batchnorm 'no': is a string"),
+        ({"dynamic_batch": 0}, "dynamic_batch 0: is an integer"),
+        ({"weights": 3}, "weights 3: is an integer"),
+    ],
+)
+def test_wrong_options_are_refused(
+    more: dict[str, Any], says: str, source: str, tmp_path: Path
+) -> None:
+    assert says in refusal(pytorch, f"{source}:Net", tmp_path / "net.onnx", **more)
 
 
 def test_unknown_names_are_refused(source: str, tmp_path: Path) -> None:
@@ -208,7 +226,9 @@ def test_unknown_names_are_refused(source: str, tmp_path: Path) -> None:
     assert "framework 'pytorhc': unknown; expected one of pytorch" in refusal(
         convert, source, output, framework="pytorhc"
     )
-    assert "unknown exporter 'x'" in refusal(pytorch, f"{source}:Net", output, exporter="x")
+    assert "exporter 'x': unknown; expected one of dynamo, classic" in refusal(
+        pytorch, f"{source}:Net", output, exporter="x"
+    )
 
 
 def test_an_opset_that_the_exporter_does_not_write_is_refused(source: str, tmp_path: Path) -> None:

@@ -50,6 +50,18 @@ def test_a_folder_gives_classes_in_sorted_order(folder: Path) -> None:
         np.testing.assert_array_equal(sample, expected)
 
 
+@pytest.mark.parametrize(
+    "kept", [".ipynb_checkpoints", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "__pycache__"]
+)
+def test_what_a_system_keeps_for_itself_is_no_sample(folder: Path, kept: str) -> None:
+    expected = load_data(folder, shape=(3, 4, 5), preprocess="raw")
+    for place in (folder / kept, folder / "dog" / kept, folder / "cat" / "deep" / kept / "more"):
+        save(place / "a-checkpoint.png", pixels(4, 5, 3))
+    data = load_data(folder, shape=(3, 4, 5), preprocess="raw")
+    assert data.classes == ("cat", "dog")
+    np.testing.assert_array_equal(data.x, expected.x)
+
+
 def test_files_come_in_sorted_order(tmp_path: Path) -> None:
     for value in RNG.permutation(20).tolist():
         save(tmp_path / "a" / f"{value:02}.png", np.full((1, 1), value, np.uint8))

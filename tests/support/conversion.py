@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from onnxprune.converters import convert
-from onnxprune.errors import ConversionError, UnknownName
+from onnxprune.errors import OnnxPruneError
 
 EXPORTERS: tuple[Literal["dynamo", "classic"], ...] = ("dynamo", "classic")
 
@@ -83,6 +83,6 @@ def pytorch(source: str, output: Path, **options: Any) -> Path:
 
 
 def refusal(act: Callable[..., object], *arguments: Any, **options: Any) -> str:
-    with pytest.raises((ConversionError, UnknownName)) as error:
+    with pytest.raises(OnnxPruneError) as error:
         act(*arguments, **options)
     return str(error.value)
