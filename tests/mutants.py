@@ -39,6 +39,8 @@ ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("onnxprune", "converters", "samples", "tests", "pyproject.toml")
 
 KILLED, SURVIVED, HUNG, BROKEN, SKIPPED = "killed", "survived", "hung", "broken", "no time"
+PASSED, FAILED = 100, 101
+"""Exit statuses of a process that ran tests; whatever ends otherwise has not run them."""
 PATIENCE, LEAST_PATIENCE = 5.0, 60.0
 """A mutant's tests may take this many times as long as without it, and at least so many seconds."""
 WARM = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
@@ -200,7 +202,7 @@ class Laboratory:
                 code = self._run(copy, mutant.tests, max(PATIENCE * usual, LEAST_PATIENCE))
             finally:
                 place.write_bytes(before)
-        verdict = {None: HUNG, 0: SURVIVED, 1: KILLED}.get(code, BROKEN)
+        verdict = {None: HUNG, PASSED: SURVIVED, FAILED: KILLED}.get(code, BROKEN)
         return verdict, time.monotonic() - start
 
     @contextmanager
@@ -219,15 +221,15 @@ class Laboratory:
         if mine:
             start = time.monotonic()
             code = self._run(copy, tests, None)
-            if code == 0:
+            if code == PASSED:
                 future.set_result(time.monotonic() - start)
             else:
-                error = Mistake(f"{' '.join(tests)}: exit status {code} without any fault")
+                error = Mistake(f"{' '.join(tests)}: do not pass without any fault ({code})")
                 future.set_exception(error)
         return future.result()
 
     def _run(self, copy: Path, tests: tuple[str, ...], seconds: float | None) -> int | None:
-        """Run tests in a copy; return pytest's exit status, None if it took too long."""
+        """Run tests in a copy; return how they ended, None if it took too long."""
         process = WARM.Process(target=run_tests, args=(str(copy), tests), daemon=True)
         process.start()
         process.join(seconds)
@@ -239,7 +241,7 @@ class Laboratory:
 
 
 def run_tests(copy: str, tests: Sequence[str]) -> None:
-    """Run pytest on a copy, in a process of its own, and exit with its status."""
+    """Run pytest on a copy, in a process of its own; exit with `PASSED` plus its status."""
     import pytest
 
     os.chdir(copy)
@@ -260,7 +262,7 @@ def run_tests(copy: str, tests: Sequence[str]) -> None:
         "-m",
         "not slow and not campaign",
     )
-    sys.exit(pytest.main([*quiet, *tests]))
+    sys.exit(PASSED + pytest.main([*quiet, *tests]))
 
 
 def hunt(root: Path, mutants: Sequence[Mutant], jobs: int, seconds: float = float("inf")) -> int:

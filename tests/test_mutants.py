@@ -105,7 +105,7 @@ def test_a_fault_that_cannot_be_planted_is_an_error(
 def test_tests_must_pass_without_any_fault(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tree / "tests" / "test_module.py").write_text(TEST.replace("[0, 2, 4]", "[0, 2, 3]"))
     assert ask(tree, FAULTS) == 2
-    expected = "mutants: tests/test_module.py: exit status 1 without any fault\n"
+    expected = "mutants: tests/test_module.py: do not pass without any fault (101)\n"
     assert capsys.readouterr().err == expected
 
 

@@ -52,3 +52,12 @@ def test_what_is_balanced_already_is_not_tied_further() -> None:
     labels.unite(rows[0], rows[1][[2, 0, 1]], NONE)
     balance(labels, [(rows, NONE)])
     assert np.unique(labels.solve().of[rows]).size == 3
+
+
+def test_classes_are_balanced_one_by_one() -> None:
+    """Not in sum: of labels 1 to 4, the first and last are as much as the other two."""
+    labels = Labels()
+    rows = labels.fresh(4)[[[0, 3], [1, 2]]]
+    balance(labels, [(rows, NONE)])
+    of = labels.solve().of[rows]
+    assert (np.sort(of, axis=1) == np.sort(of[:1], axis=1)).all()

@@ -7,6 +7,7 @@ from onnxprune.channels.groups import ChannelGroups, find_groups
 from onnxprune.channels.labels import Reason
 from onnxprune.errors import InvalidModel
 from onnxprune.graph.graph import Graph
+from onnxprune.surgery.removal import prune
 from tests.support.models import RESIDUAL, model
 
 
@@ -35,20 +36,78 @@ def test_the_order_of_channels_follows_the_filters() -> None:
     assert groups.filters[1].channels.tolist() == list(range(6, 12))
 
 
-def test_channels_left_after_a_removal_are_those_of_the_pruned_graph() -> None:
-    from onnxprune.surgery.removal import prune
+BESIDE_AN_IMAGE = """
+g (float[N,3,8,8] x) => (float[N,2,8,8] y, float[N,2] z)
+<float[4,3,1,1] w, float[2,4,1,1] o, float[4,7,3,3] u, float[5,4,1,1] t, float[5,2] v> {
+  a = Conv(x, w)
+  y = Conv(a, o)
+  c = Concat<axis=1>(x, a)
+  b = Conv(c, u)
+  d = Conv(b, t)
+  p = GlobalAveragePool(d)
+  f = Flatten(p)
+  z = Gemm(f, v)
+}
+"""
+"""A layer reads three channels that stay and four that may go. The last channels may go, and those
+of an output stand before them."""
 
-    graph = Graph(model(RESIDUAL))
+
+@pytest.mark.parametrize("text", [RESIDUAL, BESIDE_AN_IMAGE], ids=["residual", "beside an image"])
+@pytest.mark.parametrize("gone", [[1, 2, 8], [0, 11, 14]], ids=str)
+def test_channels_left_after_a_removal_are_those_of_the_pruned_graph(
+    text: str, gone: list[int]
+) -> None:
+    graph = Graph(model(text))
     groups = find_groups(graph)
-    dead = np.zeros(len(groups), np.bool_)
-    dead[[1, 2, 8]] = True
+    dead = np.isin(np.arange(len(groups)), gone)
     again = find_groups(Graph(prune(graph, groups, dead)))
     expected = groups.without(dead)
     assert again.names == expected.names
+    assert again.reasons == expected.reasons
     assert (again.group == expected.group).all()
     for tensor, axes in expected.cuts.items():
         for axis, channels in axes.items():
-            assert (again.cuts[tensor][axis] == channels).all()
+            assert again.cuts[tensor][axis].tolist() == channels.tolist()
+
+
+def test_what_nobody_owns_stays_whatever_goes() -> None:
+    groups = groups_of(BESIDE_AN_IMAGE)
+    for channel in range(len(groups)):
+        kept = groups.kept("u", np.arange(len(groups)) == channel)
+        assert kept.get(1, np.ones(7, np.bool_))[:3].all()
+
+
+def test_a_group_is_pinned_where_nothing_of_it_may_go() -> None:
+    """The first filter of `a` is returned, beside all that `y` is made of."""
+    groups = groups_of(
+        """
+        g (float[N,3,8,8] x) => (float[N,2,8,8] y, float[N,1,8,8] z)
+        <float[4,3,1,1] w, float[2,4,1,1] v> {
+          a = Conv(x, w)
+          zero = Constant<value_ints=[0]>()
+          one = Constant<value_ints=[1]>()
+          z = Slice(a, zero, one, one)
+          y = Conv(a, v)
+        }
+        """
+    )
+    assert groups.removable.tolist() == [False, True, True, True, False, False]
+    assert groups.pinned == {1: Reason("is the graph output 'y'")}
+
+
+def test_a_number_of_channels_that_is_returned_stays() -> None:
+    groups = groups_of(
+        """
+        g (float[N,3,8,8] x) => (float[N,2,8,8] y, int64[4] s)
+        <float[4,3,1,1] w, float[2,4,1,1] v> {
+          a = Conv(x, w)
+          s = Shape(a)
+          y = Conv(a, v)
+        }
+        """
+    )
+    assert reason(groups, "a") == "their number goes into the graph output 's'"
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -142,3 +142,13 @@ def test_several_inputs_have_no_image() -> None:
     proto = model("g (float[N,3] x, float[N,3] z) => (float[N,3] y) { y = Add(x, z) }")
     with pytest.raises(InvalidModel, match=r"has 2 inputs \(x, z\)"):
         _ = Graph(proto).image
+
+
+def test_an_axis_that_the_model_names_is_as_long_wherever_it_is_declared() -> None:
+    """Of an operator that ONNX does not know, all that is known is what the model declares."""
+    text = """
+    g (float[N,3,H,W] x) => (float[N,4,H,W] y) { y = my.Mystery(x) }
+    """
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17, "my": 1]> {text}')
+    assert Graph(proto, input_shapes={"x": (1, 3, 16, 20)}).shape("y") == (1, 4, 16, 20)
+    assert Graph(proto).shape("y") == (1, 4, 224, 224)

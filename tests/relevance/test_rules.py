@@ -125,6 +125,15 @@ def test_rules_over_depth_are_each_rule_in_its_layers() -> None:
     assert torch.equal(mixed["f"], every(mirror, x, [0, 1, 3], "epsilon")["f"])
 
 
+def test_a_layer_on_a_border_has_the_rule_that_begins_there() -> None:
+    mirror = mirror_of(model(ONE_LAYER.format(layer=LAYERS["conv"])))  # its depth is 1/2
+    x = images(mirror.graph.model, 2)
+    found, expected = (
+        every(mirror, x, [0, 1], r)["x"] for r in ("zplus@0-0.5,epsilon@0.5-1", "epsilon")
+    )
+    assert torch.equal(found, expected)
+
+
 def test_one_rule_all_the_way_is_that_rule() -> None:
     mirror = mirror_of(model(DEEP))
     x = images(mirror.graph.model, 3)
