@@ -31,6 +31,7 @@ from onnxprune.search import (
     Target,
     describe,
     find_controller,
+    make_evaluator,
     make_task,
     merged,
     open_model,
@@ -167,13 +168,7 @@ def compare(
     _, samples = open_model(models[0], data, settings)
     if samples is None:
         raise DataError("data: is None; expected samples to compare the models on")
-    judge = Evaluator(
-        samples,
-        metric=settings.metric,
-        device=settings.device,
-        threads=settings.threads,
-        batch_size=settings.batch_size,
-    )
+    judge = make_evaluator(samples, settings)
     sides, given = [], []
     for model in models:
         accuracy, classes = judge.judge(model)

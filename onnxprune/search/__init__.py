@@ -15,7 +15,14 @@ from onnxprune.search.control import Control
 from onnxprune.search.controllers import CONTROLLER_NAMES, CONTROLLERS, find_controller, search
 from onnxprune.search.journal import RunDirectory
 from onnxprune.search.nets import Nets
-from onnxprune.search.outcome import already_met, describe, make_report, summary, unreachable
+from onnxprune.search.outcome import (
+    already_met,
+    describe,
+    make_evaluator,
+    make_report,
+    summary,
+    unreachable,
+)
 from onnxprune.search.picker import Limits, Picker
 from onnxprune.search.plan import Plan
 from onnxprune.search.settings import AUTO, OPTIONS, PARTS, SETTINGS, Settings, merged
@@ -44,6 +51,7 @@ __all__ = [
     "complete",
     "describe",
     "find_controller",
+    "make_evaluator",
     "make_report",
     "make_task",
     "merged",

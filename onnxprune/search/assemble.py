@@ -16,7 +16,7 @@ from onnxprune.evaluation import Evaluator
 from onnxprune.graph import Graph
 from onnxprune.relevance import allowed_bytes, batch_within, data_free, find_criterion, score
 from onnxprune.search.control import Strategy
-from onnxprune.search.outcome import clock
+from onnxprune.search.outcome import clock, make_evaluator
 from onnxprune.search.protocols import HoldOut, Measured, MeasureDamage, Rank
 from onnxprune.search.settings import AUTO, Settings
 from onnxprune.search.target import Floor
@@ -79,7 +79,7 @@ def make_task(
     settings.limits.allowed(groups)  # refuses, before anything is measured, what matches nothing
     fitted = _fitted(data, more or open_unlabelled(graph, data, settings))
     strategy = choose_strategy(settings)
-    evaluator = None if data is None else _evaluator(data, settings)
+    evaluator = None if data is None else make_evaluator(data, settings)
     correct = _corrector(graph, groups, fitted, settings)
     return Task(
         graph,
@@ -109,16 +109,6 @@ def choose_strategy(settings: Settings) -> Strategy:
         measures=not in_one,
         ranks_once=tuning.reranks == "never" or (tuning.reranks == "auto" and by_what_is_lost),
         corrects="never" if settings.compensate == "none" else corrects,
-    )
-
-
-def _evaluator(data: Data, settings: Settings) -> Evaluator:
-    return Evaluator(
-        data,
-        metric=settings.metric,
-        device=settings.device,
-        threads=settings.threads,
-        batch_size=settings.batch_size,
     )
 
 

@@ -52,7 +52,7 @@ def search(nets: Nets, advance: Advance, state: State | None = None) -> Iterator
 
 
 def _next(nets: Nets, advance: Advance, state: State) -> State:
-    """Return the next state that the floor allows: else a corrected one, else by half the step."""
+    """Return the next state that the floor allows, corrected or after a smaller step if need be."""
     if nets.task.target and nets.reach.met(state):
         return replace(state, stopped="target")
     while True:

@@ -49,6 +49,17 @@ def already_met(nets: Nets, state: State) -> str:
     )
 
 
+def make_evaluator(data: Data, settings: Settings) -> Evaluator:
+    """Return what evaluates models on the samples, as the settings say."""
+    return Evaluator(
+        data,
+        metric=settings.metric,
+        device=settings.device,
+        threads=settings.threads,
+        batch_size=settings.batch_size,
+    )
+
+
 def unreachable(nets: Nets, state: State) -> UnreachableTarget:
     """Return the error that says how near a search came, and what was in the way."""
     task = nets.task
@@ -167,9 +178,6 @@ def describe(
     if data is None:
         return figures
     if accuracy is None:
-        where: dict[str, Any] = {"device": settings.device, "threads": settings.threads}
-        accuracy = Evaluator(data, metric=settings.metric, batch_size=settings.batch_size, **where)(
-            model
-        )
+        accuracy = make_evaluator(data, settings)(model)
     figures["accuracy"] = accuracy.to_json()
     return figures

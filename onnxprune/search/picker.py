@@ -89,7 +89,10 @@ class Limits(Checked):
 
 @dataclass
 class Allowance:
-    """What may still go: the `free` channels, so many of each group (`left`) and axis (`spare`)."""
+    """What may still go: the `free` channels, at most `left` of each group, `spare` of each axis.
+
+    Shapes: free `[channels]`.
+    """
 
     free: BoolArray
     left: list[float]
@@ -97,7 +100,7 @@ class Allowance:
     picker: Picker
 
     def take(self, channel: int) -> None:
-        """Let a channel go, and all that may not follow it stay."""
+        """Take a channel; what may not follow it is free no longer."""
         groups = self.picker.groups
         self.free[channel] = False
         group = int(groups.group[channel])
@@ -185,7 +188,7 @@ class Picker:
         return gone
 
     def stopped_by(self, dead: BoolArray) -> tuple[str, ...]:
-        """Name the limits without which more than the `dead` channels could go.
+        """Return the names of the limits without which more than the `dead` channels could go.
 
         Shapes: dead `[channels]`.
         """

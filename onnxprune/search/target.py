@@ -106,7 +106,7 @@ class Floor(Checked):
         return max(levels, default=0.0)
 
     def decisive(self, unpruned: float) -> tuple[str, ...]:
-        """Name what decides the lowest harmonic mean allowed."""
+        """Return the names of what decides the lowest harmonic mean allowed."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
         level = self.level(unpruned)
         return tuple(n for n, v in given.items() if Floor(**{n: v}).level(unpruned) == level)
