@@ -4,6 +4,7 @@ A **label** is an integer naming one channel of one axis. Two values are special
 `FREE` is nobody's element (padding) and `KEPT` may never go. Labels that share a fate are united;
 a pinned label may not go, and takes its whole class with it, but keeps its identity and a `Reason`.
 
+>>> from onnxprune.ops import FREE
 >>> labels = Labels()
 >>> a, b = labels.fresh(3), labels.fresh(3)
 >>> labels.unite(a, b[::-1], Reason("is added to another"))

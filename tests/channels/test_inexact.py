@@ -70,5 +70,5 @@ def test_a_plan_remembers_what_it_was_allowed() -> None:
 
 
 def test_a_name_that_is_no_operator_is_refused() -> None:
-    with pytest.raises(UnknownName, match="allow-inexact 'layernrom': no operator's name begins"):
+    with pytest.raises(UnknownName, match="allow_inexact 'layernrom': no operator's name begins"):
         onnxprune.prune(model(NORMALISED), allow_inexact=("layernrom",), **OPTIONS)
