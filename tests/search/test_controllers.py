@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxprune.arrays import BoolArray
@@ -64,6 +64,7 @@ def test_a_step_that_costs_much_is_tried_at_half_and_the_cheaper_for_each_filter
     assert (gone(state), state.size) == (6, 0.05)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.floats(0.05, 0.89), st.floats(0.05, 1.0))
 def test_the_cheaper_of_two_tries_is_kept(first: float, second: float) -> None:
     _, state = walk({6: first, 3: second})
