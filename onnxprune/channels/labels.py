@@ -1,8 +1,9 @@
-"""Sets of channels that must go together: unions of whole integer arrays, solved once.
+"""Sets of channels that must go together: whole arrays of labels are united, and solved at once.
 
-A **label** is an integer naming one channel of one axis. Two values are special:
-`FREE` is nobody's element (padding) and `KEPT` may never go. Labels that share a fate are united;
-a pinned label may not go, and takes its whole class with it, but keeps its identity and a `Reason`.
+A **label** is an integer that names one channel of one axis. Two values are special: `FREE` marks
+an element that belongs to no channel (padding), `KEPT` one that may never go. Labels that can only
+go together are united into a class. A pinned label may not go, nor may its class; unlike KEPT, it
+keeps its identity and has a `Reason`.
 
 >>> from onnxprune.ops import FREE
 >>> labels = Labels()
@@ -47,7 +48,7 @@ class Classes:
 
 @dataclass
 class Labels:
-    """Allocates labels and collects what ties and pins them; `solve` works it all out at once."""
+    """Allocates labels, and collects ties and pins; `solve` works out the classes at once."""
 
     count: int = 1
     _pairs: list[tuple[IntArray, IntArray]] = field(default_factory=list)

@@ -1,9 +1,9 @@
-"""Shuffles of nodes that split an axis, reorder it and join it again: channel shuffles.
+"""Channel shuffles: nodes that split an axis, reorder it and join it again.
 
-Between a Reshape that splits the channel axis and one that joins it, no single axis holds the
-channels, and a box that must stay a box would tie them in blocks. Seen as a whole the run only
-takes positions of one axis in another order, so channels cross it one by one; surgery then writes
-the order down in place of the run.
+Between the Reshape that splits the channel axis and the one that joins it, no single axis holds the
+channels, so node by node they would be tied in blocks. As a whole the nodes only take the positions
+of one axis in another order: channels cross a shuffle one by one, and surgery writes the order of
+those that are left in place of its nodes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onnxprune.graph import Facts, Graph, Shape
 from onnxprune.ops import Moves, Node, Op
 
 MOST_NODES = 8
-"""Nodes of a run; exporters write three or four."""
+"""Nodes of a shuffle; exporters write three or four."""
 
 
 @dataclass(frozen=True)
@@ -39,42 +39,42 @@ class Shuffle:
 
     @property
     def last(self) -> Node:
-        """The node whose output is the run's."""
+        """The node that makes its output."""
         return self.nodes[-1]
 
 
 @dataclass(frozen=True)
 class Shuffles:
-    """All runs of a graph, which do not overlap."""
+    """All shuffles of a graph; they do not overlap."""
 
     found: tuple[Shuffle, ...]
 
     @cached_property
     def inner(self) -> frozenset[str]:
-        """Names of the nodes inside a run, all but its last."""
-        return frozenset(node.name for run in self.found for node in run.nodes[:-1])
+        """Names of the nodes inside a shuffle, all but its last."""
+        return frozenset(node.name for shuffle in self.found for node in shuffle.nodes[:-1])
 
     @cached_property
     def ending(self) -> dict[str, Shuffle]:
-        """The run that ends at each node, by its name."""
-        return {run.last.name: run for run in self.found}
+        """The shuffles by the names of their last nodes."""
+        return {shuffle.last.name: shuffle for shuffle in self.found}
 
 
 def find_shuffles(graph: Graph) -> Shuffles:
-    """Return the runs of a graph, each as short as it can be."""
+    """Return the shuffles of a graph, each with as few nodes as possible."""
     found: list[Shuffle] = []
     spent: set[str] = set()
     for node in graph.nodes:
         if node.name not in spent and _splits(graph, node):
-            run = _shortest(graph, node)
-            if run is not None:
-                found.append(run)
-                spent.update(node.name for node in run.nodes)
+            shuffle = _shortest(graph, node)
+            if shuffle is not None:
+                found.append(shuffle)
+                spent.update(node.name for node in shuffle.nodes)
     return Shuffles(tuple(found))
 
 
 def _splits(graph: Graph, node: Node) -> bool:
-    """Whether a node may be the first of a run: it moves, and its output has more axes."""
+    """Whether a node may begin a shuffle: it moves elements, and its output has more axes."""
     if len(node.inputs) == 0 or not _moves(graph, node):
         return False
     before, after = graph.shape(node.inputs[0]), graph.shape(node.outputs[0])
@@ -102,14 +102,14 @@ def _shortest(graph: Graph, first: Node) -> Shuffle | None:
         nodes.append(readers[0])
         if nodes[-1].inputs[0] != tensor:
             return None
-        run = _as_run(graph, nodes)
-        if run is not None:
-            return run
+        shuffle = _as_shuffle(graph, nodes)
+        if shuffle is not None:
+            return shuffle
     return None
 
 
-def _as_run(graph: Graph, nodes: Sequence[Node]) -> Shuffle | None:
-    """The run that the nodes are, at every size of the axes that the model leaves open."""
+def _as_shuffle(graph: Graph, nodes: Sequence[Node]) -> Shuffle | None:
+    """The shuffle that the nodes are, if they are one at every size of the open axes."""
     here, there = (_order(facts, nodes) for facts in (graph.facts, graph.elsewhere))
     if here is None or there is None or here[0] != there[0]:
         return None

@@ -28,9 +28,9 @@ PRELOAD = (
         "onnxprune.relevance.criteria",
         "onnxprune.surgery.cost",
         "onnxprune.search.plan",
-        "onnxprune.surgery.prune",
+        "onnxprune.surgery.removal",
     ),
-    *("torch_pruning", "onnxsim.pruning", "tests.exports", "tests.networks"),
+    *("torch_pruning", "onnxsim.pruning", "tests.support.exports", "tests.support.networks"),
 )
 """What the processes have imported when they start."""
 
