@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.support.models import model, run
 from tests.support.small_net import Small
@@ -25,6 +26,10 @@ small (float[N,1,8,8] x) => (float[N,3] y)
 """
 CLASSES = 3
 EACH = 8
+
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
+"""How long an example takes says how busy the machine is, not whether it is right."""
 
 
 @pytest.fixture(scope="session")
