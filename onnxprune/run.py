@@ -41,7 +41,7 @@ from onnxprune.search import (
     summary,
     unreachable,
 )
-from onnxprune.surgery import mask, prune_apart
+from onnxprune.surgery import mask, remove_channels_apart
 
 logger = logging.getLogger(__name__)
 
@@ -155,4 +155,4 @@ def _apply(model: ModelSource, plan: Plan | str | Path, masked: bool) -> tuple[M
     groups = find_groups(graph, allow_inexact=plan.allow_inexact)
     if masked:
         return mask(graph, groups, plan.dead(groups)), NONE_APART
-    return prune_apart(graph, groups, plan.dead(groups))
+    return remove_channels_apart(graph, groups, plan.dead(groups))

@@ -14,7 +14,7 @@ from onnxprune.channels.groups import find_groups
 from onnxprune.graph.graph import Graph
 from onnxprune.surgery.cost import Costs, find_costs
 from onnxprune.surgery.masking import mask
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.exports import EXPORTERS
 from tests.support.halving import EXACT, ORDERS, coverage, difference, half_of_every_group, order_of
 from tests.support.models import images, relative_error, run
@@ -68,7 +68,7 @@ def test_half_of_every_group_can_go_in_every_export(name: str) -> None:
         assert filters - found.removable == STAY.get(name, 0), said
         for how in ORDERS:
             dead = half_of_every_group(groups, order_of(graph, groups, how, seed=0))
-            small = prune(graph, groups, dead)
+            small = remove_channels(graph, groups, dead)
             onnx.checker.check_model(small, full_check=True)
             assert difference(small, mask(graph, groups, dead)) < EXACT, exporter
             assert_as_announced(small, graph, costs, dead)
@@ -82,7 +82,7 @@ def test_half_of_vgg16_can_go(exporter: str) -> None:
     groups = find_groups(graph)
     assert groups.removable_filters == 4224
     dead = half_of_every_group(groups, order_of(graph, groups, "magnitude", seed=0))
-    small, x = prune(graph, groups, dead), images(graph.model, batch=1)
+    small, x = remove_channels(graph, groups, dead), images(graph.model, batch=1)
     assert relative_error(run(small, x)[0], run(mask(graph, groups, dead), x)[0]) < EXACT
     assert_as_announced(small, graph, find_costs(graph, groups), dead)
 

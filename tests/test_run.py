@@ -23,7 +23,7 @@ from onnxprune.search.nets import Nets
 from onnxprune.search.plan import Plan
 from onnxprune.search.settings import Settings
 from onnxprune.search.task import State
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.models import run
 from tests.support.runs import FREE, journal, params, samples
 from tests.support.small_net import Small
@@ -143,7 +143,8 @@ def test_the_report_says_what_corrected_weights_make_of_samples_they_were_fitted
         )
         correct = compensator(graph, groups, known, "least-squares", ridge=0.01)
         assert correct is not None
-        scores = Evaluator(left_out, threads=1).outputs(correct(prune(graph, groups, dead), dead))
+        corrected = correct(remove_channels(graph, groups, dead), dead)
+        scores = Evaluator(left_out, threads=1).outputs(corrected)
         right[thirds == third] = scores.argmax(1) == left_out.y
     shares = [right[data.y == k].mean() for k in range(len(data.classes))]
     assert result.report["held_out"]["per_class"] == pytest.approx(shares)

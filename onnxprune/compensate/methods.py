@@ -72,9 +72,9 @@ def compensator(
 ) -> Corrector | None:
     """Return `correct(pruned, dead) -> corrected`, or None for the method `none`.
 
-    `pruned` is what `prune(graph, groups, dead)` returned; it is not changed. Names and shapes stay
-    as they are, and so does every layer that reads no removed channel. A node without a bias gets
-    one where it needs it. The unpruned net runs once, at the first call.
+    `pruned` is what `remove_channels` returned; it is not changed. Names and shapes stay as they
+    are, and so does every layer that reads no removed channel. A node without a bias gets one where
+    it needs it. The unpruned net runs once, at the first call.
 
     `ridge` and `variance` are those of `Fit`. `allowed` limits how much of all samples is kept in
     memory; on a CPU the rest goes into a temporary file.

@@ -19,7 +19,7 @@ from onnxprune.graph import Graph
 from onnxprune.search.protocols import Measured
 from onnxprune.search.reach import Reach
 from onnxprune.search.task import State, Task
-from onnxprune.surgery import prune
+from onnxprune.surgery import remove_channels
 
 Value = TypeVar("Value")
 
@@ -82,7 +82,7 @@ class Nets:
         """Return the model of a state, with corrected weights where it has them."""
 
         def make() -> ModelProto:
-            pruned = prune(self.task.graph, self.task.groups, state.dead)
+            pruned = remove_channels(self.task.graph, self.task.groups, state.dead)
             if not state.corrected or self.task.compensate is None or not state.dead.any():
                 return pruned
             return self.task.compensate(pruned, state.dead)

@@ -17,7 +17,7 @@ from onnxprune.graph import Graph, file_size
 from onnxprune.search.protocols import Clock
 from onnxprune.search.target import Target
 from onnxprune.search.task import State
-from onnxprune.surgery import Costs, prune
+from onnxprune.surgery import Costs, remove_channels
 
 MARGIN = 0.98
 """Of the latency asked for: the search aims lower, so that measuring again confirms it."""
@@ -85,7 +85,7 @@ class Reach:
     def _estimate(self, dead: BoolArray) -> int:
         """The bytes of the file: those of its constants, and as many beyond as there were last."""
         if self._beyond is None:
-            pruned = prune(self.graph, self.costs.groups, dead)
+            pruned = remove_channels(self.graph, self.costs.groups, dead)
             self._beyond = file_size(pruned) - self._weights(dead)
         return self._weights(dead) + self._beyond
 
@@ -105,7 +105,7 @@ class Reach:
     def _remembered(self, dead: BoolArray, goal: float) -> float:
         key = dead.tobytes()
         if key not in self._times:
-            model = prune(self.graph, self.costs.groups, dead)
+            model = remove_channels(self.graph, self.costs.groups, dead)
             found = self._time(model)
             if MARGIN * goal < found <= DOUBT * goal:
                 found = min(found, self._time(model))

@@ -2,14 +2,14 @@
 
 Imports channels and graph; names no operator.
 
-* `removal`: `prune`, and its postcondition; `masking`: `mask`, the oracle of `prune`
+* `removal`: `remove_channels`, and its postcondition; `masking`: `mask`, its oracle
 * `editor`: the constants of a copy of the model; `cost`: parameters and multiply-adds
 """
 
 from onnxprune.surgery.cost import Cost, Costs, count, find_costs, node_macs
 from onnxprune.surgery.editor import Constants, copy_model
 from onnxprune.surgery.masking import mask
-from onnxprune.surgery.removal import prune, prune_apart
+from onnxprune.surgery.removal import remove_channels, remove_channels_apart
 
 __all__ = [
     "Constants",
@@ -20,6 +20,6 @@ __all__ = [
     "find_costs",
     "mask",
     "node_macs",
-    "prune",
-    "prune_apart",
+    "remove_channels",
+    "remove_channels_apart",
 ]

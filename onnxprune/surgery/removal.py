@@ -23,21 +23,23 @@ from onnxprune.ops import Edit, Node, PrunedSite, as_gather, node_of
 from onnxprune.surgery.editor import Constants, cut_model
 
 
-def prune(graph: Graph, groups: ChannelGroups, dead: BoolArray) -> ModelProto:
+def remove_channels(graph: Graph, groups: ChannelGroups, dead: BoolArray) -> ModelProto:
     """Return the model without the `dead` channels.
 
     Shapes: dead `[channels]`.
     Raises: InvalidPlan when a channel must stay or an axis would be emptied; SurgeryError when the
     result is not the predicted one.
     """
-    return fill(*prune_apart(graph, groups, dead))
+    return fill(*remove_channels_apart(graph, groups, dead))
 
 
-def prune_apart(graph: Graph, groups: ChannelGroups, dead: BoolArray) -> tuple[ModelProto, Weights]:
-    """Return what `prune` returns with its large weights apart, for `save_model`.
+def remove_channels_apart(
+    graph: Graph, groups: ChannelGroups, dead: BoolArray
+) -> tuple[ModelProto, Weights]:
+    """Return what `remove_channels` returns with its large weights apart, for `save_model`.
 
     Shapes: dead `[channels]`.
-    Raises: InvalidPlan and SurgeryError, as `prune` does.
+    Raises: InvalidPlan and SurgeryError, as `remove_channels` does.
     """
     groups.check(dead)
     if not dead.any():

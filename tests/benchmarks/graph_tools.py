@@ -91,7 +91,7 @@ def ours(folder: Path) -> Stages:
     from onnxprune.graph.storage import load_apart, save_model
     from onnxprune.relevance.criteria import score
     from onnxprune.surgery.masking import mask
-    from onnxprune.surgery.removal import prune_apart
+    from onnxprune.surgery.removal import remove_channels_apart
 
     def run(clock: Clock) -> None:
         model, weights = load_apart(folder / MODEL)
@@ -103,7 +103,7 @@ def ours(folder: Path) -> Stages:
         order = np.argsort(score(graph, groups, None, "magnitude").total(), kind="stable")
         dead = half_of_every_group(groups, order)
         clock("score")
-        small, left = prune_apart(graph, groups, dead)
+        small, left = remove_channels_apart(graph, groups, dead)
         clock("prune")
         save_model(small, folder / "ours.onnx", weights=left)
         clock("save")

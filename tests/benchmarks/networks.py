@@ -30,7 +30,7 @@ from onnxprune.channels.groups import ChannelGroups, find_groups
 from onnxprune.graph.graph import Graph
 from onnxprune.surgery.cost import Costs, find_costs
 from onnxprune.surgery.masking import mask
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.exports import EXPORTERS
 from tests.support.halving import EXACT, ORDERS, coverage, difference, half_of_every_group, order_of
 from tests.support.networks import build, made_here, size_of
@@ -131,7 +131,7 @@ def halve(graph: Graph, groups: ChannelGroups, costs: Costs) -> dict[str, Any]:
     for how in ORDERS:
         dead = half_of_every_group(groups, order_of(graph, groups, how, seed=0))
         start = time.process_time()
-        small = prune(graph, groups, dead)
+        small = remove_channels(graph, groups, dead)
         found["surgery_s"] = time.process_time() - start
         onnx.checker.check_model(small, full_check=True)
         zeroed = mask(graph, groups, dead)

@@ -46,7 +46,7 @@ from onnxprune.search.nets import Nets
 from onnxprune.search.settings import Settings
 from onnxprune.search.target import share_removed
 from onnxprune.search.task import State, Task
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.benchmarks.linear_head import attach_head, fit_head, run
 from tests.benchmarks.pictures import draw, read_pictures, to_arrays
 from tests.benchmarks.vgg16_cifar10 import SIZE, build, download_weights, read_weights
@@ -180,7 +180,7 @@ def plain_loop(task: Task, tried: list[State], data: Data, settings: Settings) -
     assert composite is not None
     for state in tried:
         with watch("pruning"):
-            model = prune(graph, groups, state.dead)
+            model = remove_channels(graph, groups, state.dead)
         if correct is not None and state.corrected and state.dead.any():
             with watch("compensation"):
                 model = correct(model, state.dead)

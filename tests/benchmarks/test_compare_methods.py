@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from onnxprune.channels.groups import find_groups
 from onnxprune.graph.graph import Graph
 from onnxprune.search.settings import Settings
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.benchmarks import compare_methods, peers
 from tests.benchmarks.compare_methods import Method
 from tests.benchmarks.comparison import Comparison, early_loss, overall_table, task_table
@@ -273,7 +273,7 @@ def test_onnxsims_rates_are_shares_of_the_removable_filters(trial: Path) -> None
     groups = find_groups(graph)
     dead = np.zeros(len(groups), np.bool_)
     dead[[0, 5, 12]] = True
-    assert peers.share_gone(groups, prune(graph, groups, dead)) == pytest.approx(3 / 18)
+    assert peers.share_gone(groups, remove_channels(graph, groups, dead)) == pytest.approx(3 / 18)
     curve = Method.parse("onnxsim/l1").draw(trial, Settings(preprocess="unit"))
     assert curve["rate"][0] == 0
     assert all(np.diff(curve["rate"]) > 0)

@@ -7,7 +7,7 @@ from onnxprune.channels.groups import ChannelGroups, find_groups
 from onnxprune.channels.labels import Reason
 from onnxprune.errors import InvalidModel
 from onnxprune.graph.graph import Graph
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.models import RESIDUAL, model
 
 
@@ -61,7 +61,7 @@ def test_channels_left_after_a_removal_are_those_of_the_pruned_graph(
     graph = Graph(model(text))
     groups = find_groups(graph)
     dead = np.isin(np.arange(len(groups)), gone)
-    again = find_groups(Graph(prune(graph, groups, dead)))
+    again = find_groups(Graph(remove_channels(graph, groups, dead)))
     expected = groups.without(dead)
     assert again.names == expected.names
     assert again.reasons == expected.reasons

@@ -9,7 +9,7 @@ from onnxprune.channels.groups import find_groups
 from onnxprune.graph.graph import Graph
 from onnxprune.search.picker import Limits, Picker
 from onnxprune.surgery.masking import mask
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.benchmarks.chain import WIDTH, chain
 from tests.support.models import images, relative_error, run
 
@@ -28,7 +28,7 @@ def seconds_per_node(nodes: int, repeats: int) -> float:
         dead = np.zeros(len(groups), np.bool_)
         chosen = Picker(groups, Limits()).pick(np.arange(len(groups)), dead, layer_share=0.5)
         dead[chosen] = True
-        small = prune(graph, groups, dead)
+        small = remove_channels(graph, groups, dead)
         found.append(time.process_time() - start)
     assert len(small.graph.node) == len(graph.nodes)
     halved = len(groups.names) - 1  # the last group is the output
@@ -50,5 +50,5 @@ def test_chains_are_pruned_exactly() -> None:
     dead = np.arange(len(groups)) % 2 == 0
     dead &= groups.removable
     x = images(model, 2)
-    small, zeroed = prune(graph, groups, dead), mask(graph, groups, dead)
+    small, zeroed = remove_channels(graph, groups, dead), mask(graph, groups, dead)
     assert relative_error(run(small, x)[0], run(zeroed, x)[0]) < 1e-6

@@ -9,7 +9,7 @@ from onnxprune.channels.groups import find_groups
 from onnxprune.compensate.methods import compensator
 from onnxprune.errors import DataError, UnknownName
 from onnxprune.graph.graph import Graph
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.halves import half
 from tests.support.models import relative_error, run
 from tests.support.trial import (
@@ -131,7 +131,7 @@ def test_least_squares_restores_the_mean_output(text: str) -> None:
 def test_least_squares_lowers_the_error_on_the_references(seed: int) -> None:
     trial = Trial(CNN, samples=24)
     trial.dead = half(trial.groups, seed)
-    trial.pruned = prune(trial.graph, trial.groups, trial.dead)
+    trial.pruned = remove_channels(trial.graph, trial.groups, trial.dead)
     assert trial.error(trial.compensated()) < 0.6 * trial.error(trial.pruned)
 
 
@@ -167,7 +167,7 @@ def test_a_compensator_has_no_memory_of_its_calls(method: str) -> None:
     correct = compensator(trial.graph, trial.groups, trial.data, method, device="cpu", batch_size=5)
     assert correct is not None
     other = half(trial.groups, 7)
-    correct(prune(trial.graph, trial.groups, other), other)
+    correct(remove_channels(trial.graph, trial.groups, other), other)
     again = correct(trial.pruned, trial.dead).SerializeToString()
     assert again == trial.compensated(method, ridge=None).SerializeToString()
 
@@ -271,7 +271,7 @@ def test_a_weight_in_a_constant_node_is_refitted() -> None:
     trial.proto.graph.initializer.remove(tensor)
     trial.graph = Graph(trial.proto)
     trial.groups = find_groups(trial.graph)
-    trial.pruned = prune(trial.graph, trial.groups, trial.dead)
+    trial.pruned = remove_channels(trial.graph, trial.groups, trial.dead)
     (found,) = run(trial.compensated(), trial.x)
     assert found.tolist() == run(expected, trial.x)[0].tolist()
 
@@ -284,7 +284,7 @@ def test_old_models_declare_the_new_bias_as_an_input() -> None:
         info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         old.graph.input.append(info)
     trial.graph = Graph(old)
-    trial.pruned = prune(trial.graph, trial.groups, trial.dead)
+    trial.pruned = remove_channels(trial.graph, trial.groups, trial.dead)
     changed = trial.compensated("bias")
     assert len(changed.graph.input) == len(old.graph.input) + 1
 

@@ -21,7 +21,7 @@ from onnx import ModelProto, ValueInfoProto, helper, numpy_helper
 from onnxprune.channels.groups import find_groups
 from onnxprune.graph.graph import Graph
 from onnxprune.surgery.masking import mask
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.halving import EXACT, ORDERS, half_of_every_group, order_of
 from tests.support.models import relative_error, run
 
@@ -111,7 +111,7 @@ def test_half_of_the_filters_can_go(proto: ModelProto, order: str) -> None:
     groups = find_groups(graph)
     dead = half_of_every_group(groups, order_of(graph, groups, order, seed=0))
     assert dead.sum() >= groups.removable.sum() // 3
-    small, zeroed = prune(graph, groups, dead), mask(graph, groups, dead)
+    small, zeroed = remove_channels(graph, groups, dead), mask(graph, groups, dead)
     assert small.ByteSize() < proto.ByteSize()
     for x in feeds(proto):
         (found,), (wanted,), (before,) = run(small, x), run(zeroed, x), run(proto, x)
@@ -125,7 +125,7 @@ def test_what_is_declared_of_the_pruned_graph_is_true(name: str) -> None:
     graph = Graph(load(name))
     groups = find_groups(graph)
     order = order_of(graph, groups, "random", seed=0)
-    small = prune(graph, groups, half_of_every_group(groups, order))
+    small = remove_channels(graph, groups, half_of_every_group(groups, order))
     bare = ModelProto()
     bare.CopyFrom(small)
     del bare.graph.value_info[:]

@@ -10,7 +10,7 @@ from onnxprune.graph.graph import Graph
 from onnxprune.relevance.mirror import Mirror
 from onnxprune.surgery.cost import find_costs
 from onnxprune.surgery.masking import mask
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.models import images, model, relative_error, run
 
 STANDARDISED = """
@@ -70,7 +70,7 @@ def test_a_weight_that_labels_cannot_reach_is_stored_when_it_is_cut(text: str, s
     groups = find_groups(graph)
     assert groups.removable_filters == 10
     dead = groups.removable & (np.random.default_rng(seed).random(len(groups)) < 0.4)
-    small, zeroed = prune(graph, groups, dead), mask(graph, groups, dead)
+    small, zeroed = remove_channels(graph, groups, dead), mask(graph, groups, dead)
     onnx.checker.check_model(small, full_check=True)
     for batch in (1, 3):
         x = images(proto, batch)
@@ -85,7 +85,7 @@ def test_it_is_left_alone_when_nothing_of_it_is_cut(text: str) -> None:
     graph = Graph(proto)
     groups = find_groups(graph)
     nothing = np.zeros(len(groups), np.bool_)
-    assert prune(graph, groups, nothing) == proto
+    assert remove_channels(graph, groups, nothing) == proto
 
 
 def test_labels_ride_through_elementwise_makers() -> None:
@@ -95,7 +95,7 @@ def test_labels_ride_through_elementwise_makers() -> None:
     groups = find_groups(graph)
     assert groups.removable_filters == 10
     dead = groups.removable & (np.arange(len(groups)) % 2 == 0)
-    small = prune(graph, groups, dead)
+    small = remove_channels(graph, groups, dead)
     assert [node.op_type for node in small.graph.node] == ["Conv", "Mul", "Conv", "Conv"]
     x = images(proto, 2)
     assert relative_error(run(small, x)[0], run(mask(graph, groups, dead), x)[0]) < 1e-5
@@ -118,7 +118,7 @@ def test_what_else_is_made_of_its_makers_stays() -> None:
     graph = Graph(proto)
     groups = find_groups(graph)
     dead = np.arange(len(groups)) < 2
-    small, zeroed = prune(graph, groups, dead), mask(graph, groups, dead)
+    small, zeroed = remove_channels(graph, groups, dead), mask(graph, groups, dead)
     x = images(proto, 2)
     assert relative_error(run(small, x)[0], run(zeroed, x)[0]) < 1e-5
     np.testing.assert_array_equal(run(small, x)[1], run(proto, x)[1])

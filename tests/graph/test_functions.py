@@ -8,7 +8,7 @@ from onnx import ModelProto, numpy_helper
 from onnxprune.channels.groups import find_groups
 from onnxprune.graph.graph import Graph
 from onnxprune.surgery.masking import mask
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.models import images, relative_error, run
 
 HEADER = '<ir_version: 8, opset_import: ["": 17, "my": 1]>'
@@ -60,7 +60,7 @@ def test_filters_inside_a_function_are_pruned_for_each_call_on_its_own(seed: int
     assert groups.removable_filters == 10
     rng = np.random.default_rng(seed)
     dead = groups.removable & (rng.random(len(groups)) < 0.5)
-    small, zeroed = prune(graph, groups, dead), mask(graph, groups, dead)
+    small, zeroed = remove_channels(graph, groups, dead), mask(graph, groups, dead)
     onnx.checker.check_model(small, full_check=True)
     assert small.functions == proto.functions
     assert [node.op_type for node in small.graph.node] == ["block", "block", "Conv"]

@@ -19,7 +19,7 @@ from onnxprune.relevance.criteria import score
 from onnxprune.run import apply, apply_to
 from onnxprune.search.plan import Plan
 from onnxprune.surgery.masking import mask
-from onnxprune.surgery.removal import prune, prune_apart
+from onnxprune.surgery.removal import remove_channels, remove_channels_apart
 from tests.support.models import model
 
 TEXT = """
@@ -52,7 +52,7 @@ def halves(graph: Graph) -> tuple[ModelProto, ModelProto, large_weights.Weights]
     groups = find_groups(graph)
     dead = groups.removable & (np.arange(len(groups)) % 2 == 0)
     assert dead.sum() > 40
-    return prune(graph, groups, dead), *prune_apart(graph, groups, dead)
+    return remove_channels(graph, groups, dead), *remove_channels_apart(graph, groups, dead)
 
 
 @given(
@@ -109,7 +109,7 @@ def test_masks_and_copies_are_those_of_the_model(path: Path, alive: bool) -> Non
     groups = find_groups(expected)
     dead = groups.removable & (np.arange(len(groups)) % 3 == 0) & alive
     assert mask(found, groups, dead) == mask(expected, groups, dead)
-    assert prune(found, groups, dead) == prune(expected, groups, dead)
+    assert remove_channels(found, groups, dead) == remove_channels(expected, groups, dead)
 
 
 @pytest.mark.parametrize("masked", [True, False])

@@ -10,7 +10,7 @@ from onnxprune.channels.groups import ChannelGroups, find_groups
 from onnxprune.graph.graph import Graph
 from onnxprune.surgery.cost import find_costs
 from onnxprune.surgery.masking import mask
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.models import images, model, relative_error, run
 
 SHARED_BIAS = """
@@ -62,7 +62,7 @@ def test_layers_with_equal_vectors_are_pruned_apart(text: str, seed: int) -> Non
     assert len(groups) - 2 == 8
     rng = np.random.default_rng(seed)
     dead = groups.removable & (rng.random(len(groups)) < 0.4)
-    small, zeroed = prune(graph, groups, dead), mask(graph, groups, dead)
+    small, zeroed = remove_channels(graph, groups, dead), mask(graph, groups, dead)
     onnx.checker.check_model(small, full_check=True)
     for batch in (1, 3):
         x = images(proto, batch)
@@ -75,7 +75,7 @@ def test_a_vector_is_copied_only_for_readers_that_keep_other_channels() -> None:
     graph = Graph(model(SHARED_BIAS))
     groups = find_groups(graph)
     dead = first_layer(groups, [1])
-    assert stored(prune(graph, groups, dead)) == {
+    assert stored(remove_channels(graph, groups, dead)) == {
         "w1": [3, 3, 1, 1],
         "w2": [4, 3, 1, 1],
         "w3": [2, 4, 1, 1],
@@ -83,8 +83,8 @@ def test_a_vector_is_copied_only_for_readers_that_keep_other_channels() -> None:
         "b_0": [4],
     }
     both = dead | np.isin(np.arange(len(groups)), groups.filters[1].channels[[1]])
-    assert stored(prune(graph, groups, both))["b"] == [3]
-    assert "b_0" not in stored(prune(graph, groups, both))
+    assert stored(remove_channels(graph, groups, both))["b"] == [3]
+    assert "b_0" not in stored(remove_channels(graph, groups, both))
     assert stored(graph.model) == stored(model(SHARED_BIAS))
 
 

@@ -22,7 +22,7 @@ from onnxprune.graph.storage import (
     shell,
     typed_shell,
 )
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.models import images, model, run
 
 TEXT = """
@@ -79,7 +79,7 @@ def test_external_data_is_read_and_pruned(proto: ModelProto, tmp_path: Path) -> 
     graph = Graph(proto)
     groups = find_groups(graph)
     dead = groups.removable & (np.arange(len(groups)) % 2 == 0)
-    small = save_model(prune(graph, groups, dead), tmp_path / "small.onnx")
+    small = save_model(remove_channels(graph, groups, dead), tmp_path / "small.onnx")
     assert onnx.load(str(small), load_external_data=False).graph.initializer[0].raw_data
     assert run(load_model(small), images(proto, 3))[0].shape == (3, 2, 8, 8)
 
@@ -98,7 +98,7 @@ def test_a_weight_cut_short_is_refused(proto: ModelProto) -> None:
     graph = Graph(proto)
     groups = find_groups(graph)
     with pytest.raises(InvalidModel, match="weight 'w': its values do not fill its shape"):
-        prune(graph, groups, groups.removable & (np.arange(len(groups)) < 4))
+        remove_channels(graph, groups, groups.removable & (np.arange(len(groups)) < 4))
 
 
 def test_a_shell_has_everything_but_large_weights(proto: ModelProto) -> None:
@@ -129,7 +129,7 @@ def test_a_killed_writer_leaves_a_model_with_its_own_weights(
     path = save_model(proto, tmp_path / "model.onnx", limit=1000)
     graph = Graph(proto)
     groups = find_groups(graph)
-    other = prune(graph, groups, groups.removable & (np.arange(len(groups)) < 4))
+    other = remove_channels(graph, groups, groups.removable & (np.arange(len(groups)) < 4))
 
     def outputs(one: ModelProto) -> npt.NDArray[Any]:
         return run(one, images(proto, 2))[0]

@@ -11,7 +11,7 @@ from onnxprune.channels.groups import ChannelGroups, find_groups
 from onnxprune.graph.graph import Graph
 from onnxprune.relevance.mirror import Mirror
 from onnxprune.surgery.masking import mask
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.ops.cases import CASES
 from tests.ops.sandwich import Array, Case, elements, half, run, silence
 
@@ -74,7 +74,7 @@ def test_pruned_equals_masked(case: Case) -> None:
         dead = half(groups, seed)
         if not dead.any():
             continue
-        pruned, masked = prune(graph, groups, dead), mask(graph, groups, dead)
+        pruned, masked = remove_channels(graph, groups, dead), mask(graph, groups, dead)
         onnx.checker.check_model(pruned, full_check=True)
         assert identity(pruned) == identity(masked) == identity(model)
         assert nodes(masked) == nodes(model)
@@ -93,9 +93,9 @@ def test_nothing_removed_is_nothing_changed(case: Case) -> None:
     graph, groups = analysed(case)
     nothing = np.zeros(len(groups), np.bool_)
     before = model.SerializeToString(deterministic=True)
-    assert prune(graph, groups, nothing).SerializeToString(deterministic=True) == before
+    assert remove_channels(graph, groups, nothing).SerializeToString(deterministic=True) == before
     assert mask(graph, groups, nothing).SerializeToString(deterministic=True) == before
-    prune(graph, groups, half(groups, 0))
+    remove_channels(graph, groups, half(groups, 0))
     assert model.SerializeToString(deterministic=True) == before
 
 

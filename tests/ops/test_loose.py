@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from onnxprune.channels.groups import find_groups
 from onnxprune.graph.graph import Graph
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.ops.sandwich import Case, run, weights
 
 C = 14
@@ -72,7 +72,7 @@ def test_channels_cross_where_allowed(body: str, opset: int, tensors: dict[str, 
     assert int(exact.removable.sum()) == (2 if whole_groups else 0)
     assert groups.crossed(dead)
     assert not groups.crossed(np.zeros_like(dead))
-    small = prune(graph, groups, dead)
+    small = remove_channels(graph, groups, dead)
     onnx.checker.check_model(small, full_check=True)
     found, before = arrays(small), arrays(case.model)
     assert found.keys() == before.keys()

@@ -24,7 +24,7 @@ from onnxprune.relevance.lrp import relevance
 from onnxprune.relevance.mirror import Mirror
 from onnxprune.relevance.rules import RULES
 from onnxprune.surgery.masking import mask
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.ops.sandwich import elements, half, run
 from tests.support.models import images, model
 
@@ -100,7 +100,7 @@ def test_half_of_a_quantised_network_can_go(
     for seed in range(2):
         dead = half(groups, seed)
         assert dead.any()
-        small, zeroed = prune(graph, groups, dead), mask(graph, groups, dead)
+        small, zeroed = remove_channels(graph, groups, dead), mask(graph, groups, dead)
         onnx.checker.check_model(small, full_check=True)
         assert types(small) == types(zeroed) == types(proto)
         assert elements(small) < 0.75 * elements(proto)
@@ -120,7 +120,9 @@ def test_ranges_found_at_run_time_let_channels_go(tmp_path: Path) -> None:
     dead = half(groups, 0)
     assert dead.any()
     feeds = {"x": images(graph.model, 3, 0)}
-    (found,), (expected,) = (run(change(graph, groups, dead), feeds) for change in (prune, mask))
+    (found,), (expected,) = (
+        run(change(graph, groups, dead), feeds) for change in (remove_channels, mask)
+    )
     assert np.abs(expected).max() > 0
     np.testing.assert_array_equal(found, expected)
 
@@ -154,7 +156,7 @@ def test_weights_stay_integers_and_real_values_stay(tmp_path: Path) -> None:
     graph = Graph(proto)
     groups = find_groups(graph)
     dead = half(groups, 0)
-    small = prune(graph, groups, dead)
+    small = remove_channels(graph, groups, dead)
     before, after = (
         {t.name: numpy_helper.to_array(t) for t in m.graph.initializer} for m in (proto, small)
     )

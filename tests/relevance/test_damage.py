@@ -14,7 +14,7 @@ from onnxprune.relevance.lrp import explain, relevance, start
 from onnxprune.relevance.mirror import Mirror
 from onnxprune.relevance.rules import find_composite
 from onnxprune.search.picker import Limits, Picker
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.divergence import divergence
 from tests.support.models import images, model, run
 
@@ -71,7 +71,7 @@ def assert_damage_is_what_pruning_does(samples: int, gone: list[int], seen: slic
     before = np.asarray(probabilities(torch.from_numpy(run(proto, x)[0]), np.zeros(len(x), int)))
 
     def without(chosen: list[int]) -> tuple[ModelProto, float]:
-        pruned = prune(graph, groups, np.isin(np.arange(len(groups)), last[chosen]))
+        pruned = remove_channels(graph, groups, np.isin(np.arange(len(groups)), last[chosen]))
         logits = run(pruned, x)[0].astype(np.float64)
         return pruned, float(divergence(before, logits)[seen].mean())
 

@@ -31,7 +31,7 @@ from onnxprune.relevance.memory import (
 from onnxprune.relevance.mirror import Mirror, Tensors
 from onnxprune.search.assemble import make_task
 from onnxprune.search.settings import Settings
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.models import images, model
 
 NET = """
@@ -161,7 +161,7 @@ def test_results_do_not_depend_on_memory(
         task = make_task(net, data, settings)
         assert task.damage is not None
         damage = task.damage(task.graph, task.groups)
-        model = prune(task.graph, task.groups, dead)
+        model = remove_channels(task.graph, task.groups, dead)
         corrected = Graph(task.compensate(model, dead) if task.compensate else model)
         scores = task.rank(task.graph, task.groups)
         return [scores, damage.slope, damage.effects, *map(corrected.constant, "vchd")]
@@ -190,7 +190,7 @@ def test_what_is_kept_of_all_samples_goes_into_a_file_where_memory_is_short(
     task = make_task(net, samples(net), settings)
     dead = np.arange(13) % 4 == 0
     assert task.compensate is not None
-    task.compensate(prune(net, task.groups, dead), dead)
+    task.compensate(remove_channels(net, task.groups, dead), dead)
     assert bool(kept) == apart
 
 

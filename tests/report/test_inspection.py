@@ -12,7 +12,7 @@ from onnxprune.errors import InvalidModel, UnknownName
 from onnxprune.report.inspection import inspect
 from onnxprune.report.skeleton import pinning
 from onnxprune.surgery.cost import find_costs
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.models import model
 
 TIED = """
@@ -76,7 +76,7 @@ def test_what_a_channel_saves_is_what_its_removal_saves() -> None:
     for number, group in enumerate(found["groups"][:2]):
         dead = np.zeros(len(groups), np.bool_)
         dead[np.flatnonzero(groups.group == number)[0]] = True
-        pruned = Graph(prune(graph, groups, dead))
+        pruned = Graph(remove_channels(graph, groups, dead))
         left = find_costs(pruned, find_groups(pruned)).of()
         # What a tied channel reads of itself goes once; its row and its column both count it.
         twice = 1 if number == 0 else 0

@@ -11,7 +11,7 @@ from onnxprune.search.control import Control, Strategy
 from onnxprune.search.nets import Nets
 from onnxprune.search.settings import Settings
 from onnxprune.search.task import State
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.runs import samples
 from tests.support.small_net import Small
 
@@ -90,7 +90,7 @@ def test_what_is_held_out_is_corrected_by_the_other_samples(
     if found is None:
         return
     correct, folds = nets.task.compensate, np.arange(len(small.x)) % 3
-    pruned = prune(nets.task.graph, nets.task.groups, dead)
+    pruned = remove_channels(nets.task.graph, nets.task.groups, dead)
     evaluator = nets.task.evaluate
     parts = [correct(pruned, dead, without=fold) for fold in range(3)]
     assert found == evaluator.apart(parts, folds)

@@ -12,7 +12,7 @@ from onnxprune.arrays import BoolArray
 from onnxprune.graph.graph import Graph
 from onnxprune.search.nets import Memory, Nets
 from onnxprune.search.task import State, Task
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.simulated import EVENLY, FILTERS, GRAPH, GROUPS, NOTHING, Ordered, accuracy
 
 SOME = (np.arange(len(GROUPS)) % 7 == 0) & GROUPS.removable
@@ -55,7 +55,7 @@ class Watched:
 
 def built(state: State) -> ModelProto:
     """What a state's net is, by hand."""
-    model = prune(GRAPH, GROUPS, state.dead)
+    model = remove_channels(GRAPH, GROUPS, state.dead)
     return Watched().correct(model, state.dead) if state.corrected and state.dead.any() else model
 
 

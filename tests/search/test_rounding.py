@@ -13,7 +13,7 @@ from onnxprune.graph.graph import Graph
 from onnxprune.search.nets import Nets
 from onnxprune.search.picker import Limits, Picker
 from onnxprune.search.task import State, Task
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.models import model
 
 CHAIN = """
@@ -104,7 +104,7 @@ def test_widths_are_multiples_or_untouched(
         assert (following >= dead).all()
         assert set(np.flatnonzero(following & ~dead)) <= set(chosen)
         dead = following
-        after = widths(prune(graph, groups, dead))
+        after = widths(remove_channels(graph, groups, dead))
         for name, dims in before.items():
             for axis, (was, now) in enumerate(zip(dims, after[name], strict=True)):
                 if now == was:

@@ -18,7 +18,7 @@ from onnxprune.search.reach import MARGIN, Reach
 from onnxprune.search.target import Target
 from onnxprune.search.task import State, Task
 from onnxprune.surgery.cost import find_costs
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.models import model
 
 NET = Graph(
@@ -42,7 +42,7 @@ flags = st.lists(st.booleans(), min_size=len(GROUPS), max_size=len(GROUPS)).map(
 
 
 def build(state: State) -> ModelProto:
-    return prune(NET, GROUPS, state.dead)
+    return remove_channels(NET, GROUPS, state.dead)
 
 
 def width(proto: ModelProto) -> float:

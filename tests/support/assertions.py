@@ -21,7 +21,7 @@ from onnxprune.channels.groups import ChannelGroups, find_groups
 from onnxprune.graph.graph import Graph
 from onnxprune.search.picker import Limits, Picker
 from onnxprune.surgery.masking import mask
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.models import HEADER, model
 
 Array = npt.NDArray[Any]
@@ -80,7 +80,7 @@ def check_pruned(
     exact: float = EXACT,
 ) -> None:
     """Assert that the pruned model is valid and computes what the masked one does."""
-    pruned, masked = prune(graph, groups, dead), mask(graph, groups, dead)
+    pruned, masked = remove_channels(graph, groups, dead), mask(graph, groups, dead)
     onnx.checker.check_model(pruned, full_check=True)
     small, zeroed = _session(pruned), _session(masked)
     for feeds in _feeds(graph.model, sizes):

@@ -15,7 +15,7 @@ from onnxprune.compensate.methods import compensator
 from onnxprune.data.samples import Data
 from onnxprune.graph.graph import Graph
 from onnxprune.ops import OPS
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.halves import half
 from tests.support.models import HEADER, images, model, relative_error, run
 
@@ -132,7 +132,7 @@ class Trial:
         self.dead: BoolArray = half(self.groups)
         if dead is not None:
             self.dead = np.isin(np.arange(len(self.groups)), dead)
-        self.pruned = prune(self.graph, self.groups, self.dead)
+        self.pruned = remove_channels(self.graph, self.groups, self.dead)
 
     def compensated(self, method: str = "least-squares", **options: Any) -> ModelProto:
         options = {"ridge": RIDGE, "device": "cpu", "batch_size": 5, **options}

@@ -7,7 +7,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnxprune.arrays import BoolArray
 from onnxprune.channels import find_groups
 from onnxprune.graph import Graph
-from onnxprune.surgery import find_costs, mask, prune
+from onnxprune.surgery import find_costs, mask, remove_channels
 from tests.support.models import images, model, relative_error, run
 
 EXACT = 1e-5
@@ -61,7 +61,7 @@ def test_a_shared_vector_is_masked_and_cut_for_each_layer_alone(dead: BoolArray)
     graph = Graph(proto)
     groups = find_groups(graph)
     expected = run(by_hand(proto, dead), x)[0]
-    for found in (mask(graph, groups, dead), prune(graph, groups, dead)):
+    for found in (mask(graph, groups, dead), remove_channels(graph, groups, dead)):
         assert relative_error(run(found, x)[0], expected) < EXACT
 
 
@@ -70,7 +70,7 @@ def test_a_shared_vector_is_stored_twice_only_where_it_has_to_be(dead: BoolArray
     """And so it is counted."""
     graph = Graph(model(SHARED))
     groups = find_groups(graph)
-    small = prune(graph, groups, dead)
+    small = remove_channels(graph, groups, dead)
     alike = (dead[:4] == dead[4:8]).all()
     assert len(small.graph.initializer) == (4 if alike else 5)
     stored = sum(int(np.prod(tensor.dims)) for tensor in small.graph.initializer)

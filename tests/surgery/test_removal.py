@@ -10,7 +10,7 @@ from onnxprune.errors import InvalidPlan, SurgeryError
 from onnxprune.graph.graph import Graph
 from onnxprune.ops import OPS
 from onnxprune.surgery.masking import mask
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.halves import half
 from tests.support.models import RESIDUAL, images, model, relative_error, run
 
@@ -23,7 +23,7 @@ def assert_pruned_equals_masked(proto: ModelProto, batches: tuple[int, ...] = (1
     groups = find_groups(graph)
     dead = half(groups)
     assert dead.any()
-    small, zeroed = prune(graph, groups, dead), mask(graph, groups, dead)
+    small, zeroed = remove_channels(graph, groups, dead), mask(graph, groups, dead)
     onnx.checker.check_model(small, full_check=True)
     for batch in batches:
         x = images(proto, batch)
@@ -102,7 +102,7 @@ def test_nothing_removed_returns_an_equal_model() -> None:
     graph = Graph(proto)
     groups = find_groups(graph)
     nothing = np.zeros(len(groups), np.bool_)
-    assert prune(graph, groups, nothing) == proto
+    assert remove_channels(graph, groups, nothing) == proto
     assert mask(graph, groups, nothing) == proto
 
 
@@ -112,7 +112,7 @@ def test_the_users_model_is_not_touched_and_keeps_what_is_not_pruned() -> None:
     before = proto.SerializeToString(deterministic=True)
     graph = Graph(proto)
     groups = find_groups(graph)
-    small = prune(graph, groups, half(groups))
+    small = remove_channels(graph, groups, half(groups))
     assert proto.SerializeToString(deterministic=True) == before
     assert (small.ir_version, small.opset_import) == (proto.ir_version, proto.opset_import)
     assert small.metadata_props == proto.metadata_props
@@ -127,7 +127,7 @@ def test_declared_shapes_follow_the_cuts() -> None:
     groups = find_groups(graph)
     dead = np.zeros(len(groups), np.bool_)
     dead[:2] = True
-    small = prune(graph, groups, dead)
+    small = remove_channels(graph, groups, dead)
     declared = {v.name: v.type.tensor_type.shape.dim[1].dim_value for v in small.graph.value_info}
     assert (declared["a"], declared["s"], declared["b"]) == (4, 4, 6)
 
@@ -136,7 +136,7 @@ def test_a_dynamic_batch_stays_dynamic_through_a_computed_target() -> None:
     proto = model(COMPUTED)
     graph = Graph(proto)
     groups = find_groups(graph)
-    small = prune(graph, groups, half(groups))
+    small = remove_channels(graph, groups, half(groups))
     assert run(small, images(proto, 7))[0].shape == (7, 5)
 
 
@@ -171,7 +171,7 @@ def test_a_pinned_channel_is_refused() -> None:
     dead = np.zeros(len(groups), np.bool_)
     dead[0] = True
     with pytest.raises(InvalidPlan, match=r"group 'a'.*must stay: it is the graph output 's'"):
-        prune(graph, groups, dead)
+        remove_channels(graph, groups, dead)
 
 
 def test_an_emptied_axis_is_refused() -> None:
@@ -187,7 +187,7 @@ def test_a_forgotten_restatement_is_caught(monkeypatch: pytest.MonkeyPatch) -> N
     graph = Graph(model(FLATTENED))
     groups = find_groups(graph)
     with pytest.raises(SurgeryError, match="Reshape 'f': output 'f' should have shape"):
-        prune(graph, groups, half(groups))
+        remove_channels(graph, groups, half(groups))
 
 
 def test_an_inferred_shape_that_is_not_the_predicted_one_is_caught(
@@ -200,7 +200,7 @@ def test_an_inferred_shape_that_is_not_the_predicted_one_is_caught(
     dead = np.isin(np.arange(10), [0, 5])
     message = r"output 'b' should have shape \[1, 3, 4, 4\], ONNX infers \[1, 2, 4, 4\]"
     with pytest.raises(SurgeryError, match=message):
-        prune(graph, find_groups(graph), dead)
+        remove_channels(graph, find_groups(graph), dead)
 
 
 def test_an_attribute_that_would_contradict_what_is_restated_goes() -> None:
@@ -211,7 +211,7 @@ def test_an_attribute_that_would_contradict_what_is_restated_goes() -> None:
     groups = find_groups(graph)
     dead = np.isin(np.arange(len(groups)), [0, 1, 5])
     x = images(proto, 2)
-    found = run(prune(graph, groups, dead), x)[0]
+    found = run(remove_channels(graph, groups, dead), x)[0]
     assert relative_error(found, run(mask(graph, groups, dead), x)[0]) < EXACT
 
 
@@ -262,6 +262,6 @@ def test_what_a_model_declares_wrongly_of_a_tensor_is_dropped() -> None:
         proto.graph.value_info.append(onnx.helper.make_tensor_value_info(name, 1, shape))
     graph = Graph(proto)
     groups = find_groups(graph)
-    small = prune(graph, groups, half(groups))
+    small = remove_channels(graph, groups, half(groups))
     assert [value.name for value in small.graph.value_info] == ["a"]
     assert run(small, images(proto, 1))[0].shape == (1, 2, 8, 8)

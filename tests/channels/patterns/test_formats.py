@@ -9,7 +9,7 @@ from onnx import ModelProto, helper, numpy_helper
 
 from onnxprune.channels.groups import find_groups
 from onnxprune.graph.graph import Graph
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.assertions import check, some
 from tests.support.models import model
 
@@ -168,7 +168,7 @@ def test_a_network_of_bfloat16_keeps_its_type() -> None:
     groups = find_groups(graph)
     assert groups.removable_filters == 9
     dead = some(groups, 1.0, 0)
-    small = prune(graph, groups, dead)
+    small = remove_channels(graph, groups, dead)
     onnx.checker.check_model(small, full_check=True)
     alive = ~dead[groups.filters[0].channels]
     before, after = graph.model.graph.initializer[0], small.graph.initializer[0]
@@ -186,8 +186,8 @@ def test_external_data(tmp_path: Path) -> None:
     graph, whole = Graph.load(path), Graph(proto)
     groups = find_groups(graph)
     dead = some(groups, 0.5, 0)
-    found = prune(graph, groups, dead)
-    expected = prune(whole, find_groups(whole), dead)
+    found = remove_channels(graph, groups, dead)
+    expected = remove_channels(whole, find_groups(whole), dead)
     for one, other in zip(found.graph.initializer, expected.graph.initializer, strict=True):
         assert np.array_equal(numpy_helper.to_array(one), numpy_helper.to_array(other))
 

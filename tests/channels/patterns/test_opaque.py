@@ -5,7 +5,7 @@ import pytest
 
 from onnxprune.channels.groups import find_groups
 from onnxprune.graph.graph import Graph
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.assertions import check, check_channels, some
 from tests.support.models import model
 
@@ -131,7 +131,7 @@ def test_a_custom_domain_is_pinned_by_name() -> None:
     groups = find_groups(graph)
     why = "feeds Mystery 'b', an operator that onnxprune does not know"
     check_channels(groups, {"a": "ABCD", "c": "efghi"}, why)
-    small = prune(graph, groups, some(groups, 0.5, 0))
+    small = remove_channels(graph, groups, some(groups, 0.5, 0))
     onnx.checker.check_model(small, full_check=True)
     assert small.graph.node[1] == proto.graph.node[1]
     assert [list(t.dims) for t in small.graph.initializer] == [

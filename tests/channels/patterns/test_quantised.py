@@ -8,7 +8,7 @@ from onnx import ModelProto, numpy_helper
 from onnxprune.channels.groups import find_groups
 from onnxprune.graph.graph import Graph
 from onnxprune.surgery.cost import find_costs
-from onnxprune.surgery.removal import prune
+from onnxprune.surgery.removal import remove_channels
 from tests.support.assertions import check, some
 from tests.support.models import model
 
@@ -59,7 +59,7 @@ def test_quantised_weights_count_as_parameters() -> None:
     groups = find_groups(graph)
     dead = some(groups, 1.0, 0)
     costs = find_costs(graph, groups)
-    small = prune(graph, groups, dead)
+    small = remove_channels(graph, groups, dead)
     for cost, model_left in ((costs.of(), proto), (costs.of(dead), small)):
         assert cost.params == sum(int(np.prod(t.dims)) for t in model_left.graph.initializer)
 
@@ -68,7 +68,7 @@ def test_weights_stay_quantised() -> None:
     graph = Graph(quantised(NETWORK.format(w="4", u="5")))
     groups = find_groups(graph)
     dead = some(groups, 1.0, 0)
-    small = {t.name: t for t in prune(graph, groups, dead).graph.initializer}
+    small = {t.name: t for t in remove_channels(graph, groups, dead).graph.initializer}
     alive = ~dead[groups.filters[0].channels]
     assert small["w"].data_type == onnx.TensorProto.INT8
     found = numpy_helper.to_array(small["w"])
