@@ -124,3 +124,4 @@ def test_what_else_is_made_of_its_makers_stays() -> None:
     np.testing.assert_array_equal(run(small, x)[1], run(proto, x)[1])
     kept = [node.op_type for node in small.graph.node]
     assert kept.count("ReduceMean") == 1
+    assert find_costs(graph, groups).of(dead).params == stored(small)

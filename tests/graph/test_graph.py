@@ -152,3 +152,17 @@ def test_an_axis_that_the_model_names_is_as_long_wherever_it_is_declared() -> No
     proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17, "my": 1]> {text}')
     assert Graph(proto, input_shapes={"x": (1, 3, 16, 20)}).shape("y") == (1, 4, 16, 20)
     assert Graph(proto).shape("y") == (1, 4, 224, 224)
+
+
+def test_what_a_subgraph_reads_is_read_by_the_node_that_holds_it() -> None:
+    text = """
+    g (float[N,4] x, bool t) => (float[N,4] y) {
+      a = Relu(x)
+      b = If(t) <then_branch = one () => (float[N,4] o) { o = Neg(a) },
+                 else_branch = two () => (float[N,4] o) { o = Abs(x) }>
+      y = Exp(b)
+    }
+    """
+    graph = Graph(model(text))
+    readers = {name: [node.op_type for node in nodes] for name, nodes in graph.consumers.items()}
+    assert readers == {"x": ["Relu", "If"], "t": ["If"], "a": ["If"], "b": ["Exp"]}

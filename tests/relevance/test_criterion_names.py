@@ -50,6 +50,12 @@ def test_options_come_in_any_order_and_defaults_are_options() -> None:
         assert all(np.array_equal(first, other) for other in others)
 
 
+@pytest.mark.parametrize("option", ["summed", "absolute", "positive", "layer-none", "layer-max"])
+def test_only_relevance_as_it_comes_is_measured_as_damage(option: str) -> None:
+    assert find_criterion("lrp:zplus").composite is RULES["zplus"]
+    assert find_criterion(f"lrp:zplus,{option}").composite is None
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -49,9 +49,9 @@ def test_one_walk_forward_serves_many_back() -> None:
         torch.testing.assert_close(found, first[name] + second[name], atol=1e-5, rtol=1e-4)
 
 
-def gentle() -> Graph:
-    """The net with a head so small that the divergence is its second order."""
-    proto = model(NET)
+def gentle(text: str = NET) -> Graph:
+    """A net with a head so small that the divergence is its second order."""
+    proto = model(text)
     for tensor in proto.graph.initializer:
         if tensor.name == "h":
             small = np.frombuffer(tensor.raw_data, np.float32) * 0.001
@@ -95,6 +95,32 @@ def test_damage_is_the_divergence_that_pruning_makes(gone: list[int]) -> None:
     assert_damage_is_what_pruning_does(7, gone, slice(None))
 
 
+TIED = """
+net (float[N, 3, 8, 8] x) => (float[N, 3] y)
+<float[5, 3, 3, 3] w, float[5, 3, 1, 1] v, float[3, 5] h, float[3] d> {
+    a = Conv <pads = [1, 1, 1, 1]> (x, w)
+    e = Conv (x, v)
+    s = Add (a, e)
+    g = GlobalAveragePool (s)
+    f = Flatten (g)
+    y = Gemm <transB = 1> (f, h, d)
+}
+"""
+
+
+def test_a_channel_does_what_all_of_its_filters_do() -> None:
+    """Each of these has a filter of both convolutions."""
+    graph = gentle(TIED)
+    groups, x = find_groups(graph), images(graph.model, 6)
+    data = Data(x, np.arange(6) % 3, tuple("abc"))
+    damage = Meter(graph, data, EPSILON, device="cpu")(graph, groups)
+    before = np.asarray(probabilities(torch.from_numpy(run(graph.model, x)[0]), np.zeros(6, int)))
+    for channel, effect in enumerate(damage.effects.astype(np.float64)):
+        pruned = remove_channels(graph, groups, np.arange(5) == channel)
+        measured = divergence(before, run(pruned, x)[0].astype(np.float64)).mean()
+        assert 0.5 * effect @ effect == pytest.approx(measured, rel=5e-3)
+
+
 @pytest.mark.parametrize(("gone", "turn"), [([1], 0), ([0, 1], 1)], ids=str)
 def test_of_many_samples_each_step_looks_at_another_part(
     gone: list[int], turn: int, monkeypatch: pytest.MonkeyPatch
@@ -110,9 +136,11 @@ def test_the_order_is_that_of_a_plain_search() -> None:
     effects = rng.normal(size=(9, 4)).astype(np.float32)
     damage, count = Damage(rng.normal(size=9), effects), rng.integers(1, 4, 9)
     free = np.arange(9) != 5
+    taken: list[int] = []
 
     def take(channel: int) -> None:
         free[channel] = False
+        taken.append(channel)
 
     def cost(chosen: list[int], one: int) -> float:
         both = effects[[*chosen, one]].sum(0)
@@ -125,7 +153,7 @@ def test_the_order_is_that_of_a_plain_search() -> None:
     while count[plain].sum() < 8:
         plain.append(min({*range(9)} - {5, *plain}, key=lambda one: cost(plain, one)))
     found = damage.order(count, lambda: free, take, 8, own_squares=3.0).tolist()
-    assert found[: len(plain)] == plain
+    assert found[: len(plain)] == plain == taken
     assert sorted(found) == list(range(9))
 
 

@@ -57,6 +57,16 @@ def test_folding_turns_a_normalisation_behind_a_convolution_into_nothing() -> No
     assert torch.allclose(trace["n"], plain["n"], rtol=1e-4, atol=1e-5)
 
 
+def test_a_normalisation_of_what_the_model_returns_is_not_folded() -> None:
+    proto = model(NORMED.replace("(float[N,4] z)", "(float[N,4] z, float[N,6,6,6] a)"))
+    mirror = folded(Mirror(Graph(proto), device="cpu"))
+    x = images(proto, 2)
+    expected = run(proto, x)
+    trace = mirror.trace(x)
+    for name, value in zip("za", expected, strict=True):
+        assert relative_error(trace[name].numpy(), value) < CLOSE, name
+
+
 def test_a_normalisation_of_what_others_read_too_is_not_folded() -> None:
     text = NORMED.replace("s = Add(m, r)", "s = Sum(m, r, c)")
     proto = model(text)

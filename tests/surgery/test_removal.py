@@ -92,7 +92,19 @@ g (float[N,3,4,4] x) => (float[N,2,4,4] y) <float[8,3,1,1] w, float[2,4,1,1] v> 
 """
 
 
-@pytest.mark.parametrize("text", [RESIDUAL, SHUFFLE, COMPUTED, SPLIT])
+EXPANDED = """
+g (float[N,3,4,4] x) => (float[N,2,4,4] y)
+<float[6,3,1,1] w, float[1,1,1] k, int64[3] s = {6,4,4}, float[2,6,1,1] v> {
+  a = Conv(x, w)
+  e = Expand(k, s)
+  b = Add(a, e)
+  y = Conv(b, v)
+}
+"""
+"""The second branch reads no channel, and has as many as it is told."""
+
+
+@pytest.mark.parametrize("text", [RESIDUAL, SHUFFLE, COMPUTED, SPLIT, EXPANDED])
 def test_pruned_equals_masked(text: str) -> None:
     assert_pruned_equals_masked(model(text))
 
@@ -151,6 +163,16 @@ def test_a_shared_target_shape_is_not_changed_for_others() -> None:
     }
     """
     assert_pruned_equals_masked(model(text))
+
+
+def test_a_target_shape_that_the_model_returns_is_returned_as_it_was() -> None:
+    text = FLATTENED.replace("(float[N,5] y)", "(float[N,5] y, int64[2] s)")
+    text = text.replace("float[64,5] v>", "float[64,5] v, int64[2] s = {-1,64}>")
+    proto = model(text.replace("s = Constant<value_ints=[-1,64]>()", ""))
+    graph = Graph(proto)
+    small = remove_channels(graph, find_groups(graph), np.arange(4) < 2)
+    y, s = run(small, images(proto, 2))
+    assert (y.shape, s.tolist()) == ((2, 5), [-1, 64])
 
 
 def test_a_divisor_is_not_zeroed() -> None:
