@@ -1,4 +1,8 @@
-"""The labels of the letters of one `Axes` pattern, at one node."""
+"""Labels at a node whose operator has an `Axes` pattern, such as `N i *, o i * -> N o *`.
+
+Each lower-case letter of the pattern has one label for each of its positions. The labels of every
+input axis that has this letter are tied to them, and every output axis that has it gets them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from onnxprune.ops import Axis, Operand
 
 
 class InputAxis(NamedTuple):
-    """One axis of an input: its letters, its size and its labels, None where all are KEPT."""
+    """One axis of an input: its letters, its size and its labels (None if all of them are KEPT)."""
 
     tensor: str
     axis: Axis
@@ -25,10 +29,12 @@ class InputAxis(NamedTuple):
 
 @dataclass
 class Letters:
-    """The labels of the lower-case letters of one pattern; composite axes repeat or tile them.
+    """The labels of the lower-case letters of one pattern.
 
-    A letter that is `loose` stands in one composite axis only, as the o of `(G o)`: its positions
-    have labels of their own, of which each of the G groups loses equally many (`balances`).
+    A composite axis, such as `(G o)`, repeats or tiles the labels of its letter. The exception is a
+    *loose* letter, which stands in one composite axis only, such as the o of a grouped convolution:
+    each position of that axis has its own label, and `balances` says that each of the G groups must
+    lose equally many.
     """
 
     labels: Labels
@@ -37,7 +43,7 @@ class Letters:
     held: dict[str, IntArray] = field(default_factory=dict)
 
     def measure(self, axes: Iterable[tuple[Axis, int]]) -> None:
-        """Work out the size of every letter; a composite axis has at most one unknown."""
+        """Find the size of each letter. In a composite axis, at most one may be unknown."""
         later = []
         for axis, size in axes:
             if len(axis.names) == 1:
@@ -51,7 +57,7 @@ class Letters:
                     self.sizes[name] = size // int(np.prod([self.sizes[n] for n in known]))
 
     def tie(self, axis: Axis, given: IntArray, reason: Reason) -> None:
-        """Tie an operand's labels to the letter of the axis."""
+        """Tie the labels of an input axis to those of its letter. Shapes: given `[size(axis)]`."""
         letter = axis.letter
         if letter in self.loose:
             self.labels.unite(self._own(axis), given, reason)
@@ -62,21 +68,21 @@ class Letters:
         self.labels.unite(own, rows.ravel(), reason)
 
     def size(self, axis: Axis) -> int:
-        """Return how many positions an axis has by its letters."""
+        """Return the length that the letters of an axis give it."""
         return math.prod(self.sizes.get(name, 1) for name in axis.names)
 
     def fits(self, axis: Axis, size: int) -> bool:
-        """Say whether an axis is as long as its letters are; an axis of 1 always is."""
+        """Return True if a size agrees with the letters of an axis; size 1 always does."""
         return size == 1 or not axis.names or size == self.size(axis)
 
     def places(self, axis: Axis) -> bool:
-        """Say whether an output axis has labels; a fixed one keeps those of an input."""
+        """Return True if an output axis has labels. A capital has labels only if an input has."""
         if axis.fixed:
             return len(axis.names) == 1 and axis.letter in self.held
         return True
 
     def spread(self, axis: Axis) -> IntArray:
-        """Return the labels of an output axis."""
+        """Return the labels of an output axis. Shapes: `[size(axis)]`."""
         letter, own = axis.letter, self._own(axis)
         if letter in self.loose:
             return own
@@ -85,7 +91,7 @@ class Letters:
         return np.broadcast_to(own.reshape(place), shape).ravel()
 
     def balances(self, reason: Reason) -> list[Balance]:
-        """Return the labels of which groups must lose equally many."""
+        """Return labels `[groups, n]` of each loose letter: all rows must lose equally many."""
         return [
             (held.reshape(-1, self.sizes[letter]), reason)
             for letter, held in self.held.items()
@@ -93,6 +99,7 @@ class Letters:
         ]
 
     def _own(self, axis: Axis) -> IntArray:
+        """Return the labels of the letter of an axis, fresh ones at first."""
         letter = axis.letter
         if letter not in self.held:
             size = self.size(axis) if letter in self.loose else self.sizes[letter]
@@ -101,7 +108,7 @@ class Letters:
 
 
 def loose_letters(operands: Iterable[Operand]) -> frozenset[str]:
-    """Return the letters that only ever stand behind the same capital, in one composite axis."""
+    """Return the letters whose only form is that of o in `(G o)`: behind a capital, in one axis."""
     forms: dict[str, set[tuple[str, ...]]] = {}
     for operand in operands:
         for axis in operand.axes:

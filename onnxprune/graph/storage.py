@@ -1,8 +1,8 @@
-"""Models in files and in memory: read, checked, copied without their weights, written whole.
+"""Read, check and write models of any size, without serialising one whole.
 
-A protobuf message holds at most 2 GB. A larger model keeps its weights in a second file beside the
-first (ONNX's external data); here, whatever looks at a whole model looks at its **shell**, the
-model without large weights, which is small whatever the model's size.
+A protobuf message holds at most 2 GB. A larger model keeps its weights in a second file (ONNX's
+external data). Functions that need the whole model, but no large weight, work on its **shell**: a
+copy without the large weights, which is small however large the model is.
 """
 
 from __future__ import annotations
@@ -33,31 +33,32 @@ from onnxprune.graph.wire import Take, prefix, read_pieces
 ModelSource = str | Path | ModelProto
 
 LARGE = 1024
-"""Elements; larger constants are weights, and no part of a shell."""
+"""Elements. A shell leaves out the initializers that have more."""
 
 MESSAGE_LIMIT = 2**31 - 2**20
-"""Bytes of one protobuf message, less what the shell may need beside the weights."""
+"""Bytes of weights in one protobuf message: its limit, less room for the shell."""
 
 DIGITS = 16
-"""Of the SHA-256 of weights in a file of their own, which name it."""
+"""Hexadecimal digits of the SHA-256 that name a file of weights."""
 
 IN_PIECES = 2**24
-"""Bytes; larger files are read weight by weight."""
+"""Bytes. Larger files are read one weight at a time."""
 
 
 def load_model(source: ModelSource) -> ModelProto:
-    """Read a model from a file, with its external data, or return the one given.
+    """Read a model from a file, with its external data. A model in memory is returned as it is.
 
-    Raises: InvalidModel when there is no such file or it is not ONNX; InvalidType for a model of
-    another kind.
+    Raises: InvalidModel when the file does not exist or is not ONNX; InvalidType when `source` is
+    neither a path nor a model.
     """
     return source if isinstance(source, ModelProto) else _load(_path(source), _leave)
 
 
 def load_apart(source: ModelSource) -> tuple[ModelProto, Weights]:
-    """Read a model and, apart from it, the values of large weights; one given is returned as it is.
+    """Read a model from a file, and the values of its large weights apart from it.
 
-    Raises: InvalidModel as `load_model` does.
+    A model in memory is returned as it is, with no weights apart.
+    Raises: as `load_model`.
     """
     if isinstance(source, ModelProto):
         return source, {}
@@ -70,19 +71,20 @@ def load_apart(source: ModelSource) -> tuple[ModelProto, Weights]:
             file.seek(start)
             raw = np.frombuffer(file.read(end - start), AS_THEY_LIE[tensor.data_type])
         values = raw.reshape(tensor.dims)
-        weights[tensor.name] = Weight(lambda: values)  # read-only, as those of a message are
+        weights[tensor.name] = Weight(lambda: values)  # read-only, like values in a message
         return True
 
     model = _load(path, take)
+    # `weights` goes by name: two initializers of one name cannot both be held apart.
     if weights and len({t.name for t in model.graph.initializer}) < len(model.graph.initializer):
         return load_model(path), {}
     return model, weights
 
 
 def check_proto(model: Any, expected: str = "an onnx.ModelProto; Graph.load reads a file") -> None:
-    """Refuse what is not a model in memory.
+    """Check that `model` is a model in memory.
 
-    Raises: InvalidType saying how to make a model of it.
+    Raises: InvalidType when it is not; the message says how to make one of what was given.
     """
     if isinstance(model, ModelProto):
         return
@@ -103,7 +105,7 @@ def _path(source: Any) -> Path:
 
 
 def fill(model: ModelProto, weights: Weights) -> ModelProto:
-    """Put the weights that are held apart from a model into it, and return it."""
+    """Copy weights that are held apart into their model, in place, and return the model."""
     for tensor in model.graph.initializer:
         if tensor.name in weights:
             tensor.raw_data = weights[tensor.name].raw()
@@ -111,7 +113,7 @@ def fill(model: ModelProto, weights: Weights) -> ModelProto:
 
 
 def _lies_plain(tensor: TensorProto, length: int) -> bool:
-    """Say whether so many bytes of a file, and nothing else, are a weight's values as an array."""
+    """Return True if `length` bytes of a file are the values of a large weight, as numpy reads."""
     kind = AS_THEY_LIE.get(tensor.data_type)
     return (
         kind is not None
@@ -124,6 +126,7 @@ def _lies_plain(tensor: TensorProto, length: int) -> bool:
 
 
 def _leave(tensor: TensorProto, start: int, end: int) -> bool:
+    """Hold no weight apart. A `Take`, as `read_pieces` asks for."""
     return False
 
 
@@ -159,12 +162,12 @@ def save_model(
     weights: Weights = NONE_APART,
     limit: int | None = None,
 ) -> Path:
-    """Write a model whole, or not at all; weights of one beyond `limit` bytes into a second file.
+    """Write a model whole or not at all. Beyond `limit` bytes, its weights get a second file.
 
-    That file is named by what is in it, `PATH.<digits>.data`, so that a model never refers to the
-    weights of another one, whenever its writer is killed. The one of the model that is replaced
-    goes when its successor stands.
-    `weights` are the values of those initializers that `model` holds without.
+    The second file, `PATH.<digits>.data`, is named by a hash of its content. So a model never
+    refers to another model's weights, even if its writer is killed. Weights of an earlier model at
+    this path are removed last.
+    `weights` are the values of those initializers that `model` declares without values.
     Raises: OutputError when the place is not writable.
     """
     path = Path(path)
@@ -185,9 +188,10 @@ def save_model(
 
 
 def file_size(model: ModelProto, limit: int | None = None) -> int:
-    """Return how many bytes `save_model` writes of a model, in one file or two.
+    """Return how many bytes `save_model` writes for a model, in one file or two.
 
-    Of two, the first names the second; what that takes is not known here.
+    For two files, the result is a few bytes too low for each large weight: the name of the second
+    file stands beside each, and is not known here.
     """
     if fits_message(model, limit):
         return sum(map(len, _message(model, NONE_APART)))
@@ -197,7 +201,7 @@ def file_size(model: ModelProto, limit: int | None = None) -> int:
 
 
 def _sweep(path: Path, *, keep: Path | None) -> None:
-    """Remove the weights of models that stood at this path before."""
+    """Remove the weight files of earlier models at this path, all except `keep`."""
     own = re.compile(rf"{re.escape(path.name)}\.[0-9a-f]{{{DIGITS}}}\.data")
     for other in path.parent.iterdir():
         if other != keep and own.fullmatch(other.name):
@@ -205,7 +209,7 @@ def _sweep(path: Path, *, keep: Path | None) -> None:
 
 
 def _stub(model: ModelProto, large: Sequence[TensorProto], location: str) -> ModelProto:
-    """A model whose large weights lie one after another in the file of that name."""
+    """Return a copy of a model whose large weights lie one after another in file `location`."""
     stub, offset = shell(model), 0
     for tensor in large:
         length = _byte_count(tensor)
@@ -223,7 +227,7 @@ def _stub(model: ModelProto, large: Sequence[TensorProto], location: str) -> Mod
 
 
 def _message(model: ModelProto, weights: Weights) -> Iterator[bytes]:
-    """The bytes of a model, in pieces of one tensor each: serialised whole it takes thrice that."""
+    """Yield a model's bytes, tensor by tensor. Serialising it whole takes three times its size."""
     head = shell(model, keep=lambda _: False)
     graph = head.graph.SerializeToString()
     head.ClearField("graph")
@@ -243,7 +247,7 @@ def _message(model: ModelProto, weights: Weights) -> Iterator[bytes]:
 
 
 def _split(tensor: TensorProto, weights: Weights) -> tuple[bytes, int]:
-    """The bytes of a tensor up to its raw values, and the number of those that follow."""
+    """Return the bytes of a tensor before its raw values, and how many bytes of values follow."""
     raw = tensor.HasField("raw_data") or tensor.name in weights
     if not is_large(tensor) or not raw:
         return tensor.SerializeToString(), 0
@@ -257,9 +261,9 @@ def _split(tensor: TensorProto, weights: Weights) -> tuple[bytes, int]:
 
 @contextmanager
 def session_source(model: ModelSource) -> Iterator[bytes | str]:
-    """Give what a runtime's session is built from: bytes, or a file where those would not fit.
+    """Yield what a runtime builds a session from: bytes, or a file if they exceed one message.
 
-    A file made here is gone when the session stands.
+    The file is temporary: the session must be built within the `with` block.
     """
     if not isinstance(model, ModelProto):
         yield str(model)
@@ -271,17 +275,17 @@ def session_source(model: ModelSource) -> Iterator[bytes | str]:
 
 
 def fits_message(model: ModelProto, limit: int | None = None) -> bool:
-    """Say whether a model can be one protobuf message of at most `limit` bytes."""
+    """Return True if the weights of a model fit into one protobuf message of `limit` bytes."""
     return sum(map(_byte_count, model.graph.initializer)) <= (limit or MESSAGE_LIMIT)
 
 
 def is_large(tensor: TensorProto) -> bool:
-    """Say whether a tensor is a weight that a shell leaves out."""
+    """Return True if a tensor is large, so that a shell leaves it out."""
     return bool(math.prod(tensor.dims) > LARGE)
 
 
 def shell(model: ModelProto, *, keep: Callable[[TensorProto], bool] | None = None) -> ModelProto:
-    """Return a copy of a model with those initializers that `keep` approves: the small ones."""
+    """Return a copy of a model with only the initializers that `keep` wants: the small ones."""
     keep = keep or (lambda tensor: not is_large(tensor))
     copy = ModelProto()
     _copy_fields(model, copy, leave="graph")
@@ -291,7 +295,7 @@ def shell(model: ModelProto, *, keep: Callable[[TensorProto], bool] | None = Non
 
 
 def typed_shell(model: ModelProto) -> ModelProto:
-    """Return a valid model in which weights are inputs: they have types and no values."""
+    """Return a shell that is valid ONNX: large weights are inputs, with types and no values."""
     copy = shell(model)
     declared = {value.name for value in model.graph.input}
     copy.graph.input.extend(
@@ -303,9 +307,9 @@ def typed_shell(model: ModelProto) -> ModelProto:
 
 
 def check_model(model: ModelProto) -> None:
-    """Check a model, but for the values of its weights, by ONNX's own checker.
+    """Run ONNX's own checker on a model, except on the values of its large weights.
 
-    Raises: InvalidModel naming what is wrong.
+    Raises: InvalidModel when the model is not valid, or its large weights were not read.
     """
     where = f"graph '{model.graph.name}'"
     for tensor in filter(is_large, model.graph.initializer):
@@ -323,9 +327,9 @@ def check_model(model: ModelProto) -> None:
 
 
 def read_tensor(tensor: TensorProto) -> npt.NDArray[Any]:
-    """Return the values of a tensor.
+    """Return the values of a tensor as an array.
 
-    Raises: InvalidModel when it holds fewer or more than its shape says.
+    Raises: InvalidModel when it holds fewer or more values than its shape says.
     """
     try:
         return numpy_helper.to_array(tensor)
@@ -337,7 +341,7 @@ def read_tensor(tensor: TensorProto) -> npt.NDArray[Any]:
 
 
 def digest(model: ModelProto) -> str:
-    """Return the SHA-256 of a model, weights included, as hexadecimal digits."""
+    """Return the SHA-256 of a model and its weights, as hexadecimal digits."""
     found = hashlib.sha256(shell(model).SerializeToString(deterministic=True))
     for tensor in filter(is_large, model.graph.initializer):
         found.update(_raw(tensor))
@@ -345,7 +349,7 @@ def digest(model: ModelProto) -> str:
 
 
 def _copy_fields(source: Message, target: Message, *, leave: str) -> None:
-    """Copy all set fields of a message but one."""
+    """Copy every field that is set in a message, except the field `leave`."""
     for field, value in source.ListFields():
         if field.name == leave:
             continue
@@ -358,7 +362,7 @@ def _copy_fields(source: Message, target: Message, *, leave: str) -> None:
 
 
 def _byte_count(tensor: TensorProto) -> int:
-    """The bytes of a tensor's values; two or four of the smallest types share a byte."""
+    """Return how many bytes a tensor's values take. The smallest types pack 2 or 4 into a byte."""
     elements = int(math.prod(tensor.dims))
     name = TensorProto.DataType.Name(tensor.data_type)
     packed = 2 if "INT4" in name or "FLOAT4" in name else 4 if "INT2" in name else 0
@@ -368,6 +372,7 @@ def _byte_count(tensor: TensorProto) -> int:
 
 
 def _values(tensor: TensorProto, weights: Weights) -> Iterator[bytes]:
+    """Yield the bytes of a tensor's values, from `weights` if they are held apart."""
     if tensor.name in weights:
         yield from weights[tensor.name].pieces()
     else:

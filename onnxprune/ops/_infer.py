@@ -1,7 +1,7 @@
-"""Output shapes where ONNX infers none: those of the operator's own forward.
+"""Infer the shapes of a node's outputs by running the operator's forward, where ONNX cannot.
 
-It runs on arrays of zeros that take no memory, or, where ONNX has no schema for the operator, on
-torch's meta device, where tensors have shapes and types and no values.
+If ONNX has a schema for the operator, the inputs are arrays of zeros with stride 0, which take no
+memory. Otherwise they are tensors on torch's meta device, which have a shape and a type, no values.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ def infer_outputs(
     kinds: Sequence[TypeProto | None],
     values: Sequence[npt.NDArray[Any] | None],
 ) -> dict[str, TypeProto]:
-    """Return the types of a node's outputs; nothing where they depend on what is not known.
+    """Return the type and shape of each output of a node, or nothing if they cannot be inferred.
 
-    Shapes: kinds and values, one for each input; None where it is left out or not known.
+    `kinds` and `values` have an entry for each input. It is None for an input that the node leaves
+    out, and for one whose type or value is not known.
+    Shapes: `values[k]` has the shape that `kinds[k]` states.
     """
     try:
         arguments = [
@@ -48,6 +50,7 @@ def infer_outputs(
 
 
 def _argument(op: Op, node: Node, index: int, kind: TypeProto | None, value: Any) -> Any:
+    """Return what the forward gets for an input: a parameter's value, else a tensor of zeros."""
     if op.annotation(index).startswith("Kind"):
         return None
     if op.is_parameter(index):
@@ -67,6 +70,7 @@ def _argument(op: Op, node: Node, index: int, kind: TypeProto | None, value: Any
 
 
 def _element(result: Any) -> int:
+    """Return ONNX's number for the element type of an array or a tensor."""
     name = str(result.dtype).removeprefix("torch.").upper()
     names = {"FLOAT32": "FLOAT", "FLOAT64": "DOUBLE"}
     return int(TensorProto.DataType.Value(names.get(name, name)))

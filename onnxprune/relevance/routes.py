@@ -1,15 +1,16 @@
-"""The routes of relevance through a mirror, found before anything runs.
+"""Find the route of relevance through a mirror, before anything runs.
 
-Relevance starts at the logits, crosses each node in the way that its operator declares, and stops
-where no tensor before it is asked for. `_way` is the table of operators and ways.
+Relevance starts at the logits and goes back from node to node, as far as there are tensors whose
+relevance is asked for. `_way` says how it crosses a node, by what the operator declares.
 
-**Products of two activations** (attention, weights that a branch computes): one factor is the
-signal, the other a weight that is taken as given (Ali et al. 2022, section 3.2, for attention).
+**Products of two activations**, as in attention or in a convolution whose weights a branch
+computes. One factor is the signal, which gets the relevance. The other counts as a constant weight
+(Ali et al. 2022, section 3.2, for attention).
 
-**Side branches.** A gate, as in squeeze and excitation, is a factor: no relevance enters it, so the
-filters inside would have none. For them alone, the product hands its relevance to the gate as well.
-Inside the branch it is shared in proportion to contributions, and it ends where the branch leaves
-the main path. The main path is not changed, so its relevance is conserved.
+**Side branches.** The gate of squeeze and excitation is such a factor, so no relevance enters it,
+and the filters inside would have none. To rank them, the product gives its relevance to the gate
+too. Inside the branch it is shared in proportion to contributions, and it ends where the branch
+leaves the main path. The relevance on the main path stays the same, so it is conserved there.
 """
 
 from __future__ import annotations
@@ -28,21 +29,21 @@ from onnxprune.relevance.rules import Composite, Rule
 
 
 class Way(Enum):
-    """What a node does with relevance."""
+    """How relevance crosses a node, from its output to its inputs."""
 
     PASS = auto()
-    """Unchanged, to every input on the route."""
+    """Each input on the route gets the relevance of the output, unchanged."""
     PULL = auto()
-    """Along the gradient."""
+    """Along the gradient: what a copied or largest value came from gets its relevance."""
     SHARE = auto()
-    """In proportion to contributions: the epsilon rule, with constants as biases."""
+    """In proportion to contributions, by the epsilon rule; constants count as biases."""
     RULE = auto()
-    """By the branches of the rule."""
+    """By the branches of the rule, such as those of z+ or gamma."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """How relevance crosses one node, to which inputs, and by which rule."""
+    """How relevance crosses one node: the way, the inputs that get it, and the rule."""
 
     way: Way
     inputs: tuple[str, ...]
@@ -69,7 +70,7 @@ def find_logits(mirror: Mirror) -> str:
 def find_routes(
     mirror: Mirror, composite: Composite, tensors: Collection[str], logits: str
 ) -> dict[str, Route]:
-    """Return how relevance crosses each node between the logits and `tensors`, by node.
+    """Return the route across each node between the logits and `tensors`, by the node's name.
 
     Raises: UnsupportedOp naming the first node that relevance cannot cross.
     """
@@ -104,7 +105,7 @@ def find_routes(
 
 
 def _find_rules(mirror: Mirror, composite: Composite) -> dict[str, Rule]:
-    """The rule of each node; a node without weights has that of the layer before it."""
+    """Return the rule of each node. A node without weights has the rule of the layer before it."""
     layers = [
         step.node.name
         for step in mirror.steps
@@ -124,19 +125,19 @@ def _find_rules(mirror: Mirror, composite: Composite) -> dict[str, Rule]:
 
 
 def _is_product(step: Step, inputs: Sequence[str]) -> bool:
-    """Whether a node multiplies activations, or an activation by a constant."""
+    """Return True for a gate, and for a layer whose weights are activations too."""
     op = step.op
     weighs = op.relevance is Relevance.LINEAR and bool(op.weights)
     return op.relevance is Relevance.GATE or (weighs and len(inputs) > 1)
 
 
 def find_signal(mirror: Mirror, step: Step, inputs: Mapping[str, Sequence[str]]) -> str:
-    """Return the input of a product that relevance goes to; the others are gates.
+    """Return the factor of a product that gets the relevance, the signal.
 
-    1. Of a convolution, its first input.
-    2. Of a product of matrices, the input with fewer activations behind it.
-    3. Of other products the largest input; of equally large ones the input that another is computed
-       from, as x in `x sigmoid(x)`, or else the one with fewer activations behind it.
+    1. Convolution: the first input.
+    2. Product of matrices: the input with fewer activation functions before it.
+    3. Product of elements: the largest input. Of equally large ones, the input that another is
+       computed from, as x in `x sigmoid(x)`; else the one with fewer activation functions before.
     """
     mine = inputs[step.node.name]
     producers = {name: other for other in mirror.steps for name in other.node.outputs}
@@ -148,15 +149,15 @@ def find_signal(mirror: Mirror, step: Step, inputs: Mapping[str, Sequence[str]])
     most = max(int(np.prod(shape)) for shape in shapes.values())
     largest = [name for name in mine if int(np.prod(shapes[name])) == most]
     for name in largest:
-        if any(name in _behind(producers, inputs, other) for other in largest if other != name):
+        if any(name in _ancestors(producers, inputs, other) for other in largest if other != name):
             return name
     return min(largest, key=lambda name: _activations(producers, inputs, name))
 
 
-def _behind(
+def _ancestors(
     producers: Mapping[str, Step], inputs: Mapping[str, Sequence[str]], name: str
 ) -> set[str]:
-    """The tensors that a tensor is computed from."""
+    """Return all tensors that a tensor is computed from."""
     found: set[str] = set()
     todo = [name]
     while todo:
@@ -170,7 +171,7 @@ def _behind(
 def _activations(
     producers: Mapping[str, Step], inputs: Mapping[str, Sequence[str]], name: str
 ) -> int:
-    """How many activations lie between a tensor and the last node that mixes or weighs."""
+    """Count the activation functions before a tensor, back to a layer or to a sum."""
     count = 0
     while name in producers:
         node, op = producers[name]
@@ -182,7 +183,7 @@ def _activations(
 
 
 def _varying(mirror: Mirror) -> set[str]:
-    """The tensors whose values depend on the image."""
+    """Return the tensors whose values depend on the model's inputs."""
     varying = set(mirror.graph.inputs)
     for step in mirror.steps:
         if _signals(step, varying) and not isinstance(step.op.how, Shapes):
@@ -191,12 +192,15 @@ def _varying(mirror: Mirror) -> set[str]:
 
 
 def _signals(step: Step, varying: Collection[str]) -> tuple[str, ...]:
-    """The inputs of a node that carry values of the image, each once."""
+    """Return the inputs of a node whose values depend on the model's inputs, each once."""
     return tuple(dict.fromkeys(name for name in step.node.inputs if name in varying))
 
 
 def _way(mirror: Mirror, step: Step, rule: Rule, inputs: Sequence[str]) -> Way:
-    """How relevance crosses a node of the main path."""
+    """Return how relevance crosses a node of the main path.
+
+    Raises: UnsupportedOp when LRP is not defined across its operator.
+    """
     node, op = step
     alone = len(inputs) == 1
     if op.relevance is Relevance.NONE:

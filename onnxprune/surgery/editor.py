@@ -1,4 +1,8 @@
-"""The constants of a model under surgery: initializers, and what nodes hold or fill."""
+"""Read and change the constants of a copied model.
+
+A constant is an initializer, the value of a Constant node, what a ConstantOfShape node fills, or a
+weight that nodes compute from other constants.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +33,11 @@ Array = npt.NDArray[Any]
 
 
 def copy_model(graph: Graph, changed: Mapping[str, Array] | None = None) -> ModelProto:
-    """Return a copy of a graph's model with other values for some of its constants.
+    """Return a copy of a graph's model in which some constants have new values, by tensor name.
 
-    What changes is not copied first: a large weight exists twice only where both are kept.
-    Shapes: any.
-    Raises: SurgeryError when a constant would change its element type.
+    The old values of those constants are not copied on the way.
+    Shapes: any; a new value may have another shape than the old one.
+    Raises: SurgeryError when a new value has another element type.
     """
     changed = changed or {}
     apart = {name: weight for name, weight in graph.weights.items() if name not in changed}
@@ -41,9 +45,9 @@ def copy_model(graph: Graph, changed: Mapping[str, Array] | None = None) -> Mode
 
 
 def cut_model(graph: Graph, cuts: Mapping[str, Kept]) -> tuple[ModelProto, Weights]:
-    """Return a copy of a graph's model with what is kept of its constants.
+    """Return a copy of a graph's model in which constants are cut to the positions that are kept.
 
-    Large weights are held apart: what is left of them is worked out when they are asked for.
+    Weights that stay large are returned apart from the model, and are cut when they are read.
     """
     apart, changed = dict(graph.weights), {}
     for name, kept in cuts.items():
@@ -57,6 +61,7 @@ def cut_model(graph: Graph, cuts: Mapping[str, Kept]) -> tuple[ModelProto, Weigh
 
 
 def _stays_large(tensor: TensorProto, kept: Kept) -> bool:
+    """Return True if what is kept of an initializer can be held apart from the message."""
     left = TensorProto()
     _declare(left, tensor, kept)
     return is_large(left) and tensor.data_type in AS_THEY_LIE
@@ -65,7 +70,7 @@ def _stays_large(tensor: TensorProto, kept: Kept) -> bool:
 def _copy_bare(
     graph: Graph, changed: Mapping[str, Array], apart: Weights = NONE_APART
 ) -> ModelProto:
-    """Copy a model but for the values of those large weights that are held apart."""
+    """Copy a graph's model with changed constants, and without the values of weights held apart."""
     model = graph.bare
     copy = shell(model, keep=lambda _: False)
     for tensor in model.graph.initializer:
@@ -86,16 +91,17 @@ def _copy_bare(
 
 
 def _declare(place: TensorProto, tensor: TensorProto, kept: Kept) -> None:
-    """Give a place the name, the type and what is left of the shape of a tensor."""
+    """Make an empty initializer declare a tensor's name and type, and the shape that is kept."""
     place.name, place.data_type, place.doc_string = tensor.name, tensor.data_type, tensor.doc_string
     lengths = {axis: int(alive.sum()) for axis, alive in kept.items()}
     place.dims.extend(lengths.get(axis, length) for axis, length in enumerate(tensor.dims))
 
 
 class Constants:
-    """Reads and changes the constants of a copy of a graph's model in place, by tensor name.
+    """Reads the constants of a copy of a graph's model, and changes them in place, by tensor name.
 
-    The name may be an alias, under which one node reads a shared vector: that node alone gets it.
+    A name may be an alias, under which one node reads a shared vector. To set it gives that node a
+    vector of its own.
     """
 
     def __init__(self, graph: Graph, model: ModelProto) -> None:
@@ -120,28 +126,28 @@ class Constants:
         self._taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
 
     def array(self, name: str) -> Array:
-        """Return a constant, which no node fills, as it is now. Shapes: the tensor's."""
+        """Return the present value of an initializer or a Constant node. Shapes: the tensor's."""
         return numpy_helper.to_array(self._places[self._aliases.get(name, name)])
 
     def is_shared(self, name: str) -> bool:
-        """Say whether a constant has several readers, or is an output of the model."""
+        """Return True if a constant is read more than once, or is an output of the model."""
         graph = self._model.graph
         reads = sum(list(node.input).count(name) for node in graph.node)
         return reads > 1 or any(value.name == name for value in graph.output)
 
     def has(self, node: Node) -> bool:
-        """Say whether the copy still has a node of the graph."""
+        """Return True if a node of the graph is still in the copy, or in a function's body."""
         return node.nested or node.outputs in self._protos
 
     def proto(self, node: Node) -> NodeProto:
-        """Return the node of the copy that stands for one of the graph's main nodes."""
+        """Return the copy's message for a node of the graph that is in no function's body."""
         return self._protos[node.outputs]
 
     def set(self, name: str, array: Array) -> None:
-        """Give a constant another array of the same type.
+        """Set a constant to a new value of the same element type.
 
         Shapes: any.
-        Raises: SurgeryError when the array has another type.
+        Raises: SurgeryError when the element type differs.
         """
         if name in self._fills:
             self._refill(self._fills[name], array)
@@ -155,20 +161,20 @@ class Constants:
             _write(self._places[name], self._places[name], array)
 
     def add(self, hint: str, array: Array) -> TensorProto:
-        """Add an initializer with a name nobody has, and return it. Shapes: any."""
+        """Add an initializer with a new name that begins with `hint`; return it. Shapes: any."""
         name = next(n for n in (f"{hint}_{k}" for k in range(1 << 30)) if n not in self._taken)
         self._taken.add(name)
         return self._insert(name, array)
 
     def remove(self, node: Node) -> None:
-        """Remove a node, and what is declared of its outputs."""
+        """Remove a node, and the declared shapes of its outputs."""
         graph = self._model.graph
         graph.node.remove(self._protos.pop(node.outputs))
         for value in [v for v in graph.value_info if v.name in node.outputs]:
             graph.value_info.remove(value)
 
     def drop_unread(self) -> None:
-        """Remove the constants that nodes read at first and no node reads any more."""
+        """Remove the constants that were read by nodes and are not any more."""
         graph = self._model.graph
         read = {name for node in graph.node for name in node.input} | self._captured
         spent = self._taken - read - {value.name for value in graph.output}
@@ -177,17 +183,18 @@ class Constants:
                 values.remove(value)
 
     def _insert(self, name: str, array: Array) -> TensorProto:
+        """Append an initializer to the copy."""
         tensor = numpy_helper.from_array(np.asarray(array, order="C"), name)
         graph = self._model.graph
         graph.initializer.append(tensor)
-        if self._model.ir_version < 4:  # there, every initializer is an input as well
+        if self._model.ir_version < 4:  # in these versions every initializer is an input as well
             info = helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
             graph.input.append(info)
         self._places[name] = graph.initializer[-1]
         return tensor
 
     def _store(self, name: str, array: Array) -> None:
-        """Store what nodes computed, and remove those that nobody reads any more."""
+        """Store a computed weight as an initializer; remove the nodes that now compute nothing."""
         returned = {value.name for value in self._model.graph.output}
         for node in reversed(self._makers.pop(name)):
             read = returned.union(*(other.input for other in self._model.graph.node))
@@ -196,7 +203,7 @@ class Constants:
         self._insert(name, array)
 
     def _refill(self, node: NodeProto, array: Array) -> None:
-        """Fill another shape; an array of different values takes the node's place."""
+        """Make a ConstantOfShape node fill a new shape; replace it if values differ."""
         name = node.output[0]
         if not array.size or (array == array.ravel()[0]).all():
             node.input[0] = self.add(f"{name}_shape", np.array(array.shape, np.int64)).name
@@ -207,12 +214,12 @@ class Constants:
 
 
 def _write(place: TensorProto, tensor: TensorProto, array: Array) -> None:
-    """Fill a place with a tensor of the same name and type, with other values."""
+    """Write a tensor with new values, of the same name and type, into an initializer."""
     if helper.np_dtype_to_tensor_dtype(array.dtype) != tensor.data_type:
         raise SurgeryError(f"constant '{tensor.name}': its element type changed; report this")
     name, kind, doc = tensor.name, tensor.data_type, tensor.doc_string
     place.Clear()
-    if array.dtype.kind == "f":  # values as they lie in memory, copied once
+    if array.dtype.kind == "f":  # the bytes in memory, copied once
         place.raw_data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
         place.data_type = kind
         place.dims.extend(array.shape)
