@@ -36,7 +36,7 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
 CONVERTER_NAMES = (*CONVERTERS, "module:function")
 """The names that the help lists."""
 
-OWN = "a function (source, options) that returns an Export"
+USER_FUNCTION = "a function (source, options) that returns an Export"
 
 __all__ = [
     "CONVERTERS",
@@ -57,7 +57,7 @@ def find_converter(name: str | Converter) -> Converter:
     if callable(name):
         return name
     if ":" in name:
-        return find_function(name, OWN)
+        return find_function(name, USER_FUNCTION)
     check_name("framework", name, CONVERTER_NAMES)
     return CONVERTERS[name]
 

@@ -22,8 +22,8 @@ from tests.support.networks import build, made_here, size_of
 
 pytestmark = pytest.mark.slow
 
-OWN = ("classic-11", "classic-13-batchnorm", "dynamo")
-SMALL = ("classic-13-batchnorm", "dynamo")
+OWN_EXPORTERS = ("classic-11", "classic-13-batchnorm", "dynamo")
+SMALL_EXPORTERS = ("classic-13-batchnorm", "dynamo")
 """How the networks of our own are exported, and torchvision's architectures made small."""
 
 STAY = {
@@ -58,7 +58,7 @@ SHUFFLES = {"Constant", "Reshape", "Transpose", "Gather", "Shape", "Unsqueeze", 
 def test_half_of_every_group_can_go_in_every_export(name: str) -> None:
     network = build(name)
     filters = count_filters(network, size_of(name))
-    for exporter in SMALL if name.startswith("small/") else OWN:
+    for exporter in SMALL_EXPORTERS if name.startswith("small/") else OWN_EXPORTERS:
         graph = Graph(EXPORTERS[exporter](network, name, size_of(name)))
         groups = find_groups(graph)
         costs = find_costs(graph, groups)

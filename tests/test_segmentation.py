@@ -217,7 +217,7 @@ def test_labels_that_are_not_of_the_models_kind_are_refused(
 # The command line
 
 
-OWN = """
+USER_MODULE = """
 import numpy as np
 
 def area(outputs, targets):
@@ -235,7 +235,7 @@ def folder(net: ModelProto, scenes: Data, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     onnx.save(net, "net.onnx")
     np.savez("scenes.npz", x=scenes.x, y=scenes.y, classes=scenes.classes)
-    Path("mine.py").write_text(OWN)
+    Path("mine.py").write_text(USER_MODULE)
     return tmp_path
 
 
@@ -276,7 +276,7 @@ def test_a_metric_goes_through_every_command(folder: Path, metric: str) -> None:
 def test_a_function_may_be_given_for_its_name(
     folder: Path, net: ModelProto, scenes: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder / f"areas_{folder.name}.py").write_text(OWN)
+    (folder / f"areas_{folder.name}.py").write_text(USER_MODULE)
     monkeypatch.syspath_prepend(folder)
     own = importlib.import_module(f"areas_{folder.name}")
     report = onnxprune.prune(net, scenes, metric=own.area, rate=0.2, device="cpu", threads=1).report

@@ -42,8 +42,8 @@ class Given(click.ParamType):  # type: ignore[type-arg]
         return _items(self.rule.of if isinstance(self.rule, Choice) else (), incomplete)
 
 
-OWN = "module:function"
-"""How a registry lists the functions of users."""
+PLACEHOLDER = "module:function"
+"""What a registry lists for the functions of users."""
 
 
 class Name(StringParamType):
@@ -52,7 +52,7 @@ class Name(StringParamType):
     name = "name"
 
     def __init__(self, known: Iterable[str]) -> None:
-        self.known = tuple(name for name in known if name != OWN)
+        self.known = tuple(name for name in known if name != PLACEHOLDER)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -75,7 +75,9 @@ class Method(StringParamType):
         """Return the known methods that begin so."""
         *given, _ = incomplete.split("/")
         known = self.parts[len(given)] if len(given) < len(self.parts) else ()
-        return _items(("/".join([*given, name]) for name in known if name != OWN), incomplete)
+        return _items(
+            ("/".join([*given, name]) for name in known if name != PLACEHOLDER), incomplete
+        )
 
 
 class Convolution(StringParamType):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from onnxprune.arrays import IntArray
 
-Labels = TypeVar("Labels", bound=Any)
+LabelArray = TypeVar("LabelArray", bound=Any)
 
 IGNORED = 255
 """The label of pixels that do not count. Source: the PASCAL VOC and Cityscapes label maps."""
@@ -37,7 +37,7 @@ def class_axis(output: Sequence[int], maps: Sequence[int]) -> int:
     return 3 if last and not first else 1
 
 
-def resize(labels: Labels, size: Sequence[int]) -> Labels:
+def resize(labels: LabelArray, size: Sequence[int]) -> LabelArray:
     """Resize maps of NumPy or torch by the nearest pixel; without a copy where they fit.
 
     Shapes: `[..., H, W]` -> `[..., *size]`.
@@ -51,11 +51,11 @@ def resize(labels: Labels, size: Sequence[int]) -> Labels:
         (2 * np.arange(new) + 1) * old // (2 * new)
         for new, old in zip(size, labels.shape[-2:], strict=True)
     )
-    taken: Labels = labels[..., rows[:, None], columns]
+    taken: LabelArray = labels[..., rows[:, None], columns]
     return taken
 
 
-def fit_labels(labels: Labels, output: Sequence[int]) -> Labels:
+def fit_labels(labels: LabelArray, output: Sequence[int]) -> LabelArray:
     """Resize label maps to the height and width of an output; labels of samples stay as they are.
 
     Shapes: labels `[n]` or `[n, H, W]`; output as in `class_axis`.

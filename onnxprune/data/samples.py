@@ -52,7 +52,9 @@ _HOW = (
     "give a folder with one folder per class or with images/ and masks/, an .npz with x and y, "
     "package.module:function, or (x, y) batches"
 )
-_OWN = "package.module:function or path/to/file.py:function that takes nothing and returns samples"
+_USER_FUNCTION = (
+    "package.module:function or path/to/file.py:function that takes nothing and returns samples"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,13 +212,13 @@ def _from_function(text: str, form: _Wanted) -> Data:
     """Import `package.module:function` or `file.py:function`, call it, read what it returns."""
     try:
         with beside(text):
-            return _load(find_function(text, _OWN)(), form, text)
+            return _load(find_function(text, _USER_FUNCTION)(), form, text)
     except UnknownName as error:
         raise DataError(str(error)) from error
     except OnnxPruneError:
         raise
     except Exception as error:  # the code is the user's: it may raise anything
-        raise DataError(f"{text}: {first_line(error)}; expected {_OWN}") from error
+        raise DataError(f"{text}: {first_line(error)}; expected {_USER_FUNCTION}") from error
 
 
 def _batches(

@@ -35,7 +35,7 @@ Function: TypeAlias = Callable[[npt.NDArray[Any], IntArray], Any]
 PROBABILITY_TOLERANCE = 1e-3
 """Rows that sum to 1 within this are probabilities already; float16 rounds 1,000 of them so far."""
 
-OWN = "a function (outputs, targets) that returns a score from 0 to 1 for each class"
+USER_FUNCTION = "a function (outputs, targets) that returns a score from 0 to 1 for each class"
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +161,7 @@ def find_metric(name: str | Function) -> Metric:
         return _of_function(name, str(getattr(name, "__qualname__", "function")))
     name = str(METRIC("metric", name))
     if ":" in name:
-        return _of_function(find_function(name, OWN), name)
+        return _of_function(find_function(name, USER_FUNCTION), name)
     if ranked := re.fullmatch(r"top-([1-9][0-9]*)", name):
         return _top(int(ranked[1]))
     check_name("metric", name, METRIC_NAMES)
@@ -295,15 +295,15 @@ def _of_function(function: Function, name: str) -> Metric:
 
 def _own(function: Function, name: str, outputs: npt.NDArray[Any], targets: IntArray) -> Accuracy:
     """Measure by a user's function, and check what it returns."""
-    with users_code(f"metric '{name}'", OWN):
+    with users_code(f"metric '{name}'", USER_FUNCTION):
         scores = np.asarray(function(outputs, targets), np.float64)
     inside = (scores >= 0) & (scores <= 1) | np.isnan(scores)
     classes = int(counted(targets).max(initial=0)) + 1
     if scores.ndim != 1 or len(scores) < classes or not inside.all():
         wrong = "" if inside.all() else f", {scores[~inside][0]} among them"
         raise DataError(
-            f"metric '{name}': returns shape {list(scores.shape)}{wrong}; expected {OWN}, of "
-            f"which there are {classes} or more; NaN for one without samples"
+            f"metric '{name}': returns shape {list(scores.shape)}{wrong}; expected "
+            f"{USER_FUNCTION}, of which there are {classes} or more; NaN for one without samples"
         )
     return Accuracy.from_scores(scores)
 

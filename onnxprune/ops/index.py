@@ -24,7 +24,7 @@ from onnxprune.ops.site import Edit, Ints, PrunedSite, Site
 if TYPE_CHECKING:
     from torch import Tensor
 
-NAMED = "whose indices name these channels"
+INDEXED = "whose indices name these channels"
 
 REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 """How a written value is combined with the one in its place: ONNX's name, and torch's."""
@@ -40,7 +40,7 @@ def _gather_nd_channels(site: Site) -> How:
         return MOVES
     count = batch + indices[-1]
     names = letters(len(data), range(count))
-    return Axes(f"{names}, * -> * {' '.join(names.split()[count:])}", why=NAMED)
+    return Axes(f"{names}, * -> * {' '.join(names.split()[count:])}", why=INDEXED)
 
 
 def _restate_gather_nd(site: PrunedSite) -> Edit | None:
@@ -96,7 +96,7 @@ def _beside(site: Site, *operands: int) -> How:
     whole = [k for k in range(len(data)) if len({s[k] for s in shapes if s is not None}) > 1]
     names, others = letters(len(data), {axis, *whole}), other_letters(len(data), {axis, *whole})
     inputs = ", ".join([names, *[others] * len(operands)])
-    return Axes(f"{inputs} -> {names if len(operands) > 1 else others}", why=NAMED)
+    return Axes(f"{inputs} -> {names if len(operands) > 1 else others}", why=INDEXED)
 
 
 def _gather_beside(site: Site) -> How:
@@ -151,7 +151,7 @@ def _scatter_nd_channels(site: Site) -> How:
     if data is None or indices is None:
         return UNKNOWN
     names = letters(len(data), range(indices[-1]))
-    return Axes(f"{names}, *, * {' '.join(names.split()[indices[-1] :])} -> {names}", why=NAMED)
+    return Axes(f"{names}, *, * {' '.join(names.split()[indices[-1] :])} -> {names}", why=INDEXED)
 
 
 @op("ScatterND", _scatter_nd_channels, since=(16, 18), relevance=Relevance.COPY)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     State = tuple[Tensor, ...]
-    Step = Callable[[Tensor, State], State]
+    Cell = Callable[[Tensor, State], State]
+    # One step in time: the features of the samples `[N, I]` and the state give the next state.
 
 SQUASHES = ("Tanh", "Relu", "Sigmoid")
 
@@ -39,7 +40,10 @@ def _feature_channels(site: Site, others: int) -> Axes:
 def _refuse(
     activations: Names | None, clip: float | None, lengths: Tensor | None, count: int
 ) -> None:
-    """Refuse what changes a step, or lengths other than `count`. Raises: UnsupportedAttribute."""
+    """Refuse options that change a cell, and lengths other than `count`.
+
+    Raises: UnsupportedAttribute.
+    """
     if activations is not None and set(activations) - {"Sigmoid", "Tanh"}:
         raise UnsupportedAttribute(f"activations={activations}; expected those of the default")
     if clip is not None:
@@ -48,18 +52,18 @@ def _refuse(
         raise UnsupportedAttribute("input 'sequence_lens' holds several lengths; expected one")
 
 
-def _run(x: Tensor, step: Step, state: State, *, backwards: bool) -> tuple[Tensor, State]:
+def _run(x: Tensor, cell: Cell, state: State, *, backwards: bool) -> tuple[Tensor, State]:
     """Walk over the steps of `x` `[T, N, I]`; return the states h `[T, N, H]` and the last one."""
     found = []
     for one in reversed(x.unbind(0)) if backwards else x.unbind(0):
-        state = step(one, state)
+        state = cell(one, state)
         found.append(state[0])
     return torch.stack(found[::-1] if backwards else found), state
 
 
 def _walk(
     x: Tensor,
-    steps: list[Step],
+    cells: list[Cell],
     starts: list[Tensor | None],
     hidden: int,
     direction: str,
@@ -71,11 +75,11 @@ def _walk(
     the samples come first.
     """
     x = x.transpose(0, 1) if layout else x
-    zero = x.new_zeros(len(steps), x.shape[1], hidden)
+    zero = x.new_zeros(len(cells), x.shape[1], hidden)
     given = [zero if s is None else s.transpose(0, 1) if layout else s for s in starts]
     runs = [
-        _run(x, step, tuple(s[d] for s in given), backwards=d == 1 or direction == "reverse")
-        for d, step in enumerate(steps)
+        _run(x, cell, tuple(s[d] for s in given), backwards=d == 1 or direction == "reverse")
+        for d, cell in enumerate(cells)
     ]
     states = torch.stack([h for h, _ in runs], 1)
     last = [torch.stack(each) for each in zip(*(state for _, state in runs), strict=True)]
@@ -84,19 +88,19 @@ def _walk(
     return states, *last
 
 
-def _lstm_step(w: Tensor, r: Tensor, b: Tensor | None, p: Tensor | None) -> Step:
-    """One step with gates in the order input, output, forget, cell. Shapes: w `[4 H, I]`."""
+def _lstm_cell(w: Tensor, r: Tensor, b: Tensor | None, p: Tensor | None) -> Cell:
+    """Return a cell with gates in the order input, output, forget, cell. Shapes: w `[4 H, I]`."""
     shift = 0.0 if b is None else b[: len(w)] + b[len(w) :]
     peep = (0.0, 0.0, 0.0) if p is None else p.chunk(3)
 
-    def step(x: Tensor, state: State) -> State:
+    def cell(x: Tensor, state: State) -> State:
         h, c = state
         enter, leave, forget, fresh = (x @ w.T + h @ r.T + shift).chunk(4, -1)
         enter, forget = torch.sigmoid(enter + peep[0] * c), torch.sigmoid(forget + peep[2] * c)
         c = forget * c + enter * torch.tanh(fresh)
         return torch.sigmoid(leave + peep[1] * c) * torch.tanh(c), c
 
-    return step
+    return cell
 
 
 @op("LSTM", partial(_feature_channels, others=6), since=(7, 14, 22), relevance=Relevance.NONE)
@@ -129,19 +133,19 @@ def lstm(
     _refuse(activations, clip, sequence_lens, x.shape[layout])
     if input_forget:
         raise UnsupportedAttribute(f"input_forget={input_forget}; expected 0")
-    steps = [
-        _lstm_step(w[d], r[d], None if b is None else b[d], None if p is None else p[d])
+    cells = [
+        _lstm_cell(w[d], r[d], None if b is None else b[d], None if p is None else p[d])
         for d in range(len(w))
     ]
-    return _walk(x, steps, [initial_h, initial_c], r.shape[-1], direction, layout)
+    return _walk(x, cells, [initial_h, initial_c], r.shape[-1], direction, layout)
 
 
-def _gru_step(w: Tensor, r: Tensor, b: Tensor | None, linear_before_reset: int) -> Step:
-    """One step with gates in the order update, reset, hidden. Shapes: w `[3 H, I]`."""
+def _gru_cell(w: Tensor, r: Tensor, b: Tensor | None, linear_before_reset: int) -> Cell:
+    """Return a cell with gates in the order update, reset, hidden. Shapes: w `[3 H, I]`."""
     ours, theirs = (w.new_zeros(2, len(w)) if b is None else b.reshape(2, -1)).unbind(0)
     fresh = r.chunk(3)[2]
 
-    def step(x: Tensor, state: State) -> State:
+    def cell(x: Tensor, state: State) -> State:
         (h,) = state
         update, reset, enter = (x @ w.T + ours).chunk(3, -1)
         old = (h @ r.T + theirs).chunk(3, -1)
@@ -151,7 +155,7 @@ def _gru_step(w: Tensor, r: Tensor, b: Tensor | None, linear_before_reset: int) 
             past = (reset * h) @ fresh.T + theirs.chunk(3)[2]
         return ((1 - update) * torch.tanh(enter + past) + update * h,)
 
-    return step
+    return cell
 
 
 @op("GRU", partial(_feature_channels, others=4), since=(7, 14, 22), relevance=Relevance.NONE)
@@ -180,21 +184,21 @@ def gru(
     Source: ONNX operator GRU-22.
     """
     _refuse(activations, clip, sequence_lens, x.shape[layout])
-    steps = [
-        _gru_step(w[d], r[d], None if b is None else b[d], linear_before_reset)
+    cells = [
+        _gru_cell(w[d], r[d], None if b is None else b[d], linear_before_reset)
         for d in range(len(w))
     ]
-    return _walk(x, steps, [initial_h], r.shape[-1], direction, layout)
+    return _walk(x, cells, [initial_h], r.shape[-1], direction, layout)
 
 
-def _plain_step(w: Tensor, r: Tensor, b: Tensor | None, squash: Callable[[Tensor], Tensor]) -> Step:
-    """One step without gates. Shapes: w `[H, I]`."""
+def _plain_cell(w: Tensor, r: Tensor, b: Tensor | None, squash: Callable[[Tensor], Tensor]) -> Cell:
+    """Return a cell without gates. Shapes: w `[H, I]`."""
     shift = 0.0 if b is None else b[: len(w)] + b[len(w) :]
 
-    def step(x: Tensor, state: State) -> State:
+    def cell(x: Tensor, state: State) -> State:
         return (squash(x @ w.T + state[0] @ r.T + shift),)
 
-    return step
+    return cell
 
 
 @op("RNN", partial(_feature_channels, others=4), since=(7, 14, 22), relevance=Relevance.NONE)
@@ -224,8 +228,8 @@ def rnn(
     _refuse(None, clip, sequence_lens, x.shape[layout])
     if set(activations) - set(SQUASHES):
         raise UnsupportedAttribute(f"activations={activations}; expected Tanh, Relu or Sigmoid")
-    steps = [
-        _plain_step(w[d], r[d], None if b is None else b[d], getattr(torch, activations[d].lower()))
+    cells = [
+        _plain_cell(w[d], r[d], None if b is None else b[d], getattr(torch, activations[d].lower()))
         for d in range(len(w))
     ]
-    return _walk(x, steps, [initial_h], r.shape[-1], direction, layout)
+    return _walk(x, cells, [initial_h], r.shape[-1], direction, layout)

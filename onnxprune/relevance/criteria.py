@@ -154,7 +154,7 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
 CRITERION_NAMES = (*CRITERIA, *(f"lrp:{name}" for name in RULES), "magnitude:l1", "module:function")
 """The names that the help lists: criteria and their variants, without rules over depth."""
 
-OWN = "a function (mirror, x, y, tensors) or (weight, rng), see docs/method.md"
+USER_FUNCTION = "a function (mirror, x, y, tensors) or (weight, rng), see docs/method.md"
 
 
 CRITERION = Text(name_of=name_of, of="the name of a criterion")
@@ -172,7 +172,7 @@ def find_criterion(name: str | Callable[..., Any]) -> Criterion:
     first, *options = (part.strip() for part in name.split(","))
     base, colon, rest = first.partition(":")
     if colon and base not in CRITERIA:
-        return _of_function(find_function(first, OWN), first).with_options(name, options)
+        return _of_function(find_function(first, USER_FUNCTION), first).with_options(name, options)
     check_name("criterion", base, (*CRITERIA, "module:function"))
     return CRITERIA[base].with_options(name, [rest, *options] if colon else options)
 
@@ -182,14 +182,14 @@ def _of_function(function: Callable[..., Any], name: str) -> Criterion:
     from_samples, from_weights = _takes(function, 4), _takes(function, 2)
     if from_samples == from_weights:
         found = "4 arguments as well as 2" if from_samples else "neither 4 nor 2 arguments"
-        raise UnknownName(f"criterion '{name}': takes {found}; expected {OWN}")
+        raise UnknownName(f"criterion '{name}': takes {found}; expected {USER_FUNCTION}")
 
     def measure(*given: Any) -> Tensors:
-        with users_code(f"criterion '{name}'", OWN):
+        with users_code(f"criterion '{name}'", USER_FUNCTION):
             return {key: torch.as_tensor(found) for key, found in function(*given).items()}
 
     def weigh(weight: npt.NDArray[Any], rng: np.random.Generator) -> FloatArray:
-        with users_code(f"criterion '{name}'", OWN):
+        with users_code(f"criterion '{name}'", USER_FUNCTION):
             return np.asarray(function(weight.astype(np.float64, copy=False), rng), np.float64)
 
     return Criterion(measure) if from_samples else Criterion(from_weights=weigh)

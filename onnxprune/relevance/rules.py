@@ -276,7 +276,7 @@ the name of the last one distributes relevance among pixels, which have no filte
 Source: Bach et al. 2015, eq. 58 and 60 (epsilon, alpha-beta); Montavon et al. 2017, eq. 13 (z+);
 Montavon et al. 2019, eq. 10.4 (gamma)."""
 
-OWN = "a function without arguments that returns a Composite"
+USER_FUNCTION = "a function without arguments that returns a Composite"
 
 _SPAN = re.compile(r"([a-z][a-z0-9-]*)@(\d*\.?\d+)-(\d*\.?\d+)")
 
@@ -312,11 +312,13 @@ def find_composite(text: str) -> Composite:
 
 
 def _of_function(name: str) -> Composite:
-    make = find_function(name, OWN)
-    with users_code(f"LRP rule '{name}'", OWN):
+    make = find_function(name, USER_FUNCTION)
+    with users_code(f"LRP rule '{name}'", USER_FUNCTION):
         made = make()
     if not isinstance(made, Composite):
-        raise UnknownName(f"LRP rule '{name}': returns {type(made).__name__}; expected {OWN}")
+        raise UnknownName(
+            f"LRP rule '{name}': returns {type(made).__name__}; expected {USER_FUNCTION}"
+        )
     return made
 
 

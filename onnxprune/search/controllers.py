@@ -192,7 +192,7 @@ CONTROLLERS: Mapping[str, Advance] = MappingProxyType(
 CONTROLLER_NAMES = (*CONTROLLERS, "module:function")
 """The names that the help lists."""
 
-OWN = "a function (nets, state) that returns the next state"
+USER_FUNCTION = "a function (nets, state) that returns the next state"
 
 
 def find_controller(name: str | Advance) -> Advance:
@@ -203,6 +203,6 @@ def find_controller(name: str | Advance) -> Advance:
     if callable(name):
         return name
     if ":" in name:
-        return find_function(name, OWN)
+        return find_function(name, USER_FUNCTION)
     check_name("control", name, CONTROLLER_NAMES)
     return CONTROLLERS[name]

@@ -289,7 +289,7 @@ def test_what_cannot_be_measured_is_refused(name: str, match: str) -> None:
 # One's own
 
 
-OWN = """
+USER_MODULE = """
 import numpy as np
 from onnxprune.evaluation.metrics import mean_iou, top_k
 
@@ -317,7 +317,7 @@ number = 3
 
 @pytest.fixture
 def own(tmp_path: Path) -> str:
-    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "mine.py").write_text(USER_MODULE)
     return str(tmp_path / "mine.py")
 
 

@@ -105,7 +105,7 @@ def test_a_function_of_either_kind_is_refused() -> None:
 
 # Criteria of one's own
 
-OWN = """
+USER_MODULE = """
 def spread(mirror, x, y, tensors):
     trace = mirror.trace(x)
     return {name: trace[name].flatten(2).var(2) for name in tensors}
@@ -123,7 +123,7 @@ def spread(mirror: Mirror, x: object, y: object, tensors: list[str]) -> dict[str
 
 def test_a_criterion_of_ones_own_by_name_and_as_a_function(tmp_path: Path) -> None:
     graph, groups, data = setting()
-    (tmp_path / "mine.py").write_text(OWN, encoding="utf-8")
+    (tmp_path / "mine.py").write_text(USER_MODULE, encoding="utf-8")
     a, c, _ = forward(graph, torch.tensor(data.x))
     variances = [class_means(t.var((2, 3)).double().numpy()) for t in (a, c)]
     found = score(graph, groups, data, f"{tmp_path}/mine.py:spread", device="cpu", batch_size=4)
