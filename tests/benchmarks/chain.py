@@ -1,4 +1,4 @@
-"""Chains of residual and concatenating blocks of any length, to see how the analysis grows."""
+"""Make synthetic networks of any length, to measure how the time of the analysis grows."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 WIDTH = 8
-"""Channels of every tensor but the image and the concatenations."""
+"""The channels of every tensor except the image and the concatenations."""
 
 
 def chain(nodes: int, *, seed: int = 0) -> ModelProto:
-    """Return a network of about `nodes` nodes: blocks of nine, in turn summed and concatenated.
+    """Return a network of about `nodes` nodes, as a chain of blocks of nine nodes.
 
-    A block is Conv-Relu-Conv-Add-Relu and Conv-Relu-Concat-Conv, the last back to `WIDTH` channels.
+    A block is Conv-Relu-Conv-Add-Relu, a residual sum, then Conv-Relu-Concat-Conv, whose last
+    convolution goes back to `WIDTH` channels.
     """
     rng = np.random.default_rng(seed)
     made: list[NodeProto] = []

@@ -4,17 +4,18 @@
     python -m tests.benchmarks.compare_methods --reference reference.tar --test test.tar -o DIR
 
 A task is `NETWORK/CLASSES:PER_CLASS`, such as `vgg16/cat,dog,ship:10` or `resnet-fashion/all:20`:
-the network, the classes that its new head learns, and how many references of each there are;
-without `NETWORK/` it is VGG16's. For every task and seed the network's program in this folder
-builds a model, and each method is drawn on images that no search has seen.
+the network (by default VGG16), the classes that its new head learns, and the number of reference
+images of each. For every task and seed, the network's program in this folder builds a model. The
+curves are measured on images that no search has seen.
 
-A method is `control/criterion[/compensate]` as for `onnxprune curve`, or one of another tool
-(`tests.benchmarks.peers`): `torch-pruning/taylor`, `onnxsim/l2`, ... `NAME=METHOD,setting=value`
-draws it under a name of its own with other settings: fields of `Settings` or of its `Control`.
+A method is `control/criterion[/compensate]` as for `onnxprune curve`, or a method of another tool
+(`tests.benchmarks.peers`), such as `torch-pruning/taylor` or `onnxsim/l2`.
+`NAME=METHOD,setting=value` draws a method with other settings, under its own name. Settings are the
+fields of `Settings` and of its `Control`.
 
-DIR keeps every curve as JSON, so a run that was stopped goes on where it was, and `--only-tables`
-prints those that are there. It also receives the tables as `comparison.md` and, for each task, the
-mean curves with bands of one standard deviation as SVG.
+DIR keeps every curve as JSON, so a stopped run goes on where it was. `--only-tables` prints the
+tables of the curves that are there. DIR also receives the tables as `comparison.md` and, for each
+task, the mean curves with bands of one standard deviation as SVG.
 """
 
 import json
@@ -61,7 +62,7 @@ TASKS = (
 
 @dataclass(frozen=True)
 class Method:
-    """A method with the settings that it changes, under a name."""
+    """A method with other settings, under a name of its own."""
 
     name: str
     method: str
@@ -69,7 +70,7 @@ class Method:
 
     @classmethod
     def parse(cls, text: str) -> "Method":
-        """Read `[NAME=]METHOD[,setting=value...]`; values are JSON, or text as it is.
+        """Read `[NAME=]METHOD[,setting=value...]`. A value is JSON, or else text.
 
         Raises: click.BadParameter for a setting or a method that does not exist.
         """
@@ -90,17 +91,17 @@ class Method:
 
     @property
     def tool(self) -> str:
-        """The other tool, if it is one's."""
+        """The name of the other tool whose method it is, or an empty string."""
         tool = self.method.partition("/")[0]
         return tool if tool in peers.PEERS else ""
 
     def settings(self, common: Settings) -> Settings:
-        """The settings that it is drawn with."""
+        """Return the settings that the method is drawn with."""
         changed = common.changed(**self.changes)
         return changed if self.tool else parse_method(self.method, changed)
 
     def draw(self, folder: Path, settings: Settings) -> dict[str, Any]:
-        """Its curve on the model and the images of a folder, or the problem that it has."""
+        """Draw the curve on the model and the images of a folder; return it, or its `problem`."""
         model = onnx.load(folder / "model.onnx")
         draw = draw_peer if self.tool else draw_curve
         wall, cpu = time.monotonic(), time.process_time()
@@ -128,7 +129,7 @@ def _change(text: str) -> tuple[str, Any]:
 
 @dataclass(frozen=True)
 class Trial:
-    """One task with one seed, in a folder of its own."""
+    """One task with one seed, which has a folder of its own."""
 
     task: Task
     seed: int
@@ -139,7 +140,7 @@ class Trial:
         return self.output / f"{slug(self.task.text)}-{self.seed}"
 
     def build(self, sources: Sources) -> None:
-        """Build the model and its images, unless they are there; what is said is no table."""
+        """Build the model and the images unless they are there; messages go to standard error."""
         if not (self.folder / "model.onnx").exists():
             with redirect_stdout(sys.stderr):
                 self.task.build(sources, self.seed, self.folder)
@@ -148,9 +149,9 @@ class Trial:
         return self.folder / f"{slug(method.name)}.json"
 
     def stored(self, method: Method) -> bool:
-        """Whether the curve is there; what could not run is tried again.
+        """Return True if the curve of a method is stored. A method that could not run has none.
 
-        Raises: click.UsageError when one of another method has its name.
+        Raises: click.UsageError when another method's curve has this name.
         """
         if not self.place(method).exists():
             return False
@@ -164,7 +165,7 @@ class Trial:
         return "problem" not in record
 
     def draw(self, method: Method, settings: Settings) -> str:
-        """Draw and store a curve; what there is to say of it."""
+        """Draw and store the curve of a method; return a line that sums it up."""
         found = method.draw(self.folder, replace(settings, seed=self.seed))
         record = {"task": self.task.text, "seed": self.seed, **asdict(method), **found}
         write_whole(self.place(method), json.dumps(record, indent=2) + "\n")
@@ -184,7 +185,7 @@ def _draw(trial: Trial, method: Method, settings: Settings) -> str:
 def draw_all(
     trials: Sequence[Trial], methods: Sequence[Method], settings: Settings, jobs: int
 ) -> Iterator[str]:
-    """Draw the curves that are not there yet, `jobs` at a time."""
+    """Draw the curves that are not stored yet, `jobs` at a time; yield a line for each."""
     missing = [(t, m, settings) for t in trials for m in methods if not t.stored(m)]
     if jobs == 1:
         for job in missing:
@@ -198,7 +199,7 @@ def draw_all(
 def read_records(
     output: Path, tasks: Sequence[str], seeds: Sequence[int], methods: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The stored curves, in the order of tasks and methods; no names are all of them."""
+    """Read the stored curves in the order of tasks and methods; an empty list means all."""
     found = [json.loads(path.read_text("utf-8")) for path in sorted(output.glob("*/*.json"))]
     records = [
         record
@@ -222,7 +223,7 @@ def read_records(
 
 
 def report(records: list[dict[str, Any]], output: Path) -> str:
-    """Write the tables and plots of records; the tables."""
+    """Write the tables and plots of records; return the tables."""
     comparison = Comparison(records)
     tables = [task_table(comparison, task) for task in comparison.tasks]
     if len(tables) > 1:

@@ -1,9 +1,9 @@
-"""Tables and pictures of many curves: mean and spread over seeds, gains over named baselines.
+"""Tables and plots of many curves: means and standard deviations over seeds, gains over baselines.
 
-A record is what `onnxprune curve` says of a method (`rate`, `mean`, `harmonic`, `auc_mean`,
-`auc_harmonic`), with its `task`, `seed`, `name` and `method`, and `wall` and `cpu`, the seconds
-that the whole curve took; or, where it could not run, `problem` in place of the curve.
-Spreads are standard deviations.
+A record is the curve that `onnxprune curve` writes for a method (`rate`, `mean`, `harmonic`,
+`auc_mean`, `auc_harmonic`), with its `task`, `seed`, `name` and `method`, and with `wall` and
+`cpu`, the seconds that it took. If the method could not run, it has a `problem` in place of the
+curve.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,19 +18,19 @@ from onnxprune.report.plots import write_curve_plot
 from onnxprune.search.controllers import CONTROLLERS
 
 EARLY = 0.3
-"""Up to this rate nothing should be lost."""
+"""The rate up to which no accuracy should be lost."""
 CONVENTIONAL = "one-shot/lrp:zplus"
-"""The baseline of all gains, beside one-shot pruning by the method's own rule."""
+"""The first baseline of all gains. The second is one-shot pruning by the method's own rule."""
 STEP = 0.05
-"""Between the rates of a mean curve."""
+"""The distance between the rates of a mean curve."""
 
 Record = Mapping[str, Any]
 Keyed = dict[tuple[str, int], float]
-"""By task and seed."""
+"""Values by task and seed."""
 
 
 def early_loss(curve: Record) -> tuple[float, float]:
-    """What the mean class accuracy loses up to the rate `EARLY`: on average, and at worst."""
+    """Return how much mean class accuracy is lost up to the rate `EARLY`: on average, at worst."""
     rate, mean = np.array(curve["rate"]), np.array(curve["mean"])
     grid = np.linspace(0, EARLY, round(EARLY / STEP) + 1)[1:]
     loss = mean[0] - np.interp(grid, rate, mean)
@@ -38,18 +38,18 @@ def early_loss(curve: Record) -> tuple[float, float]:
 
 
 def early_text(curves: Iterable[Record]) -> str:
-    """The means over curves of what is lost early on average, and at worst."""
+    """Return the means of `early_loss` over curves, as text."""
     mean, worst = np.mean([early_loss(curve) for curve in curves], axis=0)
     return f"{mean:.3f} ({worst:.3f})"
 
 
 def share_of_ceiling(curve: Record) -> float:
-    """The area as a share of that of a model that never loses accuracy."""
+    """Return the area under a curve, as a share of that of a model that never loses accuracy."""
     return float(curve["auc_mean"] / curve["mean"][0])
 
 
 def own_baseline(method: str) -> str | None:
-    """One-shot pruning by the same rule, without compensation; other tools have none.
+    """Return one-shot pruning by a method's own rule, without compensation; None for other tools.
 
     >>> own_baseline("accuracy-aware/lrp:zplus/least-squares")
     'one-shot/lrp:zplus'
@@ -60,7 +60,7 @@ def own_baseline(method: str) -> str | None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Records of some tasks, methods and seeds; of each method and task those that have a curve."""
+    """Records of several tasks, methods and seeds."""
 
     records: Sequence[Record]
 
@@ -76,7 +76,7 @@ class Comparison:
         return Comparison([record for record in self.records if record["task"] == task])
 
     def curves(self, name: str) -> dict[tuple[str, int], Record]:
-        """A method's curves by task and seed."""
+        """Return the curves of a method by task and seed; records with a problem have none."""
         return {
             (record["task"], record["seed"]): record
             for record in self.records
@@ -84,10 +84,7 @@ class Comparison:
         }
 
     def gains(self, name: str, baseline: str) -> dict[tuple[str, int], float]:
-        """By how much a method's area exceeds that of another method, as a share of the latter's.
-
-        Only where both have a curve.
-        """
+        """Return by what share a method's area exceeds another's, where both have a curve."""
         base = {
             key: record
             for other in self.names
@@ -101,7 +98,7 @@ class Comparison:
         }
 
     def baselines(self, name: str) -> tuple[str, str | None]:
-        """What a method's gains are measured against: conventional LRP, and its own rule's."""
+        """Return the baselines of a method's gains: `CONVENTIONAL`, and its own rule's if drawn."""
         method = next(r["method"] for r in self.records if r["name"] == name)
         own = own_baseline(method)
         drawn = any(record["method"] == own for record in self.records)
@@ -109,7 +106,7 @@ class Comparison:
 
 
 def spread(values: Iterable[float], scale: float = 1.0, form: str = ".3f") -> str:
-    """A mean and its standard deviation, where there is one.
+    """Return a mean and, of several values, their standard deviation, as text.
 
     >>> spread([0.1, 0.2]), spread([0.1])
     ('0.150 ± 0.071', '0.100')
@@ -122,7 +119,7 @@ def spread(values: Iterable[float], scale: float = 1.0, form: str = ".3f") -> st
 
 
 def task_table(comparison: Comparison, task: str) -> str:
-    """One task as a table in Markdown, with notes on curves that are missing or end early."""
+    """Return a Markdown table of one task, with notes on curves that are missing or end early."""
     own = comparison.of(task)
     seeds = sorted({record["seed"] for record in own.records})
     rows = []
@@ -151,7 +148,7 @@ def task_table(comparison: Comparison, task: str) -> str:
 
 
 def overall_table(comparison: Comparison) -> str:
-    """All tasks and seeds as one table in Markdown: mean gains, and each one's worst task."""
+    """Return a Markdown table of all tasks and seeds: mean gains, and those on the worst task."""
     rows = []
     for name in comparison.names:
         drawn = comparison.curves(name)
@@ -174,7 +171,7 @@ def overall_table(comparison: Comparison) -> str:
 
 
 def _gains(comparison: Comparison, name: str, form: Callable[[Keyed], str]) -> tuple[str, str]:
-    """The gains over both baselines; the second names its rule."""
+    """Return the gains over both baselines, as text; the second names its rule."""
     conventional, own = comparison.baselines(name)
     first = comparison.gains(name, conventional)
     second = comparison.gains(name, own) if own else {}
@@ -187,7 +184,7 @@ def _with_spread(gains: Keyed) -> str:
 
 
 def _with_worst(gains: Keyed) -> str:
-    """The mean of the tasks' mean gains, and the least of these."""
+    """Return the mean of the tasks' mean gains, and the lowest of these, as text."""
     by_task: dict[str, list[float]] = {}
     for (task, _), gain in gains.items():
         by_task.setdefault(task, []).append(gain)
@@ -223,7 +220,7 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
 
 
 def mean_curve(curves: Sequence[Record]) -> dict[str, Any]:
-    """The mean of curves on common rates, in the form of one, with `mean_spread` and the like."""
+    """Return the mean of curves at common rates, with standard deviations as `mean_spread` etc."""
     rate = np.append(np.arange(0, LAST_RATE, STEP), LAST_RATE)
     found: dict[str, Any] = {"rate": rate.tolist()}
     for kind in ("mean", "harmonic"):
@@ -235,7 +232,7 @@ def mean_curve(curves: Sequence[Record]) -> dict[str, Any]:
 
 
 def write_plot(comparison: Comparison, task: str, folder: Path) -> Path:
-    """Draw one task: the mean of each method over the seeds, and a band of its spread, as SVG."""
+    """Plot a task as SVG: each method's mean over seeds, in a band of one standard deviation."""
     own = comparison.of(task)
     drawn = {name: list(own.curves(name).values()) for name in own.names}
     curves = {name: mean_curve(found) for name, found in drawn.items() if found}
@@ -243,7 +240,7 @@ def write_plot(comparison: Comparison, task: str, folder: Path) -> Path:
 
 
 def slug(text: str) -> str:
-    """A file name for a task or a method.
+    """Return a file name for a task or a method.
 
     >>> slug("vgg16/cat,dog:10")
     'vgg16-cat-dog-10'

@@ -1,4 +1,4 @@
-"""The tasks of the comparison: a network, the classes its head learns, and how many references."""
+"""The tasks of the comparison: a network, the classes to learn, the number of references."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ SOURCES = {
     "size": "Pixels of the CIFAR images.  [default: 64 for vgg16, 96 for efficientnet-lite0]",
     "test_per_class": "[default: 40]",
 }
-"""What a program that builds tasks may be given, by option."""
+"""The options of a program that builds tasks, and their help."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where images and weights are; None is the default that `SOURCES` names."""
+    """Where images and weights are. None means the default that `SOURCES` states."""
 
     reference: Path | None = None
     test: Path | None = None
@@ -36,9 +36,9 @@ class Sources:
     threads: int = 2
 
     def pictures(self) -> tuple[Pictures, Pictures]:
-        """The pictures of the reference and of the test.
+        """Read the reference pictures and the test pictures.
 
-        Raises: click.UsageError when they are not named.
+        Raises: click.UsageError when their options were not given.
         """
         if self.reference is None or self.test is None:
             raise click.UsageError("this network's images are named by --reference and --test")
@@ -64,7 +64,7 @@ def _efficientnet_lite0(sources: Sources, classes: tuple[str, ...], folder: Path
 
 
 def _resnet_fashion(sources: Sources, classes: tuple[str, ...], folder: Path) -> Built:
-    """The network is trained once for each choice of classes, and kept beside the tasks."""
+    """Train the network once for each choice of classes; keep it beside the tasks' folders."""
     new = classes or resnet_fashion_mnist.NEW
     images = _fashion(sources.fashion)
     kept = folder.parent / f"features-without-{'-'.join(sorted(new))}.onnx"
@@ -81,7 +81,7 @@ NETWORKS: Mapping[str, Callable[[Sources, tuple[str, ...], Path], Built]] = {
 
 @dataclass(frozen=True)
 class Task:
-    """`NETWORK/CLASSES:PER_CLASS`, or `CLASSES:PER_CLASS` of VGG16; no classes are all."""
+    """`NETWORK/CLASSES:PER_CLASS`, by default of VGG16. An empty `classes` means all."""
 
     text: str
     network: str
@@ -90,9 +90,9 @@ class Task:
 
     @classmethod
     def parse(cls, text: str) -> "Task":
-        """Read a task.
+        """Read a task from text.
 
-        Raises: click.BadParameter when the text is none.
+        Raises: click.BadParameter when the text is not a task.
         """
         network, _, rest = text.rpartition("/")
         names, _, count = rest.rpartition(":")
@@ -105,7 +105,7 @@ class Task:
         return cls(text, network or "vgg16", classes, int(count))
 
     def build(self, sources: Sources, seed: int, folder: Path) -> None:
-        """Build the experiment in a folder; what it says goes to the standard error."""
+        """Build the experiment of this task in a folder."""
         features, reference, test = NETWORKS[self.network](sources, self.classes, folder)
         chosen = Draw(
             self.classes,

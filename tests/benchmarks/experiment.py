@@ -1,8 +1,8 @@
-"""A few-shot experiment: a frozen network learns new classes from few labelled images.
+"""Build a few-shot experiment: a frozen network learns new classes from few labelled images.
 
-The network's features stay as they are; a linear head learns the classes of the reference images.
-A folder receives `model.onnx`, which takes images in 0..1, and the chosen images as
-`reference/<class>/*.png` and `test/<class>/*.png`: all that `onnxprune curve` needs.
+The features stay frozen; a linear head learns the classes of the reference images. The folder of an
+experiment holds what `onnxprune curve` needs: `model.onnx`, which takes images in 0..1, and the
+drawn images as `reference/<class>/*.png` and `test/<class>/*.png`.
 """
 
 import shlex
@@ -23,9 +23,10 @@ Pictures = Mapping[str, Sequence[Picture]]
 
 @dataclass(frozen=True)
 class Draw:
-    """Which images, how many of each class, and how the head learns from them.
+    """Which classes, how many images of each, and how the head learns from them.
 
-    No classes are all classes of the reference pictures; `penalty` is the head's L2 penalty.
+    If `classes` is empty, all classes of the reference images are drawn. `penalty` is the L2
+    penalty of the head.
     """
 
     classes: tuple[str, ...] = ()
@@ -37,7 +38,7 @@ class Draw:
 
 
 def refuse_mixture(output: Path) -> None:
-    """Refuse a folder that holds the images of another experiment."""
+    """Refuse a folder that already holds the images of an experiment."""
     for name in ("reference", "test"):
         if (output / name).exists():
             raise click.UsageError(f"{output / name} exists already; name another --output")
@@ -46,12 +47,12 @@ def refuse_mixture(output: Path) -> None:
 def make_experiment(
     features: onnx.ModelProto, reference: Pictures, test: Pictures, chosen: Draw, output: Path
 ) -> None:
-    """Draw the images, fit the head, and write the model and both folders.
+    """Draw the images, fit the head, and write the model and both folders of images.
 
     Shapes: features, a model image [batch, 1 or 3, size, size] in 0..1 -> [batch, F].
     """
     refuse_mixture(output)
-    # a folder's labels are its classes in alphabetical order, so the head's must be, too
+    # onnxprune numbers the classes of a folder in alphabetical order, so the head must too
     names = sorted(set(chosen.classes) or reference)
     if len(names) < 2:
         raise click.UsageError(f"a classifier needs two classes or more, not {', '.join(names)}")
@@ -81,7 +82,7 @@ def make_experiment(
 
 
 def next_step(output: Path) -> str:
-    """What to do with the folder."""
+    """Return the sentence that says how to go on with the folder."""
     folder = shlex.quote(str(output))
     return (
         f"next: onnxprune curve {folder}/model.onnx --data {folder}/reference "
@@ -91,7 +92,7 @@ def next_step(output: Path) -> str:
 
 
 def draw_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a program the options of `Draw` and `--output`; it receives `chosen` and `output`."""
+    """Add the options of `Draw` and `--output` to a command, which gets `chosen` and `output`."""
 
     def wrapped(classes: str | None, output: Path, **options: Any) -> Any:
         own = {name: options.pop(name) for name in Draw.__dataclass_fields__ if name in options}
@@ -128,7 +129,7 @@ def draw_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a program the options `--reference` and `--test`: tars or folders of images."""
+    """Add the options `--reference` and `--test` to a command: tars or folders of images."""
     place = click.Path(exists=True, path_type=Path)
     test = click.option(
         "--test", type=place, required=True, help="The same for the images that judge."

@@ -1,4 +1,4 @@
-"""A torch network that ends in features, as ONNX: BatchNorm folded, the batch size free."""
+"""Export a torch network that ends in features: BatchNorm folded, the batch size free."""
 
 import copy
 import logging
@@ -12,7 +12,7 @@ IR_VERSION = 10
 
 
 def export_features(network: nn.Module, shape: tuple[int, int, int]) -> onnx.ModelProto:
-    """The network by torch's exporter, each convolution named after its weight.
+    """Export a network with torch's exporter, and name each convolution after its weight.
 
     Shapes: image [batch, *shape] -> features [batch, F].
     """

@@ -1,16 +1,17 @@
-"""Load, analysis and surgery beside Torch-Pruning and onnxsim, on the same networks in one run.
+"""Time reading, analysis and surgery against Torch-Pruning and onnxsim, on the same networks.
 
     python -m tests.benchmarks.graph                            all networks
     python -m tests.benchmarks.graph resnet18 timm/dla34 -o table.md
 
-Every tool removes half of the filters of every layer by magnitude from the same weights: ours and
-onnxsim from the ONNX file that torch's exporter writes, Torch-Pruning from the network in memory.
-Times are CPU seconds of one thread, medians of several runs in a process of the tool's own, imports
-left out; memory is the peak of the first run above what the imports take. What is left of the
-multiply-adds is counted by one counter, ours, on the ONNX file of each result, which then runs on
-onnxruntime; where the tool says which filters it removed, the output is compared with that of the
-original network with these filters set to zero. Needs torch-pruning and onnxsim; timm's networks
-need timm.
+Every tool removes half of the filters of every layer, by magnitude, from the same weights.
+onnxprune and onnxsim read the ONNX file that torch's exporter writes; Torch-Pruning gets the
+network in memory. Each tool has a process of its own. Times are CPU seconds of one thread, medians
+of several runs, without imports. Memory is the peak of the first run, less what the imports take.
+
+The multiply-adds of each result are counted on its ONNX file, always by onnxprune's counter. The
+file then runs on onnxruntime. If the tool says which filters it removed, the output is compared
+with that of the original network with these filters set to zero. Needs torch-pruning and onnxsim;
+timm's networks need timm.
 """
 
 from __future__ import annotations
@@ -52,18 +53,18 @@ TIMM = (
 ).split()
 
 CHAINS = (1_000, 3_000, 10_000)
-"""Nodes of the synthetic graphs."""
+"""The numbers of nodes of the synthetic graphs."""
 
 PACKAGES = ("onnx", "onnxruntime", "torch", "torch-pruning", "onnxsim")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 EXACT = 1e-5
-"""Relative error up to which a result equals the masked network."""
+"""The largest relative error at which a result counts as equal to the masked network."""
 
 Row = Mapping[str, Any]
 
 
 def start(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """Run one step in a process of its own and return what it found, or why it failed."""
+    """Run a function in a process of its own; return its result, or its error as `problem`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOAD))
     with ProcessPoolExecutor(1, mp_context=context) as pool:
@@ -74,7 +75,7 @@ def start(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str,
 
 
 def compare(name: str, repeats: int) -> dict[str, Any]:
-    """Let every tool prune one network; `row[tool]` holds its figures or its problem."""
+    """Prune one network with every tool; `row[tool]` holds the tool's figures or its problem."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         written = start(write_network, name, folder)
@@ -90,19 +91,19 @@ def compare(name: str, repeats: int) -> dict[str, Any]:
 
 
 def seconds(row: Row, tool: str, *stages: str) -> float | None:
-    """The CPU seconds of some stages of a tool, or None where it did not get that far."""
+    """Return the CPU seconds of some stages of a tool, or None if it did not reach them."""
     known = row[tool].get("seconds", {})
     return sum(known[stage] for stage in stages) if set(stages) <= known.keys() else None
 
 
 def saved(row: Row, tool: str) -> float | None:
-    """The share of the multiply-adds that a tool's result is without."""
+    """Return the share of the multiply-adds that a tool removed."""
     macs = row[tool].get("macs")
     return None if macs is None else 1 - macs / row["model"]["macs"]
 
 
 def exactness(row: Row, tool: str) -> str:
-    """Whether a result runs, and equals the network with the same filters set to zero."""
+    """Say if a result runs, and how far it is from the network with these filters set to zero."""
     found = row[tool]
     if "macs" not in found or "problem" in found:
         return str(found.get("problem", "no result")).replace("|", "/")[:90]
@@ -113,7 +114,7 @@ def exactness(row: Row, tool: str) -> str:
 
 
 def time_table(rows: Sequence[Row]) -> list[str]:
-    """CPU seconds of each stage; "TP / ours" leaves out reading, saving and exporting."""
+    """Return a table of CPU seconds. "TP / ours" leaves out reading, saving and exporting."""
     lines = [
         "| network | nodes | read | graph | find | score | prune | save | **all** | TP graph | "
         "TP prune | TP export | TP / ours | onnxsim prune |",
@@ -135,7 +136,7 @@ def time_table(rows: Sequence[Row]) -> list[str]:
 
 
 def result_table(rows: Sequence[Row]) -> list[str]:
-    """Multiply-adds removed, and whether the results are what they should be."""
+    """Return a table of the multiply-adds removed, and of exactness."""
     lines = [
         "| network | MACs (10^6) | ours | TP | onnxsim | ours = masked | TP = masked | onnxsim |",
         "|---|---|---|---|---|---|---|---|",
@@ -151,7 +152,7 @@ def result_table(rows: Sequence[Row]) -> list[str]:
 
 
 def memory_table(rows: Sequence[Row]) -> list[str]:
-    """Peaks of memory, and their ratio to the size of the model's file."""
+    """Return a table of peak memory, and its ratio to the size of the model's file."""
     lines = [
         "| network | file, MiB | ours, MiB | ours / file | TP | onnxsim |",
         "|---|---|---|---|---|---|",
@@ -165,7 +166,7 @@ def memory_table(rows: Sequence[Row]) -> list[str]:
 
 
 def chain_table(rows: Sequence[Row]) -> list[str]:
-    """CPU microseconds for each node of synthetic graphs."""
+    """Return a table of CPU microseconds a node, for synthetic graphs."""
     work = ("read", "graph", "find", "score", "prune", "save")
     lines = [f"| nodes | {' | '.join(work)} | CPU s in all |", "|---" * 8 + "|"]
     for row in rows:
@@ -177,7 +178,7 @@ def chain_table(rows: Sequence[Row]) -> list[str]:
 
 
 def read(path: Path | None) -> dict[str, dict[str, Any]]:
-    """The newest result of every network in a file of such results."""
+    """Read the newest result of every network from a file with one result a line."""
     if path is None or not path.exists():
         return {}
     rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
@@ -201,7 +202,7 @@ def _mib(value: float | None) -> str:
 
 
 def heading() -> str:
-    """What the figures were measured on."""
+    """Describe the machine and the versions of the packages."""
     found = []
     for name in PACKAGES:
         try:
@@ -213,7 +214,7 @@ def heading() -> str:
 
 
 def report(rows: Sequence[Row], chains: Sequence[Row], repeats: int) -> str:
-    """The Markdown that goes into the documents."""
+    """Return all tables as Markdown for the documents."""
     tables: list[tuple[str, Callable[[Sequence[Row]], list[str]], Sequence[Row]]] = [
         ("CPU seconds", time_table, rows),
         ("Multiply-adds removed, and exactness", result_table, rows),
@@ -230,9 +231,11 @@ def report(rows: Sequence[Row], chains: Sequence[Row], repeats: int) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.graph")
     parser.add_argument("networks", nargs="*", help="all by default; 'chains' for those alone")
-    parser.add_argument("-o", "--output", type=Path, help="write the tables there as well")
+    parser.add_argument("-o", "--output", type=Path, help="also write the tables to this file")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--rows", type=Path, help="keep results there; what it has is not repeated")
+    parser.add_argument(
+        "--rows", type=Path, help="file that keeps results; those in it are not measured again"
+    )
     given = parser.parse_args(arguments)
     os.environ |= ONE_THREAD
     chosen = given.networks or [*NETWORKS, *(TIMM if find_spec("timm") else ()), "chains"]

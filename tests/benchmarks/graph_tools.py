@@ -1,9 +1,9 @@
-"""What is timed: each tool removes half of the filters of every layer from one network.
+"""The tools of `tests.benchmarks.graph`: each removes half of the filters of every layer.
 
-`tests.benchmarks.graph` runs each function here in a process of its own, forked from one that has
-imported everything, so that imports are not counted and the peak of memory is the tool's own. A
-folder holds the network as `network.pt` and `model.onnx`; a result is written beside them as
-`TOOL.onnx`, what the network gives with the same filters set to zero as `TOOL.npy`.
+Each function runs in a process of its own. It is forked from one that has imported everything, so
+imports are not timed, and the peak of memory is the tool's own. A folder holds the network as
+`network.pt` and `model.onnx`. Beside them, a tool writes its result as `TOOL.onnx`, and the output
+of the network with the same filters set to zero as `TOOL.npy`.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ PRELOAD = (
     ),
     *("torch_pruning", "onnxsim.pruning", "tests.support.exports", "tests.support.networks"),
 )
-"""What the processes have imported when they start."""
+"""The modules that a process has imported before it starts."""
 
 MODEL, NETWORK, SAMPLE = "model.onnx", "network.pt", "sample.npy"
 MIB = 2**20
 
 
 class Clock:
-    """CPU seconds of the named stages of one run: `clock(name)` ends a stage."""
+    """Counts the CPU seconds of the stages of one run: `clock(name)` ends a stage."""
 
     def __init__(self) -> None:
         self.stages: dict[str, float] = {}
@@ -54,13 +54,14 @@ class Clock:
 
 
 Stages = Iterator[Callable[[Clock], None] | dict[str, float]]
-"""What a tool gives: first the function that is timed, later perhaps seconds of other stages."""
+"""A tool yields the function to time; then, if it has them, the seconds of further stages."""
 
 
 def write_network(name: str, folder: Path) -> dict[str, Any]:
-    """Build and export a network, with weights that hide nothing.
+    """Build and export a network whose biases and layer scales are random.
 
-    Untrained biases are equal, and exporters store equal vectors once; layer scales are 1e-6.
+    Untrained biases are equal, and exporters store equal vectors once. Untrained layer scales are
+    1e-6, which would hide errors in what they scale.
     """
     import torch
 
@@ -85,7 +86,7 @@ def write_network(name: str, folder: Path) -> dict[str, Any]:
 
 
 def ours(folder: Path) -> Stages:
-    """onnxprune: `score` ranks the filters, `prune` removes half of each group, file to file."""
+    """onnxprune, from file to file: rank by `score`, remove half of each group."""
     from onnxprune.channels.groups import find_groups
     from onnxprune.graph.graph import Graph
     from onnxprune.graph.storage import load_apart, save_model
@@ -116,7 +117,7 @@ def ours(folder: Path) -> Stages:
 
 
 def half_of_every_group(groups: Any, order: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Choose half of the removable channels of every group; of an odd number, the larger half."""
+    """Choose half of the removable channels of every group, rounded up."""
     from onnxprune.search.picker import Limits, Picker
 
     order = order[groups.removable[order]]
@@ -130,7 +131,7 @@ def half_of_every_group(groups: Any, order: npt.NDArray[np.int64]) -> npt.NDArra
 
 
 def torch_pruning(folder: Path) -> Stages:
-    """Torch-Pruning: its constructor builds the dependency graph, `step` ranks and removes."""
+    """Torch-Pruning: the constructor builds the dependency graph; `step` ranks and removes."""
     import torch
     import torch_pruning as tp
 
@@ -177,7 +178,7 @@ def torch_pruning(folder: Path) -> Stages:
 
 
 def _spared(network: Any, x: Any) -> list[Any]:
-    """What ours leaves alone as well: the classifier, and dense layers, which see vectors."""
+    """Return the layers that onnxprune keeps too: classifiers, and dense layers on vectors."""
     import torch
 
     spared = [m for m in network.modules() if getattr(m, "out_channels", 0) == 1000]
@@ -196,9 +197,9 @@ def _spared(network: Any, x: Any) -> list[Any]:
 
 
 def _zeroed(network: Any, pruner: Any) -> Any:
-    """A copy of a network in which what Torch-Pruning removes is zero.
+    """Return a copy of a network in which the filters that Torch-Pruning removes are zero.
 
-    Groups prune the same layer one after another, so positions are those among what is left.
+    Several groups may prune one layer in turn, and each counts positions in what is then left.
     """
     import torch
 
@@ -226,7 +227,7 @@ def _zeroed(network: Any, pruner: Any) -> Any:
 
 
 def onnxsim(folder: Path) -> Stages:
-    """onnxsim's structured pruning."""
+    """onnxsim: its structured pruning, from file to file."""
     from onnxsim.pruning import apply_structured_pruning
 
     def run(clock: Clock) -> None:
@@ -256,7 +257,7 @@ def infer(model: onnx.ModelProto | Path, x: npt.NDArray[np.float32]) -> npt.NDAr
 
 
 def judge(folder: Path) -> dict[str, Any]:
-    """Count, on the files alone, what is left of each result, and compare it with its zeros.
+    """Count parameters and multiply-adds in each result's file; compare its output with `TOOL.npy`.
 
     Units: multiply-adds for one image; error relative to the largest output.
     """
@@ -287,14 +288,14 @@ def judge(folder: Path) -> dict[str, Any]:
 
 
 def resident() -> tuple[float, float]:
-    """Resident memory of this process, now and at its peak, in MiB (Linux)."""
+    """Return the resident memory of this process, now and at its peak, in MiB (Linux)."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     figures = dict(line.split(":", 1) for line in status.splitlines())
     return int(figures["VmRSS"].split()[0]) / 1024, int(figures["VmHWM"].split()[0]) / 1024
 
 
 def measure(tool: str, folder: Path, repeats: int) -> dict[str, Any]:
-    """Time a tool; memory is that of its first run, above what its imports take."""
+    """Time a tool. Its memory is the peak of the first run, less what the imports take."""
     quieten()
     stages = TOOLS[tool](folder)
     run = next(stages)
@@ -319,7 +320,7 @@ def measure(tool: str, folder: Path, repeats: int) -> dict[str, Any]:
 
 
 def measure_chain(nodes: int, repeats: int) -> dict[str, Any]:
-    """Time our own analysis on a synthetic graph."""
+    """Time onnxprune on a synthetic graph."""
     from tests.benchmarks.chain import chain
 
     with tempfile.TemporaryDirectory() as folder:
@@ -330,11 +331,11 @@ def measure_chain(nodes: int, repeats: int) -> dict[str, Any]:
 
 
 def quieten() -> None:
-    """Let the tools keep their warnings to themselves."""
+    """Silence the warnings of all tools."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind."""
+    """Return the first line of an error's message, or its type if the message is empty."""
     return next((line for line in str(error).splitlines() if line.strip()), repr(error))[:200]

@@ -1,13 +1,14 @@
-"""Latency of networks at half their multiply-adds on onnxruntime, with widths rounded and as found.
+"""Time pruned networks on onnxruntime, with widths rounded and not.
 
     python -m tests.benchmarks.latency [--networks vgg16 resnet50] [--macs 0.5] [--rounds 40] ...
 
-Filters go by the magnitude of random weights, one-shot: latency does not depend on values. The
-original and the pruned models take turns, in another order in every round, so that what else the
-machine does hits all alike; a figure is the ratio of medians. `gain` is the share of the latency
-that is gone over the share of the multiply-adds that is gone; the aim is 0.8 with `--round-to 8`.
-The shortest times, which other work delayed least, are beside the medians.
-Threads of a model wait for each other, so with all cores a busy machine shows its load above all.
+Each network is pruned one-shot, to half of its multiply-adds. Its weights are random and filters
+are ranked by magnitude, because latency does not depend on values. The original and the pruned
+models take turns, in a new order each round, so that other load on the machine slows all alike.
+`gain` is the share of latency saved divided by the share of multiply-adds saved; the aim is 0.8
+with `--round-to 8`. It is given for the medians, and for the shortest times, which other load
+delays least. The threads of a model wait for each other, so figures with all cores are only good
+on an idle machine.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ from onnxprune.evaluation.runtime import session
 NETWORKS = ("vgg16", "resnet18", "resnet50", "mobilenet_v2")
 AIM = 0.8
 PAUSE = 0.05
-"""Seconds."""
+"""Seconds between two turns."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One pruned network timed beside the original.
+    """The times of a pruned network and of the original.
 
-    Units: ms, the median and the shortest; macs left, as a share.
+    Units: `before` and `after`: ms, the median and the shortest. macs: share that is left.
     """
 
     network: str
@@ -53,12 +54,12 @@ class Row:
     after: tuple[float, float]
 
     def gain(self, which: int = 0) -> float:
-        """Share of the latency that is gone over the share of the multiply-adds that is gone."""
+        """Return the share of latency saved divided by the share of multiply-adds saved."""
         return (1 - self.after[which] / self.before[which]) / (1 - self.macs)
 
 
 def exported(name: str, size: int) -> ModelProto:
-    """A torchvision network with random weights, normalisation folded."""
+    """Export a torchvision network with random weights, its BatchNorm folded."""
     torch.manual_seed(0)
     network = import_torchvision().models.get_model(name, weights=None).eval()
     options = Options(input_shape=(3, size, size), exporter="classic")
@@ -69,7 +70,7 @@ def exported(name: str, size: int) -> ModelProto:
 def pruned(
     model: ModelProto, given: argparse.Namespace
 ) -> dict[int, tuple[ModelProto, Mapping[str, Any]]]:
-    """The model with the share of multiply-adds asked for, at each rounding."""
+    """Prune a model to the multiply-adds asked for, at each rounding; return models and reports."""
     found: dict[int, tuple[ModelProto, Mapping[str, Any]]] = {}
     for round_to in given.round_to:
         result = onnxprune.prune(
@@ -88,10 +89,10 @@ def pruned(
 def take_turns(
     models: Sequence[ModelProto], x: Any, threads: int, rounds: int, warmup: int
 ) -> list[tuple[float, float]]:
-    """Median and shortest time of each model in ms; every round runs all, in another order.
+    """Return the median and the shortest time of each model in ms.
 
-    Threads of the model before spin for a while, so each turn begins with a pause; of two runs in a
-    row the second counts.
+    Every round runs all models, in a new order. The threads of the previous model still spin for a
+    while, so a turn begins with a pause, and of its two runs the second counts.
     """
     sessions = [session(model, device="cpu", threads=threads, exact=False) for model in models]
     name = sessions[0].get_inputs()[0].name
@@ -109,7 +110,7 @@ def take_turns(
 
 
 def measure(name: str, given: argparse.Namespace) -> Iterator[Row]:
-    """Time one network at each number of threads."""
+    """Time one network with each number of threads."""
     model = exported(name, given.size)
     small = pruned(model, given)
     x = np.random.default_rng(1).random((given.batch, 3, given.size, given.size), np.float32)
@@ -122,7 +123,7 @@ def measure(name: str, given: argparse.Namespace) -> Iterator[Row]:
 
 
 def line(row: Row) -> str:
-    """One row of the table."""
+    """Return one row of the table."""
     verdict = "" if row.round_to == 1 else (" yes" if row.gain() >= AIM else " no")
     return (
         f"| {row.network} | {row.round_to} | {row.threads or 'all'} | {1 - row.macs:.1%} | "

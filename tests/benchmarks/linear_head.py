@@ -1,4 +1,4 @@
-"""A linear head on frozen features: logistic regression with an L2 penalty, as one more Gemm."""
+"""Fit a linear head on frozen features, by logistic regression, and append it as a Gemm."""
 
 import copy
 
@@ -16,7 +16,7 @@ Head = tuple[FloatArray, FloatArray]
 
 
 def run(model: onnx.ModelProto, images: FloatArray, *, threads: int) -> FloatArray:
-    """The model's only output on onnxruntime, batch by batch.
+    """Run a model of one output on onnxruntime, batch by batch.
 
     Shapes: [N, 3, H, W] -> [N, F].
     """
@@ -30,10 +30,10 @@ def run(model: onnx.ModelProto, images: FloatArray, *, threads: int) -> FloatArr
 
 
 def fit_head(features: FloatArray, labels: LabelArray, penalty: float) -> Head:
-    """Multinomial logistic regression: mean cross-entropy + penalty / 2 * |weight|^2.
+    """Minimise the mean cross-entropy + penalty / 2 * |weight|^2 (logistic regression).
 
-    It sees features centred and divided by one scale for all, and comes back folded into a weight
-    and a bias for the features as they are.
+    The features are centred and divided by their standard deviation over all features. The weight
+    and the bias that are returned take the features as they are.
 
     Shapes: [N, F], [N] -> [classes, F], [classes].
     """
@@ -65,7 +65,7 @@ def fit_head(features: FloatArray, labels: LabelArray, penalty: float) -> Head:
 
 
 def attach_head(features: onnx.ModelProto, head: Head) -> onnx.ModelProto:
-    """The network with a Gemm on its only output, which becomes `logits`.
+    """Append a Gemm to the only output of a network, and call its output `logits`.
 
     Shapes: image -> features [batch, F] becomes image -> logits [batch, classes].
     """

@@ -1,4 +1,4 @@
-"""Half of the removable filters of every group removed from many networks, as exporters write them.
+"""Remove half of the removable filters of every group from many networks, in many exports.
 
     python -m tests.benchmarks.networks                       all networks, all exports
     python -m tests.benchmarks.networks resnet18 own/unet     some of them
@@ -6,8 +6,8 @@
     python -m tests.benchmarks.networks --table coverage.jsonl
     python -m tests.benchmarks.networks --matrix coverage.jsonl
 
-Every network runs in a process of its own, and every result is a line of a file, so that what was
-interrupted goes on where it stopped. timm's networks need timm.
+Every network runs in a process of its own, and every result is one line of a file. An interrupted
+run goes on where it stopped. timm's networks need timm.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tests.support.networks import build, made_here, size_of
 DEFAULT_EXPORTS = ("classic-11", "classic-13", "classic-17", "classic-13-batchnorm", "dynamo")
 
 SEEN = 1e-3
-"""What the loss of half of the filters changes at least, relative to the largest output."""
+"""Removing half of the filters must change the output by this, relative to the largest value."""
 
 TORCHVISION = (
     "alexnet vgg16 vgg16_bn resnet18 resnet50 wide_resnet50_2 resnext50_32x4d densenet121 "
@@ -69,18 +69,18 @@ OTHERS = (
     "hgnet_tiny dla60_res2net densenetblur121d lowformer_b0 swiftformer_xs resnet10t tf_mixnet_s "
     "mobilenetv1_100 efficientvit_m0 cpubone_b0_bfrobust xception41p regnetv_040"
 ).split()
-"""Networks of the same kinds, on which nothing was developed."""
+"""Networks of the same kinds, on which nothing was developed: an unseen test."""
 
 
 def networks(which: str) -> list[str]:
-    """The names of a list: `listed`, `others` or `all`."""
+    """Return the names in a list: `listed`, `own`, `others` or `all`."""
     mine, others = list(made_here("own")), [f"timm/{name}" for name in OTHERS]
     listed = [*TORCHVISION, *(f"timm/{name}" for name in TIMM), *mine]
     return {"listed": listed, "own": mine, "others": others, "all": listed + others}[which]
 
 
 def exported(name: str, export: str, models: Path | None) -> onnx.ModelProto:
-    """A network as an exporter writes it, from the folder `models` if it is there already."""
+    """Export a network, or load it from the folder `models` if it is there."""
     path = models / f"{name.replace('/', '-')}.{export}.onnx" if models else None
     if path is not None and path.exists():
         return onnx.load(path)
@@ -92,9 +92,9 @@ def exported(name: str, export: str, models: Path | None) -> onnx.ModelProto:
 
 
 def measure(name: str, export: str, models: Path | None = None) -> dict[str, Any]:
-    """Export, analyse and halve one network.
+    """Export and analyse one network, and remove half of it.
 
-    Units: shares of the original for what is removed; CPU seconds.
+    Units: `*_removed`, shares of the original; `*_s`, CPU seconds.
     """
     row: dict[str, Any] = {"network": name, "export": export, "problem": None}
     try:
@@ -122,9 +122,11 @@ def measure(name: str, export: str, models: Path | None = None) -> dict[str, Any
 
 
 def halve(graph: Graph, groups: ChannelGroups, costs: Costs) -> dict[str, Any]:
-    """Remove half in both orders; the error is the larger one, the shares are of the random one.
+    """Remove half of the filters twice, in both orders of `ORDERS`.
 
-    `effect` is how far the masked network is from the whole one, relative to the largest output.
+    `error` is the larger distance of the pruned to the masked network. `effect` is the smaller
+    distance of the masked to the original network. Shares are those of the last order, `random`.
+    Units: distances are relative to the largest output.
     """
     found: dict[str, Any] = {"error": 0.0, "effect": float("inf")}
     full = costs.of()
@@ -138,9 +140,11 @@ def halve(graph: Graph, groups: ChannelGroups, costs: Costs) -> dict[str, Any]:
         error = difference(small, zeroed)
         found["effect"] = min(found["effect"], difference(zeroed, graph.model))
         if found["effect"] < SEEN and dead.any():
-            found["problem"] = f"{how}: what goes does not matter, so that nothing is shown"
+            found["problem"] = (
+                f"{how}: removing half hardly changes the output, so this shows nothing"
+            )
         if not error <= EXACT:
-            found["problem"] = f"{how}: pruned is not masked"
+            found["problem"] = f"{how}: the pruned model differs from the masked one"
         found["error"] = max(found["error"], error)
         left = costs.of(dead)
         found |= {
@@ -152,7 +156,7 @@ def halve(graph: Graph, groups: ChannelGroups, costs: Costs) -> dict[str, Any]:
 
 
 def run_one(name: str, exports: Iterable[str], output: Path, models: Path | None = None) -> None:
-    """Measure one network in this process, appending a line for each export."""
+    """Measure one network in this process, and append a line for each export to the file."""
     import torch
 
     torch.set_num_threads(1)
@@ -167,7 +171,7 @@ def run_one(name: str, exports: Iterable[str], output: Path, models: Path | None
 
 
 def summary(row: Mapping[str, Any]) -> str:
-    """One result in one line."""
+    """Return one result as a line of text."""
     head = f"{row['network']:34} {row['export']:21}"
     if "error" not in row:
         return f"{head} {row['problem']}"
@@ -181,7 +185,7 @@ def summary(row: Mapping[str, Any]) -> str:
 
 
 def read(output: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """The newest result of every network and export."""
+    """Read the newest result of every network and export."""
     if not output.exists():
         return {}
     rows = map(json.loads, output.read_text(encoding="utf-8").splitlines())
@@ -189,7 +193,7 @@ def read(output: Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One Markdown line for each network: the worst of its exports."""
+    """Return a Markdown table with a row for each network: the worst of its exports."""
     lines = [
         "| network | exports | filters | well defined | removable of those | params | MACs | "
         "error | CPU s |",
@@ -208,7 +212,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def matrix(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One Markdown line for each network, one cell for each export: coverage and error."""
+    """Return a Markdown table: a row for each network, coverage and error of each export."""
     exports = [e for e in EXPORTERS if any(row["export"] == e for row in rows)]
     lines = [f"| network | filters | {' | '.join(exports)} |", "|---" * (len(exports) + 2) + "|"]
     for name in dict.fromkeys(row["network"] for row in rows):
@@ -251,10 +255,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--exports", default=",".join(DEFAULT_EXPORTS))
     parser.add_argument("-o", "--output", type=Path, default=Path("coverage.jsonl"))
     parser.add_argument("--models", type=Path, help="keep exported models in this folder")
-    parser.add_argument("--again", action="store_true", help="measure what the file has already")
+    parser.add_argument(
+        "--again", action="store_true", help="measure also what the file holds already"
+    )
     parser.add_argument("--timeout", type=float, default=1200, help="seconds for one network")
-    parser.add_argument("--table", type=Path, help="only print the table of such a file")
-    parser.add_argument("--matrix", type=Path, help="only print it with a column for each export")
+    parser.add_argument("--table", type=Path, help="only print the table of such an output file")
+    parser.add_argument("--matrix", type=Path, help="the same, with a column for each export")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.table:

@@ -1,16 +1,16 @@
-"""Other tools on the same network, filters and samples, as curves like our own.
+"""Draw curves of other tools on the same network, filters and samples.
 
-`torch-pruning/NAME` (`taylor`, `magnitude`, `fpgm`) takes Torch-Pruning's own importance scores
-(Fang et al. 2023, arXiv 2301.12900), with its defaults, as one ranking of all channels: what its
-pruner does with `global_pruning`, one step and its scores, which a test holds us to. Filters go
-along this ranking through our own surgery, in steps of 0.05 of the removable filters, at least one
-left in each layer, so that rate and evaluation are the same as for every one-shot method.
-Channels that it does not score go last. `torch-pruning/NAME:uniform` does what its pruner does
-without `global_pruning`: every group loses the same share, in the order of its own scores.
+`torch-pruning/NAME` (`taylor`, `magnitude`, `fpgm`) ranks all channels by Torch-Pruning's
+importance (Fang et al. 2023, arXiv 2301.12900), with its defaults. Its pruner does this with
+`global_pruning` in one step, and a test compares the two. onnxprune's surgery then removes the
+filters in this order, in steps of 0.05 of the removable filters, and leaves at least one in each
+layer. So rate and evaluation are those of every one-shot method. Channels without a score go last.
+`torch-pruning/NAME:uniform` does what the pruner does without `global_pruning`: every group loses
+the same share, in the order of its own scores.
 
-`onnxsim/NAME` (`l2`, `l1`) calls onnxsim's structured pruning of the model at each rate; it removes
-the same share of every layer that its patterns recognise. The rate of a point is the share of the
-removable filters that are gone, so the curve ends where it finds no more to remove.
+`onnxsim/NAME` (`l2`, `l1`) calls onnxsim's structured pruning at each rate. It removes the same
+share of every layer that its patterns recognise. The rate of a point is the share of the removable
+filters that are gone, so the curve ends where onnxsim finds no more to remove.
 """
 
 import time
@@ -45,7 +45,7 @@ class CannotRun(Exception):
 def draw_peer(
     model: ModelProto, reference: Any, test: Any, method: str, settings: Settings
 ) -> Curve:
-    """Draw the curve of a peer, as `onnxprune.comparison.draw_curve` does ours.
+    """Draw the curve of another tool, as `onnxprune.comparison.draw_curve` does for onnxprune.
 
     Raises: CannotRun when the tool is not installed or fails on the network.
     """
@@ -63,7 +63,7 @@ def draw_peer(
             rate, pruned = next(points)
         except StopIteration:
             break
-        except Exception as error:  # whatever another tool raises
+        except Exception as error:  # the tool may raise anything
             raise CannotRun(f"{type(error).__name__}: {_first_line(error)}") from error
         before = time.monotonic()
         result = judge(pruned)
@@ -76,7 +76,7 @@ def draw_peer(
 
 
 Points = Iterator[tuple[float, ModelProto]]
-"""Pruning rates from 0 on, each with the model."""
+"""Pruning rates from 0 on, each with its pruned model."""
 
 
 def _torch_pruning(
@@ -92,9 +92,9 @@ def _torch_pruning(
 def importance(
     kind: str, graph: Graph, groups: ChannelGroups, samples: Data, settings: Settings
 ) -> FloatArray:
-    """Torch-Pruning's importance of every channel; infinity where it gives none.
+    """Return Torch-Pruning's importance of every channel, infinity if it gives none.
 
-    With `:uniform` it is the place in the channel's group, as a share of the group.
+    With `:uniform` it is the rank of the channel in its group, as a share of the group's size.
     Shapes: `[channels]`.
     """
     import torch
@@ -154,7 +154,7 @@ def _onnxsim(
 
 
 def share_gone(groups: ChannelGroups, pruned: ModelProto) -> float:
-    """The pruning rate of a model from the widths of its convolutions."""
+    """Return the pruning rate of a model by the widths of its convolutions."""
     shapes = {tensor.name: tensor.dims for tensor in pruned.graph.initializer}
     gone = 0
     for filters in groups.filters:
@@ -176,4 +176,4 @@ METHODS = (
     *(f"torch-pruning/{name}{scope}" for name in SCORES for scope in ("", ":uniform")),
     *("onnxsim/l1", "onnxsim/l2"),
 )
-"""What other tools offer, by the names that `draw_peer` takes."""
+"""The methods of other tools that `draw_peer` knows."""

@@ -1,4 +1,4 @@
-"""Images sorted into one folder per class: reading, drawing a few at random, writing, arrays."""
+"""Read images with one folder per class, draw some at random, write them, make arrays."""
 
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,14 +19,14 @@ LabelArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Picture:
-    """One image file: its name without suffix, and what Pillow read."""
+    """One image: the name of its file without the suffix, and its pixels."""
 
     name: str
     image: Image.Image
 
 
 def read_pictures(source: Path) -> dict[str, list[Picture]]:
-    """The images of a folder or tar that holds one folder per class, classes and names sorted."""
+    """Read a folder or tar with one folder per class; return images by class, both sorted."""
     classes: dict[str, list[Picture]] = {}
     try:
         for path, data in sorted(_read_files(source)):
@@ -61,7 +61,7 @@ def draw(
     per_class: int,
     rng: np.random.Generator,
 ) -> dict[str, list[Picture]]:
-    """Equally many images of each class, chosen at random."""
+    """Draw `per_class` images of each class at random, without replacement."""
     chosen = {}
     for name in classes:
         found = pictures.get(name, ())
@@ -76,7 +76,7 @@ def draw(
 
 
 def write_pictures(pictures: Mapping[str, Sequence[Picture]], folder: Path) -> None:
-    """Write folder/<class>/<name>.png in the images' own size, without loss."""
+    """Write each image as folder/<class>/<name>.png, in its own size."""
     for name, members in pictures.items():
         target = folder / name
         target.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def write_pictures(pictures: Mapping[str, Sequence[Picture]], folder: Path) -> N
 def to_arrays(
     pictures: Mapping[str, Sequence[Picture]], size: int, *, channels: int = 3
 ) -> tuple[FloatArray, LabelArray]:
-    """Images resized as onnxprune resizes a folder's, and the index of each one's class.
+    """Resize images as onnxprune does; return them and the index of each one's class.
 
     Shapes: [N, channels, size, size] in 0..1 (RGB, or grey of one channel), [N].
     """

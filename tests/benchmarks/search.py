@@ -1,19 +1,19 @@
-"""What a whole accuracy-aware search costs, in evaluations, and beside the plain loop.
+"""Measure what an accuracy-aware search costs, in evaluations, and against a plain loop.
 
     python -m tests.benchmarks.search --reference reference.tar [--weights FILE.npz]
         [--classes cat,dog,ship] [--per-class 20] [--rate 0.95] [--threads 1] [--every 1]
 
-VGG16 as `tests/benchmarks/vgg16_cifar10.py` builds it is searched down to a rate, with its weights
-untouched and with least squares. The unit is one evaluation of the unpruned model on the same
-images, on onnxruntime with as many threads. The time of the search is split into parts that do not
-overlap.
+The network is VGG16, as `tests/benchmarks/vgg16_cifar10.py` builds it. It is searched down to a
+rate, once with its weights untouched and once with least squares. The unit of cost is one
+evaluation of the unpruned model on the same images, on onnxruntime with the same number of threads.
+The time of the search is split into parts that do not overlap.
 
-The plain loop takes the decisions that the search took: for every net that the search tried it
-prunes, corrects, starts a session, evaluates all samples anew and scores all channels anew. What a
-channel does to each class it finds by one pass of relevance for each class and image, each with a
-forward pass of its own; the figure in brackets is that of one class for each image, the true one.
-With `--every N` it takes every Nth of the nets and its time is counted N times.
-CPU seconds are those of all threads; wall-clock seconds mean little on a machine that is shared.
+The plain loop makes the decisions that the search made. For every net that the search tried, it
+prunes, corrects, starts a session, evaluates all samples and scores all channels, each time from
+scratch. It has one LRP pass for each class and image, each with its own forward pass; the figure in
+brackets is that of one pass for each image, for its true class. With `--every N` only every Nth net
+is run, and its time counts N times. CPU seconds are the sum over threads. Wall-clock seconds mean
+little on a shared machine.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ PENALTY = 0.1
 
 @dataclass
 class Stopwatch:
-    """Seconds of each part, CPU and wall-clock; what runs within a part counts to that alone."""
+    """Counts CPU and wall-clock seconds of parts. Nested parts count to the inner one only."""
 
     seconds: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     _open: list[str] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
-        """Count what runs within to a part."""
+        """Count the time of a `with` block to a part."""
         self._stop()
         self._open.append(part)
         try:
@@ -82,7 +82,7 @@ class Stopwatch:
         self._since = now
 
     def timed(self, part: str, function: Callable[..., Any] | None) -> Callable[..., Any] | None:
-        """Return a function that counts to a part when it is called."""
+        """Return a function whose calls count to a part."""
 
         def within(*arguments: Any, **options: Any) -> Any:
             assert function is not None
@@ -93,12 +93,12 @@ class Stopwatch:
 
     @property
     def total(self) -> np.ndarray[Any, Any]:
-        """CPU and wall-clock seconds of all parts."""
+        """The CPU and wall-clock seconds of all parts together."""
         return np.asarray(sum(self.seconds.values(), np.zeros(2)))
 
 
 class Watched(Nets):
-    """Nets that count the seconds of their parts and keep the states that were tried."""
+    """Nets that count the seconds of each part, and record the states that were tried."""
 
     def __init__(self, task: Task) -> None:
         self.watch = Stopwatch()
@@ -116,33 +116,33 @@ class Watched(Nets):
         self.tried = [State(np.zeros(len(task.groups), np.bool_))]
 
     def measure(self, state: State) -> State:
-        """Note the net, and measure it."""
+        """Record the state, and measure it."""
         self.tried.append(state)
         return super().measure(state)
 
     def build(self, state: State) -> ModelProto:
-        """Count it as pruning."""
+        """Count the call to pruning."""
         with self.watch("pruning"):
             return super().build(state)
 
     def view(self, state: State) -> Any:
-        """Count it as pruning."""
+        """Count the call to pruning."""
         with self.watch("pruning"):
             return super().view(state)
 
     def order(self, state: State, share: float, layer_share: float) -> Any:
-        """Count it as picking."""
+        """Count the call to picking."""
         with self.watch("picking"):
             return super().order(state, share, layer_share)
 
     def step(self, *arguments: Any, **options: Any) -> State:
-        """Count it as picking."""
+        """Count the call to picking."""
         with self.watch("picking"):
             return super().step(*arguments, **options)
 
 
 def prepare(chosen: argparse.Namespace) -> tuple[Graph, Data]:
-    """VGG16 with a linear head trained on the chosen images, and these images."""
+    """Return VGG16 with a linear head trained on drawn images, and these images."""
     weights, mean = read_weights(chosen.weights) if chosen.weights else download_weights()
     features = build(weights, mean, size=chosen.size)
     pictures = read_pictures(chosen.reference)
@@ -154,7 +154,7 @@ def prepare(chosen: argparse.Namespace) -> tuple[Graph, Data]:
 
 
 def unit(graph: Graph, data: Data, settings: Settings, repeats: int) -> np.ndarray[Any, Any]:
-    """CPU and wall-clock seconds of one evaluation of the unpruned model."""
+    """Return the CPU and wall-clock seconds of one evaluation of the unpruned model."""
     evaluate = evaluator(data, settings)
     evaluate(graph.model)
     turns = []
@@ -167,12 +167,12 @@ def unit(graph: Graph, data: Data, settings: Settings, repeats: int) -> np.ndarr
 
 
 def evaluator(data: Data, settings: Settings) -> Evaluator:
-    """What evaluates models as a run does."""
+    """Return an evaluator with the settings of a run."""
     return Evaluator(data, device="cpu", threads=settings.threads, batch_size=settings.batch_size)
 
 
 def plain_loop(task: Task, tried: list[State], data: Data, settings: Settings) -> Stopwatch:
-    """Look at nets one by one, each from scratch."""
+    """Prune, correct, evaluate and score nets one by one, each from scratch."""
     watch = Stopwatch()
     graph, groups = task.graph, task.groups
     correct = make_task(graph, data, settings).compensate
@@ -201,13 +201,13 @@ def plain_loop(task: Task, tried: list[State], data: Data, settings: Settings) -
 
 
 def reset_peak() -> float:
-    """Forget the peak of resident memory; return what is resident, in MiB (Linux)."""
+    """Reset the peak of resident memory; return what is resident now, in MiB (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
     return resident("VmRSS")
 
 
 def resident(figure: str) -> float:
-    """`VmRSS`, resident memory of this process, or `VmHWM`, its peak, in MiB (Linux)."""
+    """Return `VmRSS`, the resident memory of this process, or `VmHWM`, its peak, in MiB (Linux)."""
     text = Path("/proc/self/status").read_text()
     found = re.search(rf"{figure}:\s+(\d+) kB", text)
     assert found is not None
@@ -215,7 +215,7 @@ def resident(figure: str) -> float:
 
 
 def compare(graph: Graph, data: Data, settings: Settings, chosen: argparse.Namespace) -> None:
-    """Search, look at the same nets plainly, and print what both cost."""
+    """Search, run the plain loop on the same nets, and print what both cost."""
     before = reset_peak()
     nets = Watched(make_task(graph, data, settings))
     states: list[State] = []

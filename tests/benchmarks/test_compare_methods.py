@@ -1,4 +1,4 @@
-"""The comparison of methods: figures that a calculator confirms, peers that do what they would."""
+"""The comparison of methods: figures worked out by hand, and other tools held to their own."""
 
 import json
 import re
@@ -247,7 +247,7 @@ def test_torch_prunings_ranking_is_what_its_pruner_removes(kind: str, trial: Pat
 
 
 def _kept_inputs(kept, filters, groups, dead):  # type: ignore[no-untyped-def]
-    """The sums of the kept filters over the inputs that are left."""
+    """Return the sum of each kept filter over the inputs that are left."""
     import torch
 
     place = groups.filters.index(filters)

@@ -1,4 +1,4 @@
-"""The programs that build few-shot experiments: exact networks, disjoint images, equal seeds."""
+"""The programs that build few-shot experiments: exact networks, disjoint images, seeds."""
 
 import re
 import sys
@@ -40,7 +40,7 @@ def arguments(tmp_path: Path) -> list[str]:
 
 
 def oxford_features(weights: Path, images: Array) -> Array:
-    """The features as Oxford defined them: BGR, 0..255 minus the mean, then VGG, in torch.
+    """Return features as Oxford defined them: BGR, 0..255 minus the mean, then VGG, in torch.
 
     Shapes: RGB images [N, 3, H, W] in 0..1 -> [N, F].
     """
@@ -160,7 +160,7 @@ def test_vgg_labels_are_the_alphabetical_order_of_the_folders(
 
 
 def test_vgg_head_is_the_minimum_of_its_loss() -> None:
-    """The gradient, written out by hand, vanishes where the fit ended."""
+    """At the end of the fit, the gradient, written out by hand, is zero."""
     rng = np.random.default_rng(5)
     labels = np.repeat(np.arange(3), 6)
     features = (rng.normal(3, 2, (18, 7)) + labels[:, None]).astype(np.float32)
@@ -222,7 +222,7 @@ def test_vgg_refuses_weights_that_do_not_fit_together(weights: Path) -> None:
 
 
 def fake_efficientnet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Stand-ins for both packages, with a network of the same kinds of layers."""
+    """Stand-ins for both packages, with a small network of the same kinds of layers."""
     import torch
     from torch import nn
 

@@ -1,7 +1,7 @@
-"""An ONNX network as a torch module whose convolutions and dense layers are torch's own.
+"""Run an ONNX network as a torch module whose convolutions and dense layers are `torch.nn` modules.
 
-Torch-Pruning finds layers and their parameters in `torch.nn` modules. The rest of the graph runs by
-the forwards of its operators, as in `onnxprune.relevance.mirror`.
+Torch-Pruning finds layers and their parameters in such modules. The other nodes run by the forwards
+of their operators, as in `onnxprune.relevance.mirror`.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ from onnxprune.relevance.mirror import Mirror
 
 
 class TorchLayers(nn.Module):
-    """The graph, run layer by layer; `layers` are its convolutions and dense layers by name.
+    """A graph as a torch module; `layers` are its convolutions and dense layers by name.
 
     Shapes: [N, ...] -> [N, K], as the graph's first input and output.
-    Raises: ValueError for a layer that torch's modules do not have.
+    Raises: ValueError for a layer that no `torch.nn` module computes.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -36,7 +36,7 @@ class TorchLayers(nn.Module):
 
     @property
     def layers(self) -> Mapping[str, nn.Module]:
-        """The layers by the names of their nodes; a convolution may be wrapped with its padding."""
+        """The `torch.nn` modules by the names of their nodes."""
         return {name: getattr(layer, "layer", layer) for name, layer in self._made.items()}
 
     def forward(self, image: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class TorchLayers(nn.Module):
 
 
 class _Padded(nn.Module):
-    """A convolution behind padding that differs from side to side."""
+    """A convolution whose padding differs from side to side."""
 
     def __init__(self, layer: nn.Conv2d, pads: list[int]) -> None:
         super().__init__()

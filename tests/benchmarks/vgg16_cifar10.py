@@ -2,15 +2,14 @@
 
     python -m tests.benchmarks.vgg16_cifar10 --reference reference.tar --test test.tar -o DIR
 
-The convolutions of VGG16, trained on ImageNet, stay as they are; on top of them a linear head
-(logistic regression with an L2 penalty) learns the classes of the reference images. DIR receives
-`model.onnx`, which takes RGB images in 0..1, and the chosen images as `reference/<class>/*.png`
-and `test/<class>/*.png`: all that `onnxprune curve` needs. The images may be CIFAR-10's or any
-others sorted into one folder per class.
+The convolutions of VGG16, trained on ImageNet, stay frozen. On top of them a linear head (logistic
+regression with an L2 penalty) learns the classes of the reference images. The images may be
+CIFAR-10's or any others with one folder per class. `tests.benchmarks.experiment` says what DIR
+holds.
 
 The graph is Sub, thirteen Conv and Relu, five MaxPool, Flatten and Gemm. The scale of the pixels
-and the order of their colours are folded into the first convolution, which is exact. The mean is
-not, because the padding's zeros come after it: it stays as the one Sub.
+and the order of the colours are folded into the first convolution, which is exact. The mean cannot
+be folded, because zeros are padded after it is subtracted: it is the one Sub.
 """
 
 import zipfile
@@ -46,10 +45,10 @@ Weights = Mapping[str, FloatArray]
 
 
 def read_weights(path: Path) -> tuple[dict[str, FloatArray], FloatArray]:
-    """The Oxford weights, made for RGB images in 0..1; and the mean to subtract from these.
+    """Read the Oxford weights, changed to take RGB images in 0..1, and the mean to subtract.
 
     The file holds `block1_conv1.weight` [out, in, 3, 3], `block1_conv1.bias` [out] and so on, for
-    images in the order BGR, 0..255 minus their mean.
+    images in the order BGR, in 0..255 minus their mean.
     """
     try:
         with np.load(path) as file:
@@ -65,7 +64,7 @@ def read_weights(path: Path) -> tuple[dict[str, FloatArray], FloatArray]:
 
 
 def download_weights() -> tuple[dict[str, FloatArray], FloatArray]:
-    """The same from torchvision, whose IMAGENET1K_FEATURES take RGB: (image - mean) / (1 / 255)."""
+    """Return the same from torchvision, whose weights take RGB: (image - mean) / (1 / 255)."""
     try:
         from torchvision.models import VGG16_Weights, vgg16
     except (ImportError, RuntimeError) as error:
@@ -99,7 +98,7 @@ def download_weights() -> tuple[dict[str, FloatArray], FloatArray]:
 
 
 def build(weights: Weights, mean: FloatArray, *, size: int) -> onnx.ModelProto:
-    """The features of VGG as ONNX, as wide and deep as its weights.
+    """Build the features of VGG as ONNX, as wide and as deep as the weights are.
 
     Shapes: image [batch, 3, size, size] in 0..1 -> features [batch, F].
     """
