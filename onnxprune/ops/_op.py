@@ -72,6 +72,7 @@ class Op:
     `how` says how channels cross a node. `pins` is asked once they have crossed it, and says why
     they stay all the same: the node states sizes that could not be corrected. `restate` corrects
     the number of channels that a node of the pruned model states.
+    `relevance` may depend on the attribute `reduction`.
     `weights` and `biases` are the input positions that LRP's rules modify and silence. `filters`
     says that its output channels are filters, `filters_along` finds the output axis of those of a
     product that is a convolution, `scatters` that the weight is applied once for each
@@ -86,7 +87,7 @@ class Op:
     since: Ints
     forward: Callable[..., Any]
     how: How | Callable[[Site], How]
-    relevance: Relevance
+    relevance: Relevance | Mapping[str, Relevance]
     restate: Callable[[PrunedSite], Edit | None] | None
     pins: Callable[[CutSite], Pins | None] | None
     weights: Ints
@@ -100,6 +101,18 @@ class Op:
     def channels(self, site: Site) -> How:
         """Return how channels cross this node."""
         return self.how(site) if callable(self.how) else self.how
+
+    def relevance_at(self, node: Node) -> Relevance:
+        """Return how relevance crosses this node."""
+        if isinstance(self.relevance, Relevance):
+            return self.relevance
+        return self.relevance[str(node.attributes.get("reduction", "none"))]
+
+    @property
+    def ways_of_relevance(self) -> tuple[Relevance, ...]:
+        """How relevance crosses nodes of this operator, whatever their attributes."""
+        by = self.relevance
+        return (by,) if isinstance(by, Relevance) else tuple(dict.fromkeys(by.values()))
 
     def filter_axis(self, site: Site) -> int | None:
         """Return the axis of the output along which the node's filters lie, None without any."""
@@ -182,7 +195,7 @@ def op(
     how: How | Callable[[Site], How],
     *,
     since: Ints,
-    relevance: Relevance | None = None,
+    relevance: Relevance | Mapping[str, Relevance] | None = None,
     restate: Callable[[PrunedSite], Edit | None] | None = None,
     pins: Callable[[CutSite], Pins | None] | None = None,
     weights: Ints = (),

@@ -29,6 +29,13 @@ INDEXED = "whose indices name these channels"
 REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 """How a written value is combined with the one in its place: ONNX's name, and torch's."""
 
+BY_REDUCTION = {
+    **dict.fromkeys(("none", "max", "min"), Relevance.COPY),
+    "add": Relevance.SHARE,
+    "mul": Relevance.NONE,
+}
+"""How relevance crosses a node that combines written values with those in their places."""
+
 
 def _gather_nd_channels(site: Site) -> How:
     """Known indices move; of others, only the axes that they do not name may shrink."""
@@ -123,7 +130,7 @@ def _put(data: Tensor, axis: int, places: Tensor, updates: Tensor, reduction: st
     return data.scatter_reduce(axis, places, updates, REDUCTIONS[reduction])
 
 
-@op("ScatterElements", _scatter_beside, since=(16, 18), relevance=Relevance.COPY)
+@op("ScatterElements", _scatter_beside, since=(16, 18), relevance=BY_REDUCTION)
 def scatter_elements(
     data: Tensor,
     indices: Tensor,
@@ -154,7 +161,7 @@ def _scatter_nd_channels(site: Site) -> How:
     return Axes(f"{names}, *, * {' '.join(names.split()[indices[-1] :])} -> {names}", why=INDEXED)
 
 
-@op("ScatterND", _scatter_nd_channels, since=(16, 18), relevance=Relevance.COPY)
+@op("ScatterND", _scatter_nd_channels, since=(16, 18), relevance=BY_REDUCTION)
 def scatter_nd(
     data: Tensor, indices: Tensor, updates: Tensor, /, *, reduction: str = "none"
 ) -> Tensor:

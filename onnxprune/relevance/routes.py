@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 import numpy as np
+from onnx import TensorProto
 
 from onnxprune.errors import UnsupportedOp
 from onnxprune.ops import Aligns, Relevance, Shapes
@@ -125,23 +126,22 @@ def _find_rules(mirror: Mirror, composite: Composite) -> dict[str, Rule]:
 
 
 def _is_product(step: Step, inputs: Sequence[str]) -> bool:
-    """Return True for a gate, and for a layer whose weights are activations too."""
-    op = step.op
-    weighs = op.relevance is Relevance.LINEAR and bool(op.weights)
-    return op.relevance is Relevance.GATE or (weighs and len(inputs) > 1)
+    """Return True for a gate, and for a weighted sum whose weights or places are activations."""
+    kind = step.op.relevance
+    return kind is Relevance.GATE or (kind is Relevance.LINEAR and len(inputs) > 1)
 
 
 def find_signal(mirror: Mirror, step: Step, inputs: Mapping[str, Sequence[str]]) -> str:
     """Return the factor of a product that gets the relevance, the signal.
 
-    1. Convolution: the first input.
+    1. Convolution, and samples at places that a branch computes: the first input.
     2. Product of matrices: the input with fewer activation functions before it.
     3. Product of elements: the largest input. Of equally large ones, the input that another is
        computed from, as x in `x sigmoid(x)`; else the one with fewer activation functions before.
     """
     mine = inputs[step.node.name]
     producers = {name: other for other in mirror.steps for name in other.node.outputs}
-    if step.op.filters:
+    if step.op.filters or (step.op.relevance is Relevance.LINEAR and not step.op.weights):
         return mine[0]
     if step.op.relevance is Relevance.LINEAR:
         return min(mine, key=lambda name: _activations(producers, inputs, name))
@@ -183,17 +183,30 @@ def _activations(
 
 
 def _varying(mirror: Mirror) -> set[str]:
-    """Return the tensors whose values depend on the model's inputs."""
+    """Return the tensors that depend on the values of the model's inputs, but no condition.
+
+    A condition only chooses between values, so it has no relevance, nor has what is made of it.
+    """
     varying = set(mirror.graph.inputs)
+    types = mirror.graph.facts.types
     for step in mirror.steps:
         if _signals(step, varying) and not isinstance(step.op.how, Shapes):
-            varying.update(step.node.outputs)
+            varying.update(
+                name
+                for name in step.node.outputs
+                if name not in types or types[name].tensor_type.elem_type != TensorProto.BOOL
+            )
     return varying
 
 
 def _signals(step: Step, varying: Collection[str]) -> tuple[str, ...]:
-    """Return the inputs of a node whose values depend on the model's inputs, each once."""
-    return tuple(dict.fromkeys(name for name in step.node.inputs if name in varying))
+    """Return the inputs of a node that vary, each once.
+
+    The scale and the zero point of a quantised input are no signals, even if they vary.
+    """
+    quantised = step.op.relevance is Relevance.PASS and bool(step.op.zero_points)
+    given = step.node.inputs[:1] if quantised else step.node.inputs
+    return tuple(dict.fromkeys(name for name in given if name in varying))
 
 
 def _way(mirror: Mirror, step: Step, rule: Rule, inputs: Sequence[str]) -> Way:
@@ -202,20 +215,20 @@ def _way(mirror: Mirror, step: Step, rule: Rule, inputs: Sequence[str]) -> Way:
     Raises: UnsupportedOp when LRP is not defined across its operator.
     """
     node, op = step
-    alone = len(inputs) == 1
-    if op.relevance is Relevance.NONE:
+    kind, alone = op.relevance_at(node), len(inputs) == 1
+    if kind is Relevance.NONE:
         raise UnsupportedOp(
             f"{node}: LRP is not defined across {node.op_type}; use the criterion taylor or "
             f"activation, or one that needs no samples, such as magnitude"
         )
-    if op.relevance is Relevance.GATE or (op.relevance is Relevance.PASS and alone):
+    if kind is Relevance.GATE or (kind is Relevance.PASS and alone):
         return Way.PASS
-    if op.relevance is Relevance.COPY:
+    if kind is Relevance.COPY:
         return Way.PASS if alone and isinstance(op.how, Aligns) else Way.PULL
-    if op.relevance is Relevance.LINEAR and op.weights:
+    if kind is Relevance.LINEAR and op.weights:
         if is_diagonal(mirror.graph, step):
             return Way.SHARE if rule.bias else Way.PASS
         return Way.RULE if alone and rule.branches else Way.SHARE
-    if op.relevance is Relevance.SHARE and alone and not rule.bias:
+    if kind is Relevance.SHARE and alone and isinstance(op.how, Aligns) and not rule.bias:
         return Way.PASS
     return Way.SHARE

@@ -10,8 +10,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
+
 from onnxprune.graph.graph import Graph
-from onnxprune.ops import OPS, Aligns, Axes, Fills, Holds, How, Moves, Op, Pins, Shapes
+from onnxprune.ops import OPS, Aligns, Axes, Fills, Holds, How, Moves, Op, Pins, Relevance, Shapes
 from onnxprune.ops.pattern import parse
 from onnxprune.ops.unknown import DOMAINS, REASONS
 from tests.ops.cases import CASES
@@ -53,8 +55,19 @@ Where the way depends on the node, those that occur in the tests are listed.
 
 **Relevance** (LRP) crosses by *copy* (along the gradient), *linear* (the rule distributes it),
 *pass* (unchanged), *share* (by contribution), *gate* (all to the signal, nothing to the factor) or
-not at all (*none*: LRP refuses the operator by name).
+not at all (*none*: [LRP refuses the operator by name](#refused-by-lrp)).
 """
+
+REFUSED = """\
+## Refused by LRP
+
+Relevance is not defined across the operators below. If one of them stands between a convolution and
+the logits, the criterion `lrp` ends with an error that names the node; other criteria take it. A
+final Softmax, LogSoftmax or Sigmoid is no obstacle, because relevance starts before it. A
+comparison is none either: a condition that only chooses between values has no relevance.
+
+| family | operators |
+|---|---|"""
 
 NOT_DESCRIBED = """\
 ## Not described
@@ -80,7 +93,39 @@ def page() -> str:
         title = (sys.modules[module].__doc__ or "").splitlines()[0].rstrip(".")
         head = ["| operator | versions | channels | relevance | notes |", "|---|---|---|---|---|"]
         parts.append("\n".join([f"## {title}\n", *head, *sorted(rows)]) + "\n")
-    return "\n".join([*parts, _reasons()])
+    return "\n".join([*parts, _refused(), _reasons()])
+
+
+def _refused() -> str:
+    """The operators that carry values and that relevance cannot cross, by family."""
+    families: dict[str, list[str]] = {}
+    for (domain, name), described in sorted(OPS.items()):
+        title = _title(described[0].forward.__module__)
+        if title and any(_is_refused(op) for op in described):
+            entry = f"{domain}.{name}" if domain else name
+            by = [op.relevance for op in described if not isinstance(op.relevance, Relevance)]
+            only = [value for value, kind in by[0].items() if kind is Relevance.NONE] if by else []
+            entry += f" with reduction {' or '.join(only)}" if only else ""
+            families.setdefault(title, []).append(entry)
+    rows = [f"| {title} | {', '.join(names)} |" for title, names in sorted(families.items())]
+    return "\n".join([REFUSED, *rows]) + "\n"
+
+
+def _is_refused(op: Op) -> bool:
+    """Return True if an operator gives values, not shapes or conditions, and no relevance."""
+    if Relevance.NONE not in op.ways_of_relevance or isinstance(op.how, Shapes | Holds | Fills):
+        return False
+    if not onnx.defs.has(op.name, op.domain):
+        return True
+    first = onnx.defs.get_schema(op.name, domain=op.domain).outputs[0]
+    return set(first.types) != {"tensor(bool)"}
+
+
+def _title(module: str) -> str:
+    """The first words of the docstring of a family; nothing for users' own operators."""
+    if not module.startswith("onnxprune.ops."):
+        return ""
+    return (sys.modules[module].__doc__ or "").splitlines()[0].partition(":")[0].rstrip(".")
 
 
 def _reasons() -> str:
@@ -116,7 +161,9 @@ def _row(name: str, described: list[Op], seen: dict[int, list[How]]) -> str:
         name,
         ", ".join(str(version) for version in sorted(v for op in described for v in op.since)),
         "; ".join([*ways[:SHOWN], *more]) or "stays",
-        ", ".join(dict.fromkeys(op.relevance.name.lower() for op in described)),
+        ", ".join(
+            dict.fromkeys(kind.name.lower() for op in described for kind in op.ways_of_relevance)
+        ),
         "; ".join(dict.fromkeys(notes)),
     )
     return "| " + " | ".join(cells) + " |"

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from onnxprune.relevance.lrp import relevance
+from onnxprune.relevance.rules import RULES
 from tests.support.dense import EXACT, STABILISERS, every, mirror_of, safe, sums
 from tests.support.models import images, model
 
@@ -137,3 +139,48 @@ def test_a_weight_that_a_branch_computes_is_a_weight() -> None:
     expected = pixels * (W.T @ (found["y"][0].numpy().reshape(4, 9) / safe(y)))
     through_weight = found["x"][0].numpy().reshape(3, 9)
     np.testing.assert_allclose(through_weight, expected, rtol=1e-5, atol=1e-8)
+
+
+# Places, conditions and scales that a branch computes
+
+SAMPLED = """
+g (float[N,3,5,5] x) => (float[N,4] z) <float[4,3,1,1] w, float[2,3,1,1] u, float[4,4] v> {
+  a = Conv(x, w)
+  b = Conv(x, u)
+  grid = Transpose<perm=[0,2,3,1]>(b)
+  y = GridSample(a, grid)
+  p = GlobalAveragePool(y)
+  f = Flatten(p)
+  z = MatMul(f, v)
+}
+"""
+
+
+def test_places_that_a_branch_computes_are_a_gate() -> None:
+    mirror = mirror_of(model(SAMPLED))
+    x = images(mirror.graph.model, 2)
+    found = every(mirror, x, [0, 1], "zplus")
+    for received, given in zip(*sums(found, "a y"), strict=True):
+        assert received == pytest.approx(given, rel=STABILISERS)
+    assert found["b"].abs().sum() > 0
+    alone = relevance(mirror, x, np.array([0, 1]), RULES["zplus"], ["a"])
+    assert torch.equal(alone["a"], found["a"])
+
+
+def test_a_condition_chooses_and_has_no_relevance() -> None:
+    """A leaky ReLU, as exporters write it that do not know one."""
+    chosen = "m = Greater(a, zero)  k = Mul(a, half)  h = Where(m, a, k)"
+    leaky = "h = LeakyRelu<alpha=0.5>(a)"
+    one, other = (mirror_of(model(GATED.format(gate=gate))) for gate in (chosen, leaky))
+    x = images(one.graph.model, 2)
+    found, expected = (every(mirror, x, [0, 1], "epsilon") for mirror in (one, other))
+    torch.testing.assert_close(found["a"], expected["a"])
+    assert "m" not in found
+
+
+def test_relevance_passes_dynamic_quantisation() -> None:
+    gate = "q, s, t = DynamicQuantizeLinear(a)  h = DequantizeLinear(q, s, t)"
+    mirror = mirror_of(model(GATED.format(gate=gate)))
+    found = every(mirror, images(mirror.graph.model, 2), [0, 1], "epsilon")
+    assert torch.equal(found["a"], found["h"])
+    assert "s" not in found
