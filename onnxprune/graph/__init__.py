@@ -6,6 +6,7 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
 * `facts`: shapes and known values; `constant_folding`: weights computed from constants;
   `dependence`: which values follow a size that is only known at run time
 * `names`: what people call a convolution
+* `order`: nodes sorted, so that each stands behind what it reads
 * `storage`: models as files; `wire`: reading a file field by field; `large_weights`: weights that
   stay apart from the message
 """

@@ -22,6 +22,7 @@ from onnxprune.graph.dependence import Variation
 from onnxprune.graph.facts import DYNAMIC_SIZE, Facts, Shape, start_facts
 from onnxprune.graph.large_weights import NONE_APART, Weights
 from onnxprune.graph.nodes import alias_vectors, inlined_nodes
+from onnxprune.graph.order import is_sorted, sort_nodes
 from onnxprune.graph.storage import (
     ModelSource,
     check_model,
@@ -56,6 +57,8 @@ class Graph:
         Raises: InvalidModel when the model is not valid ONNX; InvalidType when it is none.
         """
         check_proto(model)
+        if not is_sorted(model):
+            model = sort_nodes(_copy(model))
         self.bare, self.weights = model, weights
         self.proto: GraphProto = model.graph
         check_model(model)
@@ -88,9 +91,7 @@ class Graph:
         """The model with all its weights."""
         if not self.weights:
             return self.bare
-        whole = ModelProto()
-        whole.CopyFrom(self.bare)
-        return fill(whole, self.weights)
+        return fill(_copy(self.bare), self.weights)
 
     @cached_property
     def constant_tensors(self) -> dict[str, TensorProto]:
@@ -276,6 +277,12 @@ class Graph:
 
 GRAPH = Object(kind=Graph, how="as Graph.load returns it")
 """The rule of an argument that is a view of a model, not the model."""
+
+
+def _copy(model: ModelProto) -> ModelProto:
+    whole = ModelProto()
+    whole.CopyFrom(model)
+    return whole
 
 
 def _fill(value: TensorProto | None) -> npt.NDArray[Any]:

@@ -28,6 +28,7 @@ from onnxprune.checks import kind_of
 from onnxprune.errors import InvalidModel, InvalidType
 from onnxprune.files import write_whole
 from onnxprune.graph.large_weights import AS_THEY_LIE, NONE_APART, Weight, Weights
+from onnxprune.graph.order import sort_nodes
 from onnxprune.graph.wire import Take, prefix, read_pieces
 
 ModelSource = str | Path | ModelProto
@@ -48,6 +49,7 @@ IN_PIECES = 2**24
 def load_model(source: ModelSource) -> ModelProto:
     """Read a model from a file, with its external data. A model in memory is returned as it is.
 
+    The nodes of a file are sorted where they do not stand in an order in which they run.
     Raises: InvalidModel when the file does not exist or is not ONNX; InvalidType when `source` is
     neither a path nor a model.
     """
@@ -144,7 +146,7 @@ def _load(path: Path, take: Take) -> ModelProto:
         raise InvalidModel(f"{path}: cannot be read ({_first_line(error)})") from error
     if not model.graph.node:
         raise InvalidModel(f"{path}: not an ONNX model, or one without nodes; export it again")
-    return model
+    return sort_nodes(model)
 
 
 def _read(path: Path, take: Take) -> ModelProto:

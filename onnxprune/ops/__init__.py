@@ -35,7 +35,7 @@ from onnxprune.ops.channels import (
     Shapes,
 )
 from onnxprune.ops.names import check_operators
-from onnxprune.ops.node import Node, node_of
+from onnxprune.ops.node import Node, captures, node_of, subgraphs
 from onnxprune.ops.pattern import Axis, Operand, parse
 from onnxprune.ops.select import as_gather
 from onnxprune.ops.site import CutSite, Edit, PrunedSite, Shape, Site
@@ -72,11 +72,13 @@ __all__ = [
     "Site",
     "as_gather",
     "as_identity",
+    "captures",
     "check_operators",
     "infer_outputs",
     "node_of",
     "op",
     "parse",
     "require_op",
+    "subgraphs",
     "why_unknown",
 ]

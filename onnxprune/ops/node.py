@@ -73,7 +73,7 @@ def node_of(
         schema.since_version if schema else opset,
         schema,
         {a.name: _decode(a) for a in proto.attribute if a.type != AttributeProto.GRAPH},
-        tuple(_captures(proto)),
+        tuple(captures(proto)),
         nested,
     )
 
@@ -89,22 +89,25 @@ def _decode(attribute: AttributeProto) -> Any:
     return value
 
 
-def _captures(proto: NodeProto) -> list[str]:
-    """Names that the subgraphs of a node read from outside of themselves."""
-    found: dict[str, None] = {}
+def subgraphs(proto: NodeProto) -> Iterator[GraphProto]:
+    """Yield the graphs that a node holds: the branches of an If, the body of a Loop."""
     for attribute in proto.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            found.update(dict.fromkeys(_free_names(graph)))
+        yield from attribute.graphs
+        if attribute.HasField("g"):
+            yield attribute.g
+
+
+def captures(proto: NodeProto) -> list[str]:
+    """Return the names that the subgraphs of a node read from outside of themselves."""
+    found: dict[str, None] = {}
+    for graph in subgraphs(proto):
+        found.update(dict.fromkeys(_free_names(graph)))
     return list(found)
 
 
 def _free_names(graph: GraphProto) -> Iterator[str]:
     bound = {value.name for value in (*graph.input, *graph.initializer)}
+    bound.update(name for node in graph.node for name in node.output)
     for node in graph.node:
-        for name in (*node.input, *_captures(node)):
-            if name and name not in bound:
-                yield name
-        bound.update(node.output)
-    for value in graph.output:
-        if value.name not in bound:
-            yield value.name
+        yield from (name for name in (*node.input, *captures(node)) if name and name not in bound)
+    yield from (value.name for value in graph.output if value.name not in bound)
