@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NoReturn
 
@@ -242,6 +242,44 @@ class Sizes(Rule):
         if not given or len(whole) < len(given):
             self._wrong(name, given)
         return tuple(map(int, given))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shapes(Rule):
+    """Shapes by name, kept as pairs; the command line takes one name and shape in an option."""
+
+    @property
+    def expected(self) -> str:
+        """Positive sizes for each name."""
+        return "a name and positive sizes, such as x:1,3,48,320"
+
+    def read(self, text: str) -> Any:
+        """Return the name and the sizes that a text holds, if it holds such."""
+        name, _, sizes = text.rpartition(":")
+        try:
+            return ((name, tuple(map(int, sizes.split(",")))),)
+        except ValueError:
+            return text
+
+    def _take(self, name: str, value: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        if isinstance(value, str):
+            self._wrong(name, value)
+        if not isinstance(value, Iterable):
+            self._wrong_type(name, value, ", in Python as {'x': (1, 3, 48, 320)}")
+        pairs = tuple(value.items() if isinstance(value, Mapping) else value)
+        for pair in pairs:
+            if not self._is_pair(pair):
+                self._wrong(name, pair)
+        return tuple((str(key), tuple(map(int, sizes))) for key, sizes in pairs)
+
+    @staticmethod
+    def _is_pair(pair: Any) -> bool:
+        if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+            return False
+        key, sizes = pair
+        if not isinstance(key, str) or not key or not isinstance(sizes, Sequence | np.ndarray):
+            return False
+        return len(sizes) > 0 and all(is_whole(size) and size > 0 for size in sizes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -165,7 +165,7 @@ def compare(
     """
     settings = merged(settings, options)
     models = (load_model(before), load_model(after))
-    _, samples = open_model(models[0], data, settings)
+    opened, samples = open_model(models[0], data, settings)
     if samples is None:
         raise DataError("data: is None; expected samples to compare the models on")
     judge = make_evaluator(samples, settings)
@@ -173,7 +173,10 @@ def compare(
     for model in models:
         accuracy, classes = judge.judge(model)
         given.append(classes)
-        graph = Graph(model)
+        inputs = {value.name for value in model.graph.input}
+        shapes = {n: shape for n, shape in opened.input_shapes.items() if n in inputs}
+        graph = Graph(model, input_shapes=shapes)
+        graph.warn()
         cost = find_costs(graph, find_groups(graph)).of()
         sides.append(describe(model, cost, samples, settings, accuracy=accuracy))
     return {

@@ -19,7 +19,16 @@ from onnxprune.channels import find_groups
 from onnxprune.checks import Flag, Text, kind_of
 from onnxprune.data import SampleSource
 from onnxprune.errors import InvalidType, OnnxPruneError
-from onnxprune.graph import NONE_APART, Graph, ModelSource, Weights, fill, load_model, save_model
+from onnxprune.graph import (
+    NONE_APART,
+    Graph,
+    InputShapes,
+    ModelSource,
+    Weights,
+    fill,
+    load_model,
+    save_model,
+)
 from onnxprune.relevance import use_threads
 from onnxprune.report import write_page
 from onnxprune.search import (
@@ -128,30 +137,45 @@ def _prune(
     return result
 
 
-def apply(model: ModelSource, plan: Plan | str | Path, *, masked: bool = False) -> ModelProto:
+def apply(
+    model: ModelSource,
+    plan: Plan | str | Path,
+    *,
+    masked: bool = False,
+    input_shapes: InputShapes = (),
+) -> ModelProto:
     """Return the model without the filters of a plan, or with these set to zero.
 
+    `input_shapes` are sizes of inputs that the model leaves open, by name.
     Raises: InvalidPlan when the plan does not belong to the model; InvalidType for a model or a
     plan that is none.
     """
-    return fill(*_apply(model, plan, masked))
+    return fill(*_apply(model, plan, masked, input_shapes))
 
 
 def apply_to(
-    path: str | Path, model: ModelSource, plan: Plan | str | Path, *, masked: bool = False
+    path: str | Path,
+    model: ModelSource,
+    plan: Plan | str | Path,
+    *,
+    masked: bool = False,
+    input_shapes: InputShapes = (),
 ) -> Path:
     """Write what `apply` returns to a file, without a copy of it in memory.
 
     Raises: InvalidPlan as `apply` does; OutputError when the place is not writable.
     """
-    small, weights = _apply(model, plan, masked)
+    small, weights = _apply(model, plan, masked, input_shapes)
     return save_model(small, path, weights=weights)
 
 
-def _apply(model: ModelSource, plan: Plan | str | Path, masked: bool) -> tuple[ModelProto, Weights]:
+def _apply(
+    model: ModelSource, plan: Plan | str | Path, masked: bool, input_shapes: InputShapes
+) -> tuple[ModelProto, Weights]:
     plan = plan if isinstance(plan, Plan) else Plan.load(plan)
     masked = Flag()("masked", masked)
-    graph = Graph.load(model)
+    graph = Graph.load(model, input_shapes=input_shapes)
+    graph.warn()
     groups = find_groups(graph, allow_inexact=plan.allow_inexact)
     if masked:
         return mask(graph, groups, plan.dead(groups)), NONE_APART

@@ -162,6 +162,14 @@ TABLE: Mapping[str, Values] = {
         ("reducemean", "r", b"r", 1, True, None, [1], [""], ["luck"], ["reducemean", "luck"], {}),
         ("luck", "reducemean,luck", "reducemean luck"),
     ),
+    "input_shapes": Values(
+        ((), {}, {"x": (1, 3, 8, 8)}, {"x": (np.int64(1),)}, (("x", (1, 3)), ("z", (2,)))),
+        (
+            *("x:1,3", b"x", 1, 0.5, True, None, [1], ["x"], [("x", "1,3")], {"x": 3}, {"x": ()}),
+            *({"x": (1, 0)}, {"x": (1, 2.5)}, {"x": (1, None)}, {"": (1, 3)}),
+        ),
+        ("x", "1,3,8,8", "x:", "x:1,,3", "x:1,3,0", "x:1,-3", ":1,3", "x:1,3.5", ""),
+    ),
     "preprocess": choice("auto", "unit", "imagenet", "caffe", "tf", "raw"),
     "per_class": ONE_OR_MORE_OR_NONE,
     "batch_size": ONE_OR_MORE,
@@ -229,6 +237,8 @@ def test_wrong_values_are_refused_in_python(name: str, value: Any) -> None:
 def test_strange_values_are_refused_in_python(name: str, value: Any) -> None:
     if callable(value) and name in ("control", "criterion", "metric"):
         return
+    if value == {} and name == "input_shapes":
+        return
     assert refused(Settings.of, **{name: value}).startswith(name)
 
 
@@ -241,6 +251,8 @@ def test_right_values_are_taken(name: str, value: Any) -> None:
     )
     if isinstance(value, list | set) or hasattr(value, "mapping"):
         assert held == tuple(value)
+    elif isinstance(value, dict):
+        assert dict(held) == value
     elif not callable(value):
         assert held == (str(value) if isinstance(value, Path) else value)
     assert type(held) in (int, float, str, tuple, type(None))
@@ -264,7 +276,7 @@ def test_wrong_values_are_refused_in_json(name: str, value: Any) -> None:
 def test_wrong_texts_are_refused_on_the_command_line(
     name: str, value: str, small: Small, tmp_path: Path
 ) -> None:
-    option = f"--{name.replace('_', '-')}"
+    option = f"--{name.replace('_', '-').replace('shapes', 'shape')}"
     out = tmp_path / "out.onnx"
     asked = ["--set", f"{name}={value}"] if name in rules_of(Control) else [option, value]
     command = ["prune", str(small.path), "-o", str(out), "--data", str(small.data), *asked]

@@ -23,7 +23,7 @@ def test_every_public_name_is_on_the_page_once(written: str) -> None:
 
 def test_errors_shapes_and_fields_are_shown(written: str) -> None:
     apply = written.partition("### apply\n")[2].partition("###")[0]
-    assert "apply(model: ModelSource, plan: Plan | str | Path" in apply
+    assert "apply(\n    model: ModelSource,\n    plan: Plan | str | Path,\n" in apply
     assert "* *Raises*: InvalidPlan when" in apply
     assert "* *Shapes*: x `[n, ...]`" in written
     assert "    max_layer_rate: float = 1.0," in written

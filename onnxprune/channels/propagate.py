@@ -17,9 +17,10 @@ from onnx import TensorProto
 from onnxprune.arrays import IntArray
 from onnxprune.channels.axis_labels import InputAxis, Letters, loose_letters
 from onnxprune.channels.labels import KEPT, Balance, Labels, Reason
+from onnxprune.channels.misfit import MISFITS, Misfit, check_sizes, why_misfit
 from onnxprune.channels.placement import freedom, melts, rows_of, thin
 from onnxprune.channels.shuffles import Shuffle, Shuffles, find_shuffles
-from onnxprune.errors import InvalidModel, OnnxPruneError
+from onnxprune.errors import OnnxPruneError
 from onnxprune.graph import Graph, Shape, Variation
 from onnxprune.ops import (
     FREE,
@@ -97,7 +98,11 @@ class Propagation:
             self._reorder(self.shuffles.ending[node.name])
         elif node.name not in self.shuffles.inner:
             self._pin_counts(node)
-            self._cross(node)
+            try:
+                check_sizes(self.graph, node)
+                self._cross(node)
+            except MISFITS as error:
+                self._pin_all(node.inputs, why_misfit(self.graph, node, error))
 
     def _introduce(self, name: str) -> None:
         """Give a constant that is seen for the first time labels on every axis.
@@ -172,7 +177,9 @@ class Propagation:
             return _feeds(node, "in a function that other nodes may call")
         if isinstance(node.op.how, Pins):
             return _feeds(node, node.op.how.why)
-        if any(self.graph.shape(name) is None for name in self.graph.read_outputs(node)):
+        supposed = self.graph.facts.supposed
+        read = self.graph.read_outputs(node)
+        if any(self.graph.shape(name) is None or name in supposed for name in read):
             return _feeds(node, "whose output shape is not known")
         how = self.graph.how(node)
         return _feeds(node, how.why) if isinstance(how, Pins) else None
@@ -276,10 +283,8 @@ class Propagation:
         if axis.fixed and (held is None or len(axis.names) != 1):
             return
         if not letters.fits(axis, size):
-            raise InvalidModel(
-                f"{node}: input '{found.tensor}' has {size} positions where others have "
-                f"{letters.size(axis)}; export the model again"
-            )
+            others = letters.size(axis)
+            raise Misfit(f"'{found.tensor}' has {size} positions where others have {others}")
         if size > 1:
             given = np.full(size, KEPT) if held is None else held
             reason = f"meets fixed channels of '{found.tensor}' in {node}"

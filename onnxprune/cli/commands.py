@@ -37,6 +37,7 @@ def main() -> None:
 @options.JSON
 @click.option("--svg", type=options.FILE, metavar="FILE", help="Also draw the network, as SVG.")
 @options.ALLOW_INEXACT
+@options.INPUT_SHAPES
 @options.VOLUME
 @click.pass_obj
 def inspect(screen: Screen, /, model: str, as_json: bool, svg: str | None, **asked: Any) -> None:
@@ -192,9 +193,12 @@ def _prune(
 @click.argument("plan", type=options.FILE)
 @OUTPUT
 @click.option("--masked", is_flag=True, help="Set the filters to zero; all shapes stay.")
+@options.INPUT_SHAPES
 @options.VOLUME
 @click.pass_obj
-def apply(screen: Screen, /, model: str, plan: str, output: str, masked: bool) -> None:
+def apply(
+    screen: Screen, /, model: str, plan: str, output: str, masked: bool, **asked: Any
+) -> None:
     """Remove the filters of PLAN from MODEL.
 
     Needs neither samples nor torch. A plan names filters and holds no weights: the weights that a
@@ -205,7 +209,7 @@ def apply(screen: Screen, /, model: str, plan: str, output: str, masked: bool) -
     from onnxprune.search import Plan
 
     wanted = Plan.load(plan)
-    apply_to(output, model, wanted, masked=masked)
+    apply_to(output, model, wanted, masked=masked, **asked)
     screen.say(f"{len(wanted):,} filters {'masked' if masked else 'removed'}: {output}")
 
 

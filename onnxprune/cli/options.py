@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from onnxprune.checks import Names, Rule, Text
+from onnxprune.checks import Names, Rule, Shapes, Text
 from onnxprune.cli.program import Screen
 from onnxprune.cli.types import Convolution, Given, Method, Name
 from onnxprune.compensate import METHODS
@@ -39,16 +39,23 @@ def option(name: str, known: Mapping[str, Field[Any]] = OPTIONS) -> Decorator[An
     """Return the option of a field: of `Settings` and its parts, or of others that are `known`."""
     found = known[name]
     rule: Rule = found.metadata["rule"]
-    several = isinstance(rule, Names) and not rule.commas
+    shapes = isinstance(rule, Shapes)
+    several = shapes or (isinstance(rule, Names) and not rule.commas)
     return click.option(
-        f"--{name.replace('_', '-')}",
+        f"--{(name.removesuffix('s') if shapes else name).replace('_', '-')}",
+        name,
         type=_type(rule),
         default=found.default,
         show_default=found.default not in (None, ()),
         multiple=several,
+        callback=_joined if shapes else None,
         metavar=rule.metavar,
         help=rule.help,
     )
+
+
+def _joined(ctx: click.Context, param: click.Parameter, value: tuple[Any, ...]) -> Any:
+    return tuple(pair for pairs in value for pair in pairs)
 
 
 def _type(rule: Rule) -> Any:
@@ -93,8 +100,13 @@ JSON = click.option(
 LATENCY_BATCH = option("latency_batch")
 DEVICE = option("device")
 SEED = option("seed")
+INPUT_SHAPES = option("input_shapes")
 RUNNING = together(
-    DEVICE, SEED, *map(option, ("threads", "batch_size", "preprocess", "per_class")), VOLUME
+    INPUT_SHAPES,
+    DEVICE,
+    SEED,
+    *map(option, ("threads", "batch_size", "preprocess", "per_class")),
+    VOLUME,
 )
 WORK = together(RUNNING, option("memory"))
 CRITERION = option("criterion")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.report import amount, percent, rows
+from onnxprune.report import amount, count, percent, rows
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -76,8 +76,9 @@ def totals(inspection: Mapping[str, Any]) -> str:
     """Return one line: parameters, multiply-adds, filters, and how many of them may go."""
     filters, removable = inspection["filters"], inspection["removable_filters"]
     return (
-        f"{inspection['params']:,} parameters, {inspection['macs']:,} MACs, {filters:,} filters, "
-        f"of which {removable:,} ({percent(removable / max(filters, 1))}) may go"
+        f"{inspection['params']:,} parameters, {count(inspection['macs'])} MACs, "
+        f"{filters:,} filters, of which {removable:,} "
+        f"({percent(removable / max(filters, 1))}) may go"
     )
 
 

@@ -6,14 +6,16 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
 * `facts`: shapes and known values; `constant_folding`: weights computed from constants;
   `dependence`: which values follow a size that is only known at run time
 * `names`: what people call a convolution
-* `order`: nodes sorted, so that each stands behind what it reads
+* `validity`: whether a model is valid ONNX; `order`: nodes sorted, so that each stands behind what
+  it reads; `inputs`: the sizes at which a model is looked at
 * `storage`: models as files; `wire`: reading a file field by field; `large_weights`: weights that
   stay apart from the message
 """
 
 from onnxprune.graph.dependence import Variation
-from onnxprune.graph.facts import Facts, Shape, start_facts
+from onnxprune.graph.facts import Facts, start_facts
 from onnxprune.graph.graph import GRAPH, Graph
+from onnxprune.graph.inputs import INPUT_SHAPES, InputShapes, Shape
 from onnxprune.graph.large_weights import (
     AS_THEY_LIE,
     NONE_APART,
@@ -22,6 +24,7 @@ from onnxprune.graph.large_weights import (
     compress,
 )
 from onnxprune.graph.names import Called, call, nearest
+from onnxprune.graph.order import with_subgraphs
 from onnxprune.graph.storage import (
     ModelSource,
     digest,
@@ -37,10 +40,12 @@ from onnxprune.graph.storage import (
 __all__ = [
     "AS_THEY_LIE",
     "GRAPH",
+    "INPUT_SHAPES",
     "NONE_APART",
     "Called",
     "Facts",
     "Graph",
+    "InputShapes",
     "ModelSource",
     "Shape",
     "Variation",
@@ -58,4 +63,5 @@ __all__ = [
     "session_source",
     "shell",
     "start_facts",
+    "with_subgraphs",
 ]

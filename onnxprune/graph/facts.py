@@ -30,11 +30,12 @@ from onnx import (
 from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import infer_node_outputs
 
+from onnxprune.graph.inputs import DYNAMIC_SIZE, Shape, input_shape
+from onnxprune.graph.storage import first_line
 from onnxprune.ops import Holds, Node, Op, Shapes, infer_outputs
 
 logger = logging.getLogger(__name__)
 
-Shape = tuple[int, ...]
 Array = npt.NDArray[Any]
 
 INVALID = (
@@ -51,9 +52,6 @@ SMALL = 1024
 FLOATS = 16
 """Elements; a shape may depend on so many floating-point numbers (Resize's roi and scales)."""
 
-DYNAMIC_SIZE = 224
-"""Pixels; the height or width that the analysis assumes where the model leaves it open."""
-
 
 @dataclass
 class Facts:
@@ -61,7 +59,10 @@ class Facts:
 
     `declared` are the types that the model states. `counts[t]` names the tensors whose shapes went
     into the known value of t. `symbols` are the sizes assumed for axes that the model leaves open,
-    by the names that it gives them.
+    by the names that it gives them; heights and widths are `more` than usual. `supposed` are
+    tensors of which nothing is known but what reads them, `unsure` those and all whose sizes follow
+    from theirs.
+    `refused` are nodes whose inputs contradict each other, and what ONNX says of them.
     Shapes: `values[t]` is `shape(t)`.
     """
 
@@ -69,10 +70,16 @@ class Facts:
     ir_version: int
     declared: Mapping[str, TypeProto] = field(default_factory=dict)
     symbols: Mapping[str, int] = field(default_factory=dict)
+    batch: int = 1
+    more: int = 0
+    supposed: set[str] = field(default_factory=set)
+    unsure: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
     types: dict[str, TypeProto] = field(default_factory=dict)
     values: dict[str, Array] = field(default_factory=dict)
     counts: dict[str, frozenset[str]] = field(default_factory=dict)
     _shapes: dict[str, tuple[TypeProto, Shape | None]] = field(default_factory=dict, repr=False)
+    _near: dict[str, Shape] = field(default_factory=dict, repr=False)
 
     def shape(self, name: str) -> Shape | None:
         """Return the static shape of a tensor, or None where it is not known."""
@@ -102,16 +109,64 @@ class Facts:
         if op is not None and isinstance(op.how, Holds) and isinstance(held, onnx.TensorProto):
             self.set_constant(node.outputs[0], held)
             return
+        if op is not None and op.filters:
+            self._suppose(node, op)
         self.types.update(self._infer(node, op))
-        for name in node.outputs:
-            if name and self.shape(name) is None and name in self.declared:
-                self.types[name] = self._resolve(self.declared[name])
+        unsure = not self.unsure.isdisjoint((*node.inputs, *node.captures))
+        for name in filter(None, node.outputs):
+            if name in self.declared and (unsure or self.shape(name) is None):
+                self._declare(name, unsure)
+            elif unsure:
+                self.unsure.add(name)
         if op is not None and self._unknown(node):
             kinds = [self.types.get(name) for name in node.inputs]
             values = [self.values.get(name) for name in node.inputs]
             self.types.update(infer_outputs(op, node, kinds, values))
+        if self._unknown(node):
+            self._note_near(node)
         if op is not None and not node.captures and node.schema is not None:
             self._evaluate(node, op)
+
+    def _declare(self, name: str, unsure: bool) -> None:
+        """Take what the model declares of a tensor, which is surer than what is supposed of it."""
+        kind = self._resolve(self.declared[name])
+        if not unsure or _static_shape(kind) is not None:
+            self.types[name] = kind
+        else:
+            self.unsure.add(name)
+
+    def _suppose(self, node: Node, op: Op) -> None:
+        """Suppose a shape for what a convolution reads behind an operator that nobody knows.
+
+        Its weight says how many axes and channels there are. The other sizes are those of what the
+        unknown operator read, and other ones `elsewhere`, so that nothing is made to rest on them.
+        """
+        name, weight = node.inputs[0], self.types.get(node.inputs[op.weights[0]])
+        held = None if weight is None else _static_shape(weight)
+        if self.shape(name) is not None or weight is None or not held or len(held) < 2:
+            return
+        near = self._near.get(name, ())
+        if len(near) == len(held):
+            sizes = [near[0], *(n + self.more for n in near[1:])]
+        else:
+            sizes = [self.batch, *(DYNAMIC_SIZE + self.more for _ in held[1:])]
+        sizes[1] = op.channels_read(held, node.attributes.get("group", 1))
+        declared = self.types[name].tensor_type.shape.dim if name in self.types else ()
+        if len(declared) == len(sizes):
+            sizes = [
+                dim.dim_value if dim.HasField("dim_value") else n
+                for dim, n in zip(declared, sizes, strict=True)
+            ]
+        self.set_input(name, weight.tensor_type.elem_type, sizes)
+        self.supposed.add(name)
+        self.unsure.add(name)
+
+    def _note_near(self, node: Node) -> None:
+        """Remember the shape of what went into a tensor of which no shape is known."""
+        read = (self.shape(name) or self._near.get(name) for name in node.inputs if name)
+        near = next(filter(None, read), None)
+        if near is not None:
+            self._near |= {n: near for n in node.outputs if n and self.shape(n) is None}
 
     def _unknown(self, node: Node) -> bool:
         return any(name and self.shape(name) is None for name in node.outputs)
@@ -144,6 +199,7 @@ class Facts:
             )
         except INVALID as error:
             logger.debug("%s: no shape: %s", node, error)
+            self.refused[node.name] = first_line(error)
             return {}
 
     @cached_property
@@ -206,18 +262,20 @@ def start_facts(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     *,
     batch: int = 1,
-    size: int = DYNAMIC_SIZE,
+    more: int = 0,
 ) -> Facts:
     """Return what is known before the first node: inputs, initializers, declared types.
 
-    An open axis of an input has the size that `input_shapes` gives; else the first is `batch` long,
-    any other `size`.
+    An open axis of an input has the size that `input_shapes` gives; else the first is 1 long, any
+    other `DYNAMIC_SIZE`. The first is taken `batch` times, the others are `more`.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     facts = Facts(
         opsets={entry.domain: entry.version for entry in model.opset_import},
         ir_version=model.ir_version,
         declared={v.name: v.type for v in (*model.graph.value_info, *model.graph.output)},
+        batch=batch,
+        more=more,
     )
     for tensor in model.graph.initializer:
         facts.set_constant(tensor.name, tensor)
@@ -225,25 +283,15 @@ def start_facts(
     for value in model.graph.input:
         if value.name not in constants and value.type.HasField("tensor_type"):
             given = (input_shapes or {}).get(value.name)
-            shape = given or _analysis_shape(value, batch=batch, size=size)
+            shape = input_shape(value, given, batch=batch, more=more)
             if shape is not None:
                 facts.set_input(value.name, value.type.tensor_type.elem_type, shape)
                 dims = value.type.tensor_type.shape.dim
-                for dim, length in zip(dims, shape, strict=True):
+                for dim, length in zip(dims, shape, strict=False):
                     symbols.setdefault(dim.dim_param, length)
     symbols.pop("", None)
     facts.symbols = symbols
     return facts
-
-
-def _analysis_shape(value: onnx.ValueInfoProto, *, batch: int, size: int) -> Shape | None:
-    if not value.type.tensor_type.HasField("shape"):
-        return None
-    open_size = {0: batch}
-    return tuple(
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else open_size.get(k, size)
-        for k, dim in enumerate(value.type.tensor_type.shape.dim)
-    )
 
 
 def _infer_with_subgraphs(

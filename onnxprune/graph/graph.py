@@ -6,7 +6,7 @@ did not ask to change survives: names, opset, IR version, metadata, functions, u
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
 from functools import cached_property
 from typing import Any
 
@@ -19,20 +19,23 @@ from onnxprune.checks import Object
 from onnxprune.errors import InvalidModel
 from onnxprune.graph.constant_folding import Computed, find_computed
 from onnxprune.graph.dependence import Variation
-from onnxprune.graph.facts import DYNAMIC_SIZE, Facts, Shape, start_facts
+from onnxprune.graph.facts import Facts, start_facts
+from onnxprune.graph.inputs import InputShapes, Shape, assumption, check_shapes, declared_shape
 from onnxprune.graph.large_weights import NONE_APART, Weights
 from onnxprune.graph.nodes import alias_vectors, inlined_nodes
 from onnxprune.graph.order import is_sorted, sort_nodes
 from onnxprune.graph.storage import (
     ModelSource,
-    check_model,
     check_proto,
     fill,
     is_large,
     load_apart,
     read_tensor,
 )
+from onnxprune.graph.validity import check_model
 from onnxprune.ops import Fills, Holds, How, Node, Site
+
+logger = logging.getLogger(__name__)
 
 
 class Graph:
@@ -40,15 +43,15 @@ class Graph:
 
     Calls of model-local functions are replaced by the nodes of their bodies, which are `nested`:
     all calls share them, so they cannot be changed. `aliases` are names under which nodes read
-    vectors that other nodes read as well. Shapes are at batch 1; an open height or width is
-    `DYNAMIC_SIZE`, or as given. `facts.values[t]` are small tensors known without a run.
+    vectors that other nodes read as well. Shapes are at batch 1; an open height or width is as
+    given, or assumed (`assumption`). `facts.values[t]` are small tensors known without a run.
     """
 
     def __init__(
         self,
         model: ModelProto,
         *,
-        input_shapes: Mapping[str, Sequence[int]] | None = None,
+        input_shapes: InputShapes | None = None,
         weights: Weights = NONE_APART,
     ) -> None:
         """View `model`, which is not changed and must not be changed while the view is used.
@@ -70,15 +73,13 @@ class Graph:
         self.initializers |= {a: self.initializers[name] for a, name in self.aliases.items()}
         self.inputs = tuple(i.name for i in self.proto.input if i.name not in self.initializers)
         self.outputs = tuple(o.name for o in self.proto.output)
-        self.input_shapes = dict(input_shapes or {})
-        self.facts = self._infer(batch=1, size=DYNAMIC_SIZE)
+        self.input_shapes = check_shapes(self.proto, input_shapes)
+        self.facts = self._infer()
         self._hows: dict[str, How | None] = {}
         self._arrays: dict[str, npt.NDArray[Any]] = {}
 
     @classmethod
-    def load(
-        cls, source: ModelSource, *, input_shapes: Mapping[str, Sequence[int]] | None = None
-    ) -> Graph:
+    def load(cls, source: ModelSource, *, input_shapes: InputShapes | None = None) -> Graph:
         """Read a model from a file, or view one in memory.
 
         Raises: InvalidModel when there is no such file or it is not a valid ONNX model.
@@ -223,18 +224,28 @@ class Graph:
 
     @cached_property
     def image_form(self) -> tuple[tuple[int | None, ...], np.dtype[Any]]:
-        """The shape of one image (None where the model leaves it open) and its element type."""
+        """The shape of one image (None where nobody says a size) and its element type."""
         value = next(value for value in self.proto.input if value.name == self.image)
-        kind = value.type.tensor_type
-        sizes = tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim[1:])
-        return sizes, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        sizes = self.input_shapes.get(self.image) or declared_shape(value) or ()
+        return sizes[1:], onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
 
     def dynamic(self, name: str) -> tuple[bool, ...]:
         """Say for each axis of a tensor whether the model leaves its size open."""
-        here, there = self.facts.shape(name), self.elsewhere.shape(name)
+        here = self.facts.shape(name)
+        there = self.elsewhere.shape(name) or self._other_batch.shape(name)
         if here is None or there is None or len(here) != len(there):
             return ()
         return tuple(a != b for a, b in zip(here, there, strict=True))
+
+    @property
+    def assumption(self) -> str:
+        """Which sizes are assumed for axes that the model leaves open, and what to do about it."""
+        return assumption(self.proto, self.input_shapes)
+
+    def warn(self) -> None:
+        """Log what is assumed, where something is: for whoever shows what comes of it."""
+        if self.assumption:
+            logger.warning("%s", self.assumption)
 
     def open_elements(self, name: str) -> npt.NDArray[np.bool_]:
         """Say of each element of a known value whether it follows an axis that is left open.
@@ -264,10 +275,15 @@ class Graph:
     @cached_property
     def elsewhere(self) -> Facts:
         """What is known of the tensors at batch 2, with other sizes for open heights and widths."""
-        return self._infer(batch=2, size=DYNAMIC_SIZE + 32)
+        return self._infer(batch=2, more=32)
 
-    def _infer(self, *, batch: int, size: int) -> Facts:
-        facts = start_facts(self.bare, self.input_shapes, batch=batch, size=size)
+    @cached_property
+    def _other_batch(self) -> Facts:
+        """The same at heights and widths as they are, for networks that take no others."""
+        return self._infer(batch=2)
+
+    def _infer(self, *, batch: int = 1, more: int = 0) -> Facts:
+        facts = start_facts(self.bare, self.input_shapes, batch=batch, more=more)
         for alias in self.aliases:
             facts.set_constant(alias, self.initializers[alias])
         for node in self.nodes:

@@ -14,6 +14,8 @@ from onnx import FunctionProto, GraphProto, ModelProto
 from onnxprune.errors import InvalidModel
 from onnxprune.ops import captures, subgraphs
 
+Body = GraphProto | FunctionProto
+
 MOST_NAMED = 4
 """Nodes of a circle that a message names."""
 
@@ -23,7 +25,7 @@ def is_sorted(model: ModelProto) -> bool:
 
     Raises: InvalidModel naming the nodes of a circle.
     """
-    return all(_order(body) is None for body in _bodies(model))
+    return all(_order(body) is None for body in with_subgraphs(model.graph, *model.functions))
 
 
 def sort_nodes(model: ModelProto) -> ModelProto:
@@ -32,7 +34,7 @@ def sort_nodes(model: ModelProto) -> ModelProto:
     A node moves only where it must, and then as little as it can.
     Raises: InvalidModel naming the nodes of a circle.
     """
-    for body in _bodies(model):
+    for body in with_subgraphs(model.graph, *model.functions):
         order = _order(body)
         if order is not None:
             places = dict(zip(order, range(len(order)), strict=True))
@@ -41,16 +43,16 @@ def sort_nodes(model: ModelProto) -> ModelProto:
     return model
 
 
-def _bodies(model: ModelProto) -> Iterator[GraphProto | FunctionProto]:
-    """Every list of nodes in a model."""
-    left: list[GraphProto | FunctionProto] = [model.graph, *model.functions]
+def with_subgraphs(*bodies: Body) -> Iterator[Body]:
+    """Yield bodies of nodes, and those of the graphs that their nodes hold, at any depth."""
+    left = [*bodies]
     while left:
         body = left.pop()
         yield body
         left += [graph for node in body.node for graph in subgraphs(node)]
 
 
-def _order(body: GraphProto | FunctionProto) -> list[int] | None:
+def _order(body: Body) -> list[int] | None:
     """The numbers of the nodes in an order in which they run, None where they are in one."""
     makers = {name: k for k, node in enumerate(body.node) for name in node.output if name}
     read = {

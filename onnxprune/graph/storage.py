@@ -143,7 +143,7 @@ def _load(path: Path, take: Take) -> ModelProto:
             f"export it again"
         ) from error
     except (OSError, onnx.checker.ValidationError) as error:
-        raise InvalidModel(f"{path}: cannot be read ({_first_line(error)})") from error
+        raise InvalidModel(f"{path}: cannot be read ({first_line(error)})") from error
     if not model.graph.node:
         raise InvalidModel(f"{path}: not an ONNX model, or one without nodes; export it again")
     return sort_nodes(model)
@@ -308,26 +308,6 @@ def typed_shell(model: ModelProto) -> ModelProto:
     return copy
 
 
-def check_model(model: ModelProto) -> None:
-    """Run ONNX's own checker on a model, except on the values of its large weights.
-
-    Raises: InvalidModel when the model is not valid, or its large weights were not read.
-    """
-    where = f"graph '{model.graph.name}'"
-    for tensor in filter(is_large, model.graph.initializer):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            raise InvalidModel(
-                f"{where}: the values of weight '{tensor.name}' are in another file that was not "
-                f"read; give the path of the model in place of the model"
-            )
-    try:
-        onnx.checker.check_model(typed_shell(model))
-    except (onnx.checker.ValidationError, ValueError) as error:
-        raise InvalidModel(
-            f"{where}: not valid ONNX: {_first_line(error)}; export it again"
-        ) from error
-
-
 def read_tensor(tensor: TensorProto) -> npt.NDArray[Any]:
     """Return the values of a tensor as an array.
 
@@ -387,5 +367,6 @@ def _raw(tensor: TensorProto) -> bytes:
     return bytes(numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -120,6 +120,10 @@ class Op:
             return self.filters_along(site)
         return 1 if self.filters else None
 
+    def channels_read(self, weight: Ints, groups: int) -> int:
+        """Return how many channels an operator with filters reads, by the shape of its weight."""
+        return weight[0] if self.scatters else weight[1] * groups
+
     def parameter(self, index: int, value: npt.NDArray[Any] | None) -> Any:
         """Return the known value of a parameter as the forward takes it.
 

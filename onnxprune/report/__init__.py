@@ -10,13 +10,14 @@ objects.
   `layout`: where it stands
 """
 
-from onnxprune.report.figures import amount, percent, rows, why_stopped
+from onnxprune.report.figures import amount, count, percent, rows, why_stopped
 from onnxprune.report.inspection import inspect
 from onnxprune.report.page import write_page
 from onnxprune.report.plots import write_curve_plot
 
 __all__ = [
     "amount",
+    "count",
     "inspect",
     "percent",
     "rows",

@@ -11,7 +11,7 @@ from onnxprune.graph import Graph
 from onnxprune.ops import Node
 from onnxprune.report.figures import amount
 from onnxprune.report.skeleton import Vertex, find_vertices
-from onnxprune.surgery import node_macs
+from onnxprune.surgery import knows_macs, node_macs
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _convolution(
     graph: Graph, groups: ChannelGroups, vertex: Vertex, node: Node, filters: Filters | None
 ) -> Box:
     title, facts = groups.title(node.name), [f"{node}", *_kernel(graph, node)]
-    facts.append(f"{amount(node_macs(graph, node))} MACs")
+    facts.append(f"{amount(node_macs(graph, node) if knows_macs(graph, node) else None)} MACs")
     if filters is None:
         return Box(vertex, title, facts=(*facts, "stays: its filters are not known"))
     channels = filters.channels

@@ -11,6 +11,8 @@ from onnxprune.evaluation import caption
 HELD_OUT = "Harmonic mean, held out"
 """Measured on each fold of the samples, with weights corrected on the other folds."""
 
+UNKNOWN = "unknown"
+
 STOPPED = {
     "target": "target reached",
     "floor": "every further step breaks the accuracy floor",
@@ -38,7 +40,7 @@ def rows(
     found = []
     for key, label in (("params", "Parameters"), ("macs", "MACs"), ("filters", "Filters")):
         one, other = before[key], after[key]
-        found.append(Row(label, f"{one:,}", f"{other:,}", _relative(one, other)))
+        found.append(Row(label, count(one), count(other), _relative(one, other)))
     for key, label, scale, unit in (
         ("size_bytes", "File size", 1e-6, "MB"),
         ("latency_ms", "Latency", 1.0, "ms"),
@@ -87,12 +89,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
-def amount(number: int) -> str:
-    """Format a count with four figures and a unit: k, M or G.
+def amount(number: int | None) -> str:
+    """Format a count with four figures and a unit: k, M or G; None is one that is not known.
 
     >>> [amount(n) for n in (0, 9999, 12345, 999_999, 4_653_824, 12_345_678_901)]
     ['0', '9,999', '12.3 k', '1.00 M', '4.65 M', '12.3 G']
     """
+    if number is None:
+        return UNKNOWN
     if number < 10_000:
         return f"{number:,}"
     value, units = float(number), iter("kMGTP")
@@ -103,6 +107,13 @@ def amount(number: int) -> str:
     return f"{value:.{digits}f} {unit}"
 
 
-def _relative(one: float, other: float) -> str:
+def count(number: int | None) -> str:
+    """Format a count whole; None is one that is not known."""
+    return UNKNOWN if number is None else f"{number:,}"
+
+
+def _relative(one: float | None, other: float | None) -> str:
+    if one is None or other is None:
+        return "\u2013"
     change = 100 * (other / one - 1) if one else 0.0
     return f"{change:+.1f} %".replace("-", "\u2212")

@@ -5,19 +5,23 @@ The result is a plain dictionary, the content of `inspect --json`.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto
 
+from onnxprune.arrays import FloatArray
 from onnxprune.channels import ChannelGroups, find_groups
-from onnxprune.graph import Graph, ModelSource
+from onnxprune.graph import Graph, InputShapes, ModelSource
 from onnxprune.ops import Pins
 from onnxprune.report.drawing import write_drawing
-from onnxprune.surgery import Costs, find_costs
+from onnxprune.surgery import Costs, find_costs, knows_macs
+
+logger = logging.getLogger(__name__)
 
 MOST_REASONS = 3
 """Reasons that `reason` joins for one group; it counts more. `pinned` lists all."""
@@ -28,17 +32,21 @@ def inspect(
     *,
     allow_inexact: Sequence[str] = (),
     svg: str | Path | None = None,
+    input_shapes: InputShapes = (),
 ) -> dict[str, Any]:
     """Return what can be removed from a model, what cannot and why, and what each group costs.
 
-    With `svg`, also draw the network into that file.
+    With `svg`, also draw the network into that file. `input_shapes` are sizes of inputs that the
+    model leaves open, by name; what is assumed without them is logged as a warning.
     Units: `coverage`, removable filters over filters; `channels` and `removable`, channels of a
     group; `params_saved` and `macs_saved`, parameters and multiply-adds that the removal of one
-    channel saves on average; `.._per_filter`, the same divided by its filters.
+    channel saves on average; `.._per_filter`, the same divided by its filters. Multiply-adds that
+    are not known are None, `macs_unknown` names their nodes.
     Raises: InvalidModel when the model cannot be read or has no convolution; OutputError when the
     drawing cannot be written; UnknownName for an operator that does not exist.
     """
-    graph = Graph.load(model)
+    graph = Graph.load(model, input_shapes=input_shapes)
+    graph.warn()
     for tensor in graph.proto.initializer:
         graph.constant(tensor.name)  # what is cut short is found here, not when it is pruned
     groups = find_groups(graph, allow_inexact=allow_inexact)
@@ -46,13 +54,18 @@ def inspect(
         write_drawing(graph, groups, svg, _title(model, graph))
     costs = find_costs(graph, groups)
     full = costs.of()
+    if costs.caveat:
+        logger.warning("%s", costs.caveat)
     members = _members(groups)
-    found = [_group(groups, costs, k, members[k]) for k in range(len(groups.names))]
+    weights = {
+        name for node in graph.nodes if node.name in full.unknown for name in node.inputs if name
+    }
+    found = [_group(groups, costs, k, members[k], weights) for k in range(len(groups.names))]
     found += _ungrouped(graph, groups)
     filters = sum(group["filters"] for group in found)
     return {
-        "params": full.params,
-        "macs": full.macs,
+        **full.figures(),
+        "macs_unknown": list(full.unknown),
         "filters": filters,
         "removable_filters": groups.removable_filters,
         "coverage": groups.removable_filters / max(filters, 1),
@@ -66,13 +79,22 @@ def _title(model: ModelSource, graph: Graph) -> str:
 
 
 def _group(
-    groups: ChannelGroups, costs: Costs, number: int, members: list[dict[str, Any]]
+    groups: ChannelGroups,
+    costs: Costs,
+    number: int,
+    members: list[dict[str, Any]],
+    unknown: Collection[str],
 ) -> dict[str, Any]:
     own = np.flatnonzero(groups.group == number)
     convolutions = groups.filters_of(number)
     filters = int(groups.filter_count[own].sum())
     pinned = _pinned(groups, own.tolist())
-    saved = {"params": costs.params_saved[own], "macs": costs.macs_saved[own]}
+    saved: dict[str, FloatArray | None] = {
+        "params": costs.params_saved[own],
+        "macs": costs.macs_saved[own],
+    }
+    if any(member["tensor"] in unknown for member in members):
+        saved["macs"] = None
     return {
         "name": groups.names[number],
         "channels": int(own.size),
@@ -84,13 +106,14 @@ def _group(
         "widths": [int(found.channels.size) for found in convolutions],
         "filters": filters,
         "removable_filters": int(groups.filter_count[own[groups.removable[own]]].sum()),
-        **{f"{what}_saved": round(float(each.mean())) for what, each in saved.items()},
-        **{
-            f"{what}_saved_per_filter": round(float(each.sum()) / max(filters, 1))
-            for what, each in saved.items()
-        },
+        **{f"{what}_saved": _share(each, own.size) for what, each in saved.items()},
+        **{f"{what}_saved_per_filter": _share(each, filters) for what, each in saved.items()},
         "pinned": pinned,
     }
+
+
+def _share(saved: FloatArray | None, count: int) -> int | None:
+    return None if saved is None else round(float(saved.sum()) / max(count, 1))
 
 
 def _ungrouped(graph: Graph, groups: ChannelGroups) -> Iterator[dict[str, Any]]:
@@ -118,9 +141,9 @@ def _ungrouped(graph: Graph, groups: ChannelGroups) -> Iterator[dict[str, Any]]:
             "filters": width,
             "removable_filters": 0,
             "params_saved": 0,
-            "macs_saved": 0,
+            "macs_saved": 0 if knows_macs(graph, node) else None,
             "params_saved_per_filter": 0,
-            "macs_saved_per_filter": 0,
+            "macs_saved_per_filter": 0 if knows_macs(graph, node) else None,
             "pinned": [{"reason": reason, "node": node.name, "channels": width}],
         }
 

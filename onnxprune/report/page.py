@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.evaluation import caption
 from onnxprune.files import write_whole
-from onnxprune.report.figures import HELD_OUT, duration, percent, rows, why_stopped
+from onnxprune.report.figures import HELD_OUT, count, duration, percent, rows, why_stopped
 from onnxprune.report.plots import run_plot
 from onnxprune.report.record import Record
 
@@ -65,7 +65,7 @@ def _template() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": percent, "duration": duration, "count": "{:,}".format}
+    environment.filters |= {"percent": percent, "duration": duration, "count": count}
     return environment.get_template("page.html")
 
 
@@ -87,5 +87,10 @@ def _settings(run: Record) -> Iterator[tuple[str, str]]:
     for key, value in run.settings.items():
         for name, one in value.items() if isinstance(value, dict) else [(key, value)]:
             if one is not None and one != []:
-                text = ", ".join(one) if isinstance(one, list) else str(one)
-                yield name.replace("_", " "), text
+                texts = map(_plain, one) if isinstance(one, list) else [str(one)]
+                yield name.replace("_", " "), ", ".join(texts)
+
+
+def _plain(one: Any) -> str:
+    """A name, or a name with a shape."""
+    return one if isinstance(one, str) else f"{one[0]} {tuple(one[1])}"

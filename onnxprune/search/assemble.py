@@ -33,8 +33,9 @@ def open_model(
 
     Raises: DataError where the samples cannot be read or do not fit the model.
     """
-    graph = Graph(model)
+    graph = Graph(model, input_shapes=settings.input_shapes)
     if data is None:
+        graph.warn()
         return graph, None
     shape, dtype = graph.image_form
     samples = load_data(
@@ -45,7 +46,8 @@ def open_model(
         limit=settings.per_class,
     )
     if None in shape:
-        graph = Graph(model, input_shapes={graph.image: (1, *samples.x.shape[1:])})
+        shapes = {**graph.input_shapes, graph.image: (1, *samples.x.shape[1:])}
+        graph = Graph(model, input_shapes=shapes)
     output = graph.shape(graph.outputs[0]) or ()
     if samples.y.ndim == 3 and output and len(output) != 4:
         raise DataError(

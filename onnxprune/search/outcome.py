@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -93,7 +92,7 @@ def _most_pinned(groups: ChannelGroups) -> str:
 
 def summary(task: Task, state: State) -> dict[str, Any]:
     """Return the rate and the cost of a state, as a journal line begins."""
-    return {"rate": share_removed(task.groups, state.dead), **asdict(task.costs.of(state.dead))}
+    return {"rate": share_removed(task.groups, state.dead), **task.costs.of(state.dead).figures()}
 
 
 def make_report(
@@ -166,9 +165,7 @@ def describe(
     accuracy, and a latency only where one is asked for.
     """
     figures: dict[str, Any] = {
-        "params": cost.params,
-        "macs": cost.macs,
-        "filters": cost.filters,
+        **cost.figures(),
         "size_bytes": file_size(model),
         "latency_ms": latency_ms,
         "accuracy": None,

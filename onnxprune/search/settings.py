@@ -23,6 +23,7 @@ from onnxprune.compensate import METHODS
 from onnxprune.data import PER_CLASS, PREPROCESS
 from onnxprune.errors import check_name
 from onnxprune.evaluation import METRIC_NAMES, find_metric
+from onnxprune.graph import INPUT_SHAPES
 from onnxprune.plugins import name_of
 from onnxprune.relevance import CRITERION_NAMES, find_criterion
 from onnxprune.search.control import Control
@@ -108,6 +109,7 @@ class Settings(Checked):
     limits: Limits = asked(Object(kind=Limits), Limits())
     tuning: Control = asked(Object(kind=Control), Control())
     allow_inexact: tuple[str, ...] = asked(ALLOW_INEXACT, ())
+    input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = asked(INPUT_SHAPES, ())
     preprocess: str = asked(PREPROCESS, "auto")
     per_class: int | None = asked(PER_CLASS, None)
     batch_size: int = asked(BATCH_SIZE, 32)

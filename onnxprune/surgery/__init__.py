@@ -6,7 +6,7 @@ Imports channels and graph; names no operator.
 * `editor`: the constants of a copy of the model; `cost`: parameters and multiply-adds
 """
 
-from onnxprune.surgery.cost import Cost, Costs, count, find_costs, node_macs
+from onnxprune.surgery.cost import Cost, Costs, count, find_costs, knows_macs, node_macs
 from onnxprune.surgery.editor import Constants, copy_model
 from onnxprune.surgery.masking import mask
 from onnxprune.surgery.removal import remove_channels, remove_channels_apart
@@ -18,6 +18,7 @@ __all__ = [
     "copy_model",
     "count",
     "find_costs",
+    "knows_macs",
     "mask",
     "node_macs",
     "remove_channels",

@@ -16,8 +16,11 @@ from onnx import TensorProto
 
 from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.channels import GROUPS, ChannelGroups
-from onnxprune.graph import GRAPH, Graph, Shape
-from onnxprune.ops import Axes, Node, parse
+from onnxprune.graph import GRAPH, Graph, Shape, with_subgraphs
+from onnxprune.ops import Axes, Node, node_of, parse, subgraphs
+
+MOST_NAMED = 3
+"""Nodes that a caveat names."""
 
 NO_PARAMETERS = {TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING}
 """Element types of shapes, indices and names; smaller integers are quantised weights."""
@@ -27,6 +30,8 @@ NO_PARAMETERS = {TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING}
 class Cost:
     """What a model costs.
 
+    `unknown` are the nodes whose multiply-adds are not known: they are in `macs` at the sizes
+    supposed of them, or not at all.
     Units: params, elements of constants but shapes, indices (64-bit integers) and truth values;
     macs, multiply-adds for one image; filters, output channels of all convolutions.
     """
@@ -34,6 +39,12 @@ class Cost:
     params: int
     macs: int
     filters: int
+    unknown: tuple[str, ...] = ()
+
+    def figures(self) -> dict[str, int | None]:
+        """Return what is shown; `macs` is None where it is not known."""
+        macs = None if self.unknown else self.macs
+        return {"params": self.params, "macs": macs, "filters": self.filters}
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ class Costs:
 
     `weights[t]` is how often each element of tensor t is multiplied for one image; `constants` are
     the tensors that count as parameters; an alias does as soon as it is cut otherwise than what it
-    stands for.
+    stands for. `unknown` are the nodes whose multiply-adds are not known.
     """
 
     groups: ChannelGroups
@@ -51,6 +62,20 @@ class Costs:
     aliases: Mapping[str, str]
     weights: Mapping[str, int]
     filters: int
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def caveat(self) -> str:
+        """What to say of multiply-adds that are not known, or an empty text."""
+        if not self.unknown:
+            return ""
+        named = ", ".join(f"'{name}'" for name in self.unknown[:MOST_NAMED])
+        more = len(self.unknown) - MOST_NAMED
+        return (
+            f"the multiply-adds of {named}{f' and {more} more' if more > 0 else ''} are not known: "
+            f"the model says neither what its own operators compute nor the shapes behind them "
+            f"(value_info)"
+        )
 
     def of(self, dead: BoolArray | None = None) -> Cost:
         """Return the cost when the `dead` channels are gone. Shapes: dead `[channels]`."""
@@ -63,6 +88,7 @@ class Costs:
             params=sum(left[name] for name in (*self.constants, *own)),
             macs=sum(left[name] * times for name, times in self.weights.items()),
             filters=self.filters - int(self.groups.filter_count[dead].sum()),
+            unknown=self.unknown,
         )
 
     @cached_property
@@ -120,13 +146,40 @@ def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
             weights[name] = weights.get(name, 0) + times
             shapes[name] = graph.shape(name) or ()
     aliases = {a: name for a, name in graph.aliases.items() if a in shapes}
-    return Costs(groups, shapes, frozenset(constants), aliases, weights, filters)
+    unknown = tuple(node.name for node in graph.nodes if not knows_macs(graph, node))
+    return Costs(groups, shapes, frozenset(constants), aliases, weights, filters, unknown)
 
 
 def node_macs(graph: Graph, node: Node) -> int:
     """Return the multiply-adds of one node for one image; 0 for a node that does not weigh."""
     repeats = _repeats(graph, node)
     return sum(int(np.prod(graph.shape(name) or ())) * times for name, times in repeats.items())
+
+
+def knows_macs(graph: Graph, node: Node) -> bool:
+    """Say whether the multiply-adds of a node are known: those of one that does not weigh are 0."""
+    op = node.op
+    if op is None:
+        return not _may_weigh(graph, node)
+    weights = [node.inputs[k] for k in op.weights if k < len(node.inputs)]
+    shapes = {name: graph.shape(name) for name in weights}
+    if any(shape is None or len(shape) > 1 for shape in shapes.values()):
+        place = node.inputs[0] if op.scatters else node.outputs[0]
+        sure = place not in graph.facts.unsure or not any(graph.dynamic(place)[1:])
+        return sure and bool(_repeats(graph, node))
+    return True
+
+
+def _may_weigh(graph: Graph, node: Node) -> bool:
+    """Say whether a node that is not described reads a matrix of constants, or holds layers."""
+    read = [graph.shape(name) or () for name in node.inputs if name in graph.constant_tensors]
+    inside = (
+        node_of(proto, graph.opsets).op
+        for held in subgraphs(node.proto)
+        for body in with_subgraphs(held)
+        for proto in body.node
+    )
+    return any(len(shape) > 1 for shape in read) or any(op and op.weights for op in inside)
 
 
 def _behind_computed(graph: Graph) -> set[str]:

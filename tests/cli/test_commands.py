@@ -157,6 +157,7 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
         *("--device", "cpu", "--threads", "1", "--batch-size", "7", "--memory", "900"),
         *("--preprocess", "raw", "--per-class", "4", "--metric", "top-2"),
         *("--allow-inexact", "layernorm, groupnorm"),
+        *("--input-shape", "x:1,1,8,8"),
         *("--set", "harmful=0", "--set", "reranks=never"),
     )
     settings = json.loads(Path("run/config.json").read_text())["settings"]
@@ -177,6 +178,7 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
         },
         "tuning": asdict(replace(Control(), harmful=0, reranks="never")),
         "allow_inexact": ["layernorm", "groupnorm"],
+        "input_shapes": [["x", [1, 1, 8, 8]]],
         "preprocess": "raw",
         "per_class": 4,
         "batch_size": 7,

@@ -33,8 +33,9 @@ def test_each_option_is_in_its_section(command: str) -> None:
 
 
 def test_prune_has_its_sections_in_order() -> None:
-    expected = ["Samples", "Target", "Accuracy", "Limits", "Method", "Computation", "Run directory"]
-    assert list(sections("prune")) == [*expected, "Output"]
+    asked = ["Samples", "Target", "Accuracy", "Limits", "Method"]
+    expected = [*asked, "Network", "Computation", "Run directory", "Output"]
+    assert list(sections("prune")) == expected
     assert sections("prune")["Run directory"] == ["--run-dir", "--resume"]
 
 

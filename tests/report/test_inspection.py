@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import numpy_helper
 
@@ -103,7 +104,7 @@ def test_titles_are_the_names_that_people_know() -> None:
         node.name = f"node_Conv_{len(name)}"
     groups = {group["name"]: group["titles"] for group in inspect(proto)["groups"]}
     assert groups["node_Conv_9"] == ["stem.conv"]
-    assert groups["node_Conv_14"] == ["neck.body.conv"]  # whose filters are not followed
+    assert groups["node_Conv_14"] == ["neck.body.conv"]
     assert groups["d"] == ["d"]
 
 
@@ -111,7 +112,7 @@ def test_a_node_whose_name_holds_a_quote_is_named() -> None:
     proto = model(UNKNOWN, header=ACME)
     proto.graph.node[1].name = "model's widget"
     assert [entry["node"] for entry in inspect(proto)["groups"][0]["pinned"]] == ["model's widget"]
-    assert pinning(find_groups(Graph(proto))) == {"model's widget"}
+    assert pinning(find_groups(Graph(proto))) == {"model's widget", "y"}
 
 
 def test_convolutions_whose_filters_are_not_followed_are_listed() -> None:
@@ -119,10 +120,35 @@ def test_convolutions_whose_filters_are_not_followed_are_listed() -> None:
     assert found["filters"] == 5 + 5 + 4 + 3 + 1
     assert [group["name"] for group in found["groups"]] == ["a", "c", "y", "m"]
     assert found["groups"][-1]["reason"] == "Conv 'm' has one filter"
-    lost = {
-        group["name"]: group["reason"] for group in inspect(model(UNKNOWN, header=ACME))["groups"]
-    }
+    text = UNKNOWN.replace("c = Conv(b, w2)", "k = acme.Make(w2) c = Conv(b, k)")
+    lost = {group["name"]: group["reason"] for group in inspect(model(text, header=ACME))["groups"]}
     assert lost["c"] == "belongs to Conv 'c', whose output shape is not known"
+
+
+def test_multiply_adds_that_are_not_known_are_no_number(caplog: pytest.LogCaptureFixture) -> None:
+    found = inspect(model(UNKNOWN, header=ACME))
+    assert found["macs"] is None
+    assert found["macs_unknown"] == ["c", "d"]
+    assert [group["macs_saved"] for group in found["groups"]] == [5 * 2 * 16 // 5, None, None]
+    assert "the multiply-adds of 'c', 'd' are not known" in caplog.text
+
+
+def test_declared_shapes_make_multiply_adds_known(caplog: pytest.LogCaptureFixture) -> None:
+    proto = model(UNKNOWN, header=ACME)
+    proto.graph.value_info.append(onnx.helper.make_tensor_value_info("b", 1, ["N", 5, 4, 4]))
+    found = inspect(proto)
+    assert found["macs"] == (5 * 2 + 6 * 5 + 3 * 6) * 16
+    assert found["macs_unknown"] == []
+    assert not caplog.records
+
+
+def test_an_operator_of_ones_own_with_a_weight_may_weigh() -> None:
+    text = UNKNOWN.replace("acme.Widget(a)", "acme.Widget(a, w4)").replace(
+        "w3> {", "w3, float[5,5,3,3] w4> {"
+    )
+    proto = model(text, header=ACME)
+    proto.graph.value_info.append(onnx.helper.make_tensor_value_info("b", 1, ["N", 5, 4, 4]))
+    assert inspect(proto)["macs_unknown"] == ["b"]
 
 
 def test_many_reasons_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

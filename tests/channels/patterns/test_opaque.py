@@ -188,3 +188,52 @@ def test_a_count_written_inside_a_local_function_holds_the_channels() -> None:
     """Its body is shared by all calls and cannot be restated for one of them."""
     text = beside("b = local.shuffle(a)") + RESHAPES
     check(text, header=LOCAL, a="ABCD", c="efghi")
+
+
+BEHIND = {
+    "a convolution": ("b = com.microsoft.Trilu(a)", {}),
+    "one behind an activation": ("t = com.microsoft.Trilu(a) b = Relu(t)", {}),
+    "a transposed one": ("t = com.microsoft.Trilu(a) b = ConvTranspose(t, k)", {"b": "jklm"}),
+    "a depthwise one": ("t = com.microsoft.Trilu(a) b = Conv<group=4>(t, d)", {"b": "JKLM"}),
+}
+
+
+@pytest.mark.parametrize(("body", "own"), BEHIND.values(), ids=list(BEHIND))
+def test_behind_an_unknown_operator_the_weight_says_what_is_read(
+    body: str, own: dict[str, str]
+) -> None:
+    text = beside(body, constants=", float[4,4,1,1] k, float[4,1,1,1] d")
+    check(text, header=MICROSOFT, why="an operator", a="ABCD", c="efghi", **own)
+
+
+def test_what_does_not_fit_the_sizes_supposed_behind_an_unknown_operator_stays() -> None:
+    """The operator makes 4 x 4 of 8 x 8, which nobody can know: the sum with another map stays."""
+    text = """
+    g (float[N,3,8,8] x, float[N,5,4,4] other) => (float[N,2,4,4] y)
+    <float[4,3,1,1] w, float[5,4,1,1] u, float[6,5,1,1] t, float[2,6,1,1] v> {
+      a = Conv(x, w)
+      b = acme.Halve(a)
+      c = Conv(b, u)
+      s = Add(c, other)
+      d = Conv(s, t)
+      y = Conv(d, v)
+    }
+    """
+    header = '<ir_version: 8, opset_import: ["": 17, "acme": 1]>'
+    groups = find_groups(Graph(model(text, header=header)))
+    filters = {"a": "ABCD", "c": "EFGHI", "d": "jklmno"}
+    check_channels(groups, filters, "whose output shape is not known")
+
+
+@pytest.mark.parametrize("domain", ["", "acme"])
+def test_a_plugin_without_schema_and_import_is_an_unknown_operator(domain: str) -> None:
+    proto = model(beside("b = Relu(a)"))
+    proto.graph.node[1].op_type, proto.graph.node[1].domain = "Plugin_TRT", domain
+    graph = Graph(proto)
+    groups = find_groups(graph)
+    check_channels(
+        groups, {"a": "ABCD", "c": "efghi"}, "Plugin_TRT 'b', an operator that onnxprune"
+    )
+    pruned = remove_channels(graph, groups, some(groups, 0.5, 0))
+    assert pruned.graph.node[1] == proto.graph.node[1]
+    assert [entry.domain for entry in pruned.opset_import] == [""]

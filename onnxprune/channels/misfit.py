@@ -1,0 +1,51 @@
+"""Nodes whose inputs and attributes do not fit together.
+
+Either the model is broken, or the network does not take the sizes at which it is looked at: those
+assumed for what the model leaves open, or supposed behind an operator that onnxprune does not know.
+"""
+
+from __future__ import annotations
+
+from onnxprune.arrays import dims
+from onnxprune.channels.labels import Reason
+from onnxprune.errors import InvalidModel
+from onnxprune.graph import Graph
+from onnxprune.ops import Axes, Node
+
+
+class Misfit(Exception):
+    """Sizes of a node that contradict each other."""
+
+
+MISFITS = (Misfit, ArithmeticError, AssertionError, IndexError, TypeError, ValueError)
+"""What an operator raises on inputs that it does not take."""
+
+
+def why_misfit(graph: Graph, node: Node, error: Exception) -> Reason:
+    """Return why what a node reads stays, where its sizes are only supposed.
+
+    Raises: InvalidModel where they are not.
+    """
+    if not graph.facts.unsure.isdisjoint(node.inputs):
+        return Reason(f"feeds {node}, whose input shape is not known", node.name)
+    read = (f"'{name}' {dims(graph.shape(name))}" for name in node.inputs if graph.shape(name))
+    raise InvalidModel(
+        f"{node}: does not fit what it reads, {', '.join(read)} ({error}); "
+        f"{graph.assumption or 'export the model again'}"
+    ) from error
+
+
+def check_sizes(graph: Graph, node: Node) -> None:
+    """Refuse sizes that no output fits, such as a window larger than what it slides over.
+
+    Raises: Misfit saying why.
+    """
+    if node.name in graph.facts.refused and graph.assumption:
+        raise Misfit(graph.facts.refused[node.name])
+    read = [graph.shape(name) or () for name in node.inputs if name]
+    if not isinstance(graph.how(node), Axes) or any(0 in shape for shape in read):
+        return
+    for name in graph.read_outputs(node):
+        shape = graph.shape(name)
+        if shape is not None and min(shape, default=1) < 1:
+            raise Misfit(f"its output would be {dims(shape)}")
