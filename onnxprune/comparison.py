@@ -29,6 +29,7 @@ from onnxprune.search import (
     Nets,
     Settings,
     Target,
+    check_baseline,
     describe,
     find_controller,
     make_evaluator,
@@ -124,6 +125,7 @@ def draw_curve(
     graph, samples = open_model(model, data, settings)
     _, unseen = open_model(model, test, replace(settings, per_class=None))
     assert isinstance(samples, Data) and isinstance(unseen, Data)
+    check_baseline(model, samples, settings, data, decide=True)
     judge = Evaluator(
         unseen, metric=settings.metric, device=settings.device, threads=settings.threads
     )
@@ -168,6 +170,7 @@ def compare(
     opened, samples = open_model(models[0], data, settings)
     if samples is None:
         raise DataError("data: is None; expected samples to compare the models on")
+    check_baseline(models[0], samples, settings, data, decide=True)
     judge = make_evaluator(samples, settings)
     sides, given = [], []
     for model in models:

@@ -39,6 +39,7 @@ from onnxprune.search import (
     State,
     Task,
     already_met,
+    check_baseline,
     complete,
     find_controller,
     make_report,
@@ -46,6 +47,7 @@ from onnxprune.search import (
     merged,
     open_model,
     open_unlabelled,
+    samples_decide,
     search,
     summary,
     unreachable,
@@ -113,6 +115,8 @@ def _prune(
     nets.evaluations = spent.evaluations
     state = last
     try:
+        if last is None:
+            check_baseline(graph.model, samples, settings, data, decide=samples_decide(settings))
         for state in search(nets, find_controller(settings.control), last):
             spent_now = spent.seconds + time.monotonic() - started
             record.append(state, summary(nets.task, state), nets.evaluations, spent_now)

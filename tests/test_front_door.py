@@ -172,6 +172,7 @@ TABLE: Mapping[str, Values] = {
     ),
     "preprocess": choice("auto", "unit", "imagenet", "caffe", "tf", "raw"),
     "per_class": ONE_OR_MORE_OR_NONE,
+    "trust_baseline": Values((True, False, np.True_), ("yes", "", 0, 1, 0.5, None, [True]), ()),
     "batch_size": ONE_OR_MORE,
     "memory": ONE_OR_MORE_OR_NONE,
     "latency_batch": ONE_OR_MORE,
@@ -255,7 +256,7 @@ def test_right_values_are_taken(name: str, value: Any) -> None:
         assert dict(held) == value
     elif not callable(value):
         assert held == (str(value) if isinstance(value, Path) else value)
-    assert type(held) in (int, float, str, tuple, type(None))
+    assert type(held) in (int, float, bool, str, tuple, type(None))
     assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
 
 

@@ -107,6 +107,7 @@ def score(screen: Screen, /, model: str, data: str | None, output: str, **asked:
 @MODEL
 @OUTPUT
 @options.DATA
+@options.TRUST_BASELINE
 @options.METHOD
 @options.TARGET
 @options.FLOOR
@@ -217,6 +218,7 @@ def apply(
 @MODEL
 @click.argument("other", type=options.FILE)
 @options.samples("--data", "TEST", "Test samples, best ones that pruning has not seen")
+@options.TRUST_BASELINE
 @options.JSON
 @options.METRIC
 @options.LATENCY_BATCH
@@ -263,6 +265,7 @@ def _compare(
 @MODEL
 @options.samples("--data", "REF", "Reference samples, to prune with")
 @options.samples("--test", "TEST", "Test samples, to draw with")
+@options.TRUST_BASELINE
 @options.METHODS_DRAWN
 @click.option(
     "-o",

@@ -93,6 +93,10 @@ VOLUME = together(
     ),
 )
 
+TRUST_BASELINE = click.option(
+    "--trust-baseline", is_flag=True, help=OPTIONS["trust_baseline"].metadata["rule"].help
+)
+
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON in place of tables, even with --quiet."
 )

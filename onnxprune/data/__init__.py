@@ -3,12 +3,14 @@
 Imports errors, checks and plugins only. `load_data` is the way in.
 
 * `samples`: `Data`, and every source that becomes one; `images`: folders, decoding, presets
+* `variants`: what else the same images could be, where a model does not recognise them
 * `label_maps`: a class for each pixel, and how a classifier is a map of one pixel
 """
 
 from onnxprune.data.images import PREPROCESS, PRESETS
 from onnxprune.data.label_maps import IGNORED, class_axis, class_shares, counted, fit_labels
 from onnxprune.data.samples import DATA, PER_CLASS, Data, SampleSource, load_data
+from onnxprune.data.variants import readings
 
 __all__ = [
     "DATA",
@@ -23,4 +25,5 @@ __all__ = [
     "counted",
     "fit_labels",
     "load_data",
+    "readings",
 ]

@@ -4,10 +4,12 @@ Imports data and, from graph, how a model becomes a session. The controllers are
 and do not import it.
 
 * `evaluator`: a model over samples; `metrics`: scores of each class, and their harmonic mean
+* `guessing`: whether a model clearly beats a guesser, and the order of classes that fits best
 * `runtime`: onnxruntime: sessions, devices, latency
 """
 
 from onnxprune.evaluation.evaluator import Evaluator
+from onnxprune.evaluation.guessing import Answers, Hits
 from onnxprune.evaluation.metrics import (
     METRIC_NAMES,
     METRICS,
@@ -22,7 +24,9 @@ __all__ = [
     "METRICS",
     "METRIC_NAMES",
     "Accuracy",
+    "Answers",
     "Evaluator",
+    "Hits",
     "agreement",
     "caption",
     "find_metric",

@@ -21,6 +21,7 @@ from onnxprune.arrays import IntArray
 from onnxprune.checks import BATCH_SIZE, DEVICE, THREADS
 from onnxprune.data import DATA, Data, class_axis
 from onnxprune.errors import DataError, InvalidModel
+from onnxprune.evaluation.guessing import Answers, every_other
 from onnxprune.evaluation.metrics import Accuracy, Function, Metric, find_metric, predict
 from onnxprune.evaluation.runtime import Model, Network
 
@@ -76,6 +77,22 @@ class Evaluator:
                 yield rows
 
         return self._measure(noted()), np.concatenate(classes)
+
+    def answers(self, model: Model) -> Answers | None:
+        """Count what the model says of the samples, None for a user's metric.
+
+        Raises: InvalidModel and DataError as a call does.
+        """
+        k = self.metric.answers
+        if not k:
+            return None
+        second = every_other(self.data.y)
+        counted, start = [], 0
+        for rows in self._run(model):
+            part = slice(start, start + len(rows))
+            counted.append(Answers.of(rows, self.data.y[part], k, second=second[part]))
+            start += len(rows)
+        return reduce(add, counted)
 
     def apart(self, models: Iterable[Model], folds: IntArray) -> Accuracy:
         """Measure each fold of the samples with a model of its own.

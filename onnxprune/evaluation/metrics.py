@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +32,13 @@ from onnxprune.plugins import find_function, name_of, users_code
 
 Function: TypeAlias = Callable[[npt.NDArray[Any], IntArray], Any]
 
+Sum = TypeVar("Sum", bound=Any)
+
 PROBABILITY_TOLERANCE = 1e-3
 """Rows that sum to 1 within this are probabilities already; float16 rounds 1,000 of them so far."""
+
+MOST = 100
+"""A class of more samples is trusted as one of so many: pixels of one image are much alike."""
 
 USER_FUNCTION = "a function (outputs, targets) that returns a score from 0 to 1 for each class"
 
@@ -121,6 +126,21 @@ class Accuracy:
         """Harmonic mean of the classes' mean probabilities; it moves while `harmonic` does not."""
         return _power_mean(self.soft_per_class, -1)
 
+    @property
+    def shrunk_harmonic(self) -> float:
+        """Harmonic mean of the class scores, each drawn towards the share of all that is right.
+
+        That share counts as the square root of n samples beside the n that a class has: much for a
+        class of one image, little for one of a hundred. So a class that is never right does not
+        make it 0, and it still moves when other classes do.
+        Source: the minimax estimate of a share (Hodges and Lehmann 1950), with another centre.
+        """
+        if not self.total.sum():
+            return 0.0
+        centre = self.correct.sum() / self.total.sum()
+        weight = 1 / (1 + np.sqrt(np.minimum(self.support, MOST)))
+        return _power_mean((1 - weight) * self.per_class + weight * centre, -1)
+
     def to_json(self) -> dict[str, Any]:
         """Return the scores as a report holds them, None for a class without samples."""
         per_class = [None if np.isnan(share) else float(share) for share in self.per_class]
@@ -131,14 +151,19 @@ class Accuracy:
 class Metric:
     """A named way to measure outputs against targets.
 
-    `caption` names what it measures of a class, for people. `adds_up` says whether the results of
-    parts of the samples add up to that of all.
+    `caption` names what it measures of a class, for people. `answers` is how many of a network's
+    classes it takes as answers to a sample, 0 for a user's metric, which takes the outputs whole.
     """
 
     name: str
     measure: Callable[[npt.NDArray[Any], IntArray], Accuracy]
     caption: str
-    adds_up: bool = True
+    answers: int = 1
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the results of parts of the samples add up to that of all: not a user's."""
+        return self.answers > 0
 
     def __call__(self, outputs: npt.NDArray[Any], targets: IntArray) -> Accuracy:
         """Measure outputs; label maps are resized to the size of the outputs.
@@ -198,7 +223,7 @@ def top_k(outputs: npt.NDArray[Any], targets: IntArray, k: int = 1) -> Accuracy:
         total, probability = _summed(labels, classes), _summed(labels, classes, _true(rows, labels))
         return Accuracy(_summed(labels, classes, right), total, probability)
 
-    return _over_samples(count, outputs, targets)
+    return over_samples(count, outputs, targets)
 
 
 def _rank(rows: npt.NDArray[Any], labels: IntArray) -> IntArray:
@@ -224,15 +249,13 @@ def mean_iou(outputs: npt.NDArray[Any], targets: IntArray) -> Accuracy:
         union = seen + _summed(predicted, classes) - both
         return Accuracy(both, union, _summed(labels, classes, _true(rows, labels)), seen)
 
-    return _over_samples(count, outputs, targets)
+    return over_samples(count, outputs, targets)
 
 
-def _over_samples(
-    count: Callable[[npt.NDArray[Any], IntArray], Accuracy],
-    outputs: npt.NDArray[Any],
-    targets: IntArray,
-) -> Accuracy:
-    """Count all samples at once, or the pixels of one sample after another.
+def over_samples(
+    count: Callable[[npt.NDArray[Any], IntArray], Sum], outputs: npt.NDArray[Any], targets: IntArray
+) -> Sum:
+    """Count all samples at once, or the pixels of one sample after another, and add up.
 
     Shapes: of `count` rows `[m, classes]`, labels `[m]`.
     """
@@ -290,7 +313,7 @@ def _true(rows: npt.NDArray[Any], labels: IntArray) -> FloatArray:
 
 
 def _of_function(function: Function, name: str) -> Metric:
-    return Metric(name, partial(_own, function, name), name.rpartition(":")[2], adds_up=False)
+    return Metric(name, partial(_own, function, name), name.rpartition(":")[2], answers=0)
 
 
 def _own(function: Function, name: str, outputs: npt.NDArray[Any], targets: IntArray) -> Accuracy:
@@ -342,7 +365,7 @@ def _power_mean(values: FloatArray, power: float) -> float:
 
 
 def _top(k: int) -> Metric:
-    return Metric(f"top-{k}", partial(top_k, k=k), "accuracy" if k == 1 else f"top-{k} accuracy")
+    return Metric(f"top-{k}", partial(top_k, k=k), "accuracy" if k == 1 else f"top-{k} accuracy", k)
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType(

@@ -7,10 +7,12 @@ Imports every room but report and cli. `make_task` puts a `Task` together, `sear
 * `picker`: which channels may go; `rounding`: at which widths
 * `target`: how far, and what must hold; `reach`: whether a net is there
 * `settings`: what a run is asked for; `control`: its constants; `assemble`: a search made of them
+* `baseline`: whether the unpruned model recognises the samples, and what fits if not
 * `plan`: which filters went; `journal`: the run directory; `outcome`: what a run came to
 """
 
 from onnxprune.search.assemble import complete, make_task, open_model, open_unlabelled, walk_batch
+from onnxprune.search.baseline import check_baseline, samples_decide
 from onnxprune.search.control import Control
 from onnxprune.search.controllers import CONTROLLER_NAMES, CONTROLLERS, find_controller, search
 from onnxprune.search.journal import RunDirectory
@@ -48,6 +50,7 @@ __all__ = [
     "Target",
     "Task",
     "already_met",
+    "check_baseline",
     "complete",
     "describe",
     "find_controller",
@@ -57,6 +60,7 @@ __all__ = [
     "merged",
     "open_model",
     "open_unlabelled",
+    "samples_decide",
     "search",
     "share_removed",
     "summary",

@@ -35,14 +35,21 @@ def search(nets: Nets, advance: Advance, state: State | None = None) -> Iterator
     """Yield the accepted states, from the unpruned net on, until the target, floor or end.
 
     The last state's `stopped` says what ended the search: `target`, `floor` or `limits`.
-    Raises: UnreachableTarget where the unpruned net is below the floor.
+    Raises: UnreachableTarget where the unpruned net is below the floor, or has less to lose than
+    the floor allows.
     """
     if state is None:
         state = nets.start()
+        if state.accuracy is not None and nets.task.floor.is_void(nets.judged(state.accuracy)):
+            raise UnreachableTarget(
+                f"floor: the model as it came has a harmonic mean of "
+                f"{nets.judged(state.accuracy):.4f} on the reference samples, so all of it may be "
+                f"lost; give a max-drop below that, or a target alone"
+            )
         if not _holds(nets, state):
             raise UnreachableTarget(
                 f"floor: the model as it came has a harmonic mean of "
-                f"{_known(nets.unpruned).harmonic:.4f} on the reference samples, less than "
+                f"{nets.judged(_known(nets.unpruned)):.4f} on the reference samples, less than "
                 f"min-accuracy {nets.level:g}; give at most that"
             )
         yield state
@@ -70,7 +77,7 @@ def _next(nets: Nets, advance: Advance, state: State) -> State:
 
 
 def _holds(nets: Nets, state: State) -> bool:
-    return state.accuracy is None or state.accuracy.harmonic >= nets.level - 1e-9
+    return state.accuracy is None or nets.judged(state.accuracy) >= nets.level - 1e-9
 
 
 def _may_correct(nets: Nets, state: State) -> bool:

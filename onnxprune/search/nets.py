@@ -65,7 +65,17 @@ class Nets:
         """The lowest harmonic mean that the floor allows."""
         if not self.task.floor or self.unpruned is None:
             return 0.0
-        return self.task.floor.level(self.unpruned.harmonic)
+        return self.task.floor.level(self.judged(self.unpruned))
+
+    def judged(self, accuracy: Measured) -> float:
+        """Return what the floor looks at: the harmonic mean of the class accuracies.
+
+        Where a class of the unpruned net is never right that is 0, and no floor under it would
+        break. Then it is the harmonic mean of accuracies that are shrunk towards their mean.
+        """
+        unpruned = accuracy if self.unpruned is None else self.unpruned
+        is_void = self.task.floor.is_void(unpruned.harmonic)
+        return accuracy.shrunk_harmonic if is_void else accuracy.harmonic
 
     def start(self) -> State:
         """Return the state of the unpruned net, and count its evaluation."""

@@ -146,7 +146,7 @@ def _stopped_by(nets: Nets, state: State) -> Sequence[str]:
     if state.stopped == "target":
         return task.target.asked
     if state.stopped == "floor" and nets.unpruned is not None:
-        return task.floor.decisive(nets.unpruned.harmonic)
+        return task.floor.decisive(nets.judged(nets.unpruned))
     return task.picker.stopped_by(state.dead)
 
 

@@ -26,6 +26,11 @@ class Measured(Protocol):
         ...
 
     @property
+    def shrunk_harmonic(self) -> float:
+        """Harmonic mean of the class accuracies, each shrunk towards their mean."""
+        ...
+
+    @property
     def soft_harmonic(self) -> float:
         """Harmonic mean over classes of the mean probability of the true class."""
         ...

@@ -14,6 +14,7 @@ from onnxprune.checks import (
     THREADS,
     Checked,
     Choice,
+    Flag,
     Number,
     Object,
     Text,
@@ -112,6 +113,12 @@ class Settings(Checked):
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = asked(INPUT_SHAPES, ())
     preprocess: str = asked(PREPROCESS, "auto")
     per_class: int | None = asked(PER_CLASS, None)
+    trust_baseline: bool = asked(
+        Flag(
+            help="Go on where the unpruned model does not clearly beat guessing on the samples.",
+        ),
+        False,
+    )
     batch_size: int = asked(BATCH_SIZE, 32)
     memory: int | None = asked(
         Number(

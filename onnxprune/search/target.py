@@ -98,6 +98,11 @@ class Floor(Checked):
     def __bool__(self) -> bool:
         return self.min_accuracy is not None or self.max_drop is not None
 
+    def is_void(self, unpruned: float) -> bool:
+        """Return whether a harmonic mean that is lost whole would be no more than is allowed."""
+        drop = 0.0 if self.max_drop is None else self.max_drop
+        return bool(self) and unpruned <= drop < 1
+
     def level(self, unpruned: float) -> float:
         """Return the lowest harmonic mean allowed."""
         levels = [] if self.min_accuracy is None else [self.min_accuracy]
