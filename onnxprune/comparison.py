@@ -170,17 +170,19 @@ def compare(
     opened, samples = open_model(models[0], data, settings)
     if samples is None:
         raise DataError("data: is None; expected samples to compare the models on")
-    check_baseline(models[0], samples, settings, data, decide=True)
-    judge = make_evaluator(samples, settings)
-    sides, given = [], []
+    costs = []
     for model in models:
-        accuracy, classes = judge.judge(model)
-        given.append(classes)
         inputs = {value.name for value in model.graph.input}
         shapes = {n: shape for n, shape in opened.input_shapes.items() if n in inputs}
         graph = Graph(model, input_shapes=shapes)
         graph.warn()
-        cost = find_costs(graph, find_groups(graph)).of()
+        costs.append(find_costs(graph, find_groups(graph)).of())
+    check_baseline(models[0], samples, settings, data, decide=True)
+    judge = make_evaluator(samples, settings)
+    sides, given = [], []
+    for model, cost in zip(models, costs, strict=True):
+        accuracy, classes = judge.judge(model)
+        given.append(classes)
         sides.append(describe(model, cost, samples, settings, accuracy=accuracy))
     return {
         "before": sides[0],

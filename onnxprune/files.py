@@ -4,15 +4,20 @@ import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from onnxprune.errors import InvalidType, OutputError
 
 
-def write_whole(path: str | Path, content: bytes | str | Iterable[bytes]) -> Path:
+def write_whole(
+    path: str | Path,
+    content: bytes | str | Iterable[bytes],
+    check: Callable[[Path], object] | None = None,
+) -> Path:
     """Write `content`, in one piece or several, to `path` in one step and return the path.
 
+    `check` reads the file before it takes its name; what it raises leaves nothing behind.
     Raises: OutputError when the folder is missing or not writable; InvalidType for what is no path.
     """
     if not isinstance(path, str | os.PathLike):
@@ -34,6 +39,8 @@ def write_whole(path: str | Path, content: bytes | str | Iterable[bytes]) -> Pat
             file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
+        if check is not None:
+            check(beside)
         beside.replace(path)
         _settle(path.parent)
     except OSError as error:

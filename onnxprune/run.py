@@ -29,6 +29,7 @@ from onnxprune.graph import (
     load_model,
     save_model,
 )
+from onnxprune.proof import Proof
 from onnxprune.relevance import use_threads
 from onnxprune.report import write_page
 from onnxprune.search import (
@@ -83,7 +84,8 @@ def prune(
 
     `options` are fields of `Settings`, or of its target, floor and limits: `rate=0.5`,
     `max_drop=0.01`, `control="one-shot"`; what they do not name is as in `settings`. With neither
-    target nor floor, a drop of 0.01 is allowed. `on_state(task, state)` hears of every step.
+    target nor floor, a drop of 0.01 is allowed. `on_state(task, state)` hears of every step. The
+    result is run before it is returned (`onnxprune.proof`).
     Raises: OnnxPruneError, one line, for whatever is wrong with the model, the samples or the ask.
     """
     settings = merged(settings, options)
@@ -131,6 +133,9 @@ def _prune(
     if state.stopped == "limits" and settings.target:
         raise unreachable(nets, state)
     pruned = nets.build(state)
+    corrected = state.corrected and nets.task.compensate is not None
+    few = None if samples is None else samples.x[:3]
+    Proof(graph, nets.task.groups, state.dead, few, corrected=corrected)(pruned)
     seconds = spent.seconds + time.monotonic() - started
     report = make_report(nets, state, pruned, samples, settings, seconds)
     plan = Plan.of(nets.task.groups, state.dead, settings.allow_inexact)
@@ -154,7 +159,7 @@ def apply(
     Raises: InvalidPlan when the plan does not belong to the model; InvalidType for a model or a
     plan that is none.
     """
-    return fill(*_apply(model, plan, masked, input_shapes))
+    return fill(*_apply(model, plan, masked, input_shapes)[:2])
 
 
 def apply_to(
@@ -165,22 +170,25 @@ def apply_to(
     masked: bool = False,
     input_shapes: InputShapes = (),
 ) -> Path:
-    """Write what `apply` returns to a file, without a copy of it in memory.
+    """Write what `apply` returns to a file, which is run before it takes its name.
 
-    Raises: InvalidPlan as `apply` does; OutputError when the place is not writable.
+    Raises: InvalidPlan as `apply` does; OutputError when the place is not writable; SurgeryError,
+    which leaves no file behind, where what was written does not run or gives other outputs.
     """
-    small, weights = _apply(model, plan, masked, input_shapes)
-    return save_model(small, path, weights=weights)
+    small, weights, proof = _apply(model, plan, masked, input_shapes)
+    return save_model(small, path, weights=weights, check=proof)
 
 
 def _apply(
     model: ModelSource, plan: Plan | str | Path, masked: bool, input_shapes: InputShapes
-) -> tuple[ModelProto, Weights]:
+) -> tuple[ModelProto, Weights, Proof]:
     plan = plan if isinstance(plan, Plan) else Plan.load(plan)
     masked = Flag()("masked", masked)
     graph = Graph.load(model, input_shapes=input_shapes)
     graph.warn()
     groups = find_groups(graph, allow_inexact=plan.allow_inexact)
+    dead = plan.dead(groups)
+    proof = Proof(graph, groups, dead)
     if masked:
-        return mask(graph, groups, plan.dead(groups)), NONE_APART
-    return remove_channels_apart(graph, groups, plan.dead(groups))
+        return mask(graph, groups, dead), NONE_APART, proof
+    return *remove_channels_apart(graph, groups, dead), proof

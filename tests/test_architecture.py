@@ -35,6 +35,7 @@ ROOMS = {
     "compensate": 7,
     "search": 8,
     "comparison": 9,
+    "proof": 9,
     "run": 9,
     "__init__": 10,
     "__main__": 10,

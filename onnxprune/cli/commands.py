@@ -143,9 +143,9 @@ def prune(
         check_place(place)
     asked = Settings.of(**settings)
     result = _prune(screen, model, data, asked, run_dir=run_dir, resume=resume)
-    from onnxprune.graph import save_model
+    from onnxprune.graph import reads_back, save_model
 
-    save_model(result.model, output)
+    save_model(result.model, output, check=reads_back(result.model))
     if plan:
         result.plan.save(plan)
     screen.say(f"pruned model: {output}")
@@ -165,7 +165,7 @@ def _prune(
 ) -> Any:
     """Run a search, show its progress and print its result."""
     from onnxprune.cli.tables import before_after_table, step_line
-    from onnxprune.report import why_stopped
+    from onnxprune.report import slower, why_stopped
     from onnxprune.run import prune
     from onnxprune.search import summary
 
@@ -182,7 +182,7 @@ def _prune(
         result = prune(
             model, data, settings=settings, run_dir=run_dir, resume=resume, on_state=show
         )
-    screen.print(before_after_table(result.report))
+    screen.print(*filter(None, [slower(result.report)]), before_after_table(result.report))
     screen.say(f"stopped: {why_stopped(result.report)}")
     if result.report["inexact"]:
         screen.say(f"pruned through, as allowed: {', '.join(result.report['inexact'])}")
@@ -248,11 +248,12 @@ def _compare(
 ) -> dict[str, Any]:
     from onnxprune.cli.tables import before_after_table, class_table
     from onnxprune.comparison import compare
+    from onnxprune.report import slower
 
     with screen.progress("running both models"):
         found = compare(model, other, data, settings)
     if not quiet:
-        screen.print(before_after_table(found), class_table(found))
+        screen.print(*filter(None, [slower(found)]), before_after_table(found), class_table(found))
     return found
 
 

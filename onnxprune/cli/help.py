@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 SECTIONS = {
-    "Samples": "--data --test --unlabelled --preprocess --per-class",
+    "Samples": "--data --test --unlabelled --preprocess --per-class --trust-baseline",
     "Target": "--rate --params --macs --size --latency-ms --latency-batch",
     "Accuracy": "--metric --max-drop --min-accuracy",
     "Limits": "--include --exclude --min-channels --max-layer-rate --round-to --allow-inexact",

@@ -18,7 +18,7 @@ from onnxprune.evaluation.metrics import (
     caption,
     find_metric,
 )
-from onnxprune.evaluation.runtime import latency, session
+from onnxprune.evaluation.runtime import latency, reason, session
 
 __all__ = [
     "METRICS",
@@ -31,5 +31,6 @@ __all__ = [
     "caption",
     "find_metric",
     "latency",
+    "reason",
     "session",
 ]

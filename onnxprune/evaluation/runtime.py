@@ -88,7 +88,7 @@ def _onnxruntime() -> Any:
 def _start(runtime: Any, model: Model, providers: list[Any], threads: int, exact: bool) -> Any:
     """Start a session on these providers, no others."""
     options = runtime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors are raised, not printed
     options.intra_op_num_threads = threads
     options.use_deterministic_compute = exact
     try:
@@ -98,7 +98,7 @@ def _start(runtime: Any, model: Model, providers: list[Any], threads: int, exact
         if (exhausted := out_of_memory(_name(model), error)) is not None:
             raise exhausted from error
         raise InvalidModel(
-            f"{_name(model)}: onnxruntime refuses it: {_reason(error)}; expected a model that it "
+            f"{_name(model)}: onnxruntime refuses it: {reason(error)}; expected a model that it "
             "runs (only --control one-shot with a target and without --data needs no run)"
         ) from error
 
@@ -108,7 +108,7 @@ def _name(model: Model) -> str:
     return f"model {model.graph.name!r}" if isinstance(model, onnx.ModelProto) else str(model)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Shorten onnxruntime's message to the first line of what it says."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line.split(" : ", 3)[-1] if line.startswith("[ONNXRuntimeError]") else line
@@ -178,7 +178,7 @@ class Network:
             if (exhausted := out_of_memory(self.name, error)) is not None:
                 raise exhausted from error
             raise InvalidModel(
-                f"{self.name}: fails on a batch {batch.shape()}: {_reason(error)}"
+                f"{self.name}: fails on a batch {batch.shape()}: {reason(error)}"
             ) from error
         return np.asarray(self.binding.get_outputs()[0].numpy())
 

@@ -9,7 +9,7 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
 * `validity`: whether a model is valid ONNX; `order`: nodes sorted, so that each stands behind what
   it reads; `inputs`: the sizes at which a model is looked at
 * `storage`: models as files; `wire`: reading a file field by field; `large_weights`: weights that
-  stay apart from the message
+  stay apart from the message; `read_back`: whether a file holds what was written
 """
 
 from onnxprune.graph.dependence import Variation
@@ -25,6 +25,7 @@ from onnxprune.graph.large_weights import (
 )
 from onnxprune.graph.names import Called, call, nearest
 from onnxprune.graph.order import with_subgraphs
+from onnxprune.graph.read_back import reads_back
 from onnxprune.graph.storage import (
     ModelSource,
     digest,
@@ -59,6 +60,7 @@ __all__ = [
     "is_large",
     "load_model",
     "nearest",
+    "reads_back",
     "save_model",
     "session_source",
     "shell",

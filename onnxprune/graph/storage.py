@@ -163,18 +163,20 @@ def save_model(
     *,
     weights: Weights = NONE_APART,
     limit: int | None = None,
+    check: Callable[[Path], object] | None = None,
 ) -> Path:
     """Write a model whole or not at all. Beyond `limit` bytes, its weights get a second file.
 
     The second file, `PATH.<digits>.data`, is named by a hash of its content. So a model never
     refers to another model's weights, even if its writer is killed. Weights of an earlier model at
     this path are removed last.
-    `weights` are the values of those initializers that `model` declares without values.
+    `weights` are the values of those initializers that `model` declares without values. `check` reads the
+    file before it takes its name; what it raises leaves nothing behind.
     Raises: OutputError when the place is not writable.
     """
     path = Path(path)
     if fits_message(model, limit):
-        written = write_whole(path, _message(model, weights))
+        written = write_whole(path, _message(model, weights), check)
         _sweep(path, keep=None)
         return written
     large = list(filter(is_large, model.graph.initializer))
@@ -183,8 +185,14 @@ def save_model(
         for piece in _values(tensor, weights):
             found.update(piece)
     data = path.with_name(f"{path.name}.{found.hexdigest()[:DIGITS]}.data")
+    was_there = data.exists()
     write_whole(data, (piece for t in large for piece in _values(t, weights)))
-    write_whole(path, _stub(model, large, data.name).SerializeToString())
+    try:
+        write_whole(path, _stub(model, large, data.name).SerializeToString(), check)
+    except BaseException:
+        if not was_there:
+            data.unlink()
+        raise
     _sweep(path, keep=data)
     return path
 

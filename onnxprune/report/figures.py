@@ -13,6 +13,11 @@ HELD_OUT = "Harmonic mean, held out"
 
 UNKNOWN = "unknown"
 
+SLOWER = 1.02
+"""A latency that rose by more than this is no noise of the clock."""
+MULTIPLE = 8
+"""Of which runtimes like widths to be multiples: their kernels compute so many channels at once."""
+
 STOPPED = {
     "target": "target reached",
     "floor": "every further step breaks the accuracy floor",
@@ -61,13 +66,35 @@ def rows(
                 one, other = before["accuracy"][key], figures[key]
                 change = f"{100 * (other - one):+.1f} points".replace("-", "\u2212")
                 found.append(Row(label, percent(one), percent(other), change))
+    else:
+        found.append(Row("Accuracy", percent(None), percent(None), "not measured"))
     return found
+
+
+def slower(report: Mapping[str, Any]) -> str:
+    """Return what to say, and do, where the latency rose; an empty text where it did not."""
+    before, after = (report[side].get("latency_ms") for side in ("before", "after"))
+    if not before or not after or after <= SLOWER * before:
+        return ""
+    left = [one["filters"] - one["removed"] for one in report.get("layers", ()) if one["removed"]]
+    if not left or any(width % MULTIPLE for width in left):
+        advice = (
+            f"runtimes like widths that are multiples of {MULTIPLE}: give --round-to {MULTIPLE}"
+        )
+    else:
+        advice = "its widths suit runtimes already: remove more, or give --latency-ms as the target"
+    return (
+        f"The pruned model is slower: {before:.3g} ms before, {after:.3g} ms after "
+        f"({_relative(before, after)}); {advice}."
+    )
 
 
 def why_stopped(report: Mapping[str, Any]) -> str:
     """Return what stopped a run, and which options."""
-    why = STOPPED.get(report["stopped"], report["stopped"])
     names = ", ".join(name.replace("_", "-") for name in report.get("stopped_by", ()))
+    if report["stopped"] == "target" and not report["rate"]:
+        return f"the model as it came meets the target ({names}), so nothing was removed"
+    why = STOPPED.get(report["stopped"], report["stopped"])
     return f"{why} ({names})" if names else why
 
 

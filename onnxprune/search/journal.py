@@ -26,7 +26,7 @@ from onnxprune.data import Data
 from onnxprune.errors import OutputError, RunDirectoryError
 from onnxprune.evaluation import Accuracy
 from onnxprune.files import make_folder, write_whole
-from onnxprune.graph import digest, save_model
+from onnxprune.graph import digest, reads_back, save_model
 from onnxprune.plugins import first_line
 from onnxprune.search.plan import Plan
 from onnxprune.search.settings import Settings
@@ -159,7 +159,7 @@ class RunDirectory:
         """Write what the run ended in."""
         if self.path is None:
             return
-        save_model(model, self.path / MODEL)
+        save_model(model, self.path / MODEL, check=reads_back(model))
         plan.save(self.path / PLAN)
         write_whole(self.path / REPORT, json.dumps(report, indent=2) + "\n")
 

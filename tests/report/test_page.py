@@ -321,9 +321,9 @@ def cells(table: Any) -> list[list[str]]:
     return [list(column.cells) for column in table.columns]
 
 
-def test_a_table_leaves_out_what_was_not_measured() -> None:
+def test_a_table_leaves_out_what_was_not_measured_but_accuracy() -> None:
     bare = {"params": 10, "macs": 0, "filters": 4, "latency_ms": None, "accuracy": None}
-    assert [row.label for row in rows(bare, bare)] == ["Parameters", "MACs", "Filters"]
+    assert [row.label for row in rows(bare, bare)] == ["Parameters", "MACs", "Filters", "Accuracy"]
     assert rows(bare, bare)[1].change == "+0.0 %"
     first, *_ = cells(before_after_table({"before": SIDE, "after": AFTER, "agreement": 0.5}))
     assert first[-1] == "Same class given"

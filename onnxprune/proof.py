@@ -1,0 +1,243 @@
+"""Proof: a pruned model is checked, loaded and run before anyone is told that it stands.
+
+Where no weight was corrected it has to give what the masked model gives, on samples or on noise, at
+every size that the model leaves open. Otherwise it has to run wherever the unpruned model does, and
+give outputs of the same shapes.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import ModelProto, TensorProto
+
+from onnxprune.arrays import BoolArray
+from onnxprune.channels import ChannelGroups
+from onnxprune.errors import InvalidModel, MissingPackage, SurgeryError
+from onnxprune.evaluation import reason, session
+from onnxprune.graph import Graph
+from onnxprune.surgery import mask
+
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+Feeds = Mapping[str, Array]
+
+TOLERANCE = 1e-3
+"""Largest difference of an output, relative to its largest value; sums are rounded otherwise."""
+UNSTEADY = (1e-6, 1e-5)
+"""Relative noise on the inputs by which an output is seen to hang on rounding, as behind TopK."""
+SLACK = 10
+"""How many times what such noise changes an output may differ by."""
+LARGE = 2**27
+"""Elements; a larger model is loaded and run, but not held against a masked copy of it."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a pruned model is held against. `samples` are in the form that the model takes.
+
+    `corrected` says that weights were changed, so that the outputs are others.
+    Shapes: dead `[channels]`; samples `[n, ...]`.
+    """
+
+    graph: Graph
+    groups: ChannelGroups
+    dead: BoolArray
+    samples: Array | None = None
+    corrected: bool = False
+
+    def __call__(self, model: ModelProto | Path) -> None:
+        """Check a pruned model, in memory or in a file; a warning says what could not be checked.
+
+        Raises: SurgeryError where it is not valid, does not run, or gives other outputs.
+        """
+        started = time.monotonic()
+        self._check_form(model)
+        unchecked = self._run(model)
+        if unchecked:
+            logger.warning("the pruned model could not be checked by running: %s", unchecked)
+            return
+        what = "gives the outputs of the masked model" if self._is_exact else "runs"
+        logger.info("the pruned model %s (%.2f s)", what, time.monotonic() - started)
+
+    @cached_property
+    def _is_exact(self) -> bool:
+        return not (self.corrected or self._is_large or self.groups.crossed(self.dead))
+
+    @cached_property
+    def _is_large(self) -> bool:
+        return bool(sum(math.prod(t.dims) for t in self.graph.proto.initializer) > LARGE)
+
+    def _check_form(self, model: ModelProto | Path) -> None:
+        """Have ONNX check the model in full, unless it refuses the unpruned one as well."""
+        if self._is_large:
+            return
+        try:
+            onnx.checker.check_model(_checkable(model), full_check=True)
+        except Exception as error:  # of several kinds, among them RuntimeError
+            try:
+                onnx.checker.check_model(self.graph.model, full_check=True)
+            except Exception:  # as it came it is no better
+                logger.debug("ONNX refuses the model as it came, too: %s", error)
+                return
+            raise SurgeryError(f"the pruned model is not valid: {reason(error)}") from error
+
+    def _run(self, model: ModelProto | Path) -> str:
+        """Run the model where the unpruned one runs; return why that could not be done, if so."""
+        try:
+            reference = session(self._reference, device="cpu")
+        except (InvalidModel, MissingPackage) as error:
+            return f"onnxruntime refuses it as it came: {_first(error)}"
+        try:
+            pruned = session(model, device="cpu")
+        except InvalidModel as error:
+            raise SurgeryError(f"the pruned model does not load: {_first(error)}") from error
+        problem = "no inputs could be made for it"
+        for feeds in _feeds(self.graph, self.samples):
+            try:
+                expected = reference.run(None, feeds)
+            except Exception as error:  # onnxruntime's errors have no root of their own
+                problem = problem if problem == "" else f"it fails as it came: {reason(error)}"
+                continue
+            self._compare(pruned, reference, feeds, expected)
+            problem = ""
+        return problem
+
+    @cached_property
+    def _reference(self) -> ModelProto:
+        """The masked model, or the unpruned one where outputs are others anyway."""
+        if self._is_exact:
+            return mask(self.graph, self.groups, self.dead)
+        return self.graph.model
+
+    def _compare(self, pruned: Any, reference: Any, feeds: Feeds, expected: list[Any]) -> None:
+        at = ", ".join(f"{name} {list(x.shape)}" for name, x in feeds.items())
+        try:
+            outputs = pruned.run(None, feeds)
+        except Exception as error:  # as above
+            raise SurgeryError(
+                f"the pruned model fails on {at}, which the unpruned one takes: {reason(error)}"
+            ) from error
+        names = [output.name for output in reference.get_outputs()]
+        for k, (name, found, wanted) in enumerate(zip(names, outputs, expected, strict=True)):
+            if not isinstance(wanted, np.ndarray) or wanted.dtype.kind not in "fiub":
+                continue
+            differs = _difference(found, wanted, TOLERANCE if self._is_exact else np.inf)
+            if differs and not self._is_unsteady(reference, feeds, k, found, wanted):
+                raise SurgeryError(
+                    f"output '{name}' of the pruned model is not that of the "
+                    f"{'masked' if self._is_exact else 'unpruned'} one on {at}: {differs}"
+                )
+
+    def _is_unsteady(
+        self, reference: Any, feeds: Feeds, k: int, found: Array, wanted: Array
+    ) -> bool:
+        """Say whether an output hangs on rounding: a little noise changes it about as much."""
+        rng, largest = np.random.default_rng(1), 0.0
+        for noise in UNSTEADY:
+            other = reference.run(None, {n: _with_noise(x, noise, rng) for n, x in feeds.items()})
+            if other[k].shape != wanted.shape:
+                return True
+            if found.shape == wanted.shape:
+                largest = max(largest, _largest(other[k], wanted))
+        return found.shape == wanted.shape and _largest(found, wanted) <= SLACK * largest
+
+
+def _first(error: Exception) -> str:
+    """What onnxruntime said, without what we say beside it."""
+    return reason(error.__cause__) if isinstance(error.__cause__, Exception) else str(error)
+
+
+def _checkable(model: ModelProto | Path) -> ModelProto | str:
+    return str(model) if isinstance(model, Path) else model
+
+
+def _difference(found: Array, wanted: Array, tolerance: float) -> str:
+    """How an output differs from what is wanted, an empty text where it does not.
+
+    Where the masked model gives no finite number, as where it divides by a masked channel, nothing
+    is wanted.
+    """
+    if found.shape != wanted.shape or found.dtype != wanted.dtype:
+        return f"{found.dtype} {list(found.shape)}, expected {wanted.dtype} {list(wanted.shape)}"
+    scale = _largest(wanted, np.zeros_like(wanted))
+    apart = _largest(found, wanted)
+    return "" if apart <= tolerance * max(scale, 1e-6) else f"by {apart:.3g} of {scale:.3g}"
+
+
+def _largest(found: Array, wanted: Array) -> float:
+    """The largest difference, infinite where one is not finite that should be."""
+    one, other = found.astype(np.float64), wanted.astype(np.float64)
+    counts = np.isfinite(other)
+    apart = np.abs(np.where(counts, one, 0) - np.where(counts, other, 0))
+    return float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
+
+
+def _with_noise(x: Array, share: float, rng: np.random.Generator) -> Array:
+    if x.dtype.kind != "f":
+        return x
+    return (x * (1 + share * rng.standard_normal(x.shape))).astype(x.dtype)
+
+
+def _feeds(graph: Graph, samples: Array | None) -> Iterator[Feeds]:
+    """Yield inputs at batch 1, at batch 3 and at other heights and widths, where these are open.
+
+    The image, if there is one, is made of samples where the sizes are theirs.
+    """
+    inputs = {v.name: v for v in graph.proto.input if v.name in graph.inputs}
+    shapes = {name: graph.shape(name) for name in inputs}
+    open_axes = {
+        name: [not d.dim_value > 0 for d in value.type.tensor_type.shape.dim]
+        for name, value in inputs.items()
+    }
+    made = list[dict[str, tuple[int, ...]]]()
+    for batch, more in ((1, 0), (3, 0), (1, 32)):
+        sizes = {}
+        for name, shape in shapes.items():
+            if shape is None or not open_axes[name] or len(shape) != len(open_axes[name]):
+                return
+            sizes[name] = tuple(
+                (n + more if k else batch) if is_open else n
+                for k, (n, is_open) in enumerate(zip(shape, open_axes[name], strict=True))
+            )
+        if sizes in made:
+            continue
+        made.append(sizes)
+        rng = np.random.default_rng(0)
+        feeds = {}
+        for name, size in sizes.items():
+            dtype = _dtype(inputs[name])
+            if dtype is None:
+                return
+            if samples is not None and len(inputs) == 1 and samples.shape[1:] == size[1:]:
+                feeds[name] = np.resize(samples, size).astype(dtype)
+            else:
+                feeds[name] = _noise(size, dtype, rng)
+        yield feeds
+
+
+def _dtype(value: onnx.ValueInfoProto) -> np.dtype[Any] | None:
+    element = value.type.tensor_type.elem_type
+    if element in (TensorProto.UNDEFINED, TensorProto.STRING, TensorProto.BFLOAT16):
+        return None
+    return onnx.helper.tensor_dtype_to_np_dtype(element)
+
+
+def _noise(shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator) -> Array:
+    """Noise for floats and bytes; ones for other integers, which may be indices or sizes."""
+    if dtype.kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    if dtype.itemsize == 1:
+        return rng.integers(0, 2 if dtype.kind == "b" else 128, shape).astype(dtype)
+    return np.ones(shape, dtype)
