@@ -170,8 +170,8 @@ def save_model(
     The second file, `PATH.<digits>.data`, is named by a hash of its content. So a model never
     refers to another model's weights, even if its writer is killed. Weights of an earlier model at
     this path are removed last.
-    `weights` are the values of those initializers that `model` declares without values. `check` reads the
-    file before it takes its name; what it raises leaves nothing behind.
+    `weights` are the values of those initializers that `model` declares without values. `check`
+    reads the file before it takes its name; what it raises leaves nothing behind.
     Raises: OutputError when the place is not writable.
     """
     path = Path(path)

@@ -391,6 +391,6 @@ def test_samples_stay_on_the_gpu_where_they_fit(
 def test_threads_and_determinism_reach_the_session() -> None:
     options = session(NET, threads=1).get_session_options()
     assert options.intra_op_num_threads == 1
-    assert options.log_severity_level == 3
+    assert options.log_severity_level == 4
     assert options.use_deterministic_compute
     assert not session(NET, exact=False).get_session_options().use_deterministic_compute
