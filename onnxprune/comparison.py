@@ -123,9 +123,11 @@ def draw_curve(
     settings = parse_method(method, settings)
     settings = replace(settings, target=Target(rate=LAST_RATE), floor=Floor())
     graph, samples = open_model(model, data, settings)
-    _, unseen = open_model(model, test, replace(settings, per_class=None))
-    assert isinstance(samples, Data) and isinstance(unseen, Data)
-    check_baseline(model, samples, settings, data, decide=True)
+    assert isinstance(samples, Data)
+    as_read = samples.preprocess or settings.preprocess
+    _, unseen = open_model(model, test, replace(settings, per_class=None, preprocess=as_read))
+    assert isinstance(unseen, Data)
+    check_baseline(model, samples, settings, decide=True)
     judge = Evaluator(
         unseen, metric=settings.metric, device=settings.device, threads=settings.threads
     )
@@ -177,7 +179,7 @@ def compare(
         graph = Graph(model, input_shapes=shapes)
         graph.warn()
         costs.append(find_costs(graph, find_groups(graph)).of())
-    check_baseline(models[0], samples, settings, data, decide=True)
+    check_baseline(models[0], samples, settings, decide=True)
     judge = make_evaluator(samples, settings)
     sides, given = [], []
     for model, cost in zip(models, costs, strict=True):

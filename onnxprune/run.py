@@ -118,7 +118,7 @@ def _prune(
     state = last
     try:
         if last is None:
-            check_baseline(graph.model, samples, settings, data, decide=samples_decide(settings))
+            check_baseline(graph.model, samples, settings, decide=samples_decide(settings))
         for state in search(nets, find_controller(settings.control), last):
             spent_now = spent.seconds + time.monotonic() - started
             record.append(state, summary(nets.task, state), nets.evaluations, spent_now)

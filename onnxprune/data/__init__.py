@@ -10,7 +10,7 @@ Imports errors, checks and plugins only. `load_data` is the way in.
 from onnxprune.data.images import PREPROCESS, PRESETS
 from onnxprune.data.label_maps import IGNORED, class_axis, class_shares, counted, fit_labels
 from onnxprune.data.samples import DATA, PER_CLASS, Data, SampleSource, load_data
-from onnxprune.data.variants import readings
+from onnxprune.data.variants import of_preset, readings
 
 __all__ = [
     "DATA",
@@ -25,5 +25,6 @@ __all__ = [
     "counted",
     "fit_labels",
     "load_data",
+    "of_preset",
     "readings",
 ]

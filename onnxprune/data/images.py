@@ -44,6 +44,15 @@ class Preprocess:
         x /= np.array(self.std, np.float32)
         return x
 
+    def undone(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return the pixels that values were made of, up to rounding.
+
+        Shapes: `[..., C]` -> `[..., C]`.
+        """
+        unit = x.astype(np.float32) * np.array(self.std, np.float32)
+        pixels = (unit + np.array(self.mean, np.float32)) * np.float32(self.divisor)
+        return pixels[..., ::-1] if self.bgr else pixels
+
 
 PRESETS: Mapping[str, Preprocess] = MappingProxyType(
     {
@@ -58,7 +67,8 @@ PRESETS: Mapping[str, Preprocess] = MappingProxyType(
 
 PREPROCESS = Choice(
     of=("auto", *PRESETS),
-    help="How pixels are scaled; auto is imagenet for three channels, unit (0 to 1) for one.",
+    help="How pixels of files are scaled; auto is as the model says, else imagenet for three "
+    "channels, unit (0 to 1) for one, unless another one fits better.",
 )
 
 

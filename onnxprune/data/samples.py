@@ -61,6 +61,8 @@ _USER_FUNCTION = (
 class Data:
     """Labelled samples as the model takes them; `classes[k]` names label k.
 
+    `preprocess` is the preset that scaled the pixels of files, empty where it was none.
+
     Shapes: x `[n, ...]`, `x[i]` is one sample; y `[n]`, or maps `[n, H, W]`, 255 not counting.
     Raises: DataError, when they are no such arrays or do not pair up.
     """
@@ -68,6 +70,7 @@ class Data:
     x: npt.NDArray[Any]
     y: IntArray
     classes: tuple[str, ...]
+    preprocess: str = ""
 
     def __post_init__(self) -> None:
         for name, array, kinds in (("x", self.x, "iufb"), ("y", self.y, "iu")):
@@ -365,7 +368,7 @@ def _from_folder(folder: Path, form: _Wanted) -> Data:
     for name, group in found.items():
         if not group:
             logger.warning("%s: class folder %r has no images", folder, name)
-    return Data(decode(files, form), y, classes)
+    return Data(decode(files, form), y, classes, form.preprocess)
 
 
 def _from_pairs(folder: Path, form: _Wanted) -> Data:
@@ -374,7 +377,8 @@ def _from_pairs(folder: Path, form: _Wanted) -> Data:
     if not pairs:
         raise DataError(f"{folder}: no images, expected images/NAME.* and masks/NAME.png")
     if not form.labelled:
-        return Data(decode([image for image, _ in pairs], form), np.zeros(len(pairs), np.int64), ())
+        x, y = decode([image for image, _ in pairs], form), np.zeros(len(pairs), np.int64)
+        return Data(x, y, (), form.preprocess)
     maps = [_labels(read_map(mask)[None], str(mask))[0] for _, mask in pairs]
     room = _Room(form.limit)
     rows = [row for row, one in enumerate(maps) if room.takes(one)]
@@ -385,5 +389,6 @@ def _from_pairs(folder: Path, form: _Wanted) -> Data:
     y = np.stack([resize(maps[row], size) for row in rows])
     names = folder / "classes.txt"
     if not names.is_file():
-        return Data(x, y, _numbers(y, str(folder)))
-    return Data(x, y, tuple(filter(None, map(str.strip, names.read_text("utf-8").splitlines()))))
+        return Data(x, y, _numbers(y, str(folder)), form.preprocess)
+    classes = tuple(filter(None, map(str.strip, names.read_text("utf-8").splitlines())))
+    return Data(x, y, classes, form.preprocess)

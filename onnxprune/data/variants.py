@@ -17,22 +17,22 @@ from onnxprune.data.images import PRESETS
 Array = npt.NDArray[Any]
 
 
-def readings(x: Array, *, of_files: bool) -> Iterator[tuple[str, Array]]:
+def readings(x: Array, preset: str = "") -> Iterator[tuple[str, Array]]:
     """Yield other readings of samples, each with the words that say how to get them.
 
-    `of_files` says that x holds the pixels of image files, 0 to 255, which a preset scales. Other
-    samples are taken back to pixels first, by the range of their values.
+    `preset` is that by which the pixels of image files were scaled. Without it samples are taken
+    back to pixels by the range of their values, and tried in other layouts.
     Shapes: `[n, C, H, W]` or `[n, H, W, C]` with 1 or 3 channels; others have no other readings.
     """
     axis = _channel_axis(x.shape[1:])
     if axis is None:
         return
     last = np.moveaxis(x, axis, -1)
-    pixels = last.astype(np.float32) if of_files else _pixels(last)
+    pixels = PRESETS[preset].undone(last) if preset in PRESETS else _pixels(last)
     if pixels is not None:
-        for words, read in _scaled(pixels, of_files):
+        for words, read in _scaled(pixels, preset):
             yield words, np.moveaxis(read, -1, axis)
-    if not of_files:
+    if not preset:
         yield from _laid_out(x, axis)
 
 
@@ -43,13 +43,18 @@ def _channel_axis(shape: tuple[int, ...]) -> int | None:
     return 1 if shape[0] in (1, 3) else 3
 
 
-def _scaled(pixels: Array, of_files: bool) -> Iterator[tuple[str, Array]]:
+def of_preset(name: str) -> str:
+    """Return the words for the pixels of files as a preset scales them."""
+    return f"--preprocess {name}"
+
+
+def _scaled(pixels: Array, given: str) -> Iterator[tuple[str, Array]]:
     """Scale pixels by each preset, with the channels in either order. Shapes: `[..., C]`."""
     channels = pixels.shape[-1]
     for name, preset in PRESETS.items():
         if len(preset.mean) not in (1, channels):
             continue
-        words = f"--preprocess {name}" if of_files else f"pixels scaled as '{name}' scales them"
+        words = of_preset(name) if given else f"pixels scaled as '{name}' scales them"
         yield words, preset(pixels)
         if channels == 3:
             swapped = replace(preset, bgr=not preset.bgr)
@@ -66,8 +71,7 @@ def _pixels(x: Array) -> Array | None:
     preset = PRESETS[name]
     if len(preset.mean) not in (1, x.shape[-1]):
         return None
-    mean, std = np.array(preset.mean, np.float32), np.array(preset.std, np.float32)
-    found = (x.astype(np.float32) * std + mean) * np.float32(preset.divisor)
+    found = preset.undone(x)
     return found if found.min() > -1 and found.max() < 256 else None
 
 

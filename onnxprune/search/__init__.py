@@ -7,12 +7,20 @@ Imports every room but report and cli. `make_task` puts a `Task` together, `sear
 * `picker`: which channels may go; `rounding`: at which widths
 * `target`: how far, and what must hold; `reach`: whether a net is there
 * `settings`: what a run is asked for; `control`: its constants; `assemble`: a search made of them
+* `samples`: samples as a model takes them; `scaling`: what a model says of the pixels it takes
 * `baseline`: whether the unpruned model recognises the samples, and what fits if not
 * `plan`: which filters went; `journal`: the run directory; `outcome`: what a run came to
 """
 
-from onnxprune.search.assemble import complete, make_task, open_model, open_unlabelled, walk_batch
-from onnxprune.search.baseline import check_baseline, samples_decide
+from onnxprune.search.assemble import (
+    complete,
+    make_task,
+    open_model,
+    open_unlabelled,
+    samples_decide,
+    walk_batch,
+)
+from onnxprune.search.baseline import check_baseline
 from onnxprune.search.control import Control
 from onnxprune.search.controllers import CONTROLLER_NAMES, CONTROLLERS, find_controller, search
 from onnxprune.search.journal import RunDirectory

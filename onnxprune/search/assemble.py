@@ -18,6 +18,7 @@ from onnxprune.relevance import allowed_bytes, batch_within, data_free, find_cri
 from onnxprune.search.control import Strategy
 from onnxprune.search.outcome import clock, make_evaluator
 from onnxprune.search.protocols import HoldOut, Measured, MeasureDamage, Rank
+from onnxprune.search.samples import open_samples
 from onnxprune.search.settings import AUTO, Settings
 from onnxprune.search.target import Floor
 from onnxprune.search.task import Task
@@ -37,15 +38,8 @@ def open_model(
     if data is None:
         graph.warn()
         return graph, None
-    shape, dtype = graph.image_form
-    samples = load_data(
-        data,
-        shape=shape,
-        dtype=dtype,
-        preprocess=settings.preprocess,
-        limit=settings.per_class,
-    )
-    if None in shape:
+    samples = open_samples(graph, data, settings)
+    if None in graph.image_form[0]:
         shapes = {**graph.input_shapes, graph.image: (1, *samples.x.shape[1:])}
         graph = Graph(model, input_shapes=shapes)
     output = graph.shape(graph.outputs[0]) or ()
@@ -65,7 +59,7 @@ def open_unlabelled(graph: Graph, data: Data | None, settings: Settings) -> Data
         settings.unlabelled,
         shape=data.x.shape[1:],
         dtype=graph.image_form[1],
-        preprocess=settings.preprocess,
+        preprocess=data.preprocess or settings.preprocess,
         labelled=False,
     )
 
@@ -111,6 +105,16 @@ def choose_strategy(settings: Settings) -> Strategy:
         measures=not in_one,
         ranks_once=tuning.reranks == "never" or (tuning.reranks == "auto" and by_what_is_lost),
         corrects="never" if settings.compensate == "none" else corrects,
+    )
+
+
+def samples_decide(settings: Settings) -> bool:
+    """Whether the samples of a run decide what goes or what weights become, not only figures."""
+    fitted = settings.compensate != "none"
+    return (
+        fitted
+        or choose_strategy(settings).measures
+        or find_criterion(settings.criterion).needs_samples
     )
 
 

@@ -8,25 +8,27 @@ samples are tried: presets, the order of the channels, the layout, and the order
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Container
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import ModelProto
 
-from onnxprune.data import Data, SampleSource, load_data, readings
+from onnxprune.data import PRESETS, Data, of_preset, readings
 from onnxprune.errors import DataError, OnnxPruneError
 from onnxprune.evaluation import Answers, Hits
-from onnxprune.relevance import find_criterion
-from onnxprune.search.assemble import choose_strategy
 from onnxprune.search.outcome import make_evaluator
+from onnxprune.search.scaling import Scaling
 from onnxprune.search.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 USUAL = 0.5
 """Share of the samples below which other readings are tried, though guessing is beaten clearly."""
+LOOKED_AT = 64
+"""Samples on which a preset that is a guess is held against the others."""
+ENOUGH = 0.9
+"""Share of these that has to be right for the others not to be tried."""
 TRIED = 200
 """Samples that other readings are tried on."""
 GAINED = 0.1
@@ -44,19 +46,18 @@ def check_baseline(
     model: ModelProto,
     data: Data | None,
     settings: Settings,
-    source: SampleSource | None,
     *,
     decide: bool,
 ) -> None:
     """Refuse samples on which the unpruned model no more than guesses, unless it is trusted.
 
-    `source` is what they were read from. Where they do not `decide` anything, a warning will do.
+    Where they do not `decide` anything, a warning will do.
     Raises: DataError saying what fits; InvalidModel or DataError where the model cannot be
     evaluated on the samples.
     """
-    if data is None or source is None or settings.trust_baseline:
+    if data is None or settings.trust_baseline:
         return
-    problem = find_problem(model, data, settings, source)
+    problem = find_problem(model, data, settings)
     if problem is None:
         return
     if decide:
@@ -64,19 +65,7 @@ def check_baseline(
     logger.warning("%s", problem)
 
 
-def samples_decide(settings: Settings) -> bool:
-    """Whether the samples of a run decide what goes or what weights become, not only figures."""
-    fitted = settings.compensate != "none"
-    return (
-        fitted
-        or choose_strategy(settings).measures
-        or find_criterion(settings.criterion).needs_samples
-    )
-
-
-def find_problem(
-    model: ModelProto, data: Data, settings: Settings, source: SampleSource
-) -> str | None:
+def find_problem(model: ModelProto, data: Data, settings: Settings) -> str | None:
     """Return what is wrong with the samples, or None where the model recognises them.
 
     A user's own metric says itself what is right: it is only asked to find something right at all.
@@ -91,7 +80,7 @@ def find_problem(
     hits = answers.hits
     if hits.clear and not answers.is_out_of_order and hits.right >= USUAL * hits.of:
         return None
-    fits = _what_fits(model, data, settings, source, answers)
+    fits = _what_fits(model, data, settings, answers)
     if hits.clear and not fits:
         return None
     found = f"samples: the unpruned model is {hits}; "
@@ -103,6 +92,27 @@ def find_problem(
     )
 
 
+def better_preset(model: ModelProto, data: Data, settings: Settings) -> Scaling | None:
+    """Return a preset by which the model is right clearly more often than by that of the samples.
+
+    None, too, where nobody can tell: the metric is a user's, or the model does not run.
+    """
+    some = data.every(-(-len(data) // LOOKED_AT))
+    try:
+        answers = make_evaluator(some, settings).answers(model)
+    except OnnxPruneError:
+        return None  # what is wrong is said where it matters
+    if answers is None or answers.hits.right >= ENOUGH * answers.hits.of:
+        return None
+    presets = {of_preset(name): name for name in PRESETS}
+    fits = _fits(model, some, settings, answers, presets)
+    if not fits:
+        return None
+    hits = fits[0].hits
+    why = f"by which the model is right for {hits.right} of {hits.of}, not {answers.hits.right}"
+    return Scaling(presets[fits[0].words], why)
+
+
 @dataclass(frozen=True)
 class _Fit:
     """A reading that the model recognises better."""
@@ -110,49 +120,51 @@ class _Fit:
     words: str
     hits: Hits
 
+    @property
+    def share(self) -> float:
+        """The share of the samples that it is right for."""
+        return self.hits.right / self.hits.of
+
     def __str__(self) -> str:
         return f"{self.words} ({self.hits.right:,} of {self.hits.of:,})"
 
 
-def _what_fits(
-    model: ModelProto, data: Data, settings: Settings, source: SampleSource, answers: Answers
-) -> list[str]:
-    """Return, best first, the readings by which the model is right clearly more often."""
-    fits = [_Fit(_order(answers, data), answers.reordered)] if answers.is_out_of_order else []
-    for words, tried in _others(data, settings, source):
+def _what_fits(model: ModelProto, data: Data, settings: Settings, answers: Answers) -> list[str]:
+    """Say, best first, by which readings the model is right clearly more often."""
+    best = _fits(model, data, settings, answers)
+    return [str(fit) for fit in best[:2] if fit.share >= ALIKE * best[0].share]
+
+
+def _fits(
+    model: ModelProto,
+    data: Data,
+    settings: Settings,
+    answers: Answers,
+    wanted: Container[str] | None = None,
+) -> list[_Fit]:
+    """Return, best first, the readings by which the model is right clearly more often.
+
+    Of all, or as they come of those `wanted`.
+    """
+    fits = []
+    if answers.is_out_of_order and wanted is None:
+        fits.append(_Fit(_order(answers, data), answers.reordered))
+    some = data.every(-(-len(data) // TRIED))
+    for words, x in readings(some.x, some.preprocess):
+        if wanted is not None and words not in wanted:
+            continue
+        tried = replace(some, x=np.ascontiguousarray(x))
         try:
             found = make_evaluator(tried, settings).answers(model)
         except OnnxPruneError:
             continue  # the model does not take such samples
         assert found is not None
         fits.append(_Fit(words, found.hits))
-        if found.is_out_of_order:
+        if found.is_out_of_order and wanted is None:
             fits.append(_Fit(f"{words} and {_order(found, tried)}", found.reordered))
-    now = answers.hits.right / answers.hits.of
-    better = [fit for fit in fits if fit.hits.beats(LEVEL) and _share(fit) >= now + GAINED]
-    best = sorted(better, key=lambda fit: (-_share(fit), len(fit.words)))
-    return [str(fit) for fit in best[:2] if _share(fit) >= ALIKE * _share(best[0])]
-
-
-def _share(fit: _Fit) -> float:
-    return fit.hits.right / fit.hits.of
-
-
-def _others(data: Data, settings: Settings, source: SampleSource) -> Iterator[tuple[str, Data]]:
-    """Yield other readings of some of the samples."""
-    of_files = isinstance(source, (str, Path)) and Path(source).is_dir()
-    if of_files:
-        classes = max(len(np.unique(data.y)), 1) if data.y.ndim == 1 else 1
-        some = load_data(
-            source,
-            shape=data.x.shape[1:],
-            preprocess="raw",
-            limit=min(settings.per_class or TRIED, -(-TRIED // classes)),
-        )
-    else:
-        some = data.every(-(-len(data) // TRIED))
-    for words, x in readings(some.x, of_files=of_files):
-        yield words, Data(np.ascontiguousarray(x), some.y, some.classes)
+    least = answers.hits.right / answers.hits.of + GAINED
+    better = [fit for fit in fits if fit.hits.beats(LEVEL) and fit.share >= least]
+    return sorted(better, key=lambda fit: (-fit.share, len(fit.words)))
 
 
 def _order(answers: Answers, data: Data) -> str:

@@ -1,0 +1,96 @@
+"""Samples for a model: their pixels scaled and their classes numbered as the model has them."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from onnxprune.data import Data, SampleSource, load_data
+from onnxprune.errors import DataError
+from onnxprune.graph import Graph
+from onnxprune.search.baseline import better_preset
+from onnxprune.search.scaling import class_names, find_scaling
+from onnxprune.search.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def open_samples(graph: Graph, source: SampleSource, settings: Settings) -> Data:
+    """Read samples in the form that a model takes.
+
+    Of image files, `preprocess="auto"` scales the pixels as the model's metadata or its first nodes
+    say; where they say nothing the usual preset is held against the others on some of the samples.
+    Class folders are numbered by the names that the metadata gives to the classes, if it does.
+    Raises: DataError where the samples cannot be read or do not fit the model.
+    """
+    shape, dtype = graph.image_form
+    of_files = isinstance(source, (str, Path)) and Path(source).is_dir()
+
+    def read(preset: str) -> Data:
+        found = load_data(
+            source, shape=shape, dtype=dtype, preprocess=preset, limit=settings.per_class
+        )
+        return _numbered(found, class_names(graph)) if of_files else found
+
+    if not of_files:
+        return read(settings.preprocess)
+    if settings.preprocess != "auto":
+        _warn_of(settings.preprocess, graph)
+        return read(settings.preprocess)
+    scaling = find_scaling(graph)
+    samples = read(scaling.preset)
+    if not scaling.why:
+        better = better_preset(graph.model, samples, settings)
+        if better is not None:
+            logger.warning("%s; name another to have it so", better)
+            return read(better.preset)
+    logger.info("%s", scaling)
+    return samples
+
+
+def _warn_of(preset: str, graph: Graph) -> None:
+    """Say so where the model asks for another preset than is given."""
+    try:
+        scaling = find_scaling(graph)
+    except DataError:
+        return  # whoever names a preset knows better
+    if scaling.why and scaling.preset != preset:
+        logger.warning(
+            "preprocess: '%s' is given, but '%s' seems right, %s",
+            preset,
+            scaling.preset,
+            scaling.why,
+        )
+
+
+def _numbered(data: Data, names: tuple[str, ...]) -> Data:
+    """Number the classes of folders as the model does, where it has their names.
+
+    Raises: DataError where it has some of them only.
+    """
+    if data.y.ndim != 1 or not names or all(name.isdecimal() for name in data.classes):
+        return data
+    numbers = {_plain(name): number for number, name in enumerate(names)}
+    found = [numbers.get(_plain(name)) for name in data.classes]
+    known = [number for number in found if number is not None]
+    if len(numbers) < len(names) or len(known) <= len(found) / 2:
+        return data  # two of one name, or names of another kind
+    if None in found:
+        name = data.classes[found.index(None)]
+        close = get_close_matches(name, names, 1, 0)
+        raise DataError(
+            f"samples: class folder '{name}' is none of the {len(names)} classes that the model's "
+            f"metadata names (nearest: {close[0]}); rename or remove it"
+        )
+    if known != list(range(len(known))):
+        logger.info("samples: the classes are numbered by their names in the model's metadata")
+    return replace(data, y=np.array(known)[data.y], classes=names)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).lower()
