@@ -32,6 +32,7 @@ from onnxprune.data.images import (
     shape_text,
 )
 from onnxprune.data.label_maps import IGNORED, counted, fit_labels, resize
+from onnxprune.data.layouts import check_layout
 from onnxprune.errors import DataError, InvalidType, OnnxPruneError, UnknownName
 from onnxprune.plugins import beside, find_function, first_line
 
@@ -351,6 +352,8 @@ def _cast(x: npt.NDArray[Any], dtype: np.dtype[Any], where: str) -> npt.NDArray[
 
 def _from_folder(folder: Path, form: _Wanted) -> Data:
     """Read a folder of class folders."""
+    if form.labelled:
+        check_layout(folder)
     folders = [one for one in sorted(folder.iterdir()) if one.is_dir() and not is_hidden(one)]
     found = {
         one.name: find_images(one)[: form.limit] for one in (folders if form.labelled else [folder])

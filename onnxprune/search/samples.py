@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.data import Data, SampleSource, load_data
+from onnxprune.data import Data, SampleSource, check_classes, load_data
 from onnxprune.errors import DataError
 from onnxprune.graph import Graph
 from onnxprune.search.baseline import better_preset
@@ -35,7 +35,10 @@ def open_samples(graph: Graph, source: SampleSource, settings: Settings) -> Data
         found = load_data(
             source, shape=shape, dtype=dtype, preprocess=preset, limit=settings.per_class
         )
-        return _numbered(found, class_names(graph)) if of_files else found
+        if of_files and found.y.ndim == 1:
+            check_classes(Path(str(source)))
+            return _numbered(found, class_names(graph))
+        return found
 
     if not of_files:
         return read(settings.preprocess)
@@ -73,7 +76,7 @@ def _numbered(data: Data, names: tuple[str, ...]) -> Data:
 
     Raises: DataError where it has some of them only.
     """
-    if data.y.ndim != 1 or not names or all(name.isdecimal() for name in data.classes):
+    if not names or all(name.isdecimal() for name in data.classes):
         return data
     numbers = {_plain(name): number for number, name in enumerate(names)}
     found = [numbers.get(_plain(name)) for name in data.classes]
