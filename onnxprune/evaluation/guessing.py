@@ -126,15 +126,13 @@ class Answers:
     @property
     def hits(self) -> Hits:
         """For how many the network is right as its classes are numbered."""
-        table = self.halves[0] + self.halves[1]
-        return self._hits(table, sum(n for (true, given), n in table.items() if true == given))
+        return self._hits((self.halves[0] + self.halves[1], {}))
 
     @property
     def reordered(self) -> Hits:
         """The same for the order of classes that fits best, read off the other half."""
         a, b = self.halves
-        right = _right(a, best_order(b)) + _right(b, best_order(a))
-        return self._hits(a + b, right)
+        return self._hits((a, best_order(b)), (b, best_order(a)))
 
     @property
     def order(self) -> Mapping[int, int]:
@@ -147,13 +145,18 @@ class Answers:
         now, then = self.hits, self.reordered
         return then.clear and then.right - now.right >= max(MOVED * now.of, 5)
 
-    def _hits(self, table: Table, right: int) -> Hits:
-        true, given = Counter[int](), Counter[int]()
-        for (t, c), n in table.items():
-            true[t] += n
-            given[c] += n
-        answers = table.total()
-        guessing = sum(n * given[c] for c, n in true.items()) / answers
+    def _hits(self, *parts: tuple[Table, Mapping[int, int]]) -> Hits:
+        """Add up the hits of tables with their orders of classes; others are as they are."""
+        right, answers, guessing = 0, 0, 0.0
+        for table, order in parts:
+            true, given = Counter[int](), Counter[int]()
+            for (t, c), n in table.items():
+                right += n * (order.get(t, t) == c)
+                true[t] += n
+                given[c] += n
+            answers += table.total()
+            lucky = sum(n * given[order.get(t, t)] for t, n in true.items())
+            guessing += lucky / max(table.total(), 1)
         return Hits(right, answers // self.k, guessing, self.noun)
 
 
@@ -170,10 +173,6 @@ def every_other(targets: IntArray) -> BoolArray:
     for k in np.unique(classes):
         second[np.flatnonzero(classes == k)[1::2]] = True
     return second
-
-
-def _right(table: Table, order: Mapping[int, int]) -> int:
-    return sum(n for (true, given), n in table.items() if order.get(true, true) == given)
 
 
 def best_order(table: Table) -> dict[int, int]:

@@ -151,6 +151,12 @@ def test_chance_has_no_order(classes: int) -> None:
     assert not found.hits.clear
 
 
+def test_one_answer_to_all_is_right_in_no_order() -> None:
+    found = answers(np.full(40, 7), np.arange(40) % 2)
+    assert (found.reordered.right, found.reordered.guessing) == (20, 20)
+    assert not found.reordered.clear and not found.is_out_of_order
+
+
 def test_one_image_of_each_class_says_nothing_of_their_order() -> None:
     assert not answers(RNG.permutation(300), np.arange(300), 300).is_out_of_order
 
