@@ -31,6 +31,7 @@ def test_a_flat_curve_has_its_height_as_area(height: float) -> None:
 
 def test_a_curve_that_ends_early_keeps_its_last_accuracy() -> None:
     assert area([0.0, 0.475], [1.0, 0.0]) == pytest.approx(0.25)
+    assert area([0.0, 0.475], [1.0, 0.5]) == pytest.approx(0.375 + 0.25)
 
 
 def test_a_method_is_read() -> None:

@@ -176,7 +176,6 @@ def stride(size: int, wide: int) -> int:
 def find_readers(graph: Graph, groups: ChannelGroups) -> tuple[Reader, ...]:
     """Return the readers of channels that may go, in the order of the graph."""
     uses = Counter(n for node in graph.nodes for n in (*node.inputs, *node.captures))
-    uses.update(graph.outputs)
     shared = {name for name, count in uses.items() if count > 1}
     found = (_reader(graph, groups, node, shared) for node in graph.nodes if not node.nested)
     return tuple(reader for reader in found if reader is not None)

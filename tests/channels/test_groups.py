@@ -8,6 +8,7 @@ from onnxprune.channels.labels import Reason
 from onnxprune.errors import InvalidModel
 from onnxprune.graph.graph import Graph
 from onnxprune.surgery.removal import remove_channels
+from tests.support.assertions import check_pruned
 from tests.support.models import RESIDUAL, model
 
 
@@ -34,6 +35,26 @@ def test_the_order_of_channels_follows_the_filters() -> None:
     groups = groups_of(RESIDUAL)
     assert groups.filters[0].channels.tolist() == list(range(6))
     assert groups.filters[1].channels.tolist() == list(range(6, 12))
+
+
+def test_an_axis_on_which_something_stays_is_not_emptied() -> None:
+    """Padding puts two channels in front of the first four, and takes the last four away."""
+    graph = Graph(
+        model("""
+        g (float[N,3,4,4] x) => (float[N,2,4,4] y, float[N,2,4,4] z)
+        <float[8,3,1,1] w, float[2,6,1,1] v, float[2,8,1,1] u, int64[8] p = {0,2,0,0,0,-4,0,0}> {
+          a = Conv(x, w)
+          b = Pad(a, p)
+          y = Conv(b, v)
+          z = Conv(a, u)
+        }
+        """)
+    )
+    groups = find_groups(graph)
+    first = np.arange(len(groups)) < 4
+    assert groups.emptied(first) is None
+    check_pruned(graph, groups, first, sizes=(4,))
+    assert groups.emptied(np.arange(len(groups)) < 8) is not None
 
 
 BESIDE_AN_IMAGE = """

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxprune.channels.groups import find_groups
 from onnxprune.errors import InvalidModel
@@ -58,6 +58,31 @@ def test_a_model_too_large_for_one_message_is_split_and_read_back(
         np.testing.assert_array_equal(numpy_helper.to_array(one), numpy_helper.to_array(other))
     x = images(proto, 2)
     np.testing.assert_array_equal(run(load_model(path), x)[0], run(proto, x)[0])
+
+
+def test_weights_lie_one_after_another_beside_those_of_other_models(tmp_path: Path) -> None:
+    text = TEXT.replace("y = Conv(r, v)", "s = Conv(r, u)  y = Conv(s, v)")
+    proto = model(text.replace("<float[64,3", "<float[64,64,1,1] u, float[64,3"))
+    places = [save_model(proto, tmp_path / f"{name}.onnx", limit=1000) for name in "ab"]
+    save_model(proto, places[0], limit=1000)
+    assert len(list(tmp_path.iterdir())) == 4
+    x = images(proto, 2)
+    for path in places:
+        np.testing.assert_array_equal(run(load_model(path), x)[0], run(proto, x)[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [(TensorProto.INT4, 515), (TensorProto.UINT4, 515), (TensorProto.INT8, 1029)],
+)
+def test_numbers_that_share_a_byte_are_counted_so(kind: int, size: int, tmp_path: Path) -> None:
+    proto = model(TEXT)
+    values = np.ones((3, 343), np.int8).astype(helper.tensor_dtype_to_np_dtype(kind))
+    proto.graph.initializer.append(numpy_helper.from_array(values, "small"))
+    assert len(proto.graph.initializer[-1].raw_data) == size
+    path = save_model(proto, tmp_path / "model.onnx")
+    assert load_model(path) == proto
+    assert path.stat().st_size == len(proto.SerializeToString()) == file_size(proto)
 
 
 def test_what_is_saved_is_read_back_equal(proto: ModelProto, tmp_path: Path) -> None:

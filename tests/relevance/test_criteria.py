@@ -234,6 +234,25 @@ def test_a_fixed_batch_is_filled_up() -> None:
     assert sizes == [(4, 4), (4, 3)]
 
 
+def test_a_batch_size_that_is_one_in_name_only_is_not_kept() -> None:
+    _, _, data = setting()
+    by_text = {}
+    for text in (FIXED, BAKED):
+        mirror = Mirror(Graph(model(text)), device="cpu")
+        by_text[text] = [len(x) for x, _ in batches_of(mirror, data, 5)]
+    assert by_text == {FIXED: [5, 2], BAKED: 7 * [1]}
+
+
+def test_a_batch_whose_samples_are_mixed_keeps_its_size() -> None:
+    """Any size could be computed, but with another result."""
+    _, _, data = setting()
+    text = NET.replace("float[N,3", "float[4,3").replace(
+        "y = Softmax(z)", "m = ReduceMean<axes=[0]>(z)  d = Sub(z, m)  y = Softmax(d)"
+    )
+    mirror = Mirror(Graph(model(text)), device="cpu")
+    assert [len(x) for x, _ in batches_of(mirror, data, 7)] == [4, 4]
+
+
 # What can go wrong
 
 

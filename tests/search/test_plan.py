@@ -221,6 +221,7 @@ def test_a_share_caps_what_a_layer_loses_at_once() -> None:
         (Limits(max_layer_rate=0.5, exclude=("c",)), ("max_layer_rate", "exclude")),
         (Limits(round_to=2), ("round_to",)),
         (Limits(min_channels=2, max_layer_rate=0.6), ("min_channels", "max_layer_rate")),
+        (Limits(min_channels=3, max_layer_rate=0.9), ("min_channels",)),
     ],
 )
 def test_the_limits_that_hold_channels_back_are_named(
@@ -281,6 +282,7 @@ def test_every_figure_asked_for_must_be_met() -> None:
     costs = find_costs(TIED, GROUPS)
     dead = Plan({"c": (0,)}).dead(GROUPS)
     assert not Target(rate=0.9, params=1.0).met(costs, dead)
+    assert Target(params=1.0, macs=1.0).met(costs, np.zeros_like(dead)), "1 is the whole"
     assert bool(Target()) is False
 
 

@@ -174,3 +174,20 @@ def test_a_step_looks_beyond_a_layer_share_that_allows_no_block() -> None:
     assert not picker.remove(share, nothing).any()
     gone = np.flatnonzero(nets.step(State(nothing), ranking, 0.1, layer_share=0.01).dead)
     assert (np.sum(gone < 10), np.sum((gone >= 10) & (gone < 20)), gone.size) == (2, 6, 8)
+
+
+def test_an_axis_that_was_no_multiple_is_left_alone() -> None:
+    """Eight filters beside three channels of an image: four may go, though seven are left."""
+    graph = Graph(
+        model("""
+        net (float[N,3,4,4] x) => (float[N,5,4,4] y) <float[8,3,1,1] w1, float[5,11,1,1] w2> {
+          a = Conv(x, w1)
+          c = Concat<axis=1>(x, a)
+          y = Conv(c, w2)
+        }
+        """)
+    )
+    groups = find_groups(graph)
+    picker = Picker(groups, Limits(round_to=4))
+    gone = picker.remove(np.arange(4), np.zeros(len(groups), np.bool_))
+    assert np.flatnonzero(gone).tolist() == [0, 1, 2, 3]

@@ -21,18 +21,15 @@ from onnxprune.surgery.cost import find_costs
 from onnxprune.surgery.removal import remove_channels
 from tests.support.models import model
 
-NET = Graph(
-    model(
-        """
-        net (float[N,3,8,8] x) => (float[N,5,8,8] y)
-        <float[40,3,3,3] w1, float[40] b1, float[30,40,3,3] w2, float[5,30,1,1] w3> {
-          a = Conv<pads=[1,1,1,1]>(x, w1, b1)
-          b = Conv<pads=[1,1,1,1]>(a, w2)
-          y = Conv(b, w3)
-        }
-        """
-    )
-)
+TEXT = """
+net (float[N,3,8,8] x) => (float[N,5,8,8] y)
+<float[40,3,3,3] w1, float[40] b1, float[30,40,3,3] w2, float[5,30,1,1] w3> {
+  a = Conv<pads=[1,1,1,1]>(x, w1, b1)
+  b = Conv<pads=[1,1,1,1]>(a, w2)
+  y = Conv(b, w3)
+}
+"""
+NET = Graph(model(TEXT))
 GROUPS = find_groups(NET)
 COSTS = find_costs(NET, GROUPS)
 NOTHING = np.zeros(len(GROUPS), np.bool_)
@@ -85,6 +82,34 @@ def test_an_estimate_is_right_to_a_few_bytes(one: np.ndarray, other: np.ndarray)
     reach = Reach(NET, COSTS, Target(size=0.5), build)
     reach.size(State(one))
     assert abs(reach._estimate(other) - len(build(State(other)).SerializeToString())) <= 40
+
+
+def test_an_estimate_knows_how_many_bytes_a_weight_has() -> None:
+    halves = Graph(model(TEXT.replace("float[", "float16[")))
+    groups = find_groups(halves)
+
+    def pruned(state: State) -> ModelProto:
+        return remove_channels(halves, groups, state.dead)
+
+    reach = Reach(halves, find_costs(halves, groups), Target(size=0.5), pruned)
+    dead = np.arange(len(groups)) < 20
+    reach.size(State(NOTHING))
+    assert abs(reach._estimate(dead) - pruned(State(dead)).ByteSize()) <= 40
+
+
+def test_a_size_that_is_met_is_that_of_the_corrected_model() -> None:
+    """Which may have biases that no estimate has seen."""
+
+    def longer(state: State) -> ModelProto:
+        found = ModelProto()
+        found.CopyFrom(build(state))
+        found.doc_string = 500 * "x"
+        return found
+
+    exact = build(State(NOTHING)).ByteSize()
+    reach = Reach(NET, COSTS, Target(size=exact + 100), longer)
+    assert reach.near(NOTHING)
+    assert not reach.met(State(NOTHING))
 
 
 @pytest.mark.parametrize("size", [0.3, 0.7, 20_000.0])

@@ -39,3 +39,19 @@ def test_four_groups_to_two_groups() -> None:
 def test_depthwise_with_a_multiplier() -> None:
     text = GROUPED.format(wide=16, one=8, two=1, per=1, more=16, out=4)
     check(text, a="abcdefgh", b="aabbccddeeffgghh", c="ijkl")
+
+
+def test_what_is_tied_across_groups_already_is_tied_no_further() -> None:
+    """Each filter of the first group meets another one of the second."""
+    text = """
+    g (float[N,3,8,8] x) => (float[N,2,8,8] y)
+    <float[4,3,1,1] w, float[8,2,3,3] g1, int64[8] order = {5,4,7,6,1,0,3,2},
+     float[2,8,1,1] v> {
+      a = Conv(x, w)
+      b = Conv<group=2, pads=[1,1,1,1]>(a, g1)
+      c = Gather<axis=1>(b, order)
+      s = Add(b, c)
+      y = Conv(s, v)
+    }
+    """
+    check(text, a="xyxy", b="abcdbadc")
