@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from onnxprune.arrays import IntArray
+from onnxprune.data.samples import Data
+from onnxprune.evaluation.evaluator import Evaluator
 from onnxprune.evaluation.guessing import Answers, Hits, every_other
 from onnxprune.evaluation.metrics import Accuracy
+from tests.support.models import model
 
 RNG = np.random.default_rng(0)
 
@@ -58,6 +61,15 @@ def test_batches_add_up(samples: int, classes: int, size: int) -> None:
         for i in starts
     ]
     assert reduce(add, parts) == Answers.of(scores, true)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7])
+def test_an_evaluator_counts_the_answers_to_all_samples(batch_size: int) -> None:
+    scores, true = RNG.normal(size=(7, 4)).astype(np.float32), RNG.integers(0, 4, 7)
+    data = Data(scores.reshape(7, 4, 1, 1), true, tuple("abcd"))
+    copies = model("g (float[N,4,1,1] x) => (float[N,4] y) { y = Flatten(x) }")
+    found = Evaluator(data, threads=1, batch_size=batch_size).answers(copies)
+    assert found == Answers.of(scores, true)
 
 
 # Who beats it
@@ -108,6 +120,8 @@ def test_pixels_are_judged_by_their_share_whatever_their_number() -> None:
     hits = Answers.of(dull, true).hits
     assert not hits.clear
     assert str(hits).startswith(f"right for {hits.right:,} of 1,024 pixels; guessing is ")
+    found = [Hits(5_400, 10_000, 5_000, noun).clear for noun in ("samples", "pixels")]
+    assert found == [True, False]
 
 
 def test_pixels_that_do_not_count_are_no_answers() -> None:
