@@ -99,7 +99,8 @@ class PrunedSite(Site):
 class Edit:
     """What a restatement changes in a node of the pruned model.
 
-    `attributes` get new values, those of `drop` go; `inputs` get a constant of the node's own.
+    `attributes` get new values, those of `drop` go; `inputs` get a constant of the node's own,
+    which has the element type of the input that it replaces.
     Shapes: `inputs[i]` is what the operator's schema says of input i.
     """
 

@@ -157,7 +157,11 @@ class _Removal:
         )
 
     def _apply(self, edit: Edit, node: Node, proto: NodeProto) -> None:
-        """Write an edit into a node; an input that changes gets a constant of the node's own."""
+        """Write an edit into a node; an input that changes gets a constant of the node's own.
+
+        It has the element type of what it replaces, because a node may ask for one type in several
+        inputs.
+        """
         changed = {**edit.attributes, **dict.fromkeys(edit.drop)}
         kept = [attribute for attribute in proto.attribute if attribute.name not in changed]
         del proto.attribute[:]
@@ -165,7 +169,11 @@ class _Removal:
         proto.attribute.extend(helper.make_attribute(n, v) for n, v in edit.attributes.items())
         for index, array in edit.inputs.items():
             proto.input.extend([""] * (index + 1 - len(proto.input)))
-            own = self.constants.add(f"{proto.input[index] or node.name}_pruned", array)
+            old = proto.input[index]
+            if old in self.facts.types and edit.op_type is None:
+                element = self.facts.types[old].tensor_type.elem_type
+                array = array.astype(helper.tensor_dtype_to_np_dtype(element))
+            own = self.constants.add(f"{old or node.name}_pruned", array)
             self.facts.set_constant(own.name, own)
             proto.input[index] = own.name
         if edit.op_type is not None:
