@@ -14,6 +14,7 @@ from onnx import ModelProto
 from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.channels import ChannelGroups
 from onnxprune.compensate.readers import Reader, find_readers
+from onnxprune.errors import UnsupportedOp
 from onnxprune.graph import Graph
 from onnxprune.relevance import Mirror, batches_of
 from onnxprune.surgery import Constants, copy_model
@@ -51,11 +52,17 @@ class Reference:
                 yield Narrowed(reader, read, written)
 
     def mirror(self, model: ModelProto | None = None) -> Mirror:
-        """Return the mirror of the unpruned net, or of a pruned one."""
+        """Return the mirror of the unpruned net, or of a pruned one.
+
+        Raises: UnsupportedOp naming the first node that torch cannot run.
+        """
         graph = self.graph
         if model is not None:
             graph = Graph(model, input_shapes=graph.input_shapes)
-        return Mirror(graph, device=self.device)
+        try:
+            return Mirror(graph, device=self.device)
+        except UnsupportedOp as error:
+            raise type(error)(f"{error}; or use --compensate none") from error
 
     def watch(
         self, mirror: Mirror, x: npt.NDArray[Any], note: Callable[[Reader, Tensor, Tensor], None]

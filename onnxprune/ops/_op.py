@@ -77,9 +77,10 @@ class Op:
     says that its output channels are filters, `filters_along` finds the output axis of those of a
     product that is a convolution, `scatters` that the weight is applied once for each
     position of the input, not of the output. `zero_points` gives, for an input that is quantised,
-    the position of the input that holds the integer standing for 0, None where that is 0.
-    `keeps_shape` says that ONNX infers nothing for it, and that its output is shaped like its first
-    input.
+    the position of the input that holds the integer standing for 0, None where that is 0; `scales`
+    that of the input that holds its scale. `quantises` are the inputs that hold the scale and the
+    zero point of a quantised output. `keeps_shape` says that ONNX infers nothing for it, and that
+    its output is shaped like its first input.
     """
 
     name: str
@@ -96,6 +97,8 @@ class Op:
     filters_along: Callable[[Site], int | None] | None
     scatters: bool
     zero_points: Mapping[int, int | None]
+    scales: Mapping[int, int]
+    quantises: tuple[int, int] | None
     keeps_shape: bool
 
     def channels(self, site: Site) -> How:
@@ -208,6 +211,8 @@ def op(
     filters_along: Callable[[Site], int | None] | None = None,
     scatters: bool = False,
     zero_points: Mapping[int, int | None] | None = None,
+    scales: Mapping[int, int] | None = None,
+    quantises: tuple[int, int] | None = None,
     keeps_shape: bool = False,
     domain: str = "",
 ) -> Callable[[Forward], Forward]:
@@ -236,6 +241,8 @@ def op(
             filters_along=filters_along,
             scatters=scatters,
             zero_points=zero_points or {},
+            scales=scales or {},
+            quantises=quantises,
             keeps_shape=keeps_shape,
         )
         family.append(described)
@@ -259,8 +266,7 @@ def require_op(node: Node) -> Op:
         domain = f"{node.domain}." if node.domain else ""
         raise UnsupportedOp(
             f"{node}: the torch mirror does not know {domain}{node.op_type} (version "
-            f"{node.version}); use a criterion that needs no mirror, such as magnitude, "
-            f"or add the operator (CONTRIBUTING.md)"
+            f"{node.version}); add the operator (docs/how-to/add-an-operator.md)"
         )
     return node.op
 

@@ -13,7 +13,7 @@ from onnxprune.ops._op import op
 from onnxprune.ops._torch import torch
 from onnxprune.ops.channels import Axes, How
 from onnxprune.ops.linear import UNKNOWN, conv_operands, convolve, restate_group
-from onnxprune.ops.product import SUMS, matmul_operands
+from onnxprune.ops.product import SUMS, matmul_operands, pointwise
 from onnxprune.ops.quantise import centred, round_to
 from onnxprune.ops.site import Ints, Site
 from onnxprune.ops.window import Window, windowed
@@ -51,6 +51,8 @@ def _columns(values: Tensor, x: Tensor) -> Tensor:
     biases=(8,),
     filters=True,
     zero_points={3: 5, 8: None},
+    scales={3: 4},
+    quantises=(6, 7),
 )
 @windowed
 def qlinear_conv(
@@ -147,6 +149,9 @@ def _rows(values: Tensor) -> Tensor:
     since=(10, 21),
     weights=(3,),
     zero_points={0: 2, 3: 5},
+    scales={0: 1, 3: 4},
+    quantises=(6, 7),
+    filters_along=partial(pointwise, weight=3),
 )
 def qlinear_matmul(
     a: Tensor,
@@ -175,6 +180,7 @@ def qlinear_matmul(
     since=(10,),
     weights=(1,),
     zero_points={0: 2, 1: 3},
+    filters_along=pointwise,
 )
 def matmul_integer(
     a: Tensor,

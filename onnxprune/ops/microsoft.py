@@ -221,7 +221,9 @@ def _gemm_channels(site: Site) -> Axes:
     return Axes(f"{left}, *, *, {right}, {scales}, {bias}, *, * -> n o", why=SUMS)
 
 
-@_microsoft("QGemm", _gemm_channels, weights=(3,), zero_points={0: 2, 3: 5, 6: None})
+@_microsoft(
+    "QGemm", _gemm_channels, weights=(3,), zero_points={0: 2, 3: 5, 6: None}, scales={0: 1, 3: 4}
+)
 def qgemm(
     a: Tensor,
     a_scale: Tensor,

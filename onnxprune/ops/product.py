@@ -108,10 +108,10 @@ def _matmul_channels(site: Site) -> How:
     return Axes(f"{first}, {second} -> {product}", why=SUMS)
 
 
-def _pointwise(site: Site) -> int | None:
-    """The last axis, where a weight is applied at several positions: a 1x1 convolution."""
+def pointwise(site: Site, weight: int = 1) -> int | None:
+    """Return the last axis, where a weight is applied at several positions: a 1x1 convolution."""
     shape = site.output_shapes[0]
-    return len(shape) - 1 if shape and len(shape) > 2 and site.constant[1] else None
+    return len(shape) - 1 if shape and len(shape) > 2 and site.constant[weight] else None
 
 
 @op(
@@ -120,7 +120,7 @@ def _pointwise(site: Site) -> int | None:
     since=(1, 9, 13),
     relevance=Relevance.LINEAR,
     weights=(1,),
-    filters_along=_pointwise,
+    filters_along=pointwise,
 )
 def matmul(a: Tensor, b: Tensor, /) -> Tensor:
     """Multiply matrices over the last two axes; the axes before them are broadcast.

@@ -6,6 +6,7 @@ Imports channels, data and what lies below. `score` and `Meter` are the ways in.
 * `batches`: samples in batches that the model takes; `memory`: how many fit at once
 * `rules`: LRP's rules; `routes`: where relevance flows; `lrp`: the walk back
 * `criteria`: criteria by name; `measures`: their formulas; `scores`: their result
+* `weights`: filters as rows of real numbers; `advice`: what to use where a criterion cannot be
 * `damage`: what removing several channels together does; `divergence`: to the class probabilities
 * `threads`: how many threads torch may use
 """

@@ -35,10 +35,11 @@ from onnxprune.arrays import FloatArray
 from onnxprune.channels import GROUPS, ChannelGroups, Filters
 from onnxprune.checks import BATCH_SIZE, DEVICE, THREADS, Text
 from onnxprune.data import DATA, Data, class_shares, counted
-from onnxprune.errors import DataError, InvalidModel, UnknownName, check_name
+from onnxprune.errors import DataError, InvalidModel, UnknownName, UnsupportedOp, check_name
 from onnxprune.graph import GRAPH, Graph
 from onnxprune.ops._torch import torch
 from onnxprune.plugins import find_function, name_of, users_code
+from onnxprune.relevance.advice import advise
 from onnxprune.relevance.batches import batches_of
 from onnxprune.relevance.fuse import folded
 from onnxprune.relevance.measures import (
@@ -50,13 +51,13 @@ from onnxprune.relevance.measures import (
     magnitude,
     random,
     taylor,
-    weight_of,
 )
 from onnxprune.relevance.mirror import Mirror, Tensors
 from onnxprune.relevance.rules import RULES, Composite, find_composite
 from onnxprune.relevance.scores import ALL
 from onnxprune.relevance.scores import Scores as Scores
 from onnxprune.relevance.threads import use_threads
+from onnxprune.relevance.weights import weight_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,6 +87,7 @@ class Criterion:
 
     `sign` is one of `SIGNS`, `norm` one of `NORMS`. `variant(text)` returns another variant of the
     criterion. `composite` holds the rules of LRP where the values are relevance as it is.
+    `counts_only` says that `from_weights` needs no weights, only how many filters there are.
     """
 
     from_samples: FromSamples | None = None
@@ -95,6 +97,7 @@ class Criterion:
     norm: str = "layer-l2"
     variant: Callable[[str], Criterion] | None = None
     composite: Composite | None = None
+    counts_only: bool = False
 
     @property
     def needs_samples(self) -> bool:
@@ -146,7 +149,7 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
         "magnitude": _magnitude("l2"),
         "geometric-median": Criterion(from_weights=geometric_median),
         "batchnorm-scale": Criterion(from_graph=batchnorm_scale),
-        "random": Criterion(from_weights=random, norm="layer-none"),
+        "random": Criterion(from_weights=random, norm="layer-none", counts_only=True),
     }
 )
 """By name, without options."""
@@ -230,16 +233,36 @@ def score(
     DEVICE("device", device)
     BATCH_SIZE("batch_size", batch_size)
     THREADS("threads", threads)
+    rng = rng or np.random.default_rng(0)
+    run = partial(_score, graph, groups, device=device, batch_size=batch_size, rng=rng)
+    with use_threads(threads):
+        try:
+            return run(data, criterion)
+        except UnsupportedOp as error:
+            one = None if data is None else data.every(len(data), 0)
+            advise(error, graph, str(criterion), partial(run, one))
+            raise
+
+
+def _score(
+    graph: Graph,
+    groups: ChannelGroups,
+    data: Data | None,
+    criterion: str | Callable[..., Any],
+    *,
+    device: str,
+    batch_size: int,
+    rng: np.random.Generator,
+) -> Scores:
     chosen, name = find_criterion(criterion), CRITERION("criterion", criterion)
     if not chosen.needs_samples:
-        found = _from_model(chosen, graph, groups, name, rng or np.random.default_rng(0))
+        found = _from_model(chosen, graph, groups, name, rng)
         return Scores(_gather(groups, found, 1, NORMS[chosen.norm]), name, ALL)
     if data is None or len(data) == 0:
         free = ", ".join(data_free())
         raise DataError(f"criterion {name!r}: needs samples; give data, or use one of {free}")
-    with use_threads(threads):
-        mirror = folded(Mirror(graph, device=device))
-        values = _class_means(chosen, mirror, groups, data, batch_size)
+    mirror = folded(Mirror(graph, device=device))
+    values = _class_means(chosen, mirror, groups, data, batch_size)
     found = [values[filters.output] for filters in groups.filters]
     return Scores(_gather(groups, found, len(data.classes), NORMS[chosen.norm]), name, data.classes)
 
@@ -254,30 +277,44 @@ def _from_model(
 ) -> list[FloatArray]:
     """The values of the filters of each convolution. Shapes: each `[1, filters]`.
 
-    A criterion from the graph may have no values for some convolutions, whose filters then count
-    alike, but not for all of them.
+    A criterion may have no values for some convolutions: one from the graph where no normalisation
+    follows, one from weights where no constant is part of the filters. These filters count alike,
+    so that others decide where they are tied to some. But not all may be without values.
     """
     sign = SIGNS[chosen.sign]
-    if chosen.from_weights is not None:
-        measure = chosen.from_weights
-        rows = [
-            np.asarray(measure(weight_of(graph, groups, f), rng), np.float64)
-            for f in groups.filters
-        ]
-        for row, f in zip(rows, groups.filters, strict=True):
-            _check_shape(row, (f.channels.size,), f)
-        return [sign(row)[None] for row in rows]
-    assert chosen.from_graph is not None
-    said = [chosen.from_graph(graph, f) for f in groups.filters]
-    if all(values is None for values in said):
+    said = [_measured(chosen, graph, groups, f, rng) for f in groups.filters]
+    if groups.filters and all(values is None for values in said):
         raise InvalidModel(
             f"criterion {name!r}: no convolution is followed by a batch normalisation; export the "
             f"model with it kept, or use magnitude"
+            if chosen.from_graph is not None
+            else f"criterion {name!r}: all weights are computed from the image; use random, or "
+            f"activation with samples"
         )
     return [
         (np.ones(f.channels.size) if values is None else sign(values))[None]
         for values, f in zip(said, groups.filters, strict=True)
     ]
+
+
+def _measured(
+    chosen: Criterion,
+    graph: Graph,
+    groups: ChannelGroups,
+    filters: Filters,
+    rng: np.random.Generator,
+) -> FloatArray | None:
+    """The values of a convolution's filters, or None. Shapes: `[filters]`."""
+    if chosen.from_graph is not None:
+        return chosen.from_graph(graph, filters)
+    assert chosen.from_weights is not None
+    nothing = np.empty((filters.channels.size, 0))
+    weight = nothing if chosen.counts_only else weight_of(graph, groups, filters)
+    if weight is None:
+        return None
+    values = np.asarray(chosen.from_weights(weight, rng), np.float64)
+    _check_shape(values, (filters.channels.size,), filters)
+    return values
 
 
 def _class_means(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,12 @@ import numpy.typing as npt
 from onnxprune.arrays import BoolArray, FloatArray, IntArray
 from onnxprune.channels import ChannelGroups
 from onnxprune.data import Data
+from onnxprune.errors import UnsupportedOp
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
+from onnxprune.relevance.advice import advise
 from onnxprune.relevance.batches import batches_of
+from onnxprune.relevance.criteria import score
 from onnxprune.relevance.divergence import Directions, find_directions, probabilities
 from onnxprune.relevance.fuse import folded
 from onnxprune.relevance.lrp import explain
@@ -107,8 +110,16 @@ class Meter:
 
         Of many samples it looks at a part, which depends on how many channels are left.
         Units: nats, mean over samples.
-        Raises: UnsupportedOp where LRP cannot cross the graph.
+        Raises: UnsupportedOp where LRP cannot cross the graph, with a criterion that can.
         """
+        try:
+            return self._measure(graph, groups)
+        except UnsupportedOp as error:
+            one = self.data.every(len(self.data))
+            advise(error, graph, "lrp", partial(score, graph, groups, one, device=self.device))
+            raise
+
+    def _measure(self, graph: Graph, groups: ChannelGroups) -> Damage:
         mirror = folded(Mirror(graph, device=self.device))
         rng = np.random.default_rng(self.seed)
         turns, turn = _turn(self.data, len(groups))

@@ -2,7 +2,7 @@
 
 * From samples: `(mirror, x, y, tensors) -> values` for each sample and filter, with their sign.
   `tensors` are the outputs of convolutions by name, each with the axis of its filters.
-* From weights of any type: `(weight, rng) -> values` for each filter.
+* From weights: `(weight, rng) -> values` for each filter.
 * From the graph: `(graph, filters) -> values` for each filter.
 
 Shapes: x `[N, ...]`, y `[N]` or maps `[N, H, W]` -> values `[N, filters]` by tensor; weight
@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.arrays import FloatArray
-from onnxprune.channels import ChannelGroups, Filters
+from onnxprune.channels import Filters
 from onnxprune.data import IGNORED
-from onnxprune.errors import InvalidModel, UnsupportedOp
+from onnxprune.errors import UnsupportedOp
 from onnxprune.graph import Graph
 from onnxprune.ops import Relevance
 from onnxprune.ops._torch import functional, torch
@@ -113,13 +113,13 @@ def _slopes(
                     kept[name] = env[name].requires_grad_()
             if logits in env:
                 break
-        loss = _loss(*by_class(env[logits], y))
-        if not loss.requires_grad:
+        if not env[logits].requires_grad:
             raise UnsupportedOp(
                 f"graph '{mirror.graph.proto.name}': no gradient comes from '{logits}' to a "
-                f"convolution, as values are rounded to integers in between; use the criterion "
-                f"activation or magnitude, or score the model before it was quantised"
+                f"convolution, as values are rounded to integers in between; score the model "
+                f"before it was quantised"
             )
+        loss = _loss(*by_class(env[logits], y))
         grads = torch.autograd.grad(loss, list(kept.values()), allow_unused=True)
     found = zip(kept, grads, strict=True)
     return kept, {name: grad for name, grad in found if grad is not None}
@@ -147,7 +147,7 @@ def _loss(logits: Tensor, y: Tensor) -> Tensor:
 def activation(
     mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]
 ) -> Tensors:
-    """The mean over space of `max(a, 0)`, a being the filter's output.
+    """The mean over space of `max(a, 0)`, a being the filter's output as a real number.
 
     Shapes: as the module says.
     Units: those of the activation.
@@ -160,9 +160,20 @@ def activation(
             mirror.execute(step, env)
             for name in step.node.outputs:
                 if name in tensors:
-                    passed = _rows(env[name].clamp(min=0), tensors[name])
+                    real = _real(mirror, step, env, env[name])
+                    passed = _rows(real.clamp(min=0), tensors[name])
                     found[name] = passed.mean(2, dtype=torch.float64)
     return found
+
+
+def _real(mirror: Mirror, step: Step, env: Tensors, value: Tensor) -> Tensor:
+    """The real numbers that an output holds, which may be quantised."""
+    if step.op.quantises is None:
+        return value
+    given = mirror.arguments(step, env)
+    scale, zero = (given[place].to(torch.float64) for place in step.op.quantises)
+    real: Tensor = (value - zero) * scale
+    return real
 
 
 def magnitude(weight: npt.NDArray[Any], rng: np.random.Generator, *, order: int = 2) -> FloatArray:
@@ -216,37 +227,3 @@ def batchnorm_scale(graph: Graph, filters: Filters) -> FloatArray | None:
     if scale not in graph.constant_tensors:
         return None
     return np.abs(np.asarray(graph.constant(scale), np.float64)).ravel()
-
-
-def weight_of(graph: Graph, groups: ChannelGroups, filters: Filters) -> npt.NDArray[Any]:
-    """Return a convolution's weight as a matrix of its own type, computed first where it must be.
-
-    Shapes: -> `[filters, inputs]`.
-    Raises: InvalidModel for a weight that depends on the image.
-    """
-    if filters.weight in graph.constant_tensors:
-        weight = graph.constant(filters.weight)
-    else:
-        weight = _computed(graph, filters)
-    axes = groups.cuts.get(filters.weight, {})
-    made = [a for a, owners in axes.items() if np.array_equal(owners, filters.channels)]
-    moved = np.moveaxis(weight, made[0] if made else 0, 0)
-    return moved.reshape(len(filters.channels), -1)
-
-
-def _computed(graph: Graph, filters: Filters) -> npt.NDArray[Any]:
-    mirror = Mirror(graph, device="cpu")
-    env = dict(mirror.constants)
-    needed = {filters.weight}
-    for node, _ in reversed(mirror.steps):
-        if needed.intersection(node.outputs):
-            needed.update(node.inputs)
-    if needed.intersection(graph.inputs):
-        raise InvalidModel(
-            f"Conv '{filters.node}': its weight '{filters.weight}' depends on the image; criteria "
-            f"on weights need a constant one; use lrp, taylor or activation"
-        )
-    for step in mirror.steps:
-        if needed.intersection(step.node.outputs):
-            mirror.execute(step, env)
-    return env[filters.weight].double().numpy()

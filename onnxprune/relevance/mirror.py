@@ -7,7 +7,7 @@ tracing and no canonizers: a residual sum is a node like any other.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -41,7 +41,7 @@ class Step(NamedTuple):
 class Mirror:
     """The torch twin of a graph.
 
-    `steps` are the nodes that the outputs depend on, in order; `constants` are the tensors that
+    `steps` are the nodes that the `outputs` depend on, in order; `constants` are the tensors that
     no input changes. Floating-point tensors have the type `dtype`; all lie on `device`.
     """
 
@@ -51,18 +51,20 @@ class Mirror:
         *,
         device: str = "auto",
         dtype: torch.dtype | None = None,
+        outputs: Sequence[str] | None = None,
     ) -> None:
-        """Prepare the graph for torch.
+        """Prepare the graph for torch: all of it, or what some tensors depend on.
 
         Raises: UnsupportedOp naming the first node that torch cannot run.
         """
         self.graph = graph
+        self.outputs = tuple(graph.outputs if outputs is None else outputs)
         self.device = torch.device(choose_device(device))
         self.dtype = dtype or torch.float32
-        needed = [Step(node, require_op(node)) for node in _needed(graph)]
+        needed = [Step(node, require_op(node)) for node in _needed(graph, self.outputs)]
         self.constants: Tensors = {
             name: self._tensor(graph.constant(name))
-            for name in (*(n for node, _ in needed for n in node.inputs), *graph.outputs)
+            for name in (*(n for node, _ in needed for n in node.inputs), *self.outputs)
             if name in graph.initializers or name in graph.computed.makers
         }
         self.steps: list[Step] = []
@@ -76,22 +78,22 @@ class Mirror:
 
     def __call__(self, x: npt.NDArray[Any] | Tensor) -> Tensor:
         """Return the first output for a batch of images. Shapes: x `[N, ...]` -> `[N, K]`."""
-        return self.run(x)[self.graph.outputs[0]]
+        return self.run(x)[self.outputs[0]]
 
     def run(self, x: Feed) -> Tensors:
-        """Return the graph outputs, by name. Shapes: each as the graph says."""
+        """Return the outputs, by name. Shapes: each as the graph says."""
         env = self.start(x)
         for step in self.walk(env):
             self.execute(step, env)
-        return {name: self._value(name, env) for name in self.graph.outputs}
+        return {name: self._value(name, env) for name in self.outputs}
 
     def walk(self, *envs: Tensors) -> Iterator[Step]:
         """Yield the steps in order; the caller executes each on all of `envs`.
 
-        After each step, the tensors that no later step reads are freed. Graph outputs stay.
+        After each step, the tensors that no later step reads are freed. Outputs stay.
         Shapes: each tensor as the graph says.
         """
-        kept = set(self.graph.outputs)
+        kept = set(self.outputs)
         last = {name: node for node, _ in self.steps for name in node.inputs if name not in kept}
         for step in self.steps:
             yield step
@@ -159,7 +161,8 @@ class Mirror:
         """
         feeds = x if isinstance(x, Mapping) else {self.graph.image: x}
         env = {name: self._laid_out(value) for name, value in feeds.items()}
-        missing = [name for name in self.graph.inputs if name not in env]
+        read = {*self.outputs, *(name for node, _ in self.steps for name in node.inputs)}
+        missing = [name for name in self.graph.inputs if name in read and name not in env]
         if missing:
             raise InvalidModel(f"input '{missing[0]}': no value given; expected all inputs")
         return env
@@ -203,9 +206,9 @@ def choose_device(device: str) -> str:
     return device
 
 
-def _needed(graph: Graph) -> Iterator[Node]:
+def _needed(graph: Graph, outputs: Iterable[str]) -> Iterator[Node]:
     """The nodes that the outputs depend on, in order."""
-    wanted = set(graph.outputs)
+    wanted = set(outputs)
     chosen = []
     for node in reversed(graph.nodes):
         if node.name in graph.computed.inside:

@@ -217,10 +217,7 @@ def _way(mirror: Mirror, step: Step, rule: Rule, inputs: Sequence[str]) -> Way:
     node, op = step
     kind, alone = op.relevance_at(node), len(inputs) == 1
     if kind is Relevance.NONE:
-        raise UnsupportedOp(
-            f"{node}: LRP is not defined across {node.op_type}; use the criterion taylor or "
-            f"activation, or one that needs no samples, such as magnitude"
-        )
+        raise UnsupportedOp(f"{node}: LRP is not defined across {node.op_type}")
     if kind is Relevance.GATE or (kind is Relevance.PASS and alone):
         return Way.PASS
     if kind is Relevance.COPY:

@@ -306,18 +306,3 @@ def test_computed_weights_are_computed() -> None:
     found = score(graph, groups, criterion="magnitude").values
     expected = score(plain, plain_groups, criterion="magnitude").values
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
-def test_weights_that_depend_on_the_image_are_refused() -> None:
-    text = """
-    g (float[1,3,3,3] x) => (float[1,4,1,1] y) <float[4,1,3,3] w, float[4,4,1,1] v> {
-      k = Mul(w, x)
-      a = Conv(x, k)
-      r = Relu(a)
-      y = Conv(r, v)
-    }
-    """
-    graph = Graph(model(text))
-    groups = find_groups(graph)
-    with pytest.raises(InvalidModel, match="Conv 'a': its weight 'k' depends on the image"):
-        score(graph, groups, criterion="magnitude")
