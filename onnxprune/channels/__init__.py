@@ -6,7 +6,8 @@ Imports graph and ops; names no operator. `find_groups` is the way in.
 * `propagate`: one walk through the graph that gives every axis its labels
 * `labels`: sets of channels that can only go together, and the `Reason` of one that stays
 * `axis_labels`: labels by the letters of an operator's pattern
-* `placement`: the axis that moved labels cut a tensor along
+* `placement`: the axis that moved labels cut a tensor along; `lookahead`: the axes that nodes
+  further on need whole
 * `shuffles`: several nodes that together only reorder channels
 """
 

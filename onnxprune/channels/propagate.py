@@ -17,6 +17,7 @@ from onnx import TensorProto
 from onnxprune.arrays import IntArray
 from onnxprune.channels.axis_labels import InputAxis, Letters, loose_letters
 from onnxprune.channels.labels import KEPT, Balance, Labels, Reason
+from onnxprune.channels.lookahead import closed_axes
 from onnxprune.channels.misfit import MISFITS, Misfit, check_sizes, why_misfit
 from onnxprune.channels.placement import freedom, melts, rows_of, thin
 from onnxprune.channels.shuffles import Shuffle, Shuffles, find_shuffles
@@ -371,23 +372,10 @@ class Propagation:
     def _freest(self, name: str, classes: Mapping[int, int]) -> int:
         """The axis that leaves most classes, of those that no reader needs whole if any does."""
         if sum(count > 1 for count in classes.values()) > 1:
-            closed = self._closed_axes(name)
+            closed = closed_axes(self.graph, name)
             left = {k: n for k, n in classes.items() if k not in closed}
             classes = left if any(count > 1 for count in left.values()) else classes
         return max(classes, key=lambda axis: classes[axis])
-
-    def _closed_axes(self, name: str) -> set[int]:
-        """The axes of a tensor that one of its readers needs whole."""
-        found: set[int] = set()
-        for node in self.graph.consumers.get(name, ()):
-            how, shape = self.graph.how(node), self.graph.shape(name)
-            if not isinstance(how, Axes) or shape is None:
-                continue
-            for operand, read in zip(parse(how.pattern)[0], node.inputs, strict=False):
-                if read == name:
-                    pairs = enumerate(operand.match(shape, str(node)))
-                    found.update(k for k, (axis, _) in pairs if axis.fixed)
-        return found
 
 
 def _feeds(node: Node, why: str) -> Reason:
