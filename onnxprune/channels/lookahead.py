@@ -7,13 +7,22 @@ its own, as far as it stays one axis.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from onnxprune.errors import OnnxPruneError
 from onnxprune.graph import Graph
-from onnxprune.ops import Aligns, Axes, Moves, Node, parse
+from onnxprune.ops import Aligns, Axes, Moves, Node, Writes, parse
+
+
+def freest_axis(graph: Graph, name: str, classes: Mapping[int, int]) -> int:
+    """Return the axis that leaves most classes, of those that no node needs whole if any does."""
+    if sum(count > 1 for count in classes.values()) > 1:
+        closed = closed_axes(graph, name)
+        left = {k: n for k, n in classes.items() if k not in closed}
+        classes = left if any(count > 1 for count in left.values()) else classes
+    return max(classes, key=lambda axis: classes[axis])
 
 
 def closed_axes(graph: Graph, name: str) -> set[int]:
@@ -48,6 +57,8 @@ def _after(graph: Graph, node: Node, index: int, axis: int) -> list[tuple[str, i
         return _along_letter(graph, node, how, index, axis)
     if isinstance(how, Aligns):
         return list(_aligned(graph, node, index, axis))
+    if isinstance(how, Writes):
+        return [(node.outputs[0], axis)] if index == 0 else []
     if isinstance(how, Moves):
         return list(_moved(graph, node, index, axis))
     return []
@@ -106,3 +117,21 @@ def _moved(graph: Graph, node: Node, index: int, axis: int) -> Iterator[tuple[st
         along = [k for k, stride in enumerate(labels.strides) if stride and labels.shape[k] > 1]
         if name and len(along) == 1:
             yield name, along[0]
+
+
+def only_names_places(graph: Graph, name: str) -> bool:
+    """Say whether a known value only ends as the places that nodes write to.
+
+    Surgery states such places anew, so it does not matter how the value is computed.
+    """
+    if name in graph.outputs:
+        return False
+    for node in graph.consumers.get(name, ()):
+        if isinstance(graph.how(node), Writes) and node.inputs.index(name) == 1:
+            continue
+        known = all(output in graph.facts.values for output in node.outputs if output)
+        if not known or name in node.captures:
+            return False
+        if not all(only_names_places(graph, output) for output in node.outputs if output):
+            return False
+    return True

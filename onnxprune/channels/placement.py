@@ -30,6 +30,11 @@ def rows_of(array: IntArray, axis: int) -> IntArray:
     return np.moveaxis(array[keep], axis, 0).reshape(array.shape[axis], -1)
 
 
+def varying_axes(array: IntArray) -> list[int]:
+    """Return the axes along which not all positions are alike. Shapes: any."""
+    return [k for k in range(array.ndim) if (array != array.take([0], k)).any()]
+
+
 def melts(labels: IntArray, moved: IntArray) -> bool:
     """Say whether several labels became one, so that nothing of them may go.
 

@@ -7,7 +7,7 @@ node depends only on how its operator says that channels cross it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -17,9 +17,9 @@ from onnx import TensorProto
 from onnxprune.arrays import IntArray
 from onnxprune.channels.axis_labels import InputAxis, Letters, loose_letters
 from onnxprune.channels.labels import KEPT, Balance, Labels, Reason
-from onnxprune.channels.lookahead import closed_axes
+from onnxprune.channels.lookahead import freest_axis, only_names_places
 from onnxprune.channels.misfit import MISFITS, Misfit, check_sizes, why_misfit
-from onnxprune.channels.placement import freedom, melts, rows_of, thin
+from onnxprune.channels.placement import freedom, melts, rows_of, thin, varying_axes
 from onnxprune.channels.shuffles import Shuffle, Shuffles, find_shuffles
 from onnxprune.errors import OnnxPruneError
 from onnxprune.graph import Graph, Shape, Variation
@@ -35,6 +35,7 @@ from onnxprune.ops import (
     Pins,
     PrunedSite,
     Shapes,
+    Writes,
     parse,
     why_unknown,
 )
@@ -135,7 +136,7 @@ class Propagation:
         if node.op is not None and isinstance(node.op.how, Shapes):
             return
         for name in node.outputs:
-            if self.counts.resizes(name):
+            if self.counts.resizes(name) and not only_names_places(self.graph, name):
                 reason = Reason(f"their number is the size of what {node} makes", node.name)
                 self.pin_counted(name, reason)
         for name in node.captures:
@@ -166,6 +167,8 @@ class Propagation:
             self._align(node)
         elif isinstance(how, Axes):
             self._relate(node, how)
+        elif isinstance(how, Writes):
+            self._write(node, how)
         pins = self._ask_again(node)
         if pins is not None:
             self._pin_all((*node.inputs, *node.outputs), _feeds(node, pins.why))
@@ -325,6 +328,27 @@ class Propagation:
                 if name:
                     self._place(name, labels, along, reason)
 
+    def _write(self, node: Node, how: Writes) -> None:
+        """Tie what is written to the positions that it is written to.
+
+        Neither may go where the labels of these do not lie along one axis of what is written.
+        """
+        data, updates = (self.cuts.get(node.inputs[k], {}) for k in (0, 2))
+        reason = Reason(f"is written in place by {node}", node.name)
+        tied = set()
+        for axis, labels in data.items():
+            moved = labels[how.places[axis]]
+            along = varying_axes(moved)
+            if len(along) == 1:
+                line = rows_of(moved, *along)[:, 0]
+                self.labels.unite(line, updates.get(along[0], np.full(line.size, KEPT)), reason)
+                tied.update(along)
+            else:
+                self.labels.pin(moved.ravel(), reason)
+        for axis in updates.keys() - tied:
+            self.labels.pin(updates[axis], reason)
+        self.cuts[node.outputs[0]] = dict(data)
+
     def _spread(self, name: str, axis: int, shape: Shape | None) -> IntArray:
         """The labels of one axis as an array of the tensor's shape, with stride 0 elsewhere."""
         assert shape is not None
@@ -357,7 +381,7 @@ class Propagation:
         if not choices:  # 2
             self.labels.pin(moved[thin(moved)].ravel(), Reason(f"alone fills '{name}'"))
             return
-        axis = self._freest(name, {k: freedom(rows) for k, rows in choices.items()})
+        axis = freest_axis(self.graph, name, {k: freedom(rows) for k, rows in choices.items()})
         labels = self.labels.unite_rows(choices[axis], reason)
         if melts(labels, moved) or axis in self.cuts.setdefault(name, {}):  # 3
             self.labels.pin(labels, reason)
@@ -368,14 +392,6 @@ class Propagation:
         cut = np.where(free, KEPT, labels)
         cut[free] = self.labels.fresh(int(free.sum()))
         self.cuts[name][axis] = cut
-
-    def _freest(self, name: str, classes: Mapping[int, int]) -> int:
-        """The axis that leaves most classes, of those that no reader needs whole if any does."""
-        if sum(count > 1 for count in classes.values()) > 1:
-            closed = closed_axes(self.graph, name)
-            left = {k: n for k, n in classes.items() if k not in closed}
-            classes = left if any(count > 1 for count in left.values()) else classes
-        return max(classes, key=lambda axis: classes[axis])
 
 
 def _feeds(node: Node, why: str) -> Reason:

@@ -33,6 +33,7 @@ from onnxprune.ops.channels import (
     Moves,
     Pins,
     Shapes,
+    Writes,
 )
 from onnxprune.ops.names import check_operators
 from onnxprune.ops.node import Node, captures, node_of, subgraphs
@@ -70,6 +71,7 @@ __all__ = [
     "Shape",
     "Shapes",
     "Site",
+    "Writes",
     "as_gather",
     "as_identity",
     "captures",

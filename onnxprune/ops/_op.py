@@ -14,6 +14,7 @@ How channels cross an operator is one of
 * `Axes("N i *, o i *, o -> N o *")`: axes with the same letter have the same channels. Lower case
   may shrink, CAPITALS never; `*` is the rest and never shrinks; `(G o)` is an axis of G times o
   positions.
+* `Writes(places)`: the output is the first input with the last written over it at known places.
 * `SHAPES`: only the shape of the input is read.
 * `HOLDS`: the output is a constant, which the node itself holds.
 * `FILLS`: every element of the output is the same; the input is its shape.

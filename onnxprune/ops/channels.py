@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from onnxprune.arrays import IntArray
 from onnxprune.ops.pattern import letters
 
 
@@ -36,6 +37,17 @@ class Fills:
 
 
 @dataclass(frozen=True)
+class Writes:
+    """Copies input 0 and writes input 2 over it, or combines both there.
+
+    `places[axis]` is the position on that axis of input 0 which each element of input 2 goes to.
+    Shapes: each broadcasts to input 2.
+    """
+
+    places: tuple[IntArray, ...]
+
+
+@dataclass(frozen=True)
 class Pins:
     """Keeps every channel that the node reads; `why` completes "feeds Softmax 'prob', "."""
 
@@ -58,7 +70,7 @@ class Axes:
 
 MOVES, ALIGNS, SHAPES, HOLDS, FILLS = Moves(), Aligns(), Shapes(), Holds(), Fills()
 
-How = Moves | Aligns | Axes | Shapes | Holds | Fills | Pins
+How = Moves | Aligns | Axes | Writes | Shapes | Holds | Fills | Pins
 
 
 def mixed(rank: int, axes: Iterable[int], why: str) -> Axes:

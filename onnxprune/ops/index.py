@@ -1,4 +1,4 @@
-"""Operators that read and write at places given by index, and that sort or sum along an axis.
+"""Operators that read at places given by index, and that sort or sum along an axis.
 
 Channels: they may go on an axis that no index names. Where `GatherND` names channels by constant
 indices, it moves elements, as the operators of `onnxprune.ops.select` do, and its indices are
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxprune.arrays import Kept
 from onnxprune.ops._op import Indices, Relevance, op, without
 from onnxprune.ops._torch import torch
 from onnxprune.ops.activate import FLOATS, WHOLE
@@ -25,16 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 INDEXED = "whose indices name these channels"
-
-REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
-"""How a written value is combined with the one in its place: ONNX's name, and torch's."""
-
-BY_REDUCTION = {
-    **dict.fromkeys(("none", "max", "min"), Relevance.COPY),
-    "add": Relevance.SHARE,
-    "mul": Relevance.NONE,
-}
-"""How relevance crosses a node that combines written values with those in their places."""
 
 
 def _gather_nd_channels(site: Site) -> How:
@@ -50,21 +41,29 @@ def _gather_nd_channels(site: Site) -> How:
     return Axes(f"{names}, * -> * {' '.join(names.split()[count:])}", why=INDEXED)
 
 
-def _restate_gather_nd(site: PrunedSite) -> Edit | None:
-    """Indices into a cut axis become the ranks of the positions they name."""
+def restate_coordinates(site: PrunedSite, rows: Kept) -> Edit | None:
+    """Indices into a cut axis become the ranks of the positions they name.
+
+    `rows` says which of them are left, by the axes of the indices.
+    """
     before = site.before.values[1]
     if before is None:
         return None
     indices = before
     for axis in range(indices.ndim - 1):
-        left = site.output_kept[0].get(axis)
+        left = rows.get(axis)
         indices = indices if left is None else np.compress(left, indices, axis)
     new = indices.copy()
     for column in range(indices.shape[-1]):
         alive = site.kept[0].get(column)
         if alive is not None:
             new[..., column] = (np.cumsum(alive) - 1)[indices[..., column] % alive.size]
-    return None if np.array_equal(new, before) else Edit(inputs={1: new})
+    now = site.values[1]
+    return None if now is not None and np.array_equal(new, now) else Edit(inputs={1: new})
+
+
+def _restate_gather_nd(site: PrunedSite) -> Edit | None:
+    return restate_coordinates(site, site.output_kept[0])
 
 
 @op(
@@ -93,8 +92,8 @@ def gather_nd(data: Tensor, indices: Indices, /, *, batch_dims: int = 0) -> Tens
     return take(rows, places, 0)
 
 
-def _beside(site: Site, *operands: int) -> How:
-    """Channels may go on an axis other than `axis` if all operands have the same size there."""
+def beside(site: Site, *operands: int) -> How:
+    """Return how channels cross: they go on axes but `axis` where all operands are as long."""
     shapes = [site.shapes[k] for k in (0, *operands)]
     data = shapes[0]
     if data is None or None in shapes:
@@ -107,7 +106,7 @@ def _beside(site: Site, *operands: int) -> How:
 
 
 def _gather_beside(site: Site) -> How:
-    return _beside(site, 1)
+    return beside(site, 1)
 
 
 @op("GatherElements", _gather_beside, since=(11, 13), relevance=Relevance.COPY)
@@ -118,69 +117,6 @@ def gather_elements(data: Tensor, indices: Tensor, /, *, axis: int = 0) -> Tenso
     Source: ONNX operator GatherElements-13.
     """
     return torch.gather(data, axis, indices.long() % data.shape[axis])
-
-
-def _scatter_beside(site: Site) -> How:
-    return _beside(site, 1, 2)
-
-
-def _put(data: Tensor, axis: int, places: Tensor, updates: Tensor, reduction: str) -> Tensor:
-    if reduction == "none":
-        return data.scatter(axis, places, updates)
-    return data.scatter_reduce(axis, places, updates, REDUCTIONS[reduction])
-
-
-@op("ScatterElements", _scatter_beside, since=(16, 18), relevance=BY_REDUCTION)
-def scatter_elements(
-    data: Tensor,
-    indices: Tensor,
-    updates: Tensor,
-    /,
-    *,
-    axis: int = 0,
-    reduction: str = "none",
-) -> Tensor:
-    """Write into each line along `axis` at the places that `indices` names.
-
-    Shapes: all of one rank, indices as updates -> as data.
-    Source: ONNX operator ScatterElements-18.
-    """
-    return _put(data, axis, indices.long() % data.shape[axis], updates, reduction)
-
-
-for _name, _since in (("ScatterElements", (11, 13)), ("Scatter", (9,))):
-    _before_16 = op(_name, _scatter_beside, since=_since, relevance=Relevance.COPY)
-    _before_16(without(scatter_elements, "reduction"))
-
-
-def _scatter_nd_channels(site: Site) -> How:
-    data, indices = site.shapes[0], site.shapes[1]
-    if data is None or indices is None:
-        return UNKNOWN
-    names = letters(len(data), range(indices[-1]))
-    return Axes(f"{names}, *, * {' '.join(names.split()[indices[-1] :])} -> {names}", why=INDEXED)
-
-
-@op("ScatterND", _scatter_nd_channels, since=(16, 18), relevance=BY_REDUCTION)
-def scatter_nd(
-    data: Tensor, indices: Tensor, updates: Tensor, /, *, reduction: str = "none"
-) -> Tensor:
-    """Write at the places whose coordinates are the rows of `indices`.
-
-    Shapes: data `[*s, *rest]`, indices `[.., k]` with k sizes s, updates `[.., *rest]` -> as data.
-    Source: ONNX operator ScatterND-18.
-    """
-    count = indices.shape[-1]
-    places = indices.new_zeros(indices.shape[:-1])
-    for column, size in enumerate(data.shape[:count]):
-        places = places * size + indices[..., column] % size
-    rows = data.reshape(int(np.prod(data.shape[:count])), -1)
-    where = places.reshape(-1, 1).expand(-1, rows.shape[1])
-    return _put(rows, 0, where, updates.reshape(where.shape), reduction).reshape(data.shape)
-
-
-_nd_before_16 = op("ScatterND", _scatter_nd_channels, since=(11, 13), relevance=Relevance.COPY)
-_nd_before_16(without(scatter_nd, "reduction"))
 
 
 def _sorted_channels(site: Site) -> How:

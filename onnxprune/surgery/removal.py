@@ -55,6 +55,7 @@ class _Removal:
     groups: ChannelGroups
     dead: BoolArray
     _known: dict[str, Kept] = field(default_factory=dict)
+    _resized: set[str] = field(default_factory=set)
 
     def run(self) -> tuple[ModelProto, Weights]:
         self.model, apart = cut_model(self.graph, self._cuts())
@@ -67,6 +68,7 @@ class _Removal:
                 self.constants.remove(node)
             else:
                 self._follow(node)
+        self._drop_resized()
         self.constants.drop_unread()
         return self.model, apart
 
@@ -186,10 +188,23 @@ class _Removal:
             if found is None and name in self.graph.facts.supposed:
                 continue  # its reader supposes a shape when it is followed
             if name and predicted is not None and found != predicted:
+                if self.graph.facts.counts.get(name):
+                    self._resized.add(name)
+                    continue
                 raise SurgeryError(
                     f"{node}: output '{name}' should have shape {dims(predicted)}, ONNX infers "
                     f"{dims(found)}; does operator {node.op_type} restate a channel count?"
                 )
+
+    def _drop_resized(self) -> None:
+        """Remove the nodes that worked out what was stated anew from numbers of channels."""
+        kept = {*self.graph.outputs, *(n for node in self.graph.nodes for n in node.captures)}
+        for node in reversed(self.graph.nodes):
+            if node.nested or self._resized.isdisjoint((*node.inputs, *node.outputs)):
+                continue
+            read = kept.union(*(proto.input for proto in self.model.graph.node))
+            if self.constants.has(node) and read.isdisjoint(node.outputs):
+                self.constants.remove(node)
 
     def _is_sound(self, value: ValueInfoProto) -> bool:
         """Say whether what the model declares of a tensor agrees with the analysis."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.ops import cases_fold, cases_integer, cases_place
+from tests.ops import cases_fold, cases_integer, cases_place, cases_write
 from tests.ops.registry import CASES, POSITIVE, SCALAR, W, X, case
 
-__all__ = ["CASES", "cases_fold", "cases_integer", "cases_place"]
+__all__ = ["CASES", "cases_fold", "cases_integer", "cases_place", "cases_write"]
 
 # Activations and other functions of one element
 UNARY = (

@@ -50,9 +50,6 @@ _WRITE = "t = Transpose<perm=[2, 3, 0, 1]>(x); u = Transpose<perm=[2, 0, 1]>(z);
 _WRITE += "s = ScatterND(t, i, u); y = Transpose<perm=[2, 3, 0, 1]>(s)"
 case(_WRITE, 4, x=X, z=(4, 3), i=_POINTS[:, 0])
 case(_WRITE, 4, x=X, z=(4, 3), i=_POINTS[:, 0], opset=11)
-_NAMED = {"i": np.array([[[0, 2]]]), "batch": 1, "why": "indices name"}
-for _how in ("add", "mul", "max"):
-    case(f'y = ScatterND<reduction="{_how}">(x, i, z)', 0, x=X, z=(1, 5, 5), **_NAMED)
 case("y, i = TopK<axis=2>(x, k)", 4, x=X, k=[3])
 case("y, i = TopK<axis=-1, largest=0>(x, k)", 4, x=X, k=[2])
 case("y, i = TopK<axis=1>(x, k)", 0, x=X, k=[2], why="compares these channels")

@@ -4,6 +4,7 @@ Every case of an operator that restates an input is built once with each integer
 operator's schema allows there.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -45,13 +46,17 @@ def chosen(op: Op, schema: Any) -> list[list[int]]:
 
 def variants(case: Case) -> Iterator[Variant]:
     """The case with the constants of one node in each type that its schema allows."""
+    reads = Counter(name for proto in case.nodes for name in proto.input)
     for proto in case.nodes:
         node = node_of(proto, {"": case.opset})
         if node.op is None or node.schema is None:
             continue
         for places in chosen(node.op, node.schema):
             names = [node.inputs[k] for k in places if k < len(node.inputs) and node.inputs[k]]
-            if all(isinstance(case.tensors.get(name), np.ndarray) for name in names):
+            if all(
+                isinstance(case.tensors.get(name), np.ndarray) and reads[name] == names.count(name)
+                for name in names
+            ):
                 for kind in WHOLE.values():
                     cast = {name: case.tensors[name].astype(kind) for name in names}
                     yield replace(case, tensors={**case.tensors, **cast}), proto, kind
@@ -93,9 +98,11 @@ def restated(variant: Variant) -> set[int]:
     graph = Graph(case.model)
     groups = find_groups(graph)
     pruned = remove_channels(graph, groups, half(groups, 0))
-    (left,) = [one for one in pruned.graph.node if one.output == node.output]
-    pairs = zip(node.input, left.input, strict=False)
-    return {k for k, (old, new) in enumerate(pairs) if old != new and left.op_type == node.op_type}
+    left = [
+        one for one in pruned.graph.node if (one.op_type, one.output) == (node.op_type, node.output)
+    ]
+    pairs = [pair for one in left for pair in zip(node.input, one.input, strict=False)]
+    return {k for k, (old, new) in enumerate(pairs) if old != new}
 
 
 def test_every_operator_that_restates_is_tried_with_every_type() -> None:
