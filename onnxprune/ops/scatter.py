@@ -69,7 +69,7 @@ def _restate_elements(site: PrunedSite) -> Edit | None:
         indices = np.compress(left, indices, k)
     alive = site.kept[0].get(axis)
     if alive is not None:
-        indices = (np.cumsum(alive) - 1)[indices % alive.size]
+        indices = (np.cumsum(alive) - 1)[indices]
     now = site.values[1]
     return None if now is not None and np.array_equal(indices, now) else Edit(inputs={1: indices})
 
