@@ -35,10 +35,14 @@ class Letters:
     *loose* letter, which stands in one composite axis only, such as the o of a grouped convolution:
     each position of that axis has its own label, and `balances` says that each of the G groups must
     lose equally many.
+
+    An *idle* letter, such as that of the batch in most places, has no labels in any input, and none
+    in an output.
     """
 
     labels: Labels
     loose: frozenset[str] = frozenset()
+    idle: frozenset[str] = frozenset()
     sizes: dict[str, int] = field(default_factory=dict)
     held: dict[str, IntArray] = field(default_factory=dict)
 
@@ -79,7 +83,7 @@ class Letters:
         """Return True if an output axis has labels. A capital has labels only if an input has."""
         if axis.fixed:
             return len(axis.names) == 1 and axis.letter in self.held
-        return True
+        return axis.letter not in self.idle
 
     def spread(self, axis: Axis) -> IntArray:
         """Return the labels of an output axis. Shapes: `[size(axis)]`."""
@@ -105,6 +109,13 @@ class Letters:
             size = self.size(axis) if letter in self.loose else self.sizes[letter]
             self.held[letter] = self.labels.fresh(size)
         return self.held[letter]
+
+
+def idle_letters(first: Operand, read: Iterable[InputAxis]) -> frozenset[str]:
+    """Return the letters of the first input for which no input has labels."""
+    heard = {axis.letter for _, axis, _, labels in read if axis.names and labels is not None}
+    mine = {axis.letter for axis in first.axes if axis.names and not axis.fixed}
+    return frozenset(mine - heard)
 
 
 def loose_letters(operands: Iterable[Operand]) -> frozenset[str]:

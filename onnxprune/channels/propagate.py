@@ -15,7 +15,7 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.arrays import IntArray
-from onnxprune.channels.axis_labels import InputAxis, Letters, loose_letters
+from onnxprune.channels.axis_labels import InputAxis, Letters, idle_letters, loose_letters
 from onnxprune.channels.labels import KEPT, Balance, Labels, Reason
 from onnxprune.channels.lookahead import freest_axis, only_names_places
 from onnxprune.channels.misfit import MISFITS, Misfit, check_sizes, why_misfit
@@ -252,8 +252,9 @@ class Propagation:
         """Tie the axes that the operator's pattern gives the same letter."""
         loose = bool(how.loose) and self._is_allowed(node)
         inputs, outputs = parse(how.loose if loose else how.pattern)
-        letters = Letters(self.labels, loose_letters((*inputs, *outputs)), dict(how.sizes))
         read = list(self._input_axes(node, inputs))
+        idle = idle_letters(inputs[0], read)
+        letters = Letters(self.labels, loose_letters((*inputs, *outputs)), idle, dict(how.sizes))
         letters.measure((found.axis, found.size) for found in read)
         for found in read:
             self._tie(node, how, letters, found)
@@ -289,7 +290,7 @@ class Propagation:
         if not letters.fits(axis, size):
             others = letters.size(axis)
             raise Misfit(f"'{found.tensor}' has {size} positions where others have {others}")
-        if size > 1:
+        if size > 1 and axis.letter not in letters.idle:
             given = np.full(size, KEPT) if held is None else held
             reason = f"meets fixed channels of '{found.tensor}' in {node}"
             letters.tie(axis, given, Reason(reason, node.name))

@@ -11,7 +11,7 @@ How channels cross an operator is one of
 * `MOVES`: every output element is a copy of an input element (or padding). The forward uses only
   the functions of `onnxprune.ops.array`, so it runs on channel labels as it runs on values.
 * `ALIGNS`: numpy broadcasting; equal positions are equal channels, axes of size 1 are not.
-* `Axes("N i *, o i *, o -> N o *")`: axes with the same letter have the same channels. Lower case
+* `Axes("n i *, o i *, o -> n o *")`: axes with the same letter have the same channels. Lower case
   may shrink, CAPITALS never; `*` is the rest and never shrinks; `(G o)` is an axis of G times o
   positions.
 * `Writes(places)`: the output is the first input with the last written over it at known places.

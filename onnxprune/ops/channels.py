@@ -56,7 +56,7 @@ class Pins:
 
 @dataclass(frozen=True)
 class Axes:
-    """Relates named axes: `"N i *, o i *, o -> N o *"`.
+    """Relates named axes: `"n i *, o i *, o -> n o *"`.
 
     `why` says why axes with a capital letter stay whole. `loose` is the pattern for users who allow
     this operator to be pruned inexactly. `sizes` gives those of letters that follow from no shape.

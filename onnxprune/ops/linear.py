@@ -44,12 +44,12 @@ def conv_operands(site: Site, weight: int = 1) -> Operands | None:
     """Return the axes of a convolution whose weight is input `weight`; None: unknown shapes."""
     groups, x, w = site.attribute("group", 1), site.shapes[0], site.shapes[weight]
     if groups == 1:
-        return Operands("N i *", "o i *", "o", "N o *")
+        return Operands("n i *", "o i *", "o", "n o *")
     if x is None or w is None:
         return None
     if w[1] == 1:
-        return Operands("N c *", "(c M) I *", "(c M)", "N (c M) *", {"c": groups})
-    return Operands("N (G i) *", "(G o) i *", "(G o)", "N (G o) *", {"G": groups})
+        return Operands("n c *", "(c M) I *", "(c M)", "n (c M) *", {"c": groups})
+    return Operands("n (G i) *", "(G o) i *", "(G o)", "n (G o) *", {"G": groups})
 
 
 def _conv_channels(site: Site) -> How:
@@ -110,12 +110,12 @@ def conv(
 def _transposed_channels(site: Site) -> How:
     groups, x = site.attribute("group", 1), site.shapes[0]
     if groups == 1:
-        return Axes("N i *, i o *, o -> N o *")
+        return Axes("n i *, i o *, o -> n o *")
     if x is None:
         return UNKNOWN
     if x[1] == groups:
-        return Axes("N c *, c M *, (c M) -> N (c M) *")
-    return Axes("N (G i) *, (G i) o *, (G o) -> N (G o) *", sizes={"G": groups})
+        return Axes("n c *, c M *, (c M) -> n (c M) *")
+    return Axes("n (G i) *, (G i) o *, (G o) -> n (G o) *", sizes={"G": groups})
 
 
 def _restate_transposed_group(site: PrunedSite) -> Edit | None:

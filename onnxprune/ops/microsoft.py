@@ -156,7 +156,7 @@ def qlinear_concat(y_scale: Tensor, y_zero_point: Tensor, /, *inputs: Tensor, ax
 
 
 def _pool_channels(site: Site) -> How:
-    x = "N * c" if site.attribute("channels_last", 0) else "N c *"
+    x = "n * c" if site.attribute("channels_last", 0) else "n c *"
     return Axes(f"{x}, *, *, *, * -> {x}")
 
 

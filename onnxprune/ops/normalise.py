@@ -33,7 +33,8 @@ SPACE = (0, 2, 3)
 def _batch_channels(site: Site) -> Axes:
     if site.rank() == 1:  # all of one channel
         return Axes("N, 1, 1, 1, 1 -> N")
-    return Axes("N c *, c, c, c, c -> N c *")
+    n = "N" if site.attribute("training_mode", 0) else "n"  # then statistics span the batch
+    return Axes(f"{n} c *, c, c, c, c -> {n} c *")
 
 
 _batch = partial(
@@ -81,7 +82,7 @@ _batch(since=(7,))(without(batch_normalization, "training_mode"))
 
 @op(
     "InstanceNormalization",
-    Axes("N c *, c, c -> N c *"),
+    Axes("n c *, c, c -> n c *"),
     since=(6, 22),
     relevance=Relevance.PASS,
 )
@@ -99,7 +100,7 @@ def instance_normalization(
 
 def _group_channels(site: Site) -> Axes:
     """Whole groups may go; if the user allows it, equally many channels of each group."""
-    pattern = "N (g I) *, (g I), (g I) -> N (g I) *"
+    pattern = "n (g I) *, (g I), (g I) -> n (g I) *"
     loose = pattern.replace("g", "G").replace("I", "i")
     return Axes(pattern, SHARES, loose, sizes=dict.fromkeys("gG", site.attribute("num_groups")))
 
@@ -218,7 +219,7 @@ def mean_variance_normalization(x: Tensor, /, *, axes: Ints = SPACE) -> Tensor:
 
 @op(
     "LRN",
-    Axes("N C * -> N C *", "which divides each channel by its neighbours", loose="N c * -> N c *"),
+    Axes("n C * -> n C *", "which divides each channel by its neighbours", loose="n c * -> n c *"),
     since=(1, 13),
     relevance=Relevance.PASS,
 )

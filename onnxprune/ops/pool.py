@@ -17,7 +17,7 @@ from onnxprune.ops.window import Widths, Window, pad_space, windowed
 if TYPE_CHECKING:
     from torch import Tensor
 
-ALONE = Axes("N c * -> N c *")
+ALONE = Axes("n c * -> n c *")
 
 COUNTS_ALL = "whose indices count the elements of all channels"
 
@@ -72,7 +72,7 @@ def _slide(x: Tensor, kernel: Ints, window: Window, ceil_mode: int) -> Slide:
 def _max_channels(site: Site) -> How:
     """Without the places of maxima, each channel is on its own; places count all channels."""
     if len(site.node.outputs) > 1 and site.node.outputs[1]:
-        return Axes("N C * -> N C *, N C *", why=COUNTS_ALL)
+        return Axes("n C * -> n C *, n C *", why=COUNTS_ALL)
     return ALONE
 
 

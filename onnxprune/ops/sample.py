@@ -281,7 +281,7 @@ def _folded_channels(site: Site) -> How:
     size = 1
     for n in block:
         size *= n
-    return Axes("N (c K) *, *, * -> N c *", sizes={"K": size})
+    return Axes("n (c K) *, *, * -> n c *", sizes={"K": size})
 
 
 @op("Col2Im", _folded_channels, since=(18,), relevance=Relevance.LINEAR)
