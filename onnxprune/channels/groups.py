@@ -274,9 +274,11 @@ def find_groups(graph: Graph, *, allow_inexact: Sequence[str] = ()) -> ChannelGr
         if labels is not None:
             sources.append(Filters(node.name, weight, node.outputs[0], labels, axis))
     if not convolutions:
+        dense = any(node.op is not None and node.op.weights for node in graph.nodes)
+        others = "its dense layers are left as they are; " if dense else ""
         raise InvalidModel(
             f"graph '{graph.proto.name}': has no convolutions, so there are no filters to prune; "
-            f"onnxprune is made for CNNs"
+            f"{others}onnxprune is made for CNNs"
         )
     for name in graph.outputs:
         for labels in walk.cuts.get(name, {}).values():

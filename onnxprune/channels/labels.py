@@ -12,7 +12,7 @@ keeps its identity and has a `Reason`.
 >>> labels.unite(b, np.array([KEPT, FREE, b[2]]), Reason("meets an image", "add"))
 >>> classes = labels.solve()
 >>> bool(classes.of[a[2]] == classes.of[b[0]]), classes.reason[classes.of[a[2]]]
-(True, Reason(text='meets an image', node='add'))
+(True, Reason(text='meets an image', node='add', lift=''))
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,19 +23,31 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from onnxprune.arrays import IntArray
+from onnxprune.ops import Node
 
 KEPT = 0
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a channel stays: what it does, and the name of the node that keeps it, if one does."""
+    """Why a channel stays: what it does, and the name of the node that keeps it, if one does.
+
+    `lift` names the operator that `allow_inexact` would have to name to let it go.
+    """
 
     text: str
     node: str | None = None
+    lift: str = ""
 
     def __str__(self) -> str:
         return self.text
+
+
+def feeds(node: Node, why: str, *, lift: bool = False) -> Reason:
+    """Return the reason of channels that a node needs whole; `lift` if it may be allowed not to."""
+    name = node.op_type.lower() if lift else ""
+    hint = f" (--allow-inexact {name} lifts this)" if lift else ""
+    return Reason(f"feeds {node}, {why}{hint}", node.name, name)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from onnxprune.arrays import IntArray
 from onnxprune.channels.axis_labels import InputAxis, Letters, idle_letters, loose_letters
-from onnxprune.channels.labels import KEPT, Balance, Labels, Reason
+from onnxprune.channels.labels import KEPT, Balance, Labels, Reason, feeds
 from onnxprune.channels.lookahead import freest_axis, only_names_places
 from onnxprune.channels.misfit import MISFITS, Misfit, check_sizes, why_misfit
 from onnxprune.channels.placement import freedom, melts, rows_of, thin, varying_axes
@@ -171,22 +171,22 @@ class Propagation:
             self._write(node, how)
         pins = self._ask_again(node)
         if pins is not None:
-            self._pin_all((*node.inputs, *node.outputs), _feeds(node, pins.why))
+            self._pin_all((*node.inputs, *node.outputs), feeds(node, pins.why))
 
     def _obstacle(self, node: Node) -> Reason | None:
         """Return why no channel can cross a node, or None where they can."""
         if node.op is None:
-            return _feeds(node, why_unknown(node))
+            return feeds(node, why_unknown(node))
         if node.nested and self._states_counts(node.op, node):
-            return _feeds(node, "in a function that other nodes may call")
+            return feeds(node, "in a function that other nodes may call")
         if isinstance(node.op.how, Pins):
-            return _feeds(node, node.op.how.why)
+            return feeds(node, node.op.how.why)
         supposed = self.graph.facts.supposed
         read = self.graph.read_outputs(node)
         if any(self.graph.shape(name) is None or name in supposed for name in read):
-            return _feeds(node, "whose output shape is not known")
+            return feeds(node, "whose output shape is not known")
         how = self.graph.how(node)
-        return _feeds(node, how.why) if isinstance(how, Pins) else None
+        return feeds(node, how.why) if isinstance(how, Pins) else None
 
     def _states_counts(self, op: Op, node: Node) -> bool:
         """Say whether a node states a number of channels that may change."""
@@ -284,7 +284,7 @@ class Propagation:
         """Tie an axis of an input to its letter; pin it where its letter is a capital."""
         axis, size, held = found.axis, found.size, found.labels
         if axis.fixed and held is not None:
-            self.labels.pin(held, _feeds(node, how.why))
+            self.labels.pin(held, feeds(node, how.why, lift=bool(how.loose)))
         if axis.fixed and (held is None or len(axis.names) != 1):
             return
         if not letters.fits(axis, size):
@@ -306,10 +306,10 @@ class Propagation:
         given = [k for k, name in enumerate(node.inputs) if name]
         data = [k for k in given if not op.is_parameter(k)]
         if any(site.shapes[k] is None for k in data):
-            self._pin_all(node.inputs, _feeds(node, "whose input shape is not known"))
+            self._pin_all(node.inputs, feeds(node, "whose input shape is not known"))
             return
         if any(site.values[k] is None for k in given if op.is_parameter(k)):
-            reason = _feeds(node, "whose parameters are computed at run time")
+            reason = feeds(node, "whose parameters are computed at run time")
             self._pin_all(node.inputs, reason)
             return
         for axis in sorted({a for k in data for a in self.cuts.get(node.inputs[k], {})}):
@@ -322,7 +322,7 @@ class Propagation:
             try:
                 moved = op(node, arguments)
             except OnnxPruneError as error:
-                self._pin_all(node.inputs, _feeds(node, str(error)))
+                self._pin_all(node.inputs, feeds(node, str(error)))
                 return
             reason = Reason(f"is split apart by {node}", node.name)
             for name, labels in zip(node.outputs, moved, strict=False):
@@ -393,7 +393,3 @@ class Propagation:
         cut = np.where(free, KEPT, labels)
         cut[free] = self.labels.fresh(int(free.sum()))
         self.cuts[name][axis] = cut
-
-
-def _feeds(node: Node, why: str) -> Reason:
-    return Reason(f"feeds {node}, {why}", node.name)

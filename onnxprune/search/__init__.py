@@ -9,7 +9,8 @@ Imports every room but report and cli. `make_task` puts a `Task` together, `sear
 * `settings`: what a run is asked for; `control`: its constants; `assemble`: a search made of them
 * `samples`: samples as a model takes them; `scaling`: what a model says of the pixels it takes
 * `baseline`: whether the unpruned model recognises the samples, and what fits if not
-* `plan`: which filters went; `journal`: the run directory; `outcome`: what a run came to
+* `plan`: which filters went; `journal`: the run directory; `outcome`: what a run came to;
+  `refusal`: why a target is out of reach
 """
 
 from onnxprune.search.assemble import (
@@ -31,10 +32,10 @@ from onnxprune.search.outcome import (
     make_evaluator,
     make_report,
     summary,
-    unreachable,
 )
 from onnxprune.search.picker import Limits, Picker
 from onnxprune.search.plan import Plan
+from onnxprune.search.refusal import unreachable
 from onnxprune.search.settings import AUTO, OPTIONS, PARTS, SETTINGS, Settings, merged
 from onnxprune.search.target import Floor, Target, share_removed
 from onnxprune.search.task import State, Task

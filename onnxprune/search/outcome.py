@@ -1,4 +1,4 @@
-"""Outcome: the figures of each step, the report of a run, and why a target is out of reach."""
+"""Outcome: the figures of each step, and the report of a run."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 
 from onnx import ModelProto
 
-from onnxprune.channels import ChannelGroups
 from onnxprune.data import Data
-from onnxprune.errors import UnreachableTarget
 from onnxprune.evaluation import Evaluator, latency
 from onnxprune.graph import Graph, file_size
 from onnxprune.search.nets import Nets
@@ -57,37 +55,6 @@ def make_evaluator(data: Data, settings: Settings) -> Evaluator:
         threads=settings.threads,
         batch_size=settings.batch_size,
     )
-
-
-def unreachable(nets: Nets, state: State) -> UnreachableTarget:
-    """Return the error that says how near a search came, and what was in the way."""
-    task = nets.task
-    nearest, full = task.costs.of(state.dead), task.costs.of()
-    measured = ""
-    if task.target.size is not None:
-        measured += f", size {nets.reach.size(state)} bytes"
-    if task.target.latency_ms is not None:
-        measured += f", latency {nets.reach.latency(state):.3g} ms"
-    limits = ", ".join(name.replace("_", "-") for name in task.picker.stopped_by(state.dead))
-    return UnreachableTarget(
-        f"target: cannot be reached; the most that can go is rate "
-        f"{share_removed(task.groups, state.dead):.3f}, which leaves params "
-        f"{nearest.params} ({nearest.params / max(full.params, 1):.3f}), macs {nearest.macs} "
-        f"({nearest.macs / max(full.macs, 1):.3f}){measured}; "
-        f"{_most_pinned(task.groups)}ask for less{f', or loosen {limits}' if limits else ''}"
-    )
-
-
-def _most_pinned(groups: ChannelGroups) -> str:
-    """The reason that pins most filters, as a part of a message."""
-    pinned: dict[str, int] = {}
-    for channel, reason in groups.reasons.items():
-        pinned[reason.text] = pinned.get(reason.text, 0) + int(groups.filter_count[channel])
-    if not pinned:
-        return ""
-    most = max(pinned, key=lambda text: pinned[text])
-    of = int(groups.filter_count.sum())
-    return f"what pins most: {most} ({pinned[most]} of {of} filters); "
 
 
 def summary(task: Task, state: State) -> dict[str, Any]:

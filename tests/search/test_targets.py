@@ -140,7 +140,7 @@ def test_without_target_and_floor_a_drop_of_a_hundredth_is_allowed(
 def test_a_target_out_of_reach_says_what_can_be_had(small: Small) -> None:
     with pytest.raises(UnreachableTarget, match=r"most that can go is rate 0\.857"):
         onnxprune.prune(small.proto, **FREE, rate=0.9)
-    with pytest.raises(UnreachableTarget, match=r"size \d+ bytes; ask for less$"):
+    with pytest.raises(UnreachableTarget, match=r"size \d+ bytes; .*ask for less$"):
         onnxprune.prune(small.proto, **FREE, size=10.0)
     with pytest.raises(UnreachableTarget, match=r"latency 0\.\d+ ms; ask for less$"):
         onnxprune.prune(small.proto, **FREE, latency_ms=1e-9)

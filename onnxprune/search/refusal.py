@@ -1,0 +1,114 @@
+"""Refusal: why a target is out of reach, and what would bring it nearer."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+from onnxprune.channels import find_groups
+from onnxprune.errors import UnreachableTarget
+from onnxprune.graph import file_size
+from onnxprune.search.nets import Nets
+from onnxprune.search.target import share_removed
+from onnxprune.search.task import State, Task
+from onnxprune.surgery import node_macs
+
+LARGE = 0.1
+"""Share of a figure from which on dense layers are named as what holds it."""
+DIGITS = 12
+"""Most digits behind the point; more are noise."""
+
+
+def unreachable(nets: Nets, state: State) -> UnreachableTarget:
+    """Return the error that says how near a search came, and what was in the way."""
+    task = nets.task
+    left = ", ".join(_figures(nets, state))
+    limits = ", ".join(name.replace("_", "-") for name in task.picker.stopped_by(state.dead))
+    ways = [
+        *(["ask for less"] if state.dead.any() else []),
+        *([f"loosen {limits}"] if limits else []),
+        *_lifts(task),
+    ]
+    rate = share_removed(task.groups, state.dead)
+    parts = [
+        f"cannot be reached; the most that can go is rate {_beside(rate, task.target.rate)}, "
+        f"which leaves {left}",
+        *_most_pinned(task),
+        *_dense(task, state),
+        ", or ".join(ways) or "no filter may go",
+    ]
+    return UnreachableTarget(f"target: {'; '.join(parts)}")
+
+
+def _figures(nets: Nets, state: State) -> Iterator[str]:
+    """Yield what is left of each figure."""
+    task = nets.task
+    target, now, full = task.target, task.costs.of(state.dead), task.costs.of()
+    for name, goal in (("params", target.params), ("macs", target.macs)):
+        have, whole = getattr(now, name), max(getattr(full, name), 1)
+        yield f"{name} {have} ({_beside(have / whole, goal)})"
+    if target.size is not None:
+        size = nets.reach.size(state)
+        share = _beside(size / file_size(task.graph.model), target.size)
+        yield f"size {size} bytes" + (f" ({share})" if target.size <= 1 else "")
+    if target.latency_ms is not None:
+        yield f"latency {_beside(nets.reach.latency(state), target.latency_ms)} ms"
+
+
+def _beside(value: float, goal: float | None) -> str:
+    """Write a figure with as many digits as it takes to differ from what was asked for."""
+    for digits in range(3, DIGITS):
+        text = f"{value:.{digits}f}"
+        if goal is None or value == goal or float(text) != round(goal, digits):
+            return text
+    return repr(value)
+
+
+def _most_pinned(task: Task) -> Iterator[str]:
+    """Yield the reason that pins most filters, if there is one."""
+    pinned: Counter[str] = Counter()
+    for channel, reason in task.groups.reasons.items():
+        pinned[reason.text] += int(task.groups.filter_count[channel])
+    for text, count in pinned.most_common(1):
+        of = int(task.groups.filter_count.sum())
+        yield f"what pins most: {text} ({count} of {of} filters)"
+
+
+def _lifts(task: Task) -> Iterator[str]:
+    """Yield the option that lets more filters go, if one does: operators alone, or all at once."""
+    groups = task.groups
+    known = [*dict.fromkeys(node.split()[0].lower() for node in groups.inexact)]
+    names = [*dict.fromkeys(reason.lift for reason in groups.reasons.values() if reason.lift)]
+    best, more = "", 0
+    for tried in (*names, ",".join(names)):
+        if tried:
+            found = find_groups(task.graph, allow_inexact=[*known, *tried.split(",")])
+            gained = found.removable_filters - groups.removable_filters
+            best, more = (tried, gained) if gained > more else (best, more)
+    if best:
+        yield f"use --allow-inexact {','.join([*known, best])}, which lets {more} more filters go"
+
+
+def _dense(task: Task, state: State) -> Iterator[str]:
+    """Yield the share of dense layers, whose units are no filters, in a figure out of reach."""
+    graph, target, now = task.graph, task.target, task.costs.of(state.dead)
+    params: dict[str, float] = {}
+    macs = 0.0
+    for node in graph.nodes:
+        if node.op is None or graph.filter_axis(node) is not None:
+            continue
+        for name in (node.inputs[k] for k in node.op.weights if k < len(node.inputs)):
+            shape = graph.shape(name)
+            if shape is not None and len(shape) > 1:
+                sizes = task.groups.sizes(name, state.dead)
+                left = math.prod(sizes.get(axis, size) for axis, size in enumerate(shape))
+                macs += node_macs(graph, node) * left / max(math.prod(shape), 1)
+                params |= {name: left} if name in graph.constant_tensors else {}
+    held = (target.params or target.size, sum(params.values()), now.params, "parameters")
+    for goal, part, whole, what in (held, (target.macs, macs, now.macs, "multiply-adds")):
+        if goal is not None and whole and part / whole >= LARGE:
+            yield (
+                f"{100 * part / whole:.0f} % of the {what} that are left are those of dense "
+                f"layers, whose units are not pruned"
+            )
