@@ -279,17 +279,14 @@ def _from_model(
 
     A criterion may have no values for some convolutions: one from the graph where no normalisation
     follows, one from weights where no constant is part of the filters. These filters count alike,
-    so that others decide where they are tied to some. But not all may be without values.
+    so that others decide where they are tied to some.
     """
     sign = SIGNS[chosen.sign]
     said = [_measured(chosen, graph, groups, f, rng) for f in groups.filters]
-    if groups.filters and all(values is None for values in said):
+    if chosen.from_graph is not None and all(values is None for values in said):
         raise InvalidModel(
             f"criterion {name!r}: no convolution is followed by a batch normalisation; export the "
             f"model with it kept, or use magnitude"
-            if chosen.from_graph is not None
-            else f"criterion {name!r}: all weights are computed from the image; use random, or "
-            f"activation with samples"
         )
     return [
         (np.ones(f.channels.size) if values is None else sign(values))[None]

@@ -6,10 +6,11 @@ import pytest
 from onnx import numpy_helper
 
 from onnxprune.channels import find_groups
+from onnxprune.data import Data
 from onnxprune.graph import Graph
-from onnxprune.relevance import score
+from onnxprune.relevance import Mirror, score
 from onnxprune.relevance.weights import weight_of
-from tests.support.models import model
+from tests.support.models import images, model
 
 HEAD = "g (float[1,3,5,5] x) => (float[1,2,5,5] y)"
 FLOAT = HEAD + "<float[4,3,1,1] w, float[2,4,1,1] v> { a = Conv(x, w) y = Conv(a, v) }"
@@ -141,23 +142,6 @@ def test_a_weight_without_constants_is_measured_by_what_is_tied_to_it(criterion:
         assert np.array_equal(np.argsort(found), np.argsort(norms))
 
 
-def test_weights_of_the_image_alone_are_refused_with_what_works() -> None:
-    text = """
-    g (float[1,4,3,3] x) => (float[1,4,1,1] y) {
-      s = Constant<value_ints=[4,1,3,3]>()
-      k = Reshape(x, s)
-      y = Conv<group=4>(x, k)
-    }
-    """
-    from onnxprune.errors import InvalidModel
-
-    graph = Graph(model(text))
-    groups = find_groups(graph)
-    with pytest.raises(InvalidModel, match="all weights are computed from the image; use random"):
-        score(graph, groups, criterion="magnitude")
-    assert score(graph, groups, criterion="random").values.shape == (1, len(groups))
-
-
 def test_a_weight_is_computed_without_the_rest_of_the_graph() -> None:
     """Nothing else has to be computed, so an operator that torch does not know is no obstacle."""
     text = FLOAT.replace("a = Conv(x, w)", "k = Neg(w) a = Conv(x, k) u = Unique(x)").replace(
@@ -169,3 +153,38 @@ def test_a_weight_is_computed_without_the_rest_of_the_graph() -> None:
     expected = score(plain, find_groups(plain), criterion="magnitude").values
     found = score(graph, groups, criterion="magnitude").values
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_activations_of_integers_are_real_numbers() -> None:
+    """Half of the integers are below the zero point: they stand for numbers below zero."""
+    text = """
+    g (float[N,3,5,5] x) => (float[N,2,5,5] y)
+    <float[4] ws, int8[4,3,1,1] wi, int8[4] wz, float[2,4,1,1] v> {
+      xs = Constant<value = float {0.05}> ()
+      xz = Constant<value = uint8 {128}> ()
+      ys = Constant<value = float {0.01}> ()
+      yz = Constant<value = uint8 {100}> ()
+      q = QuantizeLinear(x, xs, xz)
+      c = QLinearConv(q, xs, xz, wi, ws, wz, ys, yz)
+      a = DequantizeLinear(c, ys, yz)
+      y = Conv(a, v)
+    }
+    """
+    proto = model(text)
+    rng = np.random.default_rng(0)
+    values: dict[str, npt.NDArray[np.generic]] = {
+        "wi": rng.integers(-127, 127, (4, 3, 1, 1)).astype(np.int8),
+        "ws": np.array([0.001, 0.004, 0.0005, 0.002], np.float32),
+        "wz": np.zeros(4, np.int8),
+    }
+    for tensor in proto.graph.initializer:
+        if tensor.name in values:
+            tensor.CopyFrom(numpy_helper.from_array(values[tensor.name], tensor.name))
+    graph = Graph(proto)
+    groups = find_groups(graph)
+    data = Data(images(proto, 3), np.array([0, 1, 0]), ("cat", "dog"))
+    found = score(graph, groups, data, "activation,layer-none", device="cpu").values
+    trace = Mirror(graph, device="cpu").trace(data.x)
+    exact = trace["a"].clamp(min=0).double().mean((2, 3)).numpy()
+    expected = [exact[[0, 2]].mean(0), exact[1]]
+    np.testing.assert_allclose(found[:, :4], expected, rtol=1e-6)
