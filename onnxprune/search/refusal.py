@@ -46,8 +46,11 @@ def _figures(nets: Nets, state: State) -> Iterator[str]:
     task = nets.task
     target, now, full = task.target, task.costs.of(state.dead), task.costs.of()
     for name, goal in (("params", target.params), ("macs", target.macs)):
-        have, whole = getattr(now, name), max(getattr(full, name), 1)
-        yield f"{name} {have} ({_beside(have / whole, goal)})"
+        have, whole = now.figures()[name], full.figures()[name]
+        if have is None or whole is None:
+            yield f"{name} that are not known"
+        else:
+            yield f"{name} {have} ({_beside(have / max(whole, 1), goal)})"
     if target.size is not None:
         size = nets.reach.size(state)
         share = _beside(size / file_size(task.graph.model), target.size)
