@@ -15,6 +15,9 @@ from onnxprune.errors import OnnxPruneError
 from onnxprune.graph import Graph
 from onnxprune.ops import Aligns, Axes, Moves, Node, Writes, parse
 
+FARTHEST = 64
+"""Tensors that an axis is followed through; one that goes on is taken for one that may shrink."""
+
 
 def freest_axis(graph: Graph, name: str, classes: Mapping[int, int]) -> int:
     """Return the axis that leaves most classes, of those that no node needs whole if any does."""
@@ -33,8 +36,8 @@ def closed_axes(graph: Graph, name: str) -> set[int]:
 
 def _is_closed(graph: Graph, name: str, axis: int) -> bool:
     todo, seen = [(name, axis)], {(name, axis)}
-    while todo:
-        tensor, here = todo.pop()
+    while todo and len(seen) <= FARTHEST:
+        tensor, here = todo.pop(0)
         if tensor in graph.outputs:
             return True
         for node in graph.consumers.get(tensor, ()):
