@@ -268,8 +268,8 @@ def _score(
 
 
 def data_free() -> tuple[str, ...]:
-    """Return the names of the criteria that need no samples."""
-    return tuple(name for name, one in CRITERIA.items() if not one.needs_samples)
+    """Return the names of the criteria that need no samples and work on every model."""
+    return tuple(name for name, one in CRITERIA.items() if one.from_weights is not None)
 
 
 def _from_model(
