@@ -14,7 +14,7 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
 
 from onnxprune.graph.dependence import Variation
 from onnxprune.graph.facts import Facts, start_facts
-from onnxprune.graph.graph import GRAPH, Graph
+from onnxprune.graph.graph import GRAPH, STEPS, Graph
 from onnxprune.graph.inputs import INPUT_SHAPES, InputShapes, Shape
 from onnxprune.graph.large_weights import (
     AS_THEY_LIE,
@@ -43,6 +43,7 @@ __all__ = [
     "GRAPH",
     "INPUT_SHAPES",
     "NONE_APART",
+    "STEPS",
     "Called",
     "Facts",
     "Graph",

@@ -38,6 +38,10 @@ from onnxprune.ops import Fills, Holds, How, Node, Site
 logger = logging.getLogger(__name__)
 
 
+STEPS = (32, 64, 128)
+"""Positions by which open heights and widths are also looked at."""
+
+
 class Graph:
     """A model's main graph: nodes in topological order, constants, shapes and known values.
 
@@ -274,8 +278,13 @@ class Graph:
 
     @cached_property
     def elsewhere(self) -> Facts:
-        """What is known of the tensors at batch 2, with other sizes for open heights and widths."""
-        return self._infer(batch=2, more=32)
+        """What is known of the tensors at batch 2, with other sizes for open heights and widths.
+
+        Of these are taken the first that no node refuses: many networks take sizes in steps only.
+        """
+        found = (self._infer(batch=2, more=more) for more in STEPS)
+        fits = (facts for facts in found if facts.refused.keys() <= self.facts.refused.keys())
+        return next(fits, None) or self._infer(batch=2, more=STEPS[0])
 
     @cached_property
     def _other_batch(self) -> Facts:

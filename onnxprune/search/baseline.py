@@ -151,7 +151,8 @@ def _fits(
         fits.append(_Fit(_order(answers, data), answers.reordered))
     some = data.every(-(-len(data) // TRIED))
     for words, x in readings(some.x, some.preprocess):
-        if wanted is not None and words not in wanted:
+        as_it_is = x.shape == some.x.shape and np.allclose(x, some.x, atol=1e-3)
+        if as_it_is or (wanted is not None and words not in wanted):
             continue
         tried = replace(some, x=np.ascontiguousarray(x))
         try:
