@@ -191,7 +191,12 @@ def test_a_run_is_recorded(small: Small, tmp_path: Path) -> None:
         assert report[side].keys() == {
             *("params", "macs", "filters", "size_bytes", "latency_ms", "accuracy")
         }
-        assert report[side]["accuracy"].keys() == {"mean", "harmonic", "per_class"}
+        assert report[side]["accuracy"].keys() == {
+            "mean",
+            "harmonic",
+            "shrunk_harmonic",
+            "per_class",
+        }
         assert report[side]["latency_ms"] > 0
     assert {"rate", "seconds", "evaluations"} <= report.keys()
     assert report["evaluations"] >= len(journal(folder)) - 1

@@ -167,7 +167,12 @@ def test_a_run_reports_the_iou_of_its_model(
     result = onnxprune.prune(net, scenes, metric="mean-iou", min_accuracy=0.3, **ask)
     report = result.report
     assert report["metric"] == "mean-iou"
-    assert report["before"]["accuracy"] == {"mean": 1.0, "harmonic": 1.0, "per_class": [1.0] * 3}
+    assert report["before"]["accuracy"] == {
+        "mean": 1.0,
+        "harmonic": 1.0,
+        "shrunk_harmonic": 1.0,
+        "per_class": [1.0] * 3,
+    }
     expected = iou(result.model, scenes)
     assert report["after"]["accuracy"]["per_class"] == pytest.approx(expected.tolist())
     harmonic = 1 / np.mean(1 / expected)

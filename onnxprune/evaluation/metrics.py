@@ -144,7 +144,12 @@ class Accuracy:
     def to_json(self) -> dict[str, Any]:
         """Return the scores as a report holds them, None for a class without samples."""
         per_class = [None if np.isnan(share) else float(share) for share in self.per_class]
-        return {"mean": self.mean, "harmonic": self.harmonic, "per_class": per_class}
+        return {
+            "mean": self.mean,
+            "harmonic": self.harmonic,
+            "shrunk_harmonic": self.shrunk_harmonic,
+            "per_class": per_class,
+        }
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Record:
         levels = [] if asked.get("min_accuracy") is None else [asked["min_accuracy"]]
         if asked.get("max_drop") is not None and self.points:
             levels.append(self.points[0]["harmonic"] - asked["max_drop"])
-        return max(levels, default=None)
+        return max((level for level in levels if level > 0), default=None)
 
 
 def _parse(path: Path, text: str | None = None) -> dict[str, Any]:

@@ -88,7 +88,8 @@ def find_problem(model: ModelProto, data: Data, settings: Settings) -> str | Non
         return f"{found}what fits: {'; '.join(fits)}"
     return (
         f"{found}no other preset, range of values, layout, order of channels or of classes that "
-        f"was tried fits, so look whether its first output is class scores, and of these classes"
+        f"was tried fits, so look whether output '{model.graph.output[0].name}' is class scores, "
+        f"and of these classes"
     )
 
 
@@ -98,10 +99,7 @@ def better_preset(model: ModelProto, data: Data, settings: Settings) -> Scaling 
     None, too, where nobody can tell: the metric is a user's, or the model does not run.
     """
     some = data.every(-(-len(data) // LOOKED_AT))
-    try:
-        answers = make_evaluator(some, settings).answers(model)
-    except OnnxPruneError:
-        return None  # what is wrong is said where it matters
+    answers = _answers(model, some, settings)
     if answers is None or answers.hits.right >= ENOUGH * answers.hits.of:
         return None
     presets = {of_preset(name): name for name in PRESETS}
@@ -150,22 +148,44 @@ def _fits(
     if answers.is_out_of_order and wanted is None:
         fits.append(_Fit(_order(answers, data), answers.reordered))
     some = data.every(-(-len(data) // TRIED))
+    for name in [output.name for output in model.graph.output][1:] if wanted is None else []:
+        found = _answers(_with_first(model, name), some, settings)
+        if found is not None:
+            fits.append(
+                _Fit(f"output '{name}' in place of '{model.graph.output[0].name}'", found.hits)
+            )
     for words, x in readings(some.x, some.preprocess):
         as_it_is = x.shape == some.x.shape and np.allclose(x, some.x, atol=1e-3)
         if as_it_is or (wanted is not None and words not in wanted):
             continue
         tried = replace(some, x=np.ascontiguousarray(x))
-        try:
-            found = make_evaluator(tried, settings).answers(model)
-        except OnnxPruneError:
-            continue  # the model does not take such samples
-        assert found is not None
+        found = _answers(model, tried, settings)
+        if found is None:
+            continue
         fits.append(_Fit(words, found.hits))
         if found.is_out_of_order and wanted is None:
             fits.append(_Fit(f"{words} and {_order(found, tried)}", found.reordered))
     least = answers.hits.right / answers.hits.of + GAINED
     better = [fit for fit in fits if fit.hits.beats(LEVEL) and fit.share >= least]
     return sorted(better, key=lambda fit: (-fit.share, len(fit.words)))
+
+
+def _answers(model: ModelProto, data: Data, settings: Settings) -> Answers | None:
+    """What a model says of samples, None where it does not take them or says nothing of classes."""
+    try:
+        return make_evaluator(data, settings).answers(model)
+    except OnnxPruneError:
+        return None
+
+
+def _with_first(model: ModelProto, name: str) -> ModelProto:
+    """Return the model with the output of that name before the others."""
+    other = ModelProto()
+    other.CopyFrom(model)
+    outputs = sorted(model.graph.output, key=lambda output: output.name != name)
+    del other.graph.output[:]
+    other.graph.output.extend(outputs)
+    return other
 
 
 def _order(answers: Answers, data: Data) -> str:

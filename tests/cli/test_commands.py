@@ -248,7 +248,12 @@ def test_compare_measures_both(folder: Path, small: Small) -> None:
     found = json.loads(call(*arguments, "--json").stdout)
     guesses = run(onnx.load("out.onnx"), small.x)[0].argmax(1)
     assert found["agreement"] == pytest.approx((guesses == small.y).mean())
-    assert found["before"]["accuracy"] == {"mean": 1.0, "harmonic": 1.0, "per_class": [1.0] * 3}
+    assert found["before"]["accuracy"] == {
+        "mean": 1.0,
+        "harmonic": 1.0,
+        "shrunk_harmonic": 1.0,
+        "per_class": [1.0] * 3,
+    }
     shares = [(guesses[small.y == k] == k).mean() for k in range(3)]
     assert found["after"]["accuracy"]["per_class"] == pytest.approx(shares)
     assert found["after"]["size_bytes"] == Path("out.onnx").stat().st_size

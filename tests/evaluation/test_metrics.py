@@ -77,7 +77,9 @@ def test_a_class_that_is_never_right_makes_the_harmonic_mean_zero() -> None:
 
 def test_a_class_without_samples_is_none_in_json() -> None:
     accuracy = Accuracy(np.array([1.0, 0.0]), np.array([2.0, 0.0]), np.zeros(2))
-    assert accuracy.to_json() == {"mean": 0.5, "harmonic": 0.5, "per_class": [0.5, None]}
+    found = accuracy.to_json()
+    assert found.pop("shrunk_harmonic") == pytest.approx(0.5)
+    assert found == {"mean": 0.5, "harmonic": 0.5, "per_class": [0.5, None]}
     assert np.isnan(accuracy.per_class[1])
 
 
@@ -327,7 +329,9 @@ def test_a_metric_of_ones_own_is_its_scores_in_both_forms(own: str) -> None:
     found, shipped = find_metric(f"{own}:iou")(outputs, maps), mean_iou(outputs, maps)
     np.testing.assert_array_equal(found.per_class, shipped.per_class)
     np.testing.assert_array_equal(found.soft_per_class, shipped.per_class)
-    assert found.to_json() == shipped.to_json()
+    own_figures, figures = found.to_json(), shipped.to_json()
+    del own_figures["shrunk_harmonic"], figures["shrunk_harmonic"]  # of counts, which it has not
+    assert own_figures == figures
     assert np.isnan(found.per_class[3])
 
 

@@ -81,3 +81,13 @@ def test_accuracy_that_nobody_measured_is_said_to_be_so(small: Small) -> None:
         small.proto, samples(small), rate=0.3, control="one-shot", threads=1
     ).report
     assert "Accuracy" not in {row.label for row in rows(measured["before"], measured["after"])}
+
+
+def test_where_a_class_is_never_right_the_figure_of_the_floor_is_shown() -> None:
+    side = {"params": 10, "macs": 10, "filters": 4}
+    right = {"mean": 0.5, "harmonic": 0.5, "shrunk_harmonic": 0.5, "per_class": [0.5, 0.5]}
+    never = {"mean": 0.5, "harmonic": 0.0, "shrunk_harmonic": 0.25, "per_class": [1.0, 0.0]}
+    found = rows({**side, "accuracy": never}, {**side, "accuracy": right})
+    assert (found[-1].label, found[-1].change) == ("Harmonic mean, shrunk", "+25.0 points")
+    found = rows({**side, "accuracy": right}, {**side, "accuracy": never})
+    assert found[-1].label == "Harmonic mean"

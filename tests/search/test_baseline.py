@@ -92,7 +92,7 @@ def test_two_classes_in_another_order_are_enough() -> None:
 def test_where_nothing_fits_that_is_said() -> None:
     x, y = arrays()
     line = stopped(network(), (np.random.default_rng(0).random(x.shape, np.float32), y))
-    assert "that was tried fits" in line and "first output is class scores" in line
+    assert "that was tried fits" in line and "output 'y' is class scores" in line
 
 
 def test_an_embedding_is_no_classifier() -> None:
@@ -104,6 +104,21 @@ def test_an_embedding_is_no_classifier() -> None:
     }
     """)
     assert "guessing is" in stopped(proto, arrays())
+
+
+def test_another_output_that_is_class_scores_is_named() -> None:
+    proto = network()
+    (head,) = (node for node in proto.graph.node if node.op_type == "Flatten")
+    boxes = onnx.helper.make_node("Slice", [head.output[0], "zero", "four", "one"], ["boxes"])
+    proto.graph.node.append(boxes)
+    for name, value in (("zero", 0), ("four", 4), ("one", 1)):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([value]), name))
+    first = onnx.helper.make_tensor_value_info("boxes", onnx.TensorProto.FLOAT, ["N", 4])
+    scores = proto.graph.output.pop()
+    proto.graph.output.extend([first, scores])
+    x, y = arrays()
+    line = stopped(proto, (x[y < 4], y[y < 4]))
+    assert "what fits: output 'y' in place of 'boxes' (24 of 24)" in line
 
 
 def test_integers_of_a_regression_are_no_classes() -> None:
