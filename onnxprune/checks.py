@@ -81,23 +81,25 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Number(Rule):
-    """A number in a range; a text may say a `share` in percent, as in 50%."""
+    """A number in a range, or one of a few `words`; a text may say a `share` in percent: 50%."""
 
     least: float | None = None
     above: float | None = None
     most: float | None = None
     whole: bool = False
     share: bool = False
+    words: tuple[str, ...] = ()
 
     @property
     def expected(self) -> str:
         """Such as: a whole number, 1 or more."""
         noun = "a whole number" if self.whole else "a number"
+        words = f", or {' or '.join(self.words)}" if self.words else ""
         if self.least is not None and self.most is not None:
-            return f"{noun} from {self.least} to {self.most}"
+            return f"{noun} from {self.least} to {self.most}{words}"
         low = f" above {self.above}" if self.above is not None else ""
         low = f", {self.least} or more" if self.least is not None else low
-        return f"{noun}{low}" + (f", at most {self.most}" if self.most is not None else "")
+        return f"{noun}{low}" + (f", at most {self.most}" if self.most is not None else "") + words
 
     def read(self, text: str) -> Any:
         """Return the number that is written, if one is."""
@@ -113,7 +115,9 @@ class Number(Rule):
             return number / 100 if 0 <= number <= 100 else text
         return text
 
-    def _take(self, name: str, value: Any) -> float:
+    def _take(self, name: str, value: Any) -> float | str:
+        if isinstance(value, str) and value in self.words:
+            return value
         kinds = (int, np.integer) if self.whole else (int, float, np.integer, np.floating)
         if isinstance(value, bool) or not isinstance(value, kinds):
             self._wrong_type(name, value, self._percent(value))

@@ -1,4 +1,4 @@
-"""Accuracy over pruning rate for several methods, and the area under each curve.
+"""Accuracy over what several methods save, and the area under each curve.
 
 The reference samples serve for relevance and for the controllers' decisions; the test samples only
 draw the curve. A method is written `control/criterion` or `control/criterion/compensate`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from onnx import ModelProto
 
 from onnxprune.channels import find_groups
 from onnxprune.data import Data, SampleSource
-from onnxprune.errors import DataError, UnknownName
+from onnxprune.errors import DataError, UnknownName, check_name
 from onnxprune.evaluation import Evaluator, agreement
 from onnxprune.files import write_whole
 from onnxprune.graph import Graph, ModelSource, load_model
@@ -28,8 +28,10 @@ from onnxprune.search import (
     Floor,
     Nets,
     Settings,
+    State,
     Target,
     check_baseline,
+    clock,
     describe,
     find_controller,
     make_evaluator,
@@ -38,20 +40,33 @@ from onnxprune.search import (
     open_model,
     search,
     share_removed,
+    time_in_turn,
 )
 from onnxprune.surgery import find_costs
 
+OVER = ("rate", "macs", "params", "latency")
+"""What a curve is drawn over: the share that is saved of the removable filters, the multiply-adds,
+the parameters or the latency."""
+
 LAST_RATE = 0.95
-"""Where the curves end: with fewer filters nothing works any more."""
+"""Where the curves end: with less left nothing works any more."""
 
 OnPoint = Callable[[str, float, float], None]
 
 
 @dataclass
 class Curve:
-    """What one method reaches. Shapes: rate, mean, harmonic `[points]`, from rate 0 on."""
+    """What one method reaches, from the unpruned net on.
 
+    Each of `OVER` is the share that is saved; `latency` is measured only for a curve over it.
+    Shapes: rate, macs, params, latency, mean, harmonic `[points]`.
+    """
+
+    over: str = "rate"
     rate: list[float] = field(default_factory=list)
+    macs: list[float] = field(default_factory=list)
+    params: list[float] = field(default_factory=list)
+    latency: list[float] = field(default_factory=list)
     mean: list[float] = field(default_factory=list)
     harmonic: list[float] = field(default_factory=list)
     seconds: float = 0.0
@@ -59,12 +74,14 @@ class Curve:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `curve.json` holds of a method."""
+        saved = {name: found for name in OVER if (found := getattr(self, name))}
         return {
-            "rate": self.rate,
+            "over": self.over,
+            **saved,
             "mean": self.mean,
             "harmonic": self.harmonic,
-            "auc_mean": area(self.rate, self.mean),
-            "auc_harmonic": area(self.rate, self.harmonic),
+            "auc_mean": area(saved[self.over], self.mean),
+            "auc_harmonic": area(saved[self.over], self.harmonic),
             "seconds": self.seconds,
             "evaluations": self.evaluations,
         }
@@ -79,17 +96,18 @@ def write_curves(methods: Mapping[str, Any], metric: str, path: Path) -> None:
     write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
-def area(rate: list[float], accuracy: list[float]) -> float:
-    """Return the area under a curve from rate 0 to 0.95, divided by 0.95.
+def area(saved: list[float], accuracy: list[float]) -> float:
+    """Return the area under a curve from a saving of 0 to one of 0.95, divided by 0.95.
 
-    A curve that ends earlier keeps its last accuracy.
+    A curve that ends earlier keeps its last accuracy; a saving that was measured, and fell, counts
+    as the largest before it.
 
     >>> round(area([0.0, 0.95], [1.0, 0.0]), 6)
     0.5
     """
-    inner = [r for r in rate if r < LAST_RATE]
-    points = np.array([*inner, LAST_RATE])
-    return float(np.trapezoid(np.interp(points, rate, accuracy), points) / LAST_RATE)
+    rising = np.maximum.accumulate(saved)
+    points = np.array([*rising[rising < LAST_RATE], LAST_RATE])
+    return float(np.trapezoid(np.interp(points, rising, accuracy), points) / LAST_RATE)
 
 
 def parse_method(method: str, settings: Settings) -> Settings:
@@ -114,14 +132,18 @@ def draw_curve(
     method: str,
     settings: Settings,
     *,
+    over: str = "rate",
     on_point: OnPoint | None = None,
 ) -> Curve:
-    """Prune with one method until rate 0.95 and measure every accepted net on the test samples.
+    """Prune with one method to the end and measure every accepted net on the test samples.
 
+    `over` is what the method brings down, and what the curve is drawn over: until 0.95 of it is
+    saved, or of the multiply-adds for a curve over latency.
     Raises: OnnxPruneError for whatever is wrong with the model, the samples or the method.
     """
+    check_name("over", over, OVER)
     settings = parse_method(method, settings)
-    settings = replace(settings, target=Target(rate=LAST_RATE), floor=Floor())
+    settings = replace(settings, target=_end(over), floor=Floor(), aim=settings.aim or over)
     graph, samples = open_model(model, data, settings)
     assert isinstance(samples, Data)
     as_read = samples.preprocess or settings.preprocess
@@ -135,23 +157,41 @@ def draw_curve(
         task = make_task(graph, samples, settings)
         strategy = replace(task.strategy, stride=settings.tuning.stride)  # a curve has points
         nets = Nets(replace(task, strategy=strategy))
-        curve = Curve()
+        curve = Curve(over)
+        full, time_of = task.costs.of(), clock(samples, settings)
+        whole = time_of(model) if over == "latency" else 0.0
         started = time.monotonic()
         judged = 0.0
-        for state in search(nets, find_controller(settings.control)):
-            if state.stopped:
-                break
+        for state in _accepted(nets, settings):
             before = time.monotonic()
             result = judge(nets.build(state))
+            if whole:
+                curve.latency.append(1 - time_of(nets.build(state)) / whole)
             judged += time.monotonic() - before
+            left = task.costs.of(state.dead)
             curve.rate.append(share_removed(task.groups, state.dead))
+            curve.macs.append(1 - left.macs / max(full.macs, 1))
+            curve.params.append(1 - left.params / max(full.params, 1))
             curve.mean.append(result.mean)
             curve.harmonic.append(result.harmonic)
             if on_point is not None:
-                on_point(method, curve.rate[-1], result.mean)
+                on_point(method, getattr(curve, over)[-1], result.mean)
     curve.seconds = time.monotonic() - started - judged
     curve.evaluations = nets.evaluations
     return curve
+
+
+def _end(over: str) -> Target:
+    """Where a search for a curve ends."""
+    if over == "rate":
+        return Target(rate=LAST_RATE)
+    return Target(params=1 - LAST_RATE) if over == "params" else Target(macs=1 - LAST_RATE)
+
+
+def _accepted(nets: Nets, settings: Settings) -> Iterator[State]:
+    """The accepted states of a search, each once."""
+    states = search(nets, find_controller(settings.control))
+    return (state for state in states if not state.stopped)
 
 
 def compare(
@@ -182,10 +222,12 @@ def compare(
     check_baseline(models[0], samples, settings, decide=True)
     judge = make_evaluator(samples, settings)
     sides, given = [], []
-    for model, cost in zip(models, costs, strict=True):
+    times = time_in_turn(models, samples, settings)
+    for model, cost, latency_ms in zip(models, costs, times, strict=True):
         accuracy, classes = judge.judge(model)
         given.append(classes)
-        sides.append(describe(model, cost, samples, settings, accuracy=accuracy))
+        side = describe(model, cost, samples, settings, accuracy=accuracy, latency_ms=latency_ms)
+        sides.append(side)
     return {
         "before": sides[0],
         "after": sides[1],

@@ -119,6 +119,8 @@ def _prune(
     try:
         if last is None:
             check_baseline(graph.model, samples, settings, decide=samples_decide(settings))
+        if settings.control == "accuracy-aware" and "latency" in nets.task.aims:
+            nets.latency = record.latency(lambda: nets.latency)
         for state in search(nets, find_controller(settings.control), last):
             spent_now = spent.seconds + time.monotonic() - started
             record.append(state, summary(nets.task, state), nets.evaluations, spent_now)

@@ -150,13 +150,22 @@ TABLE: Mapping[str, Values] = {
     "macs": POSITIVE,
     "size": POSITIVE,
     "latency_ms": POSITIVE,
+    "aim": Values(
+        (None, "latency", "macs", "params", "size", "rate"),
+        (*(word for word in WORDS if word is not None), "latency_ms"),
+        ("luck", "latency_ms", ""),
+    ),
     "min_accuracy": Values((*SHARE.right, 0), SHARE.wrong, SHARE.texts),
     "max_drop": Values((*SHARE.right, 0), SHARE.wrong, SHARE.texts),
     "min_channels": ONE_OR_MORE,
     "max_layer_rate": Values((*SHARE.right[:-1], 0), (*SHARE.wrong, None), SHARE.texts),
     "include": PATTERNS,
     "exclude": PATTERNS,
-    "round_to": ONE_OR_MORE,
+    "round_to": Values(
+        (*ONE_OR_MORE.right, "auto"),
+        (*(value for value in NUMBERS if value != "auto"), *ARRAYS, 0, 8.5, 8.0, None),
+        ONE_OR_MORE.texts,
+    ),
     "allow_inexact": Values(
         ((), ["reducemean"], ("LayerNorm", "softmax")),
         ("reducemean", "r", b"r", 1, True, None, [1], [""], ["luck"], ["reducemean", "luck"], {}),
@@ -180,6 +189,7 @@ TABLE: Mapping[str, Values] = {
     "threads": Values(ZERO_OR_MORE.right, (*ZERO_OR_MORE.wrong, -3, 10**6), ("-3", "1.5", "all")),
     "seed": ZERO_OR_MORE,
     **dict.fromkeys(("stride", "step", "smallest", "finest"), STEP),
+    "patience": ZERO_OR_MORE,
     **dict.fromkeys(("harmless", "harmful", "lost", "own_squares"), FACTOR),
     "layer_share": Values((4, 0.5), (*FACTOR.wrong, 0), (*FACTOR.texts, "0")),
     "ridge": Values((*FACTOR.right, None), FACTOR.wrong[:-1], FACTOR.texts),
@@ -277,7 +287,7 @@ def test_wrong_values_are_refused_in_json(name: str, value: Any) -> None:
 def test_wrong_texts_are_refused_on_the_command_line(
     name: str, value: str, small: Small, tmp_path: Path
 ) -> None:
-    option = f"--{name.replace('_', '-').replace('shapes', 'shape')}"
+    option = {"aim": "--for"}.get(name, f"--{name.replace('_', '-').replace('shapes', 'shape')}")
     out = tmp_path / "out.onnx"
     asked = ["--set", f"{name}={value}"] if name in rules_of(Control) else [option, value]
     command = ["prune", str(small.path), "-o", str(out), "--data", str(small.data), *asked]
@@ -304,7 +314,7 @@ def test_wrong_texts_are_refused_on_the_command_line(
         ("rate", -0.5, "rate -0.5: expected a number above 0, at most 1"),
         ("max_drop", 5, "max_drop 5: expected a number from 0 to 1; for 5 %, give 0.05"),
         ("threads", -3, "threads -3: expected a whole number from 0 to 1024"),
-        ("round_to", 8.5, "round_to 8.5: is a float; expected a whole number, 1 or more"),
+        ("round_to", 8.5, "round_to 8.5: is a float; expected a whole number, 1 or more, or auto"),
         ("seed", -1, "seed -1: expected a whole number, 0 or more"),
         ("batch_size", 0, "batch_size 0: expected a whole number, 1 or more"),
         ("device", "gpu", "device 'gpu': unknown; expected one of auto, cpu, cuda"),
@@ -315,7 +325,7 @@ def test_wrong_texts_are_refused_on_the_command_line(
             "['/stage1/*']",
         ),
         ("batch_size", np.ones(3), "batch_size: is an array; expected a whole number, 1 or more"),
-        ("round_to", None, "round_to: is None; expected a whole number, 1 or more"),
+        ("round_to", None, "round_to: is None; expected a whole number, 1 or more, or auto"),
     ],
 )
 def test_what_errors_say(name: str, value: Any, says: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxprune.cli import options
 from onnxprune.cli.help import example
-from onnxprune.cli.program import Program, Progress, Screen
+from onnxprune.cli.program import Program, Screen
 from onnxprune.files import check_place, make_folder
 from onnxprune.search import Settings
 
@@ -268,6 +268,7 @@ def _compare(
 @options.samples("--test", "TEST", "Test samples, to draw with")
 @options.TRUST_BASELINE
 @options.METHODS_DRAWN
+@options.OVER
 @click.option(
     "-o",
     "--output",
@@ -289,15 +290,16 @@ def curve(
     data: str,
     test: str,
     methods: tuple[str, ...],
+    over: str,
     output: str,
     **settings: Any,
 ) -> None:
-    """Draw accuracy over pruning rate for several methods.
+    """Draw accuracy over what several methods save.
 
-    Each method prunes until 95 % of the removable filters are gone. The area under its curve (AUC)
-    is relative to that of a curve which stays at 100 %.
+    Each method prunes until 95 % of the removable filters are gone, or of the figure that it is
+    drawn over. The area under its curve (AUC) is relative to that of a curve which stays at 100 %.
     """
-    from onnxprune.cli.tables import curve_table
+    from onnxprune.cli.tables import curve_line, curve_table
     from onnxprune.comparison import draw_curve, parse_method, write_curves
     from onnxprune.graph import load_model
     from onnxprune.report import write_curve_plot
@@ -309,22 +311,17 @@ def curve(
     found: dict[str, Any] = {}
     for method in dict.fromkeys(methods):
         with screen.progress(method) as progress:
-            drawn = draw_curve(proto, data, test, method, asked, on_point=_point_shower(progress))
+
+            def show(method: str, saved: float, mean: float, progress: Any = progress) -> None:
+                progress.step(curve_line(method, saved, mean), max(saved, 0.0))
+
+            drawn = draw_curve(proto, data, test, method, asked, over=over, on_point=show)
         found[method] = drawn.to_json()
         write_curves(found, asked.metric, folder / "curve.json")
-    for name in ("curve.svg", "curve.png"):
-        write_curve_plot(found, folder / name, asked.metric)
+    plots = (folder / f"curve.{kind}" for kind in ("png", "svg"))
+    *_, drawing = (write_curve_plot(found, path, asked.metric) for path in plots)
     screen.print(curve_table(found))
-    screen.say(f"curves: {folder / 'curve.svg'}")
-
-
-def _point_shower(progress: Progress) -> Any:
-    from onnxprune.report import percent
-
-    def show(method: str, rate: float, mean: float) -> None:
-        progress.step(f"{method}: {percent(rate)} removed, mean {percent(mean)}", rate)
-
-    return show
+    screen.say(f"curves: {drawing}")
 
 
 @main.command(epilog=example("onnxprune report run/"))

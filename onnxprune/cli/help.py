@@ -6,10 +6,10 @@ import click
 
 SECTIONS = {
     "Samples": "--data --test --unlabelled --preprocess --per-class --trust-baseline",
-    "Target": "--rate --params --macs --size --latency-ms --latency-batch",
+    "Target": "--rate --params --macs --size --latency-ms --for --latency-batch",
     "Accuracy": "--metric --max-drop --min-accuracy",
     "Limits": "--include --exclude --min-channels --max-layer-rate --round-to --allow-inexact",
-    "Method": "--method --control --criterion --compensate --set",
+    "Method": "--method --over --control --criterion --compensate --set",
     "Network": "--from --input-shape --weights",
     "Export": "--exporter --opset --fixed-batch --keep-batchnorm",
     "Computation": "--device --threads --batch-size --memory --seed",

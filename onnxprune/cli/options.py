@@ -35,14 +35,19 @@ def together(*options: Decorator[Any]) -> Decorator[Any]:
     return decorate
 
 
-def option(name: str, known: Mapping[str, Field[Any]] = OPTIONS) -> Decorator[Any]:
-    """Return the option of a field: of `Settings` and its parts, or of others that are `known`."""
+def option(
+    name: str, known: Mapping[str, Field[Any]] = OPTIONS, *, flag: str = ""
+) -> Decorator[Any]:
+    """Return the option of a field: of `Settings` and its parts, or of others that are `known`.
+
+    Its flag is the field's name, unless another one is given.
+    """
     found = known[name]
     rule: Rule = found.metadata["rule"]
     shapes = isinstance(rule, Shapes)
     several = shapes or (isinstance(rule, Names) and not rule.commas)
     return click.option(
-        f"--{(name.removesuffix('s') if shapes else name).replace('_', '-')}",
+        flag or f"--{(name.removesuffix('s') if shapes else name).replace('_', '-')}",
         name,
         type=_type(rule),
         default=found.default,
@@ -143,6 +148,7 @@ TUNE = click.option(
 METHOD = together(option("control"), CRITERION, option("compensate"), UNLABELLED, METRIC, TUNE)
 TARGET = together(
     *map(option, ("rate", "params", "macs", "size", "latency_ms")),
+    option("aim", flag="--for"),
     LATENCY_BATCH,
 )
 FLOOR = together(*map(option, ("min_accuracy", "max_drop")))
@@ -173,6 +179,14 @@ METHODS_DRAWN = click.option(
     show_default=True,
     metavar="CONTROL/CRITERION[/COMPENSATE]",
     help="What to draw; repeatable.",
+)
+
+OVER = click.option(
+    "--over",
+    type=click.Choice(("rate", "macs", "params", "latency")),
+    default="rate",
+    show_default=True,
+    help="What the methods bring down, and the curve is drawn over.",
 )
 
 CONVERTING = {one.name: one for one in fields(Options)}

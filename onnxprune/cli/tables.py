@@ -94,6 +94,11 @@ def step_line(figures: Mapping[str, Any], harmonic: float | None) -> str:
     return ", ".join(parts)
 
 
+def curve_line(method: str, saved: float, mean: float) -> str:
+    """Return one line about a point of a curve."""
+    return f"{method}: {percent(saved)} saved, mean {percent(mean)}"
+
+
 def curve_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return the area under each curve (AUC), and the work to draw it."""
     table = _table("method", "AUC mean", "AUC harmonic", "evaluations", "seconds")

@@ -5,7 +5,7 @@ and do not import it.
 
 * `evaluator`: a model over samples; `metrics`: scores of each class, and their harmonic mean
 * `guessing`: whether a model clearly beats a guesser, and the order of classes that fits best
-* `runtime`: onnxruntime: sessions, devices, latency
+* `runtime`: onnxruntime: sessions, devices, latency; `profile`: the time of each node
 """
 
 from onnxprune.evaluation.evaluator import Evaluator
@@ -18,7 +18,8 @@ from onnxprune.evaluation.metrics import (
     caption,
     find_metric,
 )
-from onnxprune.evaluation.runtime import latency, reason, session
+from onnxprune.evaluation.profile import node_times
+from onnxprune.evaluation.runtime import block_width, latencies, latency, reason, session
 
 __all__ = [
     "METRICS",
@@ -28,9 +29,12 @@ __all__ = [
     "Evaluator",
     "Hits",
     "agreement",
+    "block_width",
     "caption",
     "find_metric",
+    "latencies",
     "latency",
+    "node_times",
     "reason",
     "session",
 ]

@@ -38,12 +38,32 @@ DTYPES: dict[str, np.dtype[Any]] = {
 """The types that an image may have, by onnxruntime's names."""
 
 
-def session(model: Model, *, device: str = "auto", threads: int = 0, exact: bool = True) -> Any:
+def block_width(device: str = "auto") -> int:
+    """Return how many channels onnxruntime computes at once on this machine.
+
+    Widths between two multiples of it cost what the larger one does. On a CPU it is the width of
+    the vectors that onnxruntime's blocked layout holds.
+    Source: NCHWc block size of onnxruntime's MLAS, 16 with AVX-512 and 8 with AVX.
+    """
+    found = np.show_config(mode="dicts") or {}
+    vectors = found.get("SIMD Extensions", {}).get("found", ())
+    return 16 if {"AVX512F", "X86_V4"}.intersection(vectors) and device != "cuda" else 8
+
+
+def session(
+    model: Model,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    exact: bool = True,
+    profile: str = "",
+) -> Any:
     """Start an `onnxruntime.InferenceSession` on `auto`, `cpu` or `cuda`.
 
     `auto` is CUDA where onnxruntime offers it and it starts, else the CPU. `threads` 0 means all
     cores. `exact` asks for deterministic kernels, and for `EXACT` on CUDA; without it the session
-    has onnxruntime's defaults, as a user's would.
+    has onnxruntime's defaults, as a user's would. With `profile`, the beginning of a path, it
+    writes how long every node took into a file, when `end_profiling` is called.
     Raises: InvalidModel where onnxruntime refuses the model; MissingPackage without onnxruntime, or
     without CUDA where it is asked for.
     """
@@ -56,17 +76,21 @@ def session(model: Model, *, device: str = "auto", threads: int = 0, exact: bool
             'pip install "onnxprune[gpu]"'
         )
     if device == "cpu" or not offered:
-        return _start(runtime, model, [CPU], threads, exact)
+        return _start(runtime, model, [CPU], threads, exact, profile)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints which libraries it cannot find
         getattr(runtime, "preload_dlls", lambda: None)()
     reason = "onnxruntime left it out"
     try:
-        cuda = _start(runtime, model, [(CUDA, EXACT if exact else {}), CPU], threads, exact)
+        cuda = _start(
+            runtime, model, [(CUDA, EXACT if exact else {}), CPU], threads, exact, profile
+        )
         if CUDA in cuda.get_providers():
             return cuda
     except InvalidModel as error:
         reason = str(error)
-    started = _start(runtime, model, [CPU], threads, exact)  # raises if the model is to blame
+    started = _start(
+        runtime, model, [CPU], threads, exact, profile
+    )  # raises if the model is to blame
     if device == "cuda":
         raise MissingPackage(f"device 'cuda' does not start ({reason}); use cpu or repair CUDA")
     logger.warning("CUDA does not start (%s): running on the CPU", reason)
@@ -85,12 +109,21 @@ def _onnxruntime() -> Any:
     return runtime
 
 
-def _start(runtime: Any, model: Model, providers: list[Any], threads: int, exact: bool) -> Any:
+def _start(
+    runtime: Any,
+    model: Model,
+    providers: list[Any],
+    threads: int,
+    exact: bool,
+    profile: str,
+) -> Any:
     """Start a session on these providers, no others."""
     options = runtime.SessionOptions()
     options.log_severity_level = 4  # its errors are raised, not printed
     options.intra_op_num_threads = threads
     options.use_deterministic_compute = exact
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
     try:
         with session_source(model) as source:
             return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
@@ -117,9 +150,11 @@ def reason(error: Exception) -> str:
 class Network:
     """A session whose one input and first output are bound."""
 
-    def __init__(self, model: Model, device: str, threads: int, *, exact: bool) -> None:
+    def __init__(
+        self, model: Model, device: str, threads: int, *, exact: bool, profile: str = ""
+    ) -> None:
         self.name = _name(model)
-        self.session = session(model, device=device, threads=threads, exact=exact)
+        self.session = session(model, device=device, threads=threads, exact=exact, profile=profile)
         self.binding = self.session.io_binding()
         self.place = "cuda" if CUDA in self.session.get_providers() else "cpu"
         inputs = self.session.get_inputs()
@@ -164,6 +199,19 @@ class Network:
             )
         return cast
 
+    def noise(self, batch_size: int, shape: Sequence[int] | None) -> npt.NDArray[Any]:
+        """Return a batch of noise; a fixed batch size is kept.
+
+        Shapes: shape, that of one sample, -> `[b, *shape]`.
+        Raises: InvalidModel where an axis is open and no shape is given.
+        """
+        sizes = self.shape if shape is None else tuple(shape)
+        if sizes is None or None in sizes:
+            raise InvalidModel(f"{self.name}: input {self.input!r} has open axes; pass shape=")
+        sample = [size for size in sizes if size is not None]
+        noise = np.random.default_rng(0).random((self.batch or batch_size, *sample))
+        return (noise * (127 if self.dtype.kind in "iu" else 1)).astype(self.dtype)
+
     def bind(self, batch: npt.NDArray[Any], place: str) -> Any:
         """Put a batch where the session reads it; the CPU needs no copy."""
         return _onnxruntime().OrtValue.ortvalue_from_numpy(batch, place, 0)
@@ -183,8 +231,13 @@ class Network:
         return np.asarray(self.binding.get_outputs()[0].numpy())
 
 
-def latency(
-    model: Model,
+def latency(model: Model, **options: Any) -> float:
+    """Return how long a model takes for one batch of noise: `latencies` of a single one."""
+    return latencies([model], **options)[0]
+
+
+def latencies(
+    models: Sequence[Model],
     *,
     batch_size: int = 1,
     device: str = "auto",
@@ -193,26 +246,24 @@ def latency(
     patience: float = 5.0,
     warmup: int = 5,
     shape: Sequence[int] | None = None,
-) -> float:
-    """Return how long the model takes for one batch of noise; a fixed batch size is kept.
+) -> list[float]:
+    """Return how long each model takes for one batch of noise; a fixed batch size is kept.
 
-    The runs end early, but not before 5, once they took more than `patience` seconds.
-    Shapes: shape, that of one sample; needed only where the model leaves an axis open.
+    They run in turn, so that whatever else the machine does meets all of them alike. The runs end
+    early, but not before 5, once they took more than `patience` seconds for each model.
+    Shapes: shape, that of one sample; needed only where a model leaves an axis open.
     Units: ms, median of `repeats` runs after `warmup`.
     Raises: InvalidModel where an axis is open and no shape is given; otherwise as `session`.
     """
-    net = Network(model, device, threads, exact=False)
-    sizes = net.shape if shape is None else tuple(shape)
-    if sizes is None or None in sizes:
-        raise InvalidModel(f"{net.name}: input {net.input!r} has open axes; pass shape=")
-    sample = [size for size in sizes if size is not None]
-    noise = np.random.default_rng(0).random((net.batch or batch_size, *sample))
-    batch = net.bind((noise * (127 if net.dtype.kind in "iu" else 1)).astype(net.dtype), net.place)
-    times = []
-    for _ in range(warmup + repeats):
-        start = time.perf_counter()
-        net.run(batch)
-        times.append(time.perf_counter() - start)
-        if len(times) >= warmup + 5 and sum(times[warmup:]) > patience:
+    nets = [Network(model, device, threads, exact=False) for model in models]
+    batches = [net.bind(net.noise(batch_size, shape), net.place) for net in nets]
+    times = np.zeros((warmup + repeats, len(nets)))
+    for turn in range(warmup + repeats):
+        for number, (net, batch) in enumerate(zip(nets, batches, strict=True)):
+            start = time.perf_counter()
+            net.run(batch)
+            times[turn, number] = time.perf_counter() - start
+        measured = times[warmup : turn + 1]
+        if len(measured) >= 5 and measured.sum() > patience * len(nets):
             break
-    return float(np.median(times[warmup:])) * 1e3
+    return [float(found) * 1e3 for found in np.median(measured, 0)]

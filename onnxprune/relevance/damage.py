@@ -13,11 +13,10 @@ the effect of a channel, is ours: docs/method.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +45,27 @@ SAMPLES, PER_CLASS = 100, 10
 part and the next step at another, so the cost of a step does not grow with them."""
 
 
+class Choices(Protocol):
+    """Which channels may go. Those of a `group` go in blocks. Shapes: group `[channels]`."""
+
+    @property
+    def group(self) -> IntArray:
+        """The group of each channel."""
+        ...
+
+    def free(self) -> BoolArray:
+        """Return which channels may still go. Shapes: `[channels]`."""
+        ...
+
+    def blocks(self) -> IntArray:
+        """Return how many of each channel's group have to go at once. Shapes: `[channels]`."""
+        ...
+
+    def take(self, channel: int) -> None:
+        """Hear that a channel goes."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Damage:
     """The damage of any set of channels.
@@ -58,40 +78,61 @@ class Damage:
     effects: npt.NDArray[np.float32]
 
     def order(
-        self,
-        count: IntArray,
-        free: Callable[[], BoolArray],
-        take: Callable[[int], None],
-        most: float,
-        own_squares: float,
+        self, worth: FloatArray, choices: Choices, most: float, own_squares: float
     ) -> IntArray:
         """Return all channels in the order in which they should go.
 
-        The next channel is the one that adds the least damage per filter to those before it, until
-        `most` filters are gone. The rest follow by the damage that each would then add. `free()`
-        returns which channels may still go, and `take(c)` is called for each that does.
+        The next are those that add the least damage to what is gone, for what they are worth, until
+        `most` is gone: one channel, or a block of a group where widths are rounded. The rest follow
+        by the damage that each would then add.
 
         Cross terms estimated from few samples are noisy, so the diagonal is up-weighted: the square
         of a channel's own effects counts `own_squares` times.
-        Shapes: count, the filters of each channel, and what `free` returns `[channels]` ->
-        `[channels]`.
+        Shapes: worth, what removing each channel saves, `[channels]` -> `[channels]`.
         """
         own = self.slope + 0.5 * own_squares * (self.effects.astype(np.float64) ** 2).sum(1)
         together = np.zeros(self.effects.shape[1], np.float32)
-        filters = np.maximum(count, 1)
         chosen: list[int] = []
         gone = 0.0
         while True:
-            rise = (own + self.effects @ together) / filters
-            may_go = free()
-            if gone >= most or not may_go.any():
-                rise[chosen] = -np.inf
-                return np.concatenate([chosen, np.argsort(rise, kind="stable")[len(chosen) :]])
-            best = int(np.where(may_go, rise, np.inf).argmin())
-            together += self.effects[best]
-            chosen.append(best)
-            gone += filters[best]
-            take(best)
+            rise = own + self.effects @ together
+            best = [] if gone >= most else self._cheapest(rise, worth, choices)
+            if not best:
+                price = rise / worth
+                price[chosen] = -np.inf
+                return np.concatenate([chosen, np.argsort(price, kind="stable")[len(chosen) :]])
+            chosen += best
+            for channel in best:
+                together += self.effects[channel]
+                gone += worth[channel]
+                choices.take(channel)
+
+    def _cheapest(self, rise: FloatArray, worth: FloatArray, choices: Choices) -> list[int]:
+        """The block with the least rise of damage for what it is worth; none if nothing may go."""
+        free, size = choices.free(), choices.blocks()
+        if not free.any():
+            return []
+        if size.max() == 1:
+            return [int(np.where(free, rise / worth, np.inf).argmin())]
+        blocks = np.flatnonzero(free)
+        blocks = blocks[np.lexsort((rise[blocks], choices.group[blocks]))]
+        group = choices.group[blocks]
+        first = np.flatnonzero(np.diff(group, prepend=-1))
+        place = np.arange(len(blocks)) - np.repeat(first, np.diff(first, append=len(blocks)))
+        whole = np.bincount(group, minlength=choices.group.max() + 1)[group] >= size[blocks]
+        blocks = blocks[whole & (place < size[blocks])]
+        if not blocks.size:
+            return []
+        first = np.flatnonzero(np.diff(choices.group[blocks], prepend=-1))
+        effects = self.effects[blocks]
+        squares = np.add.reduceat((effects**2).sum(1), first)
+        cross = 0.5 * ((np.add.reduceat(effects, first) ** 2).sum(1) - squares)
+        price = (np.add.reduceat(rise[blocks], first) + cross) / np.add.reduceat(
+            worth[blocks], first
+        )
+        best = int(price.argmin())
+        end = first[best + 1] if best + 1 < len(first) else len(blocks)
+        return [int(channel) for channel in blocks[first[best] : end]]
 
 
 @dataclass

@@ -82,9 +82,7 @@ def slower(report: Mapping[str, Any]) -> str:
         return ""
     left = [one["filters"] - one["removed"] for one in report.get("layers", ()) if one["removed"]]
     if not left or any(width % MULTIPLE for width in left):
-        advice = (
-            f"runtimes like widths that are multiples of {MULTIPLE}: give --round-to {MULTIPLE}"
-        )
+        advice = f"runtimes like widths that are multiples of {MULTIPLE}: give --round-to auto"
     else:
         advice = "its widths suit runtimes already: remove more, or give --latency-ms as the target"
     return (

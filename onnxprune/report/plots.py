@@ -1,4 +1,4 @@
-"""Plots of accuracy over pruning rate, by matplotlib without a display or global state."""
+"""Plots of accuracy over what is saved, by matplotlib without a display or global state."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ DASHES = ("-", "--", ":", "-.")
 INLINE = {"#010101": "var(--ink)", "#020202": "var(--accent)", "#030303": "var(--muted)"}
 """Placeholder colours, replaced by the CSS variables of the page."""
 INK, ACCENT, MUTED = INLINE
+
+SAVED = {
+    "rate": "Removed share of the removable filters",
+    "macs": "Saved share of the multiply-adds",
+    "params": "Saved share of the parameters",
+    "latency": "Saved share of the latency",
+}
+"""What an axis says, by what a curve is drawn over."""
 
 SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "onnxprune", "font.size": 10.0}
 
@@ -79,13 +87,14 @@ def write_curve_plot(
         figure = Figure(figsize=(10, 4.2 + 0.22 * len(methods)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
         panels = ((left, "mean", "Mean of the classes"), (right, "harmonic", "Harmonic mean"))
+        over = next((curve["over"] for curve in methods.values() if "over" in curve), "rate")
         for axes, kind, title in panels:
             for number, (name, curve) in enumerate(methods.items()):
                 colour = COLOURS[number % len(COLOURS)]
                 if f"{kind}_spread" in curve:
                     _band(axes, curve, kind, colour)
                 axes.plot(
-                    curve["rate"],
+                    curve[over],
                     curve[kind],
                     color=colour,
                     linestyle=DASHES[number // len(COLOURS) % len(DASHES)],
@@ -94,7 +103,7 @@ def write_curve_plot(
                     label=f"{name}  (AUC {curve[f'auc_{kind}']:.3f})",
                 )
             axes.set_title(title)
-            _frame(axes, "#222222", metric, lowest=0.0, last=1.0)
+            _frame(axes, "#222222", metric, lowest=0.0, last=1.0, over=over)
             axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.12))
         right.set_ylabel("")
         picture = io.BytesIO()
@@ -111,9 +120,11 @@ def _band(axes: Axes, curve: Mapping[str, Any], kind: str, colour: str) -> None:
     axes.fill_between(curve["rate"], low, high, color=colour, alpha=0.15, linewidth=0)
 
 
-def _frame(axes: Axes, ink: str, metric: str, *, lowest: float, last: float) -> None:
+def _frame(
+    axes: Axes, ink: str, metric: str, *, lowest: float, last: float, over: str = "rate"
+) -> None:
     """Style the axes: labels, ticks, limits and grid."""
-    axes.set_xlabel("Removed share of the removable filters", color=ink)
+    axes.set_xlabel(SAVED[over], color=ink)
     axes.set_ylabel(f"Class {caption(metric)}", color=ink)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")

@@ -4,6 +4,7 @@ Imports every room but report and cli. `make_task` puts a `Task` together, `sear
 
 * `controllers`: the order of steps; `nets`: what they build, rank and measure, remembered
 * `task`: what one search is given, and where it is; `protocols`: what it knows of other rooms
+* `objective`: what is brought down, and how much each channel saves of it; `latency`: in ms
 * `picker`: which channels may go; `rounding`: at which widths
 * `target`: how far, and what must hold; `reach`: whether a net is there
 * `settings`: what a run is asked for; `control`: its constants; `assemble`: a search made of them
@@ -28,10 +29,12 @@ from onnxprune.search.journal import RunDirectory
 from onnxprune.search.nets import Nets
 from onnxprune.search.outcome import (
     already_met,
+    clock,
     describe,
     make_evaluator,
     make_report,
     summary,
+    time_in_turn,
 )
 from onnxprune.search.picker import Limits, Picker
 from onnxprune.search.plan import Plan
@@ -60,6 +63,7 @@ __all__ = [
     "Task",
     "already_met",
     "check_baseline",
+    "clock",
     "complete",
     "describe",
     "find_controller",
@@ -73,6 +77,7 @@ __all__ = [
     "search",
     "share_removed",
     "summary",
+    "time_in_turn",
     "unreachable",
     "walk_batch",
 ]

@@ -12,11 +12,11 @@ from onnxprune.channels import ChannelGroups, find_groups
 from onnxprune.compensate import Corrector
 from onnxprune.data import Data, SampleSource, load_data
 from onnxprune.errors import DataError
-from onnxprune.evaluation import Evaluator
+from onnxprune.evaluation import Evaluator, block_width
 from onnxprune.graph import Graph
 from onnxprune.relevance import allowed_bytes, batch_within, data_free, find_criterion, score
 from onnxprune.search.control import Strategy
-from onnxprune.search.outcome import clock, make_evaluator
+from onnxprune.search.outcome import clock, make_evaluator, profiler
 from onnxprune.search.protocols import HoldOut, Measured, MeasureDamage, Rank
 from onnxprune.search.samples import open_samples
 from onnxprune.search.settings import AUTO, Settings
@@ -86,12 +86,23 @@ def make_task(
         compensate=correct,
         hold_out=_hold_out(evaluator, correct),
         clock=clock(data, settings),
+        profile=profiler(data, settings),
         target=settings.target,
         floor=settings.floor,
         limits=settings.limits,
         tuning=settings.tuning,
         strategy=strategy,
+        aims=find_aims(settings),
+        block=block_width(settings.device),
     )
+
+
+def find_aims(settings: Settings) -> tuple[str, ...]:
+    """Return what a search brings down: what it is told to, or the target, or latency."""
+    if settings.aim is not None:
+        return (settings.aim,)
+    asked = settings.target.asked
+    return tuple("latency" if name == "latency_ms" else name for name in asked) or ("latency",)
 
 
 def choose_strategy(settings: Settings) -> Strategy:

@@ -26,6 +26,9 @@ class Control(Checked):
     """Smallest step that a fall of H leads to. Unit: share of the filters that are left."""
     finest: float = asked(Number(above=0, most=1), 0.0125)
     """Smallest step that a floor leads to. Unit: share of the filters that are left."""
+    patience: int = asked(Number(whole=True, least=0), 4)
+    """How often other layers are tried where the finest step breaks the floor. Unit: times between
+    two steps that hold it."""
     harmless: float = asked(Number(least=0), 0.967)
     """Steps grow by half where this much of H is kept. Unit: share of H before the step."""
     harmful: float = asked(Number(least=0), 0.9)

@@ -23,7 +23,6 @@ from onnxprune.errors import UnreachableTarget, check_name
 from onnxprune.plugins import find_function
 from onnxprune.search.nets import Nets
 from onnxprune.search.protocols import Measured
-from onnxprune.search.target import share_removed
 from onnxprune.search.task import State
 
 logger = logging.getLogger(__name__)
@@ -59,21 +58,29 @@ def search(nets: Nets, advance: Advance, state: State | None = None) -> Iterator
 
 
 def _next(nets: Nets, advance: Advance, state: State) -> State:
-    """Return the next state that the floor allows, corrected or after a smaller step if need be."""
+    """Return the next state that the floor allows.
+
+    Where a step breaks it, that is tried with corrected weights, then smaller, then elsewhere.
+    """
     if nets.task.target and nets.reach.met(state):
         return replace(state, stopped="target")
+    tuning, broken = nets.task.tuning, 0
     while True:
         tried = advance(nets, state)
         if (tried.dead == state.dead).all():
-            return replace(state, stopped="limits")
+            return replace(state, stopped="floor" if state.barred else "limits")
         if not _holds(nets, tried) and _may_correct(nets, tried):
             tried = nets.measure(replace(tried, corrected=True))
         if _holds(nets, tried):
             return tried
-        finest = nets.task.tuning.finest
-        if state.size <= finest:
+        if state.size > tuning.finest:
+            state = replace(state, size=max(state.size / 2, tuning.finest))
+        elif broken < tuning.patience:
+            broken += 1
+            groups = np.unique(nets.task.groups.group[tried.dead & ~state.dead]).tolist()
+            state = replace(state, barred=tuple(sorted({*state.barred, *groups})))
+        else:
             return replace(state, stopped="floor")
-        state = replace(state, size=max(state.size / 2, finest))
 
 
 def _holds(nets: Nets, state: State) -> bool:
@@ -140,7 +147,7 @@ def _corrected(nets: Nets, state: State) -> State:
 
 
 def _stepped(nets: Nets, state: State) -> State:
-    """One step, or half of one where that costs less accuracy per filter."""
+    """One step, or half of one where that costs less accuracy for what it saves."""
     tuning = nets.task.tuning
     before = max(_soft(state.accuracy), 1e-12)
     first = _careful(nets, state, state.size)
@@ -164,10 +171,9 @@ def _soft(measured: Measured | None) -> float:
 
 
 def _careful(nets: Nets, state: State, size: float) -> State:
-    """Remove a share of what is left, and of each layer at most a multiple of it."""
-    left = 1.0 - share_removed(nets.task.groups, state.dead)
+    """Save a share of what is left to save, and remove of each layer at most a multiple of it."""
     layer_share = min(nets.task.tuning.layer_share * size, 1.0)
-    return nets.step(state, _ranking(nets, state), size * left, layer_share)
+    return nets.bring_down(state, _ranking(nets, state), size, layer_share)
 
 
 def _ranking(nets: Nets, state: State) -> FloatArray:
@@ -181,10 +187,10 @@ def _ranking(nets: Nets, state: State) -> FloatArray:
 
 
 def _price(nets: Nets, state: State, tried: State) -> float:
-    """What a step costs per filter: the fall of the log of the soft harmonic mean."""
-    filters = int(nets.task.groups.filter_count[tried.dead & ~state.dead].sum())
+    """What a step costs for what it saves: the fall of the log of the soft harmonic mean."""
+    saved = float(nets.objective.saved(state.dead)[tried.dead & ~state.dead].sum())
     now, then = (max(_soft(one.accuracy), 1e-12) for one in (state, tried))
-    return float(np.log(now) - np.log(then)) / max(filters, 1)
+    return float(np.log(now) - np.log(then)) / max(saved, 1e-12)
 
 
 CONTROLLERS: Mapping[str, Advance] = MappingProxyType(

@@ -1,6 +1,7 @@
 """The run directory: settings, a journal of accepted steps, and what the run ended in.
 
     config.json     the settings, and digests of the model and the samples
+    latency.json    what the widths of layers cost in time, where the order looks at that
     journal.jsonl   one line for each accepted state, written before the next step begins
     plan.json, pruned.onnx, report.json, report.html
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,13 @@ from onnxprune.evaluation import Accuracy
 from onnxprune.files import make_folder, write_whole
 from onnxprune.graph import digest, reads_back, save_model
 from onnxprune.plugins import first_line
+from onnxprune.search.latency import Latency
 from onnxprune.search.plan import Plan
 from onnxprune.search.settings import Settings
 from onnxprune.search.task import State
 
 CONFIG, JOURNAL, PLAN = "config.json", "journal.jsonl", "plan.json"
+LATENCY = "latency.json"
 MODEL, REPORT, PAGE = "pruned.onnx", "report.json", "report.html"
 
 DIGESTS = {
@@ -126,6 +129,24 @@ class RunDirectory:
                 ) from error
         return found
 
+    def latency(self, measure: Callable[[], Latency]) -> Latency:
+        """Return what widths cost in time: as this run measured it when it began, or now.
+
+        Raises: RunDirectoryError when the record cannot be read.
+        """
+        if self.path is None:
+            return measure()
+        path = self.path / LATENCY
+        if not path.exists():
+            write_whole(path, json.dumps(measure().to_json()) + "\n")
+        try:
+            return Latency.from_json(json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunDirectoryError(
+                f"{path}: cannot be read ({first_line(error)}); start a new run, in another "
+                f"--run-dir"
+            ) from error
+
     def append(
         self, state: State, figures: Mapping[str, Any], evaluations: int, seconds: float
     ) -> None:
@@ -151,7 +172,8 @@ class RunDirectory:
         """Leave nothing behind of a run that ended before its first state."""
         if self.path is None or (self.path / JOURNAL).exists():
             return
-        (self.path / CONFIG).unlink(missing_ok=True)
+        for name in (CONFIG, LATENCY):
+            (self.path / name).unlink(missing_ok=True)
         if not any(self.path.iterdir()):
             self.path.rmdir()
 
@@ -238,6 +260,7 @@ def to_line(state: State) -> dict[str, Any]:
         "stopped": state.stopped,
         "corrected": state.corrected,
         "limit": state.limit,
+        "barred": list(state.barred),
     }
 
 
@@ -253,4 +276,5 @@ def from_line(line: Mapping[str, Any]) -> State:
         line["stopped"],
         line["corrected"],
         line["limit"],
+        tuple(line["barred"]),
     )

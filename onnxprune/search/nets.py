@@ -13,10 +13,12 @@ from typing import Generic, TypeVar
 import numpy as np
 from onnx import ModelProto
 
-from onnxprune.arrays import BoolArray, FloatArray
+from onnxprune.arrays import BoolArray, FloatArray, IntArray
 from onnxprune.channels import ChannelGroups
 from onnxprune.graph import Graph
-from onnxprune.search.protocols import Measured
+from onnxprune.search.latency import Latency, measure_latency
+from onnxprune.search.objective import Figure, FilterCount, Objective
+from onnxprune.search.protocols import Damage, Measured
 from onnxprune.search.reach import Reach
 from onnxprune.search.task import State, Task
 from onnxprune.surgery import remove_channels
@@ -49,6 +51,7 @@ class Nets:
         self.reach = Reach(task.graph, task.costs, task.target, self.build, task.clock)
         self._models = Memory[ModelProto](3)  # the two tries of a step and the net before it
         self._scores = Memory[FloatArray](1)
+        self._damages = Memory[Damage](1)
         self._orders = Memory[FloatArray](1)
 
     @cached_property
@@ -59,6 +62,32 @@ class Nets:
         """
         task = self.task
         return None if task.evaluate is None else task.evaluate(task.graph.model)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What the search brings down."""
+        task = self.task
+        figures: dict[str, Figure] = {}
+        for aim in task.aims:
+            figures[aim] = self._figure(aim)
+        return Objective(figures, self.reach.goals(figures), task.picker.allowed)
+
+    @cached_property
+    def latency(self) -> Latency:
+        """What the widths of layers cost in time. Measured, unless it was given before."""
+        task = self.task
+        assert task.profile is not None
+        return measure_latency(task.graph, task.costs, task.picker, task.profile)
+
+    def _figure(self, aim: str) -> Figure:
+        costs = self.task.costs
+        if aim == "rate":
+            return FilterCount(self.task.groups)
+        if aim == "size":
+            return self.reach.bytes
+        if aim == "latency":
+            return self.latency.figure(self.task.graph, self.task.groups)
+        return costs.params if aim == "params" else costs.macs
 
     @property
     def level(self) -> float:
@@ -136,28 +165,31 @@ class Nets:
         )
 
     def order(self, state: State, share: float, layer_share: float) -> FloatArray:
-        """Return the place of each channel in the order of least damage to the net.
+        """Return the place of each channel in the order of least damage for what it saves.
 
-        The order is that of a step of a share of the filters left. Shapes: `[channels]`.
+        The order is that of a step of a share of what could still be saved. Shapes: `[channels]`.
         """
 
         def places() -> FloatArray:
             task = self.task
-            assert task.damage is not None
-            damage = task.damage(*self.view(state))
+            damage = self._damage(state)
             alive = np.flatnonzero(~state.dead)
-            allowance = task.picker.allowance(state.dead, layer_share)
-            count = task.groups.filter_count[alive]
+            allowance = task.picker.allowance(state.dead, layer_share, state.barred)
+            worth = self.objective.saved(state.dead)[alive]
             order = damage.order(
-                count,
-                lambda: allowance.free[alive],
-                lambda c: allowance.take(alive[c]),
-                share * int(count[task.picker.allowed[alive]].sum()),
+                worth,
+                allowance.among(alive),
+                share * float(worth[task.picker.allowed[alive]].sum()),
                 task.tuning.own_squares,
             )
             return self._spread(state, np.argsort(order, kind="stable").astype(np.float64))
 
-        return self._orders.get((*state.net, share, layer_share), places)
+        return self._orders.get((*state.net, state.barred, share, layer_share), places)
+
+    def _damage(self, state: State) -> Damage:
+        measure = self.task.damage
+        assert measure is not None
+        return self._damages.get(state.net, lambda: measure(*self.view(state)))
 
     def _spread(self, state: State, ranking: FloatArray) -> FloatArray:
         """Give the channels that are gone a place at the end."""
@@ -165,47 +197,81 @@ class Nets:
         spread[~state.dead] = ranking
         return spread
 
-    def step(
-        self, state: State, ranking: FloatArray, size: float, layer_share: float | None = None
-    ) -> State:
+    def step(self, state: State, ranking: FloatArray, size: float) -> State:
         """Remove the lowest-ranked channels, `size` of the filters, never past the target.
 
-        Shapes: ranking `[channels]`.
-        Units: size, share of the removable filters; layer_share, as `Picker.allowance` takes it.
+        Shapes: ranking `[channels]`. Units: size, share of the removable filters.
         """
-        dead = self._next(state.dead, ranking, size, layer_share)
+        groups = self.task.groups
+        worth = groups.filter_count.astype(np.float64)
+        return self._removed(state, ranking, worth, size * groups.removable_filters)
+
+    def bring_down(
+        self, state: State, ranking: FloatArray, share: float, layer_share: float | None = None
+    ) -> State:
+        """Remove the lowest-ranked channels that bring down what the search is for by a share.
+
+        It never goes past the target. `layer_share` as `Picker.allowance` takes it.
+        Shapes: ranking `[channels]`. Units: share, of what could still be saved.
+        """
+        worth = self.objective.saved(state.dead)
+        budget = share * self.objective.left(state.dead)
+        return self._removed(state, ranking, worth, budget, layer_share)
+
+    def _removed(
+        self,
+        state: State,
+        ranking: FloatArray,
+        worth: FloatArray,
+        budget: float,
+        layer_share: float | None = None,
+    ) -> State:
+        dead = self._next(state, ranking, worth, budget * (1 + 1e-9), layer_share)
         if (dead == state.dead).all():
             return state
         return self.measure(replace(state, dead=dead))
 
     def _next(
-        self, dead: BoolArray, ranking: FloatArray, size: float, layer_share: float | None
+        self,
+        state: State,
+        ranking: FloatArray,
+        worth: FloatArray,
+        budget: float,
+        layer_share: float | None,
     ) -> BoolArray:
-        task = self.task
+        task, dead = self.task, state.dead
         order = np.argsort(ranking, kind="stable")
-        chosen = task.picker.pick(order, dead, layer_share=layer_share)
-        budget = size * task.groups.removable_filters * (1 + 1e-9)
+        chosen = task.picker.pick(order, dead, layer_share=layer_share, barred=state.barred)
 
         def without(count: int) -> BoolArray:
             return task.picker.remove(chosen[:count], dead)
 
         def too_many(count: int) -> bool:
-            return int(task.groups.filter_count[without(count) & ~dead].sum()) > budget
+            return float(worth[without(count) & ~dead].sum()) > budget
 
         most = first(too_many, len(chosen) + 1) - 1
         if (without(most) == dead).all():
             most += 1  # a block wider than the step goes whole
         if layer_share is not None and (without(most) == dead).all():
-            return self._next(dead, ranking, size, None)
-        return self._trim(without, most)
-
-    def _trim(self, without: Callable[[int], BoolArray], most: int) -> BoolArray:
-        """Remove no more than the target needs, to a hundredth of all where that is measured."""
-        target = self.task.target
-        if not target or not self.reach.near(without(most)):
+            return self._next(state, ranking, worth, budget, None)
+        if not task.target or not self.reach.near(without(most)):
             return without(most)
-        apart = 1 if target.latency_ms is None else max(len(self.task.groups) // 100, 1)
-        return without(first(lambda count: self.reach.near(without(count)), most, apart))
+        return self._trim(chosen[:most], dead)
+
+    def _trim(self, chosen: IntArray, dead: BoolArray) -> BoolArray:
+        """Remove no more than the target needs, to a hundredth of all where that is measured."""
+        picker, measured = self.task.picker, self.task.target.latency_ms is not None
+
+        def near(chosen: IntArray) -> bool:
+            return self.reach.near(picker.remove(chosen, dead))
+
+        apart = max(len(self.task.groups) // 100, 1) if measured else 1
+        chosen = chosen[: first(lambda count: near(chosen[:count]), len(chosen), apart)]
+        chosen = chosen[picker.remove(chosen, dead)[chosen]]
+        for without in () if measured else picker.without_a_block(chosen, dead):
+            if near(without(chosen)):
+                chosen = without(chosen)
+        return picker.remove(chosen, dead)
 
 
 def first(holds: Callable[[int], bool], last: int, apart: int = 1) -> int:

@@ -9,10 +9,10 @@ from typing import Any
 from onnx import ModelProto
 
 from onnxprune.data import Data
-from onnxprune.evaluation import Evaluator, latency
+from onnxprune.evaluation import Evaluator, latencies, latency, node_times
 from onnxprune.graph import Graph, file_size
 from onnxprune.search.nets import Nets
-from onnxprune.search.protocols import Clock, Measured
+from onnxprune.search.protocols import Clock, Measured, Profile
 from onnxprune.search.settings import Settings
 from onnxprune.search.target import share_removed
 from onnxprune.search.task import State, Task
@@ -21,13 +21,28 @@ from onnxprune.surgery import Cost, count
 
 def clock(data: Data | None, settings: Settings) -> Clock:
     """Return what measures the latency of a model in ms, as the settings say."""
-    return partial(
-        latency,
-        batch_size=settings.latency_batch,
-        device=settings.device,
-        threads=settings.threads,
-        shape=None if data is None else data.x.shape[1:],
-    )
+    return partial(latency, **_timing(data, settings))
+
+
+def profiler(data: Data | None, settings: Settings) -> Profile:
+    """Return what measures the time of each node of a model in ms, as the settings say."""
+    return partial(node_times, **_timing(data, settings))
+
+
+def time_in_turn(
+    models: Sequence[ModelProto], data: Data | None, settings: Settings
+) -> list[float]:
+    """Measure the latency of models side by side, as the settings say. Units: ms."""
+    return latencies(models, **_timing(data, settings))
+
+
+def _timing(data: Data | None, settings: Settings) -> dict[str, Any]:
+    return {
+        "batch_size": settings.latency_batch,
+        "device": settings.device,
+        "threads": settings.threads,
+        "shape": None if data is None else data.x.shape[1:],
+    }
 
 
 def already_met(nets: Nets, state: State) -> str:
@@ -73,12 +88,14 @@ def make_report(
     """Return the content of `report.json`: before, after, and how the run went."""
     task = nets.task
     left = count(Graph(pruned, input_shapes=task.graph.input_shapes))
-    confirmed = nets.reach.last_latency(state)
-    after = describe(pruned, left, data, settings, accuracy=state.accuracy, latency_ms=confirmed)
+    unpruned = task.graph.model
+    times = _before_and_after(nets, state, pruned, data, settings)
     held_out = nets.hold_out(state) if state.corrected else None
     return {
-        "before": describe(task.graph.model, task.costs.of(), data, settings),
-        "after": after,
+        "before": describe(unpruned, task.costs.of(), data, settings, latency_ms=times[0]),
+        "after": describe(
+            pruned, left, data, settings, accuracy=state.accuracy, latency_ms=times[1]
+        ),
         "rate": share_removed(task.groups, state.dead),
         "seconds": seconds,
         "evaluations": nets.evaluations,
@@ -107,6 +124,18 @@ def make_report(
     }
 
 
+def _before_and_after(
+    nets: Nets, state: State, pruned: ModelProto, data: Data | None, settings: Settings
+) -> Sequence[float | None]:
+    """The latencies of a report: side by side, unless the target's was confirmed. Units: ms."""
+    unpruned, confirmed = nets.task.graph.model, nets.reach.last_latency(state)
+    if confirmed is not None:
+        return clock(data, settings)(unpruned), confirmed
+    if data is None:
+        return None, None
+    return time_in_turn([unpruned, pruned], data, settings)
+
+
 def _stopped_by(nets: Nets, state: State) -> Sequence[str]:
     """Return the names of the options that ended a search."""
     task = nets.task
@@ -128,8 +157,7 @@ def describe(
 ) -> dict[str, Any]:
     """Return size, cost, latency and accuracy of a model, as a report holds them.
 
-    Latency and accuracy are measured, unless they are known already; without samples there is no
-    accuracy, and a latency only where one is asked for.
+    The accuracy is measured, unless it is known already; without samples there is none.
     """
     figures: dict[str, Any] = {
         **cost.figures(),
@@ -137,8 +165,6 @@ def describe(
         "latency_ms": latency_ms,
         "accuracy": None,
     }
-    if latency_ms is None and (data is not None or settings.target.latency_ms is not None):
-        figures["latency_ms"] = clock(data, settings)(model)
     if data is None:
         return figures
     if accuracy is None:

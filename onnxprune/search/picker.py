@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from onnxprune.checks import Checked, Names, Number, asked
 from onnxprune.search.rounding import Rounding
 
 PATTERNS = "patterns of names"
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Limits(Checked):
     At least `min_channels` on every axis stay, at most `max_layer_rate` of a group goes, and only
     from groups with a convolution that matches `include` and none that matches `exclude`: shell
     patterns of the names that `onnxprune.graph.Called` has. Widths end at multiples of `round_to`,
-    as `onnxprune.search.rounding` says.
+    as `onnxprune.search.rounding` says; auto is what the runtime computes at once, and less where
+    nothing can go otherwise.
     """
 
     min_channels: int = asked(
@@ -62,14 +64,16 @@ class Limits(Checked):
         ),
         (),
     )
-    round_to: int = asked(
+    round_to: int | str = asked(
         Number(
             whole=True,
             least=1,
-            metavar="N",
-            help="Leave widths at multiples of N, such as 8, which runtimes compute faster.",
+            words=(AUTO,),
+            metavar="N|auto",
+            help="Leave widths at multiples of N, which runtimes compute faster; auto is what the "
+            "device computes at once, 1 leaves any width.",
         ),
-        1,
+        AUTO,
     )
 
     def allowed(self, groups: ChannelGroups) -> BoolArray:
@@ -91,13 +95,28 @@ class Limits(Checked):
 class Allowance:
     """What may still go: the `free` channels, at most `left` of each group, `spare` of each axis.
 
-    Shapes: free `[channels]`.
+    The widths of the `gone` channels of a group are rounded as `rounding` says.
+    Shapes: free `[channels]`; left, gone `[groups]`; spare `[axes]`.
     """
 
     free: BoolArray
     left: list[float]
     spare: list[int]
+    gone: list[int]
     picker: Picker
+    rounding: Rounding
+
+    def block(self, group: int) -> int:
+        """Return how many channels of a group have to go at once; 0 where that is too many."""
+        size = self.rounding.block(group, self.gone[group])
+        fits = size <= self.left[group] and all(
+            size <= self.spare[axis] for axis in self.picker.axes_of_group(group)
+        )
+        return size if fits else 0
+
+    def among(self, channels: IntArray) -> Among:
+        """Return the same as seen by a net that has only some of the channels."""
+        return Among(self, channels)
 
     def take(self, channel: int) -> None:
         """Take a channel; what may not follow it is free no longer."""
@@ -105,6 +124,7 @@ class Allowance:
         self.free[channel] = False
         group = int(groups.group[channel])
         self.left[group] -= 1
+        self.gone[group] += 1
         if self.left[group] < 1:
             self.free[groups.group == group] = False
         for axis in self.picker.axes_of(channel):
@@ -114,16 +134,55 @@ class Allowance:
 
 
 @dataclass
+class Among:
+    """An allowance in which channels are numbered as in a net that has only some of them.
+
+    Shapes: channels `[n]`.
+    """
+
+    allowance: Allowance
+    channels: IntArray
+
+    @property
+    def group(self) -> IntArray:
+        """The group of each channel. Shapes: `[n]`."""
+        return self.allowance.picker.groups.group[self.channels]
+
+    def free(self) -> BoolArray:
+        """Return which channels may still go. Shapes: `[n]`."""
+        return self.allowance.free[self.channels]
+
+    def blocks(self) -> IntArray:
+        """Return how many of each channel's group have to go at once. Shapes: `[n]`.
+
+        Where so many may not go it is more than the group has.
+        """
+        if self.allowance.rounding.multiple == 1:
+            return np.ones(self.channels.size, np.int64)
+        groups = range(len(self.allowance.left))
+        sizes = [self.allowance.block(group) or self.channels.size + 1 for group in groups]
+        return np.array(sizes)[self.group]
+
+    def take(self, channel: int) -> None:
+        """Take a channel."""
+        self.allowance.take(int(self.channels[channel]))
+
+
+@dataclass
 class Picker:
     """Chooses channels from a ranking, never against the limits.
 
-    An axis never falls under `min_channels`.
+    An axis never falls under `min_channels`. `block` is how many channels the runtime computes at
+    once, to which widths are rounded where the limits leave that to the device.
     """
 
     groups: ChannelGroups
     limits: Limits
+    block: int = 1
     _members: list[int] = field(init=False)
     _ends: list[int] = field(init=False)
+    _first: list[int] = field(init=False)
+    _rounded: tuple[bytes, Rounding] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Index which axes each channel is on."""
@@ -133,17 +192,32 @@ class Picker:
         self._members = members[np.argsort(owners, kind="stable")].tolist()
         counts = np.bincount(owners, minlength=len(self.groups))
         self._ends = [0, *np.cumsum(counts).tolist()]
+        self._first = np.unique(self.groups.group, return_index=True)[1].tolist()
         self.allowed = self.limits.allowed(self.groups)
-        self._rounding = Rounding(self.groups, self.limits.round_to)
+        self._roundings = [Rounding(self.groups, multiple) for multiple in self._multiples()]
+
+    def _multiples(self) -> list[int]:
+        """What widths are rounded to: the coarsest at which something may still go."""
+        asked = self.limits.round_to
+        if isinstance(asked, int):
+            return [asked]
+        return [self.block // 2**power for power in range(self.block.bit_length())]
 
     def pick(
-        self, order: IntArray, dead: BoolArray, *, layer_share: float | None = None
+        self,
+        order: IntArray,
+        dead: BoolArray,
+        *,
+        layer_share: float | None = None,
+        barred: Sequence[int] = (),
     ) -> IntArray:
         """Return the channels of `order` that may go one after another, after the `dead` ones.
 
-        `layer_share` as in `allowance`. Shapes: order `[n]`, dead `[channels]` -> `[m]`, m <= n.
+        `layer_share` and `barred` as in `allowance`.
+        Shapes: order `[n]`, dead `[channels]` -> `[m]`, m <= n.
         """
-        allowance = self.allowance(dead, layer_share)
+        allowance = self.allowance(dead, layer_share, barred)
+        order = self._in_blocks(order, allowance)
         chosen = []
         for channel in order[allowance.free[order]].tolist():
             if allowance.free[channel]:
@@ -151,18 +225,61 @@ class Picker:
                 chosen.append(channel)
         return np.array(chosen, np.int64)
 
-    def allowance(self, dead: BoolArray, layer_share: float | None = None) -> Allowance:
-        """Return what may go after the `dead` channels.
+    def _in_blocks(self, order: IntArray, allowance: Allowance) -> IntArray:
+        """Bring the channels of a block together, at the place of their middle.
 
-        `layer_share` caps what goes from each group, as a share of what it has left.
+        Shapes: order `[n]` -> `[n]`.
+        """
+        if allowance.rounding.multiple == 1:
+            return order
+        place = np.empty(len(self.groups))
+        place[order] = np.arange(order.size)
+        order = order[allowance.free[order]]
+        for group in np.unique(self.groups.group[order]).tolist():
+            own = order[self.groups.group[order] == group]
+            stops = allowance.rounding.stops[group] - allowance.gone[group]
+            for block in np.split(own, stops[(stops > 0) & (stops < own.size)]):
+                place[block] = place[block].mean()
+        return order[np.argsort(place[order], kind="stable")]
+
+    def rounding(self, dead: BoolArray) -> Rounding:
+        """Return the coarsest rounding with which something may go after the `dead` channels.
+
         Shapes: dead `[channels]`.
         """
+        key = dead.tobytes()
+        if self._rounded is None or self._rounded[0] != key:
+            fitting = (one for one in self._roundings[:-1] if self._fits(one, dead))
+            self._rounded = key, next(fitting, self._roundings[-1])
+        return self._rounded[1]
+
+    def _fits(self, rounding: Rounding, dead: BoolArray) -> bool:
+        """Whether a block of any group may go."""
+        allowance = self._allowance(dead, rounding, None)
+        open_groups = np.unique(self.groups.group[allowance.free]).tolist()
+        return any(map(allowance.block, open_groups))
+
+    def allowance(
+        self, dead: BoolArray, layer_share: float | None = None, barred: Sequence[int] = ()
+    ) -> Allowance:
+        """Return what may go after the `dead` channels.
+
+        `layer_share` caps what goes from each group, as a share of what it has left; nothing goes
+        from the `barred` groups. Shapes: dead `[channels]`.
+        """
+        allowance = self._allowance(dead, self.rounding(dead), layer_share)
+        allowance.free[np.isin(self.groups.group, barred)] = False
+        return allowance
+
+    def _allowance(
+        self, dead: BoolArray, rounding: Rounding, layer_share: float | None
+    ) -> Allowance:
         group = self.groups.group
         whole = np.bincount(group, minlength=len(self.groups.names))
         gone = np.bincount(group[dead], minlength=len(self.groups.names))
         cap = np.floor(self.limits.max_layer_rate * whole + 1e-9) - gone
         if layer_share is not None:
-            least = self.limits.round_to
+            least = rounding.multiple
             cap = np.minimum(cap, np.maximum(np.floor(layer_share * (whole - gone)), least))
         axes = self.groups.axes
         spare = [int(c.size - dead[c].sum()) - self.limits.min_channels for c in axes]
@@ -170,22 +287,62 @@ class Picker:
         for channels, count in zip(axes, spare, strict=True):
             if count <= 0:
                 free[channels] = False
-        return Allowance(free, cap.tolist(), spare, self)
+        return Allowance(free, cap.tolist(), spare, gone.tolist(), self, rounding)
 
     def axes_of(self, channel: int) -> list[int]:
         """Return the axes that a channel is on."""
         return self._members[self._ends[channel] : self._ends[channel + 1]]
+
+    def thinned(self, shares: Mapping[int, float]) -> BoolArray:
+        """Return a net without the first channels of each group, a share of it, rounded.
+
+        Shapes: -> gone `[channels]`.
+        """
+        dead = np.zeros(len(self.groups), np.bool_)
+        rounding = self.rounding(dead)
+        for group, share in shares.items():
+            own = np.flatnonzero((self.groups.group == group) & self.allowed)
+            stops = rounding.stops[group]
+            most = stops[stops <= min(share * own.size, own.size - self.limits.min_channels)]
+            dead[own[: most.max(initial=0)]] = True
+        return dead
+
+    def axes_of_group(self, group: int) -> list[int]:
+        """Return the axes that the channels of a group are on."""
+        return self.axes_of(self._first[group])
 
     def remove(self, chosen: IntArray, dead: BoolArray) -> BoolArray:
         """Return what is gone after the `dead` channels when `chosen` go, too, rounded.
 
         Shapes: chosen `[n]`, dead `[channels]` -> `[channels]`.
         """
-        if self.limits.round_to > 1:
-            return self._rounding.remove(chosen, dead)
+        rounding = self.rounding(dead)
+        if rounding.multiple > 1:
+            return rounding.remove(chosen, dead)
         gone = dead.copy()
         gone[chosen] = True
         return gone
+
+    def without_a_block(
+        self, chosen: IntArray, dead: BoolArray
+    ) -> Iterator[Callable[[IntArray], IntArray]]:
+        """Yield functions that leave out the last block of a group, the latest chosen one first.
+
+        Nothing is yielded where channels go one by one.
+        Shapes: chosen `[n]`, dead `[channels]`.
+        """
+        rounding, group = self.rounding(dead), self.groups.group
+        if rounding.multiple == 1:
+            return
+        gone = np.bincount(group[dead], minlength=len(self.groups.names))
+        for number in dict.fromkeys(group[chosen[::-1]].tolist()):
+
+            def without(chosen: IntArray, number: int = number) -> IntArray:
+                own = np.flatnonzero(group[chosen] == number)
+                size = rounding.last_block(number, int(gone[number]) + own.size)
+                return np.delete(chosen, own[max(own.size - size, 0) :])
+
+            yield without
 
     def stopped_by(self, dead: BoolArray) -> tuple[str, ...]:
         """Return the names of the limits without which more than the `dead` channels could go.
@@ -198,6 +355,6 @@ class Picker:
         return tuple(alone or (names if self._goes_on(dead, **usual) else ()))
 
     def _goes_on(self, dead: BoolArray, **limits: Any) -> bool:
-        picker = Picker(self.groups, replace(self.limits, **limits))
+        picker = Picker(self.groups, replace(self.limits, **limits), self.block)
         chosen = picker.pick(np.flatnonzero(~dead), dead)
         return bool((picker.remove(chosen, dead) != dead).any())

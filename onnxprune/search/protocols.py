@@ -49,21 +49,36 @@ class Measured(Protocol):
         ...
 
 
+class Choices(Protocol):
+    """Which channels may go, in which blocks: see `onnxprune.relevance.Choices`."""
+
+    @property
+    def group(self) -> IntArray:
+        """The group of each channel. Shapes: `[channels]`."""
+        ...
+
+    def free(self) -> BoolArray:
+        """Return which channels may still go. Shapes: `[channels]`."""
+        ...
+
+    def blocks(self) -> IntArray:
+        """Return how many of each channel's group have to go at once. Shapes: `[channels]`."""
+        ...
+
+    def take(self, channel: int) -> None:
+        """Hear that a channel goes."""
+        ...
+
+
 class Damage(Protocol):
     """What sets of channels do to the outputs: see `onnxprune.relevance.Damage`."""
 
     def order(
-        self,
-        count: IntArray,
-        free: Callable[[], BoolArray],
-        take: Callable[[int], None],
-        most: float,
-        own_squares: float,
+        self, worth: FloatArray, choices: Choices, most: float, own_squares: float
     ) -> IntArray:
-        """Return the channels in the order in which they go, then the others.
+        """Return the channels in the order in which they go until `most` is gone, then the others.
 
-        `free` says which may still go, `take` is told of each that does, until `most` filters went.
-        Shapes: count (filters of each channel) and free `[channels]` -> `[channels]`.
+        Shapes: worth, what removing each channel saves, `[channels]` -> `[channels]`.
         """
         ...
 
@@ -80,5 +95,7 @@ HoldOut = Callable[[ModelProto, BoolArray], Measured]
 """Evaluates a pruned model corrected on other samples than those it is evaluated on.
 
 Shapes: removed `[channels]`."""
+Profile = Callable[[ModelProto], Mapping[str, float]]
+"""Measures how long each node of a model takes, as `onnxprune.evaluation.node_times`. Units: ms."""
 Clock = Callable[[ModelProto], float]
 """Measures the latency of a model. Units: ms."""

@@ -6,18 +6,21 @@ compensation (`near`); the net that a run ends in is asked anew, as it will be s
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 from onnx import ModelProto, helper
 
 from onnxprune.arrays import BoolArray
 from onnxprune.graph import Graph, file_size
+from onnxprune.search.objective import Figure
 from onnxprune.search.protocols import Clock
 from onnxprune.search.target import Target
 from onnxprune.search.task import State
 from onnxprune.surgery import Costs, remove_channels
+from onnxprune.surgery import Figure as Sum
 
 MARGIN = 0.98
 """Of the latency asked for: the search aims lower, so that measuring again confirms it."""
@@ -62,6 +65,29 @@ class Reach:
             )
         )
 
+    def goals(self, figures: Mapping[str, Figure]) -> dict[str, float]:
+        """Return at what value each figure is met, for those that the target asks for."""
+        target, groups = self.target, self.costs.groups
+        found = {}
+        if target.rate is not None:
+            kept = int(groups.filter_count.sum()) - target.rate * groups.removable_filters
+            found["rate"] = kept
+        for name in ("params", "macs", "size"):
+            if name in figures and (goal := getattr(target, name)) is not None:
+                whole = figures[name].of(np.zeros(len(groups), np.bool_))
+                found[name] = goal * whole if goal <= 1 else goal
+        if target.latency_ms is not None:
+            found["latency"] = target.latency_ms
+        return {name: goal for name, goal in found.items() if name in figures}
+
+    @cached_property
+    def bytes(self) -> Figure:
+        """The bytes of the elements of all constants."""
+        tensors = self.graph.constant_tensors.items()
+        sizes = {n: helper.tensor_dtype_to_np_dtype(t.data_type).itemsize for n, t in tensors}
+        shapes = {name: tuple(tensor.dims) for name, tensor in tensors}
+        return Sum(self.costs.groups, shapes, sizes)
+
     def size(self, state: State) -> int:
         """Return the size of the model's file. Units: bytes."""
         size = file_size(self.build(state))
@@ -91,12 +117,7 @@ class Reach:
 
     def _weights(self, dead: BoolArray) -> int:
         """The bytes of the elements of all constants that are left."""
-        total = 0
-        for name, tensor in self.graph.constant_tensors.items():
-            left = self.costs.groups.sizes(name, dead)
-            elements = math.prod(left.get(axis, size) for axis, size in enumerate(tensor.dims))
-            total += elements * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        return total
+        return int(self.bytes.of(dead))
 
     def _confirms(self, state: State, goal: float) -> bool:
         known = self.last_latency(state)

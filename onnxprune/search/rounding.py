@@ -1,4 +1,4 @@
-"""Rounding: which of the chosen channels go, so that widths end at multiples of a number.
+"""Rounding: in which blocks channels go, so that widths end at multiples of a number.
 
 Runtimes compute channels in blocks, so a width between two multiples costs what the next one does.
 
@@ -60,6 +60,34 @@ class Rounding:
             owners, positions = np.unique(channels[channels >= 0], return_counts=True)
             axes.append(WidthAxis(owners, positions, int(channels.size)))
         return tuple(sorted(axes, key=lambda axis: axis.width))
+
+    @cached_property
+    def stops(self) -> tuple[IntArray, ...]:
+        """For each group, how many of its channels may be gone for its own axes to be rounded.
+
+        An axis on which several groups lie is left to `remove`.
+        """
+        whole = np.bincount(self.groups.group, minlength=len(self.groups.names))
+        right = [np.ones(count + 1, np.bool_) for count in whole.tolist()]
+        for axis in self.axes:
+            numbers = np.unique(self.groups.group[axis.channels])
+            if numbers.size == 1 and np.ptp(axis.positions) == 0:
+                held = right[numbers[0]]
+                gone = np.arange(held.size) * int(axis.positions[0])
+                held &= [not axis.surplus(count, self.multiple) for count in gone.tolist()]
+        return tuple(np.flatnonzero(held) for held in right)
+
+    def block(self, group: int, gone: int) -> int:
+        """Return how many more channels of a group make its widths right; 0 where none do."""
+        stops = self.stops[group]
+        place = int(np.searchsorted(stops, gone, "right"))
+        return int(stops[place]) - gone if place < stops.size else 0
+
+    def last_block(self, group: int, gone: int) -> int:
+        """Return how many fewer channels of a group make its widths right, too."""
+        stops = self.stops[group]
+        place = int(np.searchsorted(stops, gone))
+        return gone - int(stops[place - 1]) if place else 0
 
     def _bound(self) -> Iterator[IntArray]:
         for filters in self.groups.filters:

@@ -29,6 +29,7 @@ from onnxprune.plugins import name_of
 from onnxprune.relevance import CRITERION_NAMES, find_criterion
 from onnxprune.search.control import Control
 from onnxprune.search.controllers import CONTROLLER_NAMES, find_controller
+from onnxprune.search.objective import AIMS
 from onnxprune.search.picker import Limits
 from onnxprune.search.target import Floor, Target
 
@@ -106,6 +107,15 @@ class Settings(Checked):
         "top-1",
     )
     target: Target = asked(Object(kind=Target), Target())
+    aim: str | None = asked(
+        Choice(
+            of=AIMS,
+            optional=True,
+            help="What filters are compared by, beside the damage they do: what their removal "
+            "saves of this. By default what the target names, or latency.",
+        ),
+        None,
+    )
     floor: Floor = asked(Object(kind=Floor), Floor())
     limits: Limits = asked(Object(kind=Limits), Limits())
     tuning: Control = asked(Object(kind=Control), Control())

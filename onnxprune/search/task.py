@@ -10,7 +10,15 @@ from onnxprune.channels import ChannelGroups
 from onnxprune.graph import Graph
 from onnxprune.search.control import Control, Strategy
 from onnxprune.search.picker import Limits, Picker
-from onnxprune.search.protocols import Clock, Compensate, Evaluate, HoldOut, MeasureDamage, Rank
+from onnxprune.search.protocols import (
+    Clock,
+    Compensate,
+    Evaluate,
+    HoldOut,
+    MeasureDamage,
+    Profile,
+    Rank,
+)
 from onnxprune.search.protocols import Measured as Measured
 from onnxprune.search.target import Floor, Target
 from onnxprune.surgery import Costs, find_costs
@@ -26,7 +34,8 @@ class State:
     `dead`: the channels that are gone; `size`: the next step; `accuracy`: on the reference samples,
     if it was measured; `stopped`: what ended the search, if anything did; `corrected`: whether
     weights are corrected from this state on; `limit`: below this soft harmonic mean, correction is
-    tried. States are equal by value and have no hash.
+    tried; `barred`: the groups of which the smallest step broke the floor. States are equal by
+    value and have no hash.
     Shapes: dead `[channels]`. Units: size, share of the filters that are left.
     """
 
@@ -36,6 +45,7 @@ class State:
     stopped: str = ""
     corrected: bool = False
     limit: float = 1.0
+    barred: tuple[int, ...] = ()
 
     @property
     def net(self) -> Net:
@@ -49,7 +59,7 @@ class State:
 
     @property
     def _value(self) -> tuple[object, ...]:
-        return self.net, self.size, self.accuracy, self.stopped, self.limit
+        return self.net, self.size, self.accuracy, self.stopped, self.limit, self.barred
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +67,8 @@ class Task:
     """One search: the graph, what is asked for, and how its nets are ranked and measured.
 
     Without `evaluate` no net is measured on the way; without `hold_out` a correction is judged on
-    the samples that it was fitted on.
+    the samples that it was fitted on. `aims` are what the search brings down, of
+    `onnxprune.search.objective.AIMS`; `block` is how many channels the runtime computes at once.
     """
 
     graph: Graph
@@ -68,11 +79,14 @@ class Task:
     compensate: Compensate | None = None
     hold_out: HoldOut | None = None
     clock: Clock | None = None
+    profile: Profile | None = None
     target: Target = field(default_factory=Target)
     floor: Floor = field(default_factory=Floor)
     limits: Limits = field(default_factory=Limits)
     tuning: Control = field(default_factory=Control)
     strategy: Strategy = field(default_factory=Strategy)
+    aims: tuple[str, ...] = ("rate",)
+    block: int = 1
 
     @cached_property
     def costs(self) -> Costs:
@@ -82,4 +96,4 @@ class Task:
     @cached_property
     def picker(self) -> Picker:
         """What chooses channels within the limits."""
-        return Picker(self.groups, self.limits)
+        return Picker(self.groups, self.limits, self.block)

@@ -6,7 +6,16 @@ Imports channels and graph; names no operator.
 * `editor`: the constants of a copy of the model; `cost`: parameters and multiply-adds
 """
 
-from onnxprune.surgery.cost import Cost, Costs, count, find_costs, knows_macs, node_macs
+from onnxprune.surgery.cost import (
+    Cost,
+    Costs,
+    Figure,
+    count,
+    find_costs,
+    knows_macs,
+    node_macs,
+    repeats,
+)
 from onnxprune.surgery.editor import Constants, copy_model
 from onnxprune.surgery.masking import mask
 from onnxprune.surgery.removal import remove_channels, remove_channels_apart
@@ -15,6 +24,7 @@ __all__ = [
     "Constants",
     "Cost",
     "Costs",
+    "Figure",
     "copy_model",
     "count",
     "find_costs",
@@ -23,4 +33,5 @@ __all__ = [
     "node_macs",
     "remove_channels",
     "remove_channels_apart",
+    "repeats",
 ]

@@ -48,6 +48,43 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A figure of a net: the elements of its tensors, each times what one element costs, summed.
+
+    `times[t]` is what each element of tensor t costs, `shapes[t]` the shape of t in the whole net.
+    """
+
+    groups: ChannelGroups
+    shapes: Mapping[str, Shape]
+    times: Mapping[str, float]
+    constant: float = 0.0
+
+    def of(self, dead: BoolArray) -> float:
+        """Return the figure when the `dead` channels are gone. Shapes: dead `[channels]`."""
+        left = (self.elements(name, dead) * factor for name, factor in self.times.items())
+        return self.constant + sum(left)
+
+    def elements(self, name: str, dead: BoolArray) -> int:
+        """Return how many elements of a tensor are left. Shapes: dead `[channels]`."""
+        left = self.groups.sizes(name, dead)
+        return math.prod(left.get(axis, size) for axis, size in enumerate(self.shapes[name]))
+
+    def saved(self, dead: BoolArray) -> FloatArray:
+        """Return what each channel's removal alone saves of the net without the `dead` ones.
+
+        It is 0 for those. Shapes: dead `[channels]` -> `[channels]`.
+        """
+        saved = np.zeros(len(self.groups))
+        for name, factor in self.times.items():
+            elements = float(self.elements(name, dead))
+            for channels in self.groups.cuts.get(name, {}).values():
+                alive = channels[(channels < 0) | ~dead[channels]]
+                owned = alive[alive >= 0]
+                np.add.at(saved, owned, factor * elements / max(alive.size, 1))
+        return saved
+
+
+@dataclass(frozen=True)
 class Costs:
     """The costs of a graph as functions of which channels are gone.
 
@@ -81,38 +118,38 @@ class Costs:
         """Return the cost when the `dead` channels are gone. Shapes: dead `[channels]`."""
         if dead is None:
             dead = np.zeros(len(self.groups), np.bool_)
-        left = {name: self._elements(name, dead) for name in self.shapes}
-        alike = self.groups.cut_alike
-        own = [name for name, base in self.aliases.items() if not alike(name, base, dead)]
+        alike, elements = self.groups.cut_alike, self.params.elements
+        own = (name for name, base in self.aliases.items() if not alike(name, base, dead))
         return Cost(
-            params=sum(left[name] for name in (*self.constants, *own)),
-            macs=sum(left[name] * times for name, times in self.weights.items()),
+            params=int(self.params.of(dead)) + sum(elements(name, dead) for name in own),
+            macs=int(self.macs.of(dead)),
             filters=self.filters - int(self.groups.filter_count[dead].sum()),
             unknown=self.unknown,
         )
 
     @cached_property
+    def params(self) -> Figure:
+        """The parameters, but for aliases."""
+        return self.figure({name: 1 for name in sorted(self.constants)})
+
+    @cached_property
+    def macs(self) -> Figure:
+        """The multiply-adds for one image."""
+        return self.figure(self.weights)
+
+    @cached_property
     def params_saved(self) -> FloatArray:
         """Parameters that each channel's removal alone saves. Shapes: `[channels]`."""
-        return self._saved({name: 1 for name in self.constants})
+        return self.params.saved(np.zeros(len(self.groups), np.bool_))
 
     @cached_property
     def macs_saved(self) -> FloatArray:
         """Multiply-adds that each channel's removal alone saves. Shapes: `[channels]`."""
-        return self._saved(self.weights)
+        return self.macs.saved(np.zeros(len(self.groups), np.bool_))
 
-    def _elements(self, name: str, dead: BoolArray) -> int:
-        left = self.groups.sizes(name, dead)
-        return math.prod(left.get(axis, size) for axis, size in enumerate(self.shapes[name]))
-
-    def _saved(self, times: Mapping[str, int]) -> FloatArray:
-        saved = np.zeros(len(self.groups))
-        for name, factor in times.items():
-            elements = float(np.prod(self.shapes[name]))
-            for channels in self.groups.cuts.get(name, {}).values():
-                owned = channels[channels >= 0]
-                np.add.at(saved, owned, factor * elements / channels.size)
-        return saved
+    def figure(self, times: Mapping[str, float], constant: float = 0.0) -> Figure:
+        """Return the figure that counts each element of these tensors so many times."""
+        return Figure(self.groups, self.shapes, times, constant)
 
 
 def count(graph: Graph) -> Cost:
@@ -142,7 +179,7 @@ def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
         axis, shape = graph.filter_axis(node), graph.shape(node.outputs[0])
         if axis is not None and shape is not None:
             filters += shape[axis]
-        for name, times in _repeats(graph, node).items():
+        for name, times in repeats(graph, node).items():
             weights[name] = weights.get(name, 0) + times
             shapes[name] = graph.shape(name) or ()
     aliases = {a: name for a, name in graph.aliases.items() if a in shapes}
@@ -152,8 +189,8 @@ def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
 
 def node_macs(graph: Graph, node: Node) -> int:
     """Return the multiply-adds of one node for one image; 0 for a node that does not weigh."""
-    repeats = _repeats(graph, node)
-    return sum(int(np.prod(graph.shape(name) or ())) * times for name, times in repeats.items())
+    weights = repeats(graph, node)
+    return sum(int(np.prod(graph.shape(name) or ())) * times for name, times in weights.items())
 
 
 def knows_macs(graph: Graph, node: Node) -> bool:
@@ -166,7 +203,7 @@ def knows_macs(graph: Graph, node: Node) -> bool:
     if any(shape is None or len(shape) > 1 for shape in shapes.values()):
         place = node.inputs[0] if op.scatters else node.outputs[0]
         sure = place not in graph.facts.unsure or not any(graph.dynamic(place)[1:])
-        return sure and bool(_repeats(graph, node))
+        return sure and bool(repeats(graph, node))
     return True
 
 
@@ -189,8 +226,8 @@ def _behind_computed(graph: Graph) -> set[str]:
     return hidden - {n for node in graph.nodes if node.name not in inside for n in node.inputs}
 
 
-def _repeats(graph: Graph, node: Node) -> dict[str, int]:
-    """How often each weight of a node is applied for one image."""
+def repeats(graph: Graph, node: Node) -> dict[str, int]:
+    """Return how often each weight of a node is applied for one image."""
     op, how = node.op, graph.how(node)
     if op is None or not isinstance(how, Axes) or not op.weights:
         return {}

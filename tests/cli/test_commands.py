@@ -150,7 +150,18 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
     call(
         *("prune", small.path, "-o", "out.onnx", "--data", small.data, "--run-dir", "run"),
         *("--control", "iterative", "--criterion", "lrp:zplus", "--compensate", "bias"),
-        *("--rate", "0.3", "--params", "0.9", "--macs", "0.8", "--min-accuracy", "0.1"),
+        *(
+            "--for",
+            "params",
+            "--rate",
+            "0.3",
+            "--params",
+            "0.9",
+            "--macs",
+            "0.8",
+            "--min-accuracy",
+            "0.1",
+        ),
         *("--size", "0.97", "--latency-ms", "1e6", "--latency-batch", "2", "--round-to", "1"),
         *("--max-drop", "0.9", "--min-channels", "2", "--max-layer-rate", "0.7"),
         *("--include", "one", "--include", "two", "--exclude", "two", "--seed", "5"),
@@ -168,6 +179,7 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
         "unlabelled": None,
         "metric": "top-2",
         "target": {"rate": 0.3, "params": 0.9, "macs": 0.8, "size": 0.97, "latency_ms": 1e6},
+        "aim": "params",
         "floor": {"min_accuracy": 0.1, "max_drop": 0.9},
         "limits": {
             "min_channels": 2,
@@ -282,7 +294,7 @@ def test_a_curve_is_written(small: Small) -> None:
         assert f"{curve['auc_mean']:.4f}" in result.stdout
         assert name in Path("curves/curve.svg").read_text()
     assert Path("curves/curve.png").read_bytes().startswith(b"\x89PNG")
-    assert "one-shot/lrp/bias: 0.0 % removed, mean 100.0 %" in result.stderr
+    assert "one-shot/lrp/bias: 0.0 % saved, mean 100.0 %" in result.stderr
 
 
 def test_the_page_of_a_run_is_written_again(small: Small) -> None:

@@ -1,10 +1,13 @@
 """What removing channels together does: against the measured divergence, and a plain search."""
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import pytest
 import torch
 from onnx import ModelProto
 
+from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.channels.groups import find_groups
 from onnxprune.data.samples import Data
 from onnxprune.graph.graph import Graph
@@ -131,16 +134,31 @@ def test_of_many_samples_each_step_looks_at_another_part(
     assert_damage_is_what_pruning_does(21, gone, slice(turn, None, 2))
 
 
+@dataclass
+class Free:
+    """Channels of groups: those that may go, and how many of each channel's group at once."""
+
+    allowed: BoolArray
+    group: IntArray
+    size: IntArray
+    taken: list[int] = field(default_factory=list)
+
+    def free(self) -> BoolArray:
+        return self.allowed
+
+    def blocks(self) -> IntArray:
+        return self.size
+
+    def take(self, channel: int) -> None:
+        self.allowed[channel] = False
+        self.taken.append(channel)
+
+
 def test_the_order_is_that_of_a_plain_search() -> None:
     rng = np.random.default_rng(3)
     effects = rng.normal(size=(9, 4)).astype(np.float32)
     damage, count = Damage(rng.normal(size=9), effects), rng.integers(1, 4, 9)
-    free = np.arange(9) != 5
-    taken: list[int] = []
-
-    def take(channel: int) -> None:
-        free[channel] = False
-        taken.append(channel)
+    choices = Free(np.arange(9) != 5, np.arange(9), np.ones(9, np.int64))
 
     def cost(chosen: list[int], one: int) -> float:
         both = effects[[*chosen, one]].sum(0)
@@ -152,9 +170,38 @@ def test_the_order_is_that_of_a_plain_search() -> None:
     plain: list[int] = []
     while count[plain].sum() < 8:
         plain.append(min({*range(9)} - {5, *plain}, key=lambda one: cost(plain, one)))
-    found = damage.order(count, lambda: free, take, 8, own_squares=3.0).tolist()
-    assert found[: len(plain)] == plain == taken
+    found = damage.order(count.astype(np.float64), choices, 8, own_squares=3.0).tolist()
+    assert found[: len(plain)] == plain == choices.taken
     assert sorted(found) == list(range(9))
+
+
+def test_the_order_of_blocks_is_that_of_a_plain_search() -> None:
+    """Of each group the channels with the least rise go together; what counts is their joint rise,
+    for what they are worth together.
+    """
+    rng = np.random.default_rng(5)
+    effects, slope = rng.normal(size=(12, 4)).astype(np.float32), rng.normal(size=12)
+    group, worth = np.repeat([0, 1, 2], 4), rng.uniform(1, 2, 12)
+    choices = Free(np.arange(12) != 6, group, np.array([2, 3, 1])[group])
+
+    def total(chosen: list[int]) -> float:
+        together, own = effects[chosen].sum(0), (effects[chosen] ** 2).sum()
+        return float(slope[chosen].sum() + 0.5 * together @ together + (3.0 - 1) / 2 * own)
+
+    plain: list[int] = []
+    while worth[plain].sum() < 8:
+        blocks = []
+        for number, size in enumerate((2, 3, 1)):
+            free = {*np.flatnonzero(group == number).tolist()} - {6, *plain}
+            cheapest = sorted(free, key=lambda one: total([*plain, one]))[:size]
+            if len(cheapest) == size:
+                blocks.append(cheapest)
+        now = total(plain)
+        plain += min(blocks, key=lambda block: (total([*plain, *block]) - now) / worth[block].sum())
+    damage = Damage(slope, effects)
+    found = damage.order(worth, choices, 8, own_squares=3.0).tolist()
+    assert found[: len(plain)] == plain == choices.taken
+    assert sorted(found) == list(range(12))
 
 
 def test_an_allowance_is_what_picking_leaves() -> None:

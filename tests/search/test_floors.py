@@ -1,15 +1,19 @@
 """What ends a search: floors, targets and limits, approached and not passed."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from onnxprune.arrays import BoolArray
 from onnxprune.errors import UnreachableTarget
-from onnxprune.search.control import Strategy
+from onnxprune.search.control import Control, Strategy
 from onnxprune.search.controllers import CONTROLLERS, accuracy_aware, search
 from onnxprune.search.picker import Limits
 from onnxprune.search.target import Floor, Target
 from tests.support.simulated import (
     FILTERS,
+    LAYERS,
     UNSEEN,
     WIDTH,
     Simulated,
@@ -35,6 +39,31 @@ def test_a_floor_halves_the_step_down_to_an_eighth() -> None:
     nets = Simulated(steep(0), floor=Floor(max_drop=0.1), strategy=Strategy(stride=0.4))
     assert end(nets, "iterative").size == 0.0125
     assert nets.seen.measured == [(24, False), (12, False), (6, False), (3, False)]
+
+
+def brittle(layer: int) -> Callable[[BoolArray, bool], Any]:
+    """A net that needs all of one layer and nothing of the others."""
+
+    def worth(dead: BoolArray, _: bool) -> tuple[float, float]:
+        return 1.0, 0.0 if dead[layer * WIDTH : (layer + 1) * WIDTH].any() else 1.0
+
+    return worth
+
+
+@pytest.mark.parametrize("control", CONTROLLERS)
+@pytest.mark.parametrize("layer", range(LAYERS))
+def test_where_a_layer_breaks_the_floor_the_others_still_go(control: str, layer: int) -> None:
+    state = end(Simulated(brittle(layer), floor=Floor(max_drop=0.1)), control)
+    assert (state.barred, state.stopped) == ((layer,), "floor")
+    assert gone(state) == (LAYERS - 1) * (WIDTH - 1)
+
+
+def test_after_so_many_layers_in_vain_a_floor_holds() -> None:
+    asked = {"floor": Floor(max_drop=0.1), "tuning": Control(patience=1)}
+    nets = Simulated(steep(0), **asked)
+    state = end(nets)
+    assert (gone(state), state.stopped, len(state.barred)) == (0, "floor", 1)
+    assert nets.seen.measured[-2:] == [(1, False), (1, False)]
 
 
 def test_a_correction_is_tried_before_a_floor_gives_up_a_step() -> None:

@@ -142,6 +142,9 @@ def test_a_floor_is_never_broken_and_given_up_only_at_the_finest_step(world: Wor
     if states[-1].stopped == "floor":
         assert states[-1].size == finest
         tried = CONTROLLERS[world.control](nets, states[-1])
+        if gone(tried) == gone(states[-1]):
+            assert states[-1].barred
+            return
         assert tried.accuracy.harmonic < level
         if world.asked["strategy"].waits:
             assert world.worth(tried.dead, True)[1] < level

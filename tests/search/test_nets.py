@@ -131,7 +131,7 @@ def test_states_are_equal_by_value_and_have_no_hash() -> None:
     assert state == State(SOME.copy(), 0.1, accuracy(0.5), corrected=True, limit=0.7)
     changes = (
         *({"dead": MORE}, {"size": 0.2}, {"accuracy": accuracy(0.4)}, {"accuracy": None}),
-        *({"stopped": "target"}, {"corrected": False}, {"limit": 0.6}),
+        *({"stopped": "target"}, {"corrected": False}, {"limit": 0.6}, {"barred": (1,)}),
     )
     assert all(replace(state, **change) != state for change in changes)
     assert state != "state"

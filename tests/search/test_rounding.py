@@ -12,6 +12,8 @@ from onnxprune.channels.groups import ChannelGroups, find_groups
 from onnxprune.graph.graph import Graph
 from onnxprune.search.nets import Nets
 from onnxprune.search.picker import Limits, Picker
+from onnxprune.search.rounding import Rounding
+from onnxprune.search.target import Target
 from onnxprune.search.task import State, Task
 from onnxprune.surgery.removal import remove_channels
 from tests.support.models import model
@@ -172,7 +174,7 @@ def test_a_step_looks_beyond_a_layer_share_that_allows_no_block() -> None:
     ranking[10:20] -= 100  # `k` goes first
     share = picker.pick(np.argsort(ranking), nothing, layer_share=0.01)
     assert not picker.remove(share, nothing).any()
-    gone = np.flatnonzero(nets.step(State(nothing), ranking, 0.1, layer_share=0.01).dead)
+    gone = np.flatnonzero(nets.bring_down(State(nothing), ranking, 0.1, layer_share=0.01).dead)
     assert (np.sum(gone < 10), np.sum((gone >= 10) & (gone < 20)), gone.size) == (2, 6, 8)
 
 
@@ -191,3 +193,66 @@ def test_an_axis_that_was_no_multiple_is_left_alone() -> None:
     picker = Picker(groups, Limits(round_to=4))
     gone = picker.remove(np.arange(4), np.zeros(len(groups), np.bool_))
     assert np.flatnonzero(gone).tolist() == [0, 1, 2, 3]
+
+
+# Blocks
+
+
+@pytest.mark.parametrize("multiple", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("text", TEXTS[:3])
+def test_a_block_is_the_least_that_makes_widths_right(text: str, multiple: int) -> None:
+    """Read off the pruned model: the first of a group's channels go, and its layers are rounded."""
+    graph, groups = opened(text)
+    rounding = Rounding(groups, multiple)
+    before = widths(graph.model)
+    for group in range(len(groups.names)):
+        own = np.flatnonzero((groups.group == group) & groups.removable)
+        if own.size < np.sum(groups.group == group):
+            continue
+        right = [0]
+        for count in range(1, own.size):
+            dead = np.zeros(len(groups), np.bool_)
+            dead[own[:count]] = True
+            after = widths(remove_channels(graph, groups, dead))
+            names = [found.weight for found in groups.filters_of(group)]
+            sizes = [after[name][0] for name in names if after[name][0] < before[name][0]]
+            if all(size % multiple == 0 for size in sizes):
+                right.append(count)
+        stops = rounding.stops[group].tolist()
+        assert set(stops) - {own.size} <= set(right)
+        for gone in right[:-1]:
+            later = [stop for stop in stops if stop > gone]
+            assert rounding.block(group, gone) == (later[0] - gone if later else 0)
+            earlier = [stop for stop in stops if stop < gone]
+            assert rounding.last_block(group, gone) == (gone - earlier[-1] if earlier else 0)
+
+
+def test_where_no_block_is_left_the_device_leaves_finer_ones() -> None:
+    """Of widths 16, 10 and 24: multiples of 8 first, then of 4, of 2, and at last any."""
+    _, groups = opened(CHAIN)
+    picker, dead = Picker(groups, Limits(), 8), np.zeros(len(groups), np.bool_)
+    seen = []
+    while (picked := picker.pick(np.arange(len(groups)), dead)).size:
+        following = picker.remove(picked[: picker.allowance(dead).block(0) or 8], dead)
+        if (following == dead).all():
+            following = picker.remove(picked, dead)
+        dead = following
+        left = [int((~dead & (groups.group == group)).sum()) for group in range(3)]
+        seen.append((picker.rounding(dead).multiple, left))
+    multiples = [multiple for multiple, _ in seen]
+    assert multiples == sorted(multiples, reverse=True)
+    assert [8, 8, 8] in [left for _, left in seen]
+    assert [4, 4, 4] in [left for _, left in seen]
+    assert seen[-1] == (1, [1, 1, 1])
+
+
+def test_a_target_is_not_passed_by_a_block_that_it_does_not_need() -> None:
+    """12 filters are to go, and the ranking takes 8 of each layer in turn: two blocks do."""
+    graph, groups = opened(CHAIN)
+    limits, rate = Limits(round_to=8), 12 / groups.removable_filters
+    task = Task(graph, groups, rank=lambda *_: np.zeros(0), limits=limits, target=Target(rate=rate))
+    nets, nothing = Nets(task), np.zeros(len(groups), np.bool_)
+    ranking = np.arange(len(groups), dtype=float)
+    ranking[16:26] -= 100  # the narrow layer, of which 2 may go, comes first
+    gone = nets.step(State(nothing), ranking, 1.0).dead
+    assert (gone.sum(), gone[16:26].sum()) == (16, 0)

@@ -18,6 +18,7 @@ from onnxprune.graph.graph import Graph
 from onnxprune.search.control import Strategy
 from onnxprune.search.controllers import find_controller, search
 from onnxprune.search.nets import Nets
+from onnxprune.search.protocols import Choices
 from onnxprune.search.task import State, Task
 from tests.support.models import model
 
@@ -71,18 +72,13 @@ class Ordered:
     asked: list[tuple[float, float]]
 
     def order(
-        self,
-        count: IntArray,
-        free: Callable[[], BoolArray],
-        take: Callable[[int], None],
-        most: float,
-        own_squares: float,
+        self, worth: FloatArray, choices: Choices, most: float, own_squares: float
     ) -> IntArray:
         self.asked.append((most, own_squares))
         chosen: list[int] = []
-        while count[chosen].sum() < most and free().any():
-            chosen.append(int(np.where(free(), self.scores, np.inf).argmin()))
-            take(chosen[-1])
+        while worth[chosen].sum() < most and choices.free().any():
+            chosen.append(int(np.where(choices.free(), self.scores, np.inf).argmin()))
+            choices.take(chosen[-1])
         rest = [c for c in np.argsort(self.scores, kind="stable").tolist() if c not in chosen]
         return np.array([*chosen, *rest])
 

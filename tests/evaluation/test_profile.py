@@ -1,0 +1,63 @@
+"""The time of each node: named as the runtime names it, and adding up to the whole."""
+
+import numpy as np
+import pytest
+
+from onnxprune.errors import InvalidModel
+from onnxprune.evaluation.profile import node_times
+from onnxprune.evaluation.runtime import block_width, latencies
+from tests.support.models import model
+
+NET = """
+net (float[N,8,64,64] x) => (float[N,8,64,64] y)
+<float[64,8,3,3] w, float[8,64,1,1] v> {
+  a = Conv<pads=[1,1,1,1]>(x, w)
+  r = Relu(a)
+  y = Conv(r, v)
+}
+"""
+
+
+def test_the_layer_that_computes_most_takes_most() -> None:
+    """The first convolution, which its Relu is joined to, multiplies nine times as often."""
+    times = node_times(model(NET), threads=1, shape=(8, 64, 64))
+    assert {"r", "y"} <= times.keys()
+    assert times["r"] > 2 * times["y"] > 0
+    assert times[""] >= 0
+
+
+def test_times_grow_with_the_batch() -> None:
+    one, eight = (
+        sum(node_times(model(NET), threads=1, batch_size=size, shape=(8, 64, 64)).values())
+        for size in (1, 8)
+    )
+    assert eight > 3 * one
+
+
+def test_open_axes_need_a_shape() -> None:
+    open_net = model(NET.replace("64,64] x", "H,W] x").replace("64,64] y", "H,W] y"))
+    with pytest.raises(InvalidModel, match="open axes"):
+        node_times(open_net)
+
+
+def test_models_are_timed_in_turn() -> None:
+    small = model(NET.replace("64,64]", "8,8]"))
+    large, tiny = latencies([model(NET), small], threads=1, repeats=5)
+    assert large > 5 * tiny
+
+
+@pytest.mark.parametrize(
+    ("found", "device", "width"),
+    [
+        (["AVX2", "AVX512F"], "cpu", 16),
+        (["X86_V3", "X86_V4"], "auto", 16),
+        (["AVX2"], "cpu", 8),
+        (["AVX512F"], "cuda", 8),
+        ([], "auto", 8),
+    ],
+)
+def test_the_block_is_that_of_the_processor(
+    monkeypatch: pytest.MonkeyPatch, found: list[str], device: str, width: int
+) -> None:
+    monkeypatch.setattr(np, "show_config", lambda mode: {"SIMD Extensions": {"found": found}})
+    assert block_width(device) == width
