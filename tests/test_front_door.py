@@ -194,6 +194,7 @@ TABLE: Mapping[str, Values] = {
     "layer_share": Values((4, 0.5), (*FACTOR.wrong, 0), (*FACTOR.texts, "0")),
     "ridge": Values((*FACTOR.right, None), FACTOR.wrong[:-1], FACTOR.texts),
     "variance": Values((0, 0.5, 1), (*FACTOR.wrong, 1.5), (*FACTOR.texts, "1.5")),
+    "evenly": choice("auto", "always", "never"),
     "reranks": choice("auto", "always", "never"),
     "correct": choice("unseen", "seen", "start"),
 }

@@ -208,6 +208,8 @@ def _ranker(graph: Graph, data: Data | None, fitted: Data | None, settings: Sett
             rng=rng,
         )
         total = scores.total()
+        if _evenly(data, settings):
+            return quantiles(groups, total)
         if fitted is None or not _by_what_is_lost(settings):
             return total
         from onnxprune.compensate import irreplaceable
@@ -217,6 +219,29 @@ def _ranker(graph: Graph, data: Data | None, fitted: Data | None, settings: Sett
         )
 
     return rank
+
+
+def _evenly(data: Data | None, settings: Settings) -> bool:
+    """Whether layers lose the same share of their filters."""
+    evenly = settings.tuning.evenly
+    return evenly == "always" or (evenly == "auto" and data is None)
+
+
+def quantiles(groups: ChannelGroups, scores: FloatArray) -> FloatArray:
+    """Return the place of each channel among those of its group that may go, as a share of them.
+
+    By it every group loses the same share. Shapes: scores `[channels]` -> `[channels]`.
+
+    >>> groups = find_groups(Graph.load("samples/fashion_mnist/model.onnx"))
+    >>> places = quantiles(groups, np.random.default_rng(0).random(len(groups)))
+    >>> [float((places[groups.group == group] < 0.5).mean()) for group in range(3)]
+    [0.5, 0.5, 0.5]
+    """
+    places = np.array(scores, np.float64)
+    for group in range(len(groups.names)):
+        own = np.flatnonzero((groups.group == group) & groups.removable)
+        places[own[np.argsort(scores[own], kind="stable")]] = (np.arange(own.size) + 0.5) / own.size
+    return places
 
 
 def _by_what_is_lost(settings: Settings) -> bool:

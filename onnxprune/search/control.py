@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from onnxprune.checks import Checked, Choice, Number, asked
 
-RERANKS = ("auto", "always", "never")
+RERANKS = EVENLY = ("auto", "always", "never")
 CORRECT = ("unseen", "seen", "start")
 
 
@@ -43,6 +43,9 @@ class Control(Checked):
     reranks: str = asked(Choice(of=RERANKS), "auto")
     """Whether accuracy-aware ranks again at each step: always, never, or auto: unless channels are
     ranked by what least squares cannot restore."""
+    evenly: str = asked(Choice(of=EVENLY), "auto")
+    """Whether every layer loses the same share of its filters: always, never, or auto: where there
+    are no samples, because weights alone do not say which layer can spare more."""
     correct: str = asked(Choice(of=CORRECT), "unseen")
     """When the order by damage begins to correct weights: once that helps unseen samples, once it
     helps those that the correction was fitted on (seen), or from the start."""
