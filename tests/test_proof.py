@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
@@ -99,6 +100,20 @@ def test_corrected_weights_may_give_others(caplog: pytest.LogCaptureFixture) -> 
     cut.weight("w").dims[1] = 1
     cut.weight("w").raw_data = cut.weight("w").raw_data[: 4 * cut.weight("w").dims[0]]
     with pytest.raises(SurgeryError, match="the pruned model"):
+        cut.proof(cut.pruned)
+
+
+def test_an_output_of_another_shape_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "LARGE", 10)  # ONNX's own check is not asked
+    cut = Cut(model(CHAIN))
+    last = cut.pruned.graph.node[-1]
+    last.output[0] = "z"
+    axis = numpy_helper.from_array(np.array([0]), "axis")
+    cut.pruned.graph.initializer.append(axis)
+    cut.pruned.graph.node.append(onnx.helper.make_node("Unsqueeze", ["z", "axis"], ["y"]))
+    del cut.pruned.graph.output[0].type.tensor_type.shape.dim[:]
+    cut.pruned.graph.output[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(SurgeryError, match=r"output 'y' .*: float32 \[1, 1, 2, 224, 224\], expect"):
         cut.proof(cut.pruned)
 
 

@@ -116,10 +116,11 @@ def test_pixels_are_judged_by_their_share_whatever_their_number() -> None:
     assert Answers.of(scores, true).hits.clear
     noise = RNG.normal(size=scores.shape)
     assert not Answers.of(noise, true).hits.clear
-    dull = np.moveaxis(np.eye(3)[np.where(RNG.random(true.shape) < 0.05, true, 0)], -1, 1)
+    true = RNG.integers(0, 3, (4, 64, 64))
+    dull = np.moveaxis(np.eye(3)[np.where(RNG.random(true.shape) < 0.08, true, 0)], -1, 1)
     hits = Answers.of(dull, true).hits
     assert not hits.clear
-    assert str(hits).startswith(f"right for {hits.right:,} of 1,024 pixels; guessing is ")
+    assert str(hits).startswith(f"right for {hits.right:,} of 16,384 pixels; guessing is ")
     found = [Hits(5_400, 10_000, 5_000, noun).clear for noun in ("samples", "pixels")]
     assert found == [True, False]
 

@@ -87,6 +87,11 @@ def said_of(proto: ModelProto) -> tuple[str, str]:
         ),
         (("d = Mul(x, a)", "s = Sub(d, b)"), {"a": 2.0, "b": 1.0}, "unit"),
         (("d = Sub(b, x)", "s = Mul(d, a)"), {"a": 2.0, "b": 0.5}, "unit"),
+        (
+            ("e = Sub(c, x)", "d = Mul(e, a)", "s = Sub(d, b)"),
+            {"c": 1.0, "a": 2.0, "b": 1.0},
+            "unit",
+        ),
         (("d = Mul(x, a)", "s = Add(d, b)"), {"a": 0.5, "b": 0.5}, "tf"),
         (
             ("s = BatchNormalization(x, g, b, m, v)",),
