@@ -34,12 +34,18 @@ Table = Counter[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Hits:
-    """For how many samples, or pixels, a network is right, and for how many a guesser would be."""
+    """For how many samples, or pixels, a network is right, and for how many a guesser would be.
+
+    A guesser gives the same answers to other samples. So it is right for `least` at least, where
+    one class is most of the samples and of the answers, and for `most` at most, all by default.
+    """
 
     right: int
     of: int
     guessing: float
     noun: str = "samples"
+    least: int = 0
+    most: int | None = None
 
     @property
     def clear(self) -> bool:
@@ -59,8 +65,9 @@ class Hits:
             return True
         if self.noun == "pixels":
             return self.right >= self.guessing + PIXELS * missed
-        bar = self.guessing + min(self.guessing, MARGIN * missed)
-        return _at_least(self.right, self.of, bar / self.of) <= level
+        bar = self.guessing + min(self.guessing, MARGIN * missed) - self.least
+        room = (self.of if self.most is None else self.most) - self.least
+        return bar < room and _at_least(self.right - self.least, room, bar / room) <= level
 
     def __str__(self) -> str:
         return (
@@ -147,7 +154,7 @@ class Answers:
 
     def _hits(self, *parts: tuple[Table, Mapping[int, int]]) -> Hits:
         """Add up the hits of tables with their orders of classes; others are as they are."""
-        right, answers, guessing = 0, 0, 0.0
+        right, answers, guessing, least, most = 0, 0, 0.0, 0, 0
         for table, order in parts:
             true, given = Counter[int](), Counter[int]()
             for (t, c), n in table.items():
@@ -155,9 +162,14 @@ class Answers:
                 true[t] += n
                 given[c] += n
             answers += table.total()
+            samples = table.total() // self.k
+            for t, n in true.items():
+                met = given[order.get(t, t)]
+                least += max(n // self.k + met - samples, 0)
+                most += min(n // self.k, met)
             lucky = sum(n * given[order.get(t, t)] for t, n in true.items())
             guessing += lucky / max(table.total(), 1)
-        return Hits(right, answers // self.k, guessing, self.noun)
+        return Hits(right, answers // self.k, guessing, self.noun, least, most)
 
 
 def every_other(targets: IntArray) -> BoolArray:

@@ -110,6 +110,30 @@ def test_a_network_that_always_gives_the_same_class_guesses() -> None:
     assert (hits.right, hits.guessing, hits.clear) == (80, 80, False)
 
 
+def test_a_rare_class_that_is_found_is_no_guess() -> None:
+    """190 of one class and 10 of another, of which 4 are found and one is made up."""
+    true = np.repeat([0, 1], [190, 10])
+    said = np.zeros(200, np.int64)
+    said[[189, 190, 191, 192, 193]] = 1
+    hits = answers(said, true).hits
+    assert (hits.right, hits.least, hits.most) == (193, 185, 195)
+    assert hits.clear
+    said[[191, 192, 193, 10, 20, 30]] = [0, 0, 0, 1, 1, 1]
+    assert not answers(said, true).hits.clear
+
+
+@given(st.integers(2, 60), st.integers(2, 4), st.integers(1, 3))
+def test_no_deal_of_the_answers_is_right_more_or_less_often(n: int, classes: int, k: int) -> None:
+    rng = np.random.default_rng(n)
+    k = min(k, classes - 1)
+    scores, true = rng.normal(size=(n, classes)), rng.integers(0, classes, n)
+    hits = Answers.of(scores, true, k).hits
+    assert hits.most is not None
+    for _ in range(20):
+        dealt = Answers.of(scores, rng.permutation(true), k).hits
+        assert hits.least <= dealt.right <= hits.most
+
+
 def test_pixels_are_judged_by_their_share_whatever_their_number() -> None:
     true = RNG.integers(0, 3, (4, 16, 16))
     scores = np.moveaxis(np.eye(3)[true], -1, 1)
