@@ -378,7 +378,9 @@ class Propagation:
         if not (moved[thin(moved)] > KEPT).any():  # 1
             return
         axes = range(moved.ndim) if along is None else along
-        choices = {k: rows_of(moved, k) for k in axes if moved.shape[k] > 1}
+        wide = [k for k in axes if moved.shape[k] > 1]
+        changing = [k for k in wide if moved.strides[k]]
+        choices = {k: rows_of(moved, k) for k in changing or wide[:1]}
         if not choices:  # 2
             self.labels.pin(moved[thin(moved)].ravel(), Reason(f"alone fills '{name}'"))
             return

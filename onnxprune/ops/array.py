@@ -43,11 +43,15 @@ def concat(parts: Sequence[A], axis: int) -> A:
         return torch.cat(parts, dim=axis)  # type: ignore[arg-type, return-value]
     arrays: list[Any] = list(parts)
     axis %= arrays[0].ndim
-    thin = [_thin(array, [k for k in _repeated(*arrays) if k != axis]) for array in arrays]
-    joined = np.concatenate(thin, axis)
     shape = list(arrays[0].shape)
-    shape[axis] = joined.shape[axis]
-    return np.broadcast_to(joined, shape)  # type: ignore[return-value]
+    shape[axis] = sum(array.shape[axis] for array in arrays)
+    repeated = _repeated(*arrays)
+    first, *others = (_thin(array, repeated) for array in arrays)
+    alike = all(other.shape == first.shape and (other == first).all() for other in others)
+    if axis not in repeated or not alike:
+        kept = [k for k in repeated if k != axis]
+        first = np.concatenate([_thin(array, kept) for array in arrays], axis)
+    return np.broadcast_to(first, shape)  # type: ignore[return-value]
 
 
 def take(x: A, indices: Any, axis: int) -> A:
@@ -61,7 +65,14 @@ def take(x: A, indices: Any, axis: int) -> A:
         return x[(slice(None),) * (axis % rank) + (where,)]  # type: ignore[index, no-any-return]
     axis %= x.ndim
     indices = np.asarray(indices)
-    taken = np.take(_thin(x, [k for k in _repeated(x) if k != axis]), indices, axis)
+    repeated = _repeated(x)
+    if axis in repeated and x.shape[axis]:
+        np.arange(x.shape[axis])[indices]  # an index out of bounds is an error here, too
+        taken = np.expand_dims(
+            _thin(x, repeated).squeeze(axis), [axis + k for k in range(indices.ndim)]
+        )
+    else:
+        taken = np.take(_thin(x, [k for k in repeated if k != axis]), indices, axis)
     shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
     return np.broadcast_to(taken, shape)  # type: ignore[return-value]
 
