@@ -25,7 +25,7 @@ from onnxprune.channels.labels import Labels, Reason, balance
 from onnxprune.channels.propagate import Propagation
 from onnxprune.checks import Names, Object
 from onnxprune.errors import InvalidModel, InvalidPlan, UnknownName
-from onnxprune.graph import GRAPH, Called, Graph, call, nearest
+from onnxprune.graph import GRAPH, Called, Graph, call, inner_nodes, nearest
 from onnxprune.ops import Node, check_operators
 
 Cuts = Mapping[str, Mapping[int, IntArray]]
@@ -274,18 +274,30 @@ def find_groups(graph: Graph, *, allow_inexact: Sequence[str] = ()) -> ChannelGr
         if labels is not None:
             sources.append(Filters(node.name, weight, node.outputs[0], labels, axis))
     if not convolutions:
-        dense = any(node.op is not None and node.op.weights for node in graph.nodes)
-        others = "its dense layers are left as they are; " if dense else ""
-        raise InvalidModel(
-            f"graph '{graph.proto.name}': has no convolutions, so there are no filters to prune; "
-            f"{others}onnxprune is made for CNNs"
-        )
+        raise InvalidModel(_why_none(graph))
     for name in graph.outputs:
         for labels in walk.cuts.get(name, {}).values():
             walk.labels.pin(labels, Reason(f"is the graph output '{name}'"))
         walk.pin_counted(name, Reason(f"their number goes into the graph output '{name}'"))
     balance(walk.labels, walk.balances)
     return replace(_number(walk, sources), called=call(convolutions))
+
+
+def _why_none(graph: Graph) -> str:
+    """What to say of a graph without convolutions of its own."""
+    for node in graph.nodes:
+        if any(inner.op and inner.op.filters for inner in inner_nodes(node, graph.opsets)):
+            return (
+                f"{node}: holds the convolutions of graph '{graph.proto.name}' in a graph of its "
+                f"own, where onnxprune does not follow them; expected them in the main graph or in "
+                f"branches of an If; export that graph as a model"
+            )
+    dense = any(node.op is not None and node.op.weights for node in graph.nodes)
+    others = "its dense layers are left as they are; " if dense else ""
+    return (
+        f"graph '{graph.proto.name}': has no convolutions, so there are no filters to prune; "
+        f"{others}onnxprune is made for CNNs"
+    )
 
 
 def _number(walk: Propagation, sources: Sequence[Filters]) -> ChannelGroups:

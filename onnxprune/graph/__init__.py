@@ -2,7 +2,8 @@
 
 Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write files.
 
-* `graph`: the view of a model; `nodes`: its nodes, functions inlined, shared vectors apart
+* `graph`: the view of a model; `nodes`: its nodes, functions inlined, shared vectors apart;
+  `branches`: those of an If
 * `facts`: shapes and known values; `constant_folding`: weights computed from constants;
   `dependence`: which values follow a size that is only known at run time
 * `names`: what people call a convolution
@@ -12,6 +13,7 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
   stay apart from the message; `read_back`: whether a file holds what was written
 """
 
+from onnxprune.graph.branches import inner_nodes, open_bodies
 from onnxprune.graph.dependence import Variation
 from onnxprune.graph.facts import Facts, start_facts
 from onnxprune.graph.graph import GRAPH, STEPS, Graph
@@ -24,7 +26,6 @@ from onnxprune.graph.large_weights import (
     compress,
 )
 from onnxprune.graph.names import Called, call, nearest
-from onnxprune.graph.order import with_subgraphs
 from onnxprune.graph.read_back import reads_back
 from onnxprune.graph.storage import (
     ModelSource,
@@ -58,13 +59,14 @@ __all__ = [
     "digest",
     "file_size",
     "fill",
+    "inner_nodes",
     "is_large",
     "load_model",
     "nearest",
+    "open_bodies",
     "reads_back",
     "save_model",
     "session_source",
     "shell",
     "start_facts",
-    "with_subgraphs",
 ]

@@ -30,6 +30,7 @@ from onnx import (
 from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import infer_node_outputs
 
+from onnxprune.graph.branches import open_bodies
 from onnxprune.graph.inputs import DYNAMIC_SIZE, Shape, input_shape
 from onnxprune.graph.storage import first_line
 from onnxprune.ops import Holds, Node, Op, Shapes, infer_outputs
@@ -118,7 +119,7 @@ class Facts:
                 self._declare(name, unsure)
             elif unsure:
                 self.unsure.add(name)
-        if op is not None and self._unknown(node):
+        if op is not None and not node.choice and self._unknown(node):
             kinds = [self.types.get(name) for name in node.inputs]
             values = [self.values.get(name) for name in node.inputs]
             self.types.update(infer_outputs(op, node, kinds, values))
@@ -168,11 +169,23 @@ class Facts:
         if near is not None:
             self._near |= {n: near for n in node.outputs if n and self.shape(n) is None}
 
+    def _choose(self, node: Node) -> Mapping[str, TypeProto]:
+        """The type of what both branches of an If make, or the one that a known condition takes."""
+        condition, *branches = node.inputs
+        if condition in self.values:
+            branches = [branches[0 if self.values[condition].all() else 1]]
+        shapes = {self.shape(name) for name in branches}
+        if len(shapes) > 1 or None in shapes:
+            return {}
+        return {node.outputs[0]: self.types[branches[0]]}
+
     def _unknown(self, node: Node) -> bool:
         return any(name and self.shape(name) is None for name in node.outputs)
 
     def _infer(self, node: Node, op: Op | None) -> Mapping[str, TypeProto]:
         """The types that ONNX's shape inference finds, or none."""
+        if node.choice:
+            return self._choose(node)
         if node.schema is None:
             return {}
         present = [name for name in node.inputs if name]
@@ -273,7 +286,11 @@ def start_facts(
     facts = Facts(
         opsets={entry.domain: entry.version for entry in model.opset_import},
         ir_version=model.ir_version,
-        declared={v.name: v.type for v in (*model.graph.value_info, *model.graph.output)},
+        declared={
+            value.name: value.type
+            for body in open_bodies(model)
+            for value in (*body.value_info, *body.output)
+        },
         batch=batch,
         more=more,
     )

@@ -17,6 +17,7 @@ from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
 from onnxprune.checks import Object
 from onnxprune.errors import InvalidModel
+from onnxprune.graph.branches import prepare_branches
 from onnxprune.graph.constant_folding import Computed, find_computed
 from onnxprune.graph.dependence import Variation
 from onnxprune.graph.facts import Facts, start_facts
@@ -66,6 +67,7 @@ class Graph:
         check_proto(model)
         if not is_sorted(model):
             model = sort_nodes(_copy(model))
+        model = prepare_branches(model)
         self.bare, self.weights = model, weights
         self.proto: GraphProto = model.graph
         check_model(model)
@@ -134,7 +136,9 @@ class Graph:
     @cached_property
     def computed(self) -> Computed:
         """Weights that the model computes from constants, in ways that labels cannot follow."""
-        return find_computed(self.nodes, self.facts, self.initializers, self.outputs, self.how)
+        returned = {name for node in self.nodes if node.choice for name in node.inputs}
+        returned.update(self.outputs)
+        return find_computed(self.nodes, self.facts, self.initializers, returned, self.how)
 
     def _is_static(self, node: Node) -> bool:
         """Say whether the shape that a node fills is written in the model."""

@@ -1,6 +1,7 @@
-"""The nodes of a model as the analysis sees them: functions inlined, shared vectors apart.
+"""The nodes of a model as the analysis sees them.
 
-Calls of model-local functions are replaced by the nodes of their bodies.
+Calls of model-local functions are replaced by the nodes of their bodies, each If by those of its
+branches (`branches`).
 
 Exporters store equal constants once: the biases of unrelated layers are one initializer as long as
 they are equal. Such a vector must not tie its readers, so all but the first read it under an alias
@@ -14,8 +15,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from onnx import ModelProto, TensorProto, inliner
+from onnx import ModelProto, NodeProto, TensorProto, inliner
 
+from onnxprune.graph.branches import open_branches
 from onnxprune.graph.storage import typed_shell
 from onnxprune.ops import Node, node_of
 
@@ -36,13 +38,29 @@ def inlined_nodes(model: ModelProto, opsets: Mapping[str, int]) -> Iterator[Node
     }
     flat = inliner.inline_local_functions(typed_shell(model)) if calls else model
     seen: set[str] = set()
-    for proto in flat.graph.node:
+    for proto, choice in _opened(model, flat.graph.node):
         name = proto.name
         if not name or name in seen:
             name = next((output for output in proto.output if output), proto.op_type)
         seen.add(name)
         nested = bool(calls) and not own.intersection(proto.output)
-        yield node_of(proto, opsets, name=name, nested=nested)
+        node = node_of(proto, opsets, name=name, nested=nested)
+        yield replace(node, schema=None, choice=True) if choice else node
+
+
+def _opened(model: ModelProto, protos: Iterable[NodeProto]) -> Iterator[tuple[NodeProto, bool]]:
+    """The nodes, and whether each is a choice; in place of an If stand those of its branches."""
+    for proto in protos:
+        branches = open_branches(model, proto)
+        if not branches:
+            yield proto, False
+            continue
+        for branch in branches:
+            yield from _opened(model, branch.node)
+        for k, name in enumerate(proto.output):
+            if name:
+                read = [proto.input[0], *(branch.output[k].name for branch in branches)]
+                yield NodeProto(op_type="If", name=proto.name, input=read, output=[name]), True
 
 
 def alias_vectors(
@@ -67,7 +85,7 @@ def _is_vector(tensor: TensorProto) -> bool:
 
 def _alias(node: Node, shared: set[str], seen: set[str], aliases: dict[str, str]) -> Node:
     """The node with an alias for every shared vector that was read before; notes what it reads."""
-    if node.nested or shared.isdisjoint(node.inputs):
+    if node.nested or node.choice or shared.isdisjoint(node.inputs):
         return node
     proto = type(node.proto)()
     proto.CopyFrom(node.proto)

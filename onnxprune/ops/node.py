@@ -11,6 +11,7 @@ import onnx
 from onnx import AttributeProto, GraphProto, NodeProto
 
 from onnxprune.ops._op import Op, find_op
+from onnxprune.ops.choice import CHOICE
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,9 @@ class Node:
     """One node: its protobuf, a name that is unique in the graph, and its attributes decoded.
 
     `captures` are the outer tensors that its subgraphs read; `version` is the operator's
-    since-version under the model's opset. A `nested` node is part of a model-local function.
+    since-version under the model's opset. A `nested` node is part of a model-local function. A
+    `choice` is an output of an If whose branches stand before it; it reads the condition, and what
+    each branch makes.
     """
 
     proto: NodeProto
@@ -29,6 +32,7 @@ class Node:
     attributes: Mapping[str, Any]
     captures: tuple[str, ...] = ()
     nested: bool = False
+    choice: bool = False
 
     @property
     def op_type(self) -> str:
@@ -38,7 +42,7 @@ class Node:
     @cached_property
     def op(self) -> Op | None:
         """The description of its operator, or None where there is none."""
-        return find_op(self.domain, self.op_type, self.version)
+        return CHOICE if self.choice else find_op(self.domain, self.op_type, self.version)
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:

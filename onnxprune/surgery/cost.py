@@ -16,8 +16,8 @@ from onnx import TensorProto
 
 from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.channels import GROUPS, ChannelGroups
-from onnxprune.graph import GRAPH, Graph, Shape, with_subgraphs
-from onnxprune.ops import Axes, Node, node_of, parse, subgraphs
+from onnxprune.graph import GRAPH, Graph, Shape, inner_nodes
+from onnxprune.ops import Axes, Node, parse
 
 MOST_NAMED = 3
 """Nodes that a caveat names."""
@@ -210,12 +210,7 @@ def knows_macs(graph: Graph, node: Node) -> bool:
 def _may_weigh(graph: Graph, node: Node) -> bool:
     """Say whether a node that is not described reads a matrix of constants, or holds layers."""
     read = [graph.shape(name) or () for name in node.inputs if name in graph.constant_tensors]
-    inside = (
-        node_of(proto, graph.opsets).op
-        for held in subgraphs(node.proto)
-        for body in with_subgraphs(held)
-        for proto in body.node
-    )
+    inside = (inner.op for inner in inner_nodes(node, graph.opsets))
     return any(len(shape) > 1 for shape in read) or any(op and op.weights for op in inside)
 
 

@@ -6,7 +6,7 @@ weight that nodes compute from other constants.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from onnxprune.graph import (
     compress,
     fill,
     is_large,
+    open_bodies,
     shell,
 )
 from onnxprune.ops import Fills, Holds, Node
@@ -107,8 +108,9 @@ class Constants:
     def __init__(self, graph: Graph, model: ModelProto) -> None:
         self._model = model
         self._aliases = graph.aliases
+        self._bodies = list(open_bodies(model))
         self._protos: dict[tuple[str, ...], NodeProto] = {
-            tuple(proto.output): proto for proto in model.graph.node
+            tuple(proto.output): proto for proto in self._nodes()
         }
         self._readers = {n: node for node in graph.nodes for n in node.inputs if n in graph.aliases}
         self._places: dict[str, TensorProto] = {t.name: t for t in model.graph.initializer}
@@ -123,7 +125,7 @@ class Constants:
                         self._places[node.outputs[0]] = attribute.t
         self._makers = dict(graph.computed.makers)
         self._captured = {name for node in graph.nodes for name in node.captures}
-        self._taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
+        self._taken = {name for node in self._nodes() for name in (*node.input, *node.output)}
 
     def array(self, name: str) -> Array:
         """Return the present value of an initializer or a Constant node. Shapes: the tensor's."""
@@ -131,13 +133,12 @@ class Constants:
 
     def is_shared(self, name: str) -> bool:
         """Return True if a constant is read more than once, or is an output of the model."""
-        graph = self._model.graph
-        reads = sum(list(node.input).count(name) for node in graph.node)
-        return reads > 1 or any(value.name == name for value in graph.output)
+        reads = sum(list(node.input).count(name) for node in self._nodes())
+        return reads > 1 or name in self._returned()
 
     def has(self, node: Node) -> bool:
         """Return True if a node of the graph is still in the copy, or in a function's body."""
-        return node.nested or node.outputs in self._protos
+        return node.nested or node.choice or node.outputs in self._protos
 
     def proto(self, node: Node) -> NodeProto:
         """Return the copy's message for a node of the graph that is in no function's body."""
@@ -168,19 +169,29 @@ class Constants:
 
     def remove(self, node: Node) -> None:
         """Remove a node, and the declared shapes of its outputs."""
-        graph = self._model.graph
-        graph.node.remove(self._protos.pop(node.outputs))
-        for value in [v for v in graph.value_info if v.name in node.outputs]:
-            graph.value_info.remove(value)
+        self._drop(self._protos.pop(node.outputs))
+        for body in self._bodies:
+            for value in [v for v in body.value_info if v.name in node.outputs]:
+                body.value_info.remove(value)
 
     def drop_unread(self) -> None:
         """Remove the constants that were read by nodes and are not any more."""
         graph = self._model.graph
-        read = {name for node in graph.node for name in node.input} | self._captured
-        spent = self._taken - read - {value.name for value in graph.output}
+        read = {name for node in self._nodes() for name in node.input} | self._captured
+        spent = self._taken - read - self._returned()
         for values in (graph.initializer, graph.input):
             for value in [v for v in values if v.name in spent and v.name in self._places]:
                 values.remove(value)
+
+    def _nodes(self) -> Iterator[NodeProto]:
+        return (node for body in self._bodies for node in body.node)
+
+    def _returned(self) -> frozenset[str]:
+        return frozenset(value.name for body in self._bodies for value in body.output)
+
+    def _drop(self, node: NodeProto) -> None:
+        body = next(body for body in self._bodies if node in body.node)
+        body.node.remove(node)
 
     def _insert(self, name: str, array: Array) -> TensorProto:
         """Append an initializer to the copy."""
@@ -195,9 +206,9 @@ class Constants:
 
     def _store(self, name: str, array: Array) -> None:
         """Store a computed weight as an initializer; remove the nodes that now compute nothing."""
-        returned = {value.name for value in self._model.graph.output}
+        returned = self._returned()
         for node in reversed(self._makers.pop(name)):
-            read = returned.union(*(other.input for other in self._model.graph.node))
+            read = returned.union(*(other.input for other in self._nodes()))
             if self.has(node) and (name in node.outputs or not read.intersection(node.outputs)):
                 self.remove(node)
         self._insert(name, array)
@@ -208,7 +219,7 @@ class Constants:
         if not array.size or (array == array.ravel()[0]).all():
             node.input[0] = self.add(f"{name}_shape", np.array(array.shape, np.int64)).name
         else:
-            self._model.graph.node.remove(node)
+            self._drop(node)
             del self._fills[name]
             self._insert(name, array)
 

@@ -18,7 +18,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 from onnxprune.arrays import BoolArray, Kept, dims
 from onnxprune.channels import ChannelGroups, Shuffle, find_shuffles
 from onnxprune.errors import SurgeryError
-from onnxprune.graph import Graph, Shape, Weights, fill, start_facts
+from onnxprune.graph import Graph, Shape, Weights, fill, open_bodies, start_facts
 from onnxprune.ops import Edit, Node, PrunedSite, as_gather, node_of
 from onnxprune.surgery.editor import Constants, cut_model
 
@@ -97,12 +97,14 @@ class _Removal:
 
     def _follow(self, node: Node) -> None:
         """Correct a node, and hold the shapes that ONNX infers against those of the cuts."""
-        proto = node.proto if node.nested else self.constants.proto(node)
+        own = not node.nested and not node.choice
+        proto = self.constants.proto(node) if own else node.proto
         if node.name in self._shuffles:
             self._write_order(self._shuffles[node.name], proto)
         elif self._is_touched(node, proto):
             self._restate(node, proto)
-        self.facts.follow(node_of(proto, self.graph.opsets, name=node.name))
+        new = node if node.choice else node_of(proto, self.graph.opsets, name=node.name)
+        self.facts.follow(new)
         self._compare(node)
 
     def _write_order(self, shuffle: Shuffle, proto: NodeProto) -> None:
@@ -220,13 +222,13 @@ class _Removal:
 
     def _declare(self) -> None:
         """Correct the sizes that the model declares for its cut tensors; drop what is not true."""
-        graph = self.model.graph
-        sound = [value for value in graph.value_info if self._is_sound(value)]
-        del graph.value_info[:]
-        graph.value_info.extend(sound)
-        for value in (*graph.value_info, *graph.input, *graph.output):
-            if value.type.HasField("tensor_type"):
-                _resize(value, self.groups.sizes(value.name, self.dead))
+        for body in open_bodies(self.model):
+            sound = [value for value in body.value_info if self._is_sound(value)]
+            del body.value_info[:]
+            body.value_info.extend(sound)
+            for value in (*body.value_info, *body.input, *body.output):
+                if value.type.HasField("tensor_type"):
+                    _resize(value, self.groups.sizes(value.name, self.dead))
 
 
 def _resize(value: ValueInfoProto, sizes: Mapping[int, int]) -> None:

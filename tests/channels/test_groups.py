@@ -199,16 +199,17 @@ def test_a_channel_count_used_as_a_value_pins_the_channels() -> None:
 def test_what_a_subgraph_reads_is_pinned() -> None:
     groups = groups_of(
         """
-        g (float[N,3,8,8] x, bool t) => (float[N,2,8,8] y)
-        <float[4,3,1,1] w, float[2,4,1,1] v> {
+        g (float[N,3,8,8] x, int64 n, bool t) => (float[N,2,8,8] y)
+        <float[4,3,1,1] w, float[2,4,1,1] v, float[N,4,8,8] b> {
           a = Conv(x, w)
-          b = If(t) <then_branch = g1 () => (float[N,4,8,8] o) { o = Relu(a) },
-                     else_branch = g2 () => (float[N,4,8,8] o) { o = Identity(a) }>
+          z = Mul(x, x)
+          b = Loop(n, t, z) <body = again (int64 i, bool c0, float[N,4,8,8] s) =>
+              (bool c1, float[N,4,8,8] s1) { c1 = Identity(c0) s1 = Add(a, s) }>
           y = Conv(b, v)
         }
         """
     )
-    assert reason(groups, "a") == "is read inside the subgraph of If 'b'"
+    assert reason(groups, "a") == "is read inside the subgraph of Loop 'b'"
 
 
 def test_one_weight_applied_twice_ties_both_applications() -> None:

@@ -156,6 +156,23 @@ def test_an_axis_that_the_model_names_is_as_long_wherever_it_is_declared() -> No
 
 def test_what_a_subgraph_reads_is_read_by_the_node_that_holds_it() -> None:
     text = """
+    g (float[N,4] x, int64 n, bool t) => (float[N,4] y) {
+      a = Relu(x)
+      b = Loop(n, t, x) <body = again (int64 i, bool c0, float[N,4] s) =>
+          (bool c1, float[N,4] s1) { c1 = Identity(c0) s1 = Add(a, s) }>
+      y = Exp(b)
+    }
+    """
+    graph = Graph(model(text))
+    readers = {name: [node.op_type for node in nodes] for name, nodes in graph.consumers.items()}
+    assert readers == {
+        **{"x": ["Relu", "Loop"], "n": ["Loop"], "t": ["Loop"]},
+        **{"a": ["Loop"], "b": ["Exp"]},
+    }
+
+
+def test_nodes_of_both_branches_are_nodes_of_the_graph() -> None:
+    text = """
     g (float[N,4] x, bool t) => (float[N,4] y) {
       a = Relu(x)
       b = If(t) <then_branch = one () => (float[N,4] o) { o = Neg(a) },
@@ -164,5 +181,9 @@ def test_what_a_subgraph_reads_is_read_by_the_node_that_holds_it() -> None:
     }
     """
     graph = Graph(model(text))
-    readers = {name: [node.op_type for node in nodes] for name, nodes in graph.consumers.items()}
-    assert readers == {"x": ["Relu", "If"], "t": ["If"], "a": ["If"], "b": ["Exp"]}
+    written = [(node.op_type, node.outputs[0]) for node in graph.nodes]
+    assert written == [
+        *(("Relu", "a"), ("Neg", "o"), ("Abs", "o_0"), ("If", "b"), ("Exp", "y")),
+    ]
+    assert graph.nodes[3].inputs == ("t", "o", "o_0")
+    assert [graph.shape(name) for name in ("o", "o_0", "b")] == [(1, 4)] * 3

@@ -27,10 +27,6 @@ def beside(body: str, *, last: str = "b", **parts: str) -> str:
     return BESIDE.format(body=body, last=last, **filled)
 
 
-IF = """
-  b = If(t) <then_branch = one () => (float[N,4,8,8] o) { o = Relu(a) },
-             else_branch = two () => (float[N,4,8,8] p) { p = Identity(a) }>
-"""
 LOOP = """
   n = Constant<value_int=3>() go = Constant<value=bool {1}>()
   b = Loop(n, go, a) <body = again (int64 i, bool c0, float[N,4,8,8] s) =>
@@ -41,7 +37,6 @@ SCAN = """
            body = each (float[N,4,8] row) => (float[N,4,8] o) { o = Softmax<axis=2>(row) }>(a)
 """
 SUBGRAPHS = {
-    "If": (IF, "is read inside the subgraph of If 'b'"),
     "Loop": (LOOP, "feeds Loop 'b'"),
     "Scan": (SCAN, "feeds Scan 'b'"),
     "an unknown operator of a domain": ("b = com.microsoft.Trilu(a)", "Trilu 'b'"),
@@ -51,7 +46,7 @@ MICROSOFT = '<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]>'
 
 @pytest.mark.parametrize(("body", "why"), SUBGRAPHS.values(), ids=list(SUBGRAPHS))
 def test_what_a_subgraph_or_unknown_operator_reads_stays(body: str, why: str) -> None:
-    parts = {"inputs": ", bool t" if "If(" in body else ""}
+    parts = {}
     if "Loop" in body or "microsoft" in body:
         parts["constants"] = ", float[N,4,8,8] b"  # the shape is declared, or nobody knows it
     text = beside(body, **parts)
@@ -60,21 +55,19 @@ def test_what_a_subgraph_or_unknown_operator_reads_stays(body: str, why: str) ->
 
 def test_a_weight_read_inside_a_subgraph_stays() -> None:
     body = """
-      b = If(t) <then_branch = one () => (float[N,4,8,8] o) { o = Conv(a, k) },
-                 else_branch = two () => (float[N,4,8,8] p) { p = Identity(a) }>
-      h = Conv(x, k2) d = Mul(b, h)
+      n = Constant<value_int=3>() go = Constant<value=bool {1}>()
+      b = Loop(n, go, a) <body = again (int64 i, bool c0, float[N,4,8,8] s) =>
+          (bool c1, float[N,4,8,8] s1) { c1 = Identity(c0) s1 = Conv(s, k) }>
+      h = Conv(x, k2) d = Mul(b, h) e = Conv(d, k)
     """
+    constants = ", float[4,4,1,1] k, float[4,3,1,1] k2, float[N,4,8,8] b"
     check(
-        beside(
-            body,
-            last="d",
-            inputs=", bool t",
-            constants=", float[4,4,1,1] k, float[4,3,1,1] k2",
-        ),
-        why="is read inside the subgraph of If 'b'",
+        beside(body, last="e", constants=constants),
+        why="is read inside the subgraph of Loop 'b'",
         a="ABCD",
         h="EFGH",
-        c="ijklm",
+        e="IJKL",
+        c="mnopq",
     )
 
 
