@@ -31,7 +31,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import infer_node_outputs
 
 from onnxprune.graph.branches import open_bodies
-from onnxprune.graph.inputs import DYNAMIC_SIZE, Shape, input_shape
+from onnxprune.graph.inputs import DYNAMIC_SIZE, Shape, look
 from onnxprune.graph.storage import first_line
 from onnxprune.ops import Holds, Node, Op, Shapes, infer_outputs
 
@@ -282,7 +282,7 @@ def start_facts(
     An open axis of an input has the size that `input_shapes` gives; else the first is 1 long, any
     other `DYNAMIC_SIZE`. The first is taken `batch` times, the others are `more`.
     """
-    constants = {tensor.name for tensor in model.graph.initializer}
+    shapes, symbols = look(model.graph, input_shapes or {}, batch=batch, more=more)
     facts = Facts(
         opsets={entry.domain: entry.version for entry in model.opset_import},
         ir_version=model.ir_version,
@@ -291,23 +291,15 @@ def start_facts(
             for body in open_bodies(model)
             for value in (*body.value_info, *body.output)
         },
+        symbols=symbols,
         batch=batch,
         more=more,
     )
     for tensor in model.graph.initializer:
         facts.set_constant(tensor.name, tensor)
-    symbols: dict[str, int] = {}
     for value in model.graph.input:
-        if value.name not in constants and value.type.HasField("tensor_type"):
-            given = (input_shapes or {}).get(value.name)
-            shape = input_shape(value, given, batch=batch, more=more)
-            if shape is not None:
-                facts.set_input(value.name, value.type.tensor_type.elem_type, shape)
-                dims = value.type.tensor_type.shape.dim
-                for dim, length in zip(dims, shape, strict=False):
-                    symbols.setdefault(dim.dim_param, length)
-    symbols.pop("", None)
-    facts.symbols = symbols
+        if value.name in shapes:
+            facts.set_input(value.name, value.type.tensor_type.elem_type, shapes[value.name])
     return facts
 
 

@@ -37,24 +37,50 @@ def declared_shape(value: ValueInfoProto) -> tuple[int | None, ...] | None:
     )
 
 
-def input_shape(
-    value: ValueInfoProto, given: Sequence[int] | None = None, *, batch: int = 1, more: int = 0
-) -> Shape | None:
-    """Return the shape at which an input is looked at, None where its rank is not known.
+def look(
+    graph: GraphProto, given: Mapping[str, Sequence[int]], *, batch: int = 1, more: int = 0
+) -> tuple[dict[str, Shape], dict[str, int]]:
+    """Return the shape at which each input is looked at, and the sizes of named open axes.
 
-    Its open axes have the given sizes or the assumed ones: the first is taken `batch` times, the
-    others are `more`.
+    Open axes have the given sizes or the assumed ones. Those named as the first axis of an input
+    are taken `batch` times, the others are `more`. An input is left out whose rank is not known.
     """
-    declared = declared_shape(value)
-    if declared is None:
-        if given is None:
-            return None
-        declared = (None,) * len(given)
-    usual = given or [1, *(DYNAMIC_SIZE for _ in declared[1:])]
-    return tuple(
-        n if n is not None else size + more if k else size * batch
-        for k, (n, size) in enumerate(zip(declared, usual, strict=False))
-    )
+    symbols: dict[str, int] = {}
+    shapes: dict[str, Shape] = {}
+    inputs = _inputs(graph)
+    first = {_names(value)[0] for value in inputs.values() if _names(value)}
+    for name, value in sorted(inputs.items(), key=lambda item: item[0] not in given):
+        declared = declared_shape(value)
+        if declared is None and name in given:
+            declared = (None,) * len(given[name])
+        if declared is None:
+            continue
+        symbol = _names(value) or [""] * len(declared)
+        sizes = list(declared)
+        for k, n in enumerate(declared):
+            batched = k == 0 or (symbol[k] in first and symbol[k] != "")
+            usual = given[name][k] if name in given else 1 if batched else DYNAMIC_SIZE
+            if n is None:
+                n = usual * batch if batched else usual + more
+                sizes[k] = n if name in given else symbols.get(symbol[k], n)
+                symbols.setdefault(symbol[k], n)
+                symbols.pop("", None)
+        shapes[name] = tuple(n for n in sizes if n is not None)
+    return shapes, symbols
+
+
+def _inputs(graph: GraphProto) -> dict[str, ValueInfoProto]:
+    constants = {tensor.name for tensor in graph.initializer}
+    return {
+        value.name: value
+        for value in graph.input
+        if value.name not in constants and value.type.HasField("tensor_type")
+    }
+
+
+def _names(value: ValueInfoProto) -> list[str]:
+    """The names of an input's axes; an axis of a known size has an empty one."""
+    return [dim.dim_param for dim in value.type.tensor_type.shape.dim]
 
 
 def check_shapes(graph: GraphProto, given: InputShapes | None) -> dict[str, Shape]:
@@ -63,8 +89,7 @@ def check_shapes(graph: GraphProto, given: InputShapes | None) -> dict[str, Shap
     Raises: InvalidType, InvalidValue or UnknownName where they are none, or not of this graph.
     """
     shapes = dict(INPUT_SHAPES("input_shapes", given or ()))
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = {value.name: value for value in graph.input if value.name not in constants}
+    inputs = _inputs(graph)
     for name, shape in shapes.items():
         check_name("input", name, inputs)
         declared = declared_shape(inputs[name])
@@ -90,20 +115,22 @@ def assumption(graph: GraphProto, given: Mapping[str, Shape]) -> str:
     >>> assumption(graph, {"x": (1, 3, 48, 320)})
     ''
     """
-    constants = {tensor.name for tensor in graph.initializer}
+    shapes, _ = look(graph, given)
+    inputs = _inputs(graph)
+    said = {name for value in inputs.values() for name in _names(value)[:1]}
+    said.update(name for key in given for name in _names(inputs[key]))
     found, advice = [], []
-    for value in graph.input:
+    for name, value in inputs.items():
         declared = declared_shape(value)
-        if value.name in constants or value.name in given or None not in (declared or ())[1:]:
+        if name in given or declared is None:
             continue
-        assert declared is not None
-        found.append(
-            f"input '{value.name}' ({_text(declared, value)}) is looked at as "
-            f"{_text(input_shape(value))}"
-        )
-        advice.append(
-            f"--input-shape {value.name}:{_text((declared[0] or 1, *declared[1:]), value)}"
-        )
+        pairs = list(zip(declared, _names(value), strict=True))[1:]
+        if any(n is None and (not symbol or symbol not in said) for n, symbol in pairs):
+            found.append(
+                f"input '{name}' ({_text(declared, value)}) is looked at as {_text(shapes[name])}"
+            )
+            wanted = _text((declared[0] or shapes[name][0], *declared[1:]), value)
+            advice.append(f"--input-shape {name}:{wanted}")
     return f"{', '.join(found)}; for other sizes give {' '.join(advice)}" if found else ""
 
 

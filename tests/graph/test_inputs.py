@@ -70,6 +70,23 @@ def test_an_open_batch_alone_is_no_assumption(text: str) -> None:
     assert Graph(model(text)).assumption == ""
 
 
+SHARED = """
+g (float[batch,rows] x, float[2,batch,8] state, float[rows,4] z) => (float[batch,rows] y) {
+  y = Relu(x)
+}
+"""
+
+
+def test_axes_of_one_name_have_one_size() -> None:
+    graph = Graph(model(SHARED))
+    assert [graph.shape(name) for name in ("x", "state", "z")] == [(1, 1), (2, 1, 8), (1, 4)]
+    graph = Graph(model(SHARED), input_shapes={"x": (1, 30)})
+    assert [graph.shape(name) for name in ("x", "state", "z")] == [(1, 30), (2, 1, 8), (30, 4)]
+    assert graph.assumption == ""
+    assert graph.dynamic("state") == (False, True, False)
+    assert graph.dynamic("z") == (True, False)
+
+
 WRONG = {
     "another input": ({"z": (1, 3, 8, 8)}, InvalidValue, "expected one of x"),
     "other channels": ({"x": (1, 4, 8, 8)}, InvalidValue, "expected ?,3,?,?"),
