@@ -13,7 +13,7 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
   stay apart from the message; `read_back`: whether a file holds what was written
 """
 
-from onnxprune.graph.branches import inner_nodes, open_bodies
+from onnxprune.graph.branches import inner_nodes, open_bodies, open_branches
 from onnxprune.graph.dependence import Variation
 from onnxprune.graph.facts import Facts, start_facts
 from onnxprune.graph.graph import GRAPH, STEPS, Graph
@@ -64,6 +64,7 @@ __all__ = [
     "load_model",
     "nearest",
     "open_bodies",
+    "open_branches",
     "reads_back",
     "save_model",
     "session_source",

@@ -22,6 +22,7 @@ from onnxprune.search.samples import open_samples
 from onnxprune.search.settings import AUTO, Settings
 from onnxprune.search.target import Floor
 from onnxprune.search.task import Task
+from onnxprune.search.untaken import hold_untaken
 
 DEFAULT_FLOOR = Floor(max_drop=0.01)
 """What holds when nothing is asked for: prune as far as this drop of the harmonic mean allows."""
@@ -72,6 +73,7 @@ def make_task(
     `more` are the images without labels, which are read where they are not given.
     """
     groups = find_groups(graph, allow_inexact=settings.allow_inexact)
+    groups = hold_untaken(graph, groups, data)
     settings.limits.allowed(groups)  # refuses, before anything is measured, what matches nothing
     fitted = _fitted(data, more or open_unlabelled(graph, data, settings))
     strategy = choose_strategy(settings)

@@ -1,0 +1,68 @@
+"""Branches of an If that no sample takes: nothing says what their filters are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+
+from onnxprune.channels import ChannelGroups, Reason
+from onnxprune.data import Data
+from onnxprune.evaluation import session
+from onnxprune.graph import Graph, open_branches
+
+
+def hold_untaken(graph: Graph, groups: ChannelGroups, data: Data | None) -> ChannelGroups:
+    """Return the groups, in which channels stay that only branches without a sample hold.
+
+    Without samples no branch is worth more than another.
+    """
+    ifs = [node for node in graph.proto.node if open_branches(graph.model, node)]
+    if data is None or not ifs:
+        return groups
+    taken = _taken(graph, data, {node.input[0] for node in ifs})
+    reasons = dict(groups.reasons)
+    for node in ifs:
+        branches = open_branches(graph.model, node)
+        for branch, way in zip(branches, (True, False), strict=True):
+            if way not in taken[node.input[0]]:
+                reason = Reason(f"stands in a branch of If '{node.output[0]}' that no sample takes")
+                inside = set(_written(graph.model, branch))
+                reasons |= dict.fromkeys(_only_in(groups, inside) - reasons.keys(), reason)
+    return replace(groups, reasons=dict(sorted(reasons.items())))
+
+
+def _taken(graph: Graph, data: Data, conditions: Collection[str]) -> dict[str, set[bool]]:
+    """The values that conditions have on the samples, run one by one."""
+    model = ModelProto()
+    model.CopyFrom(graph.model)
+    del model.graph.output[:]
+    names = sorted(conditions)
+    model.graph.output.extend(ValueInfoProto(name=n, type=graph.facts.types[n]) for n in names)
+    run = session(model, device="cpu").run
+    found: dict[str, set[bool]] = {name: set() for name in names}
+    batch = (graph.shape(graph.image) or (1,))[0]
+    for x, _ in data.batches(1):
+        feeds = {graph.image: np.repeat(x, batch, axis=0)}
+        for name, value in zip(names, run(names, feeds), strict=True):
+            found[name].add(bool(value.all()))
+    return found
+
+
+def _written(model: ModelProto, branch: GraphProto) -> Iterator[str]:
+    """The tensors that the nodes of a branch write, and those of the branches in it."""
+    nodes: list[NodeProto] = [*branch.node]
+    for node in nodes:
+        yield from node.output
+        for inner in open_branches(model, node):
+            nodes += inner.node
+
+
+def _only_in(groups: ChannelGroups, tensors: Collection[str]) -> set[int]:
+    """The channels all of whose convolutions write one of the tensors."""
+    sides: tuple[set[int], set[int]] = (set(), set())
+    for filters in groups.filters:
+        sides[filters.output in tensors].update(filters.channels[filters.channels >= 0].tolist())
+    return sides[1] - sides[0]
