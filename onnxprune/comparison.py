@@ -149,7 +149,8 @@ def draw_curve(
     as_read = samples.preprocess or settings.preprocess
     _, unseen = open_model(model, test, replace(settings, per_class=None, preprocess=as_read))
     assert isinstance(unseen, Data)
-    check_baseline(model, samples, settings, decide=True)
+    for one in (samples, unseen):
+        check_baseline(model, one, settings, decide=True)
     judge = Evaluator(
         unseen, metric=settings.metric, device=settings.device, threads=settings.threads
     )

@@ -137,6 +137,8 @@ def test_curve_and_compare_stop_as_well() -> None:
         onnxprune.compare(network(), network(), (x, y), **QUICK)
     with pytest.raises(DataError, match="what fits: pixels scaled as 'unit'"):
         draw_curve(network(), (x, y), (x, y), "one-shot/magnitude", Settings.of(**QUICK))
+    with pytest.raises(DataError, match="what fits: pixels scaled as 'unit'"):
+        draw_curve(network(), arrays(), (x, y), "one-shot/magnitude", Settings.of(**QUICK))
 
 
 def test_trust_goes_on() -> None:
