@@ -112,6 +112,8 @@ def _prune(
     started = time.monotonic()
     more = open_unlabelled(graph, samples, settings)
     nets = Nets(make_task(graph, samples, settings, more))
+    if nets.task.costs.caveat:
+        logger.warning("%s", nets.task.costs.caveat)
     record = RunDirectory.open(run_dir, settings, proto, samples, more, resume=resume)
     last, spent = record.last()
     nets.evaluations = spent.evaluations
