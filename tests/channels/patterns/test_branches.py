@@ -184,3 +184,45 @@ g (float[N,4,8,8] x, int64 n, bool t) => (float[N,4,8,8] y) <float[4,4,1,1] w> {
 def test_convolutions_that_are_not_followed_are_not_denied() -> None:
     with pytest.raises(InvalidModel, match=r"Loop 'y': holds the convolutions of graph 'g'"):
         find_groups(Graph(model(LOOP)))
+
+
+def test_a_loop_in_a_branch_reads_what_has_another_name() -> None:
+    """Both branches call a tensor `m`; the second one's is read in a body that has its own `s`."""
+    text = """
+    g (float[N,4,8,8] x, bool t) => (float[N,4,8,8] y) <float[4,4,1,1] w> {
+      c = Conv(x, w)
+      y = If(t) <
+        then_branch = one () => (float[N,4,8,8] p) { m = Relu(c) s = Neg(m) p = Abs(s) },
+        else_branch = two () => (float[N,4,8,8] q) {
+          m = Abs(c)
+          n = Constant<value_int=2>() go = Constant<value=bool {1}>()
+          q = Loop(n, go, c) <body = again (int64 i, bool c0, float[N,4,8,8] s) =>
+              (bool c1, float[N,4,8,8] s1) { c1 = Identity(c0) s1 = Add(m, s) }>
+        }
+      >
+    }
+    """
+    proto = model(text)
+    opened = Graph(proto).model
+    onnx.checker.check_model(opened, full_check=True)
+    x = np.random.default_rng(0).normal(size=(1, 4, 8, 8)).astype(np.float32)
+    for way in (True, False):
+        outputs = [run(one, x, np.array(way))[0] for one in (proto, opened)]
+        np.testing.assert_array_equal(*outputs)
+
+
+def test_a_known_condition_says_the_shape_and_holds_the_channels() -> None:
+    text = """
+    g (float[N,3,8,8] x) => (float[N,2,8,8] y)
+    <float[4,3,1,1] w, float[5,4,1,1] u, float[2,5,1,1] v, bool yes = {1}> {
+      a = Conv(x, w)
+      h = If(yes) <
+        then_branch = one () => (float[N,4,8,8] o) { o = Relu(a) },
+        else_branch = two () => (float[N,M] f) { f = Flatten(a) }
+      >
+      b = Conv(h, u)
+      y = Conv(b, v)
+    }
+    """
+    why = "feeds If 'h', whose branches return different shapes"
+    check(text, why=why, a="ABCD", b="efghi")
