@@ -8,7 +8,8 @@ Imports graph and ops; names no operator. `find_groups` is the way in.
 * `axis_labels`: labels by the letters of an operator's pattern
 * `placement`: the axis that moved labels cut a tensor along; `lookahead`: the axes that nodes
   further on need whole
-* `shuffles`: several nodes that together only reorder channels
+* `shuffles`: several nodes that together only reorder channels; `places`: where those that are
+  written in place are listed
 """
 
 from onnxprune.channels.groups import (
@@ -20,6 +21,7 @@ from onnxprune.channels.groups import (
     find_groups,
 )
 from onnxprune.channels.labels import Reason
+from onnxprune.channels.places import Source, find_source
 from onnxprune.channels.shuffles import Shuffle, find_shuffles
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "Filters",
     "Reason",
     "Shuffle",
+    "Source",
     "find_groups",
     "find_shuffles",
+    "find_source",
 ]

@@ -120,21 +120,3 @@ def _moved(graph: Graph, node: Node, index: int, axis: int) -> Iterator[tuple[st
         along = [k for k, stride in enumerate(labels.strides) if stride and labels.shape[k] > 1]
         if name and len(along) == 1:
             yield name, along[0]
-
-
-def only_names_places(graph: Graph, name: str) -> bool:
-    """Say whether a known value only ends as the places that nodes write to.
-
-    Surgery states such places anew, so it does not matter how the value is computed.
-    """
-    if name in graph.outputs:
-        return False
-    for node in graph.consumers.get(name, ()):
-        if isinstance(graph.how(node), Writes) and node.inputs.index(name) == 1:
-            continue
-        known = all(output in graph.facts.values for output in node.outputs if output)
-        if not known or name in node.captures:
-            return False
-        if not all(only_names_places(graph, output) for output in node.outputs if output):
-            return False
-    return True

@@ -17,14 +17,16 @@ from onnx import TensorProto
 from onnxprune.arrays import IntArray
 from onnxprune.channels.axis_labels import InputAxis, Letters, idle_letters, loose_letters
 from onnxprune.channels.labels import KEPT, Balance, Labels, Reason, feeds
-from onnxprune.channels.lookahead import freest_axis, only_names_places
+from onnxprune.channels.lookahead import freest_axis
 from onnxprune.channels.misfit import MISFITS, Misfit, check_sizes, why_misfit
 from onnxprune.channels.placement import freedom, melts, rows_of, thin, varying_axes
+from onnxprune.channels.places import can_restate
 from onnxprune.channels.shuffles import Shuffle, Shuffles, find_shuffles
 from onnxprune.errors import OnnxPruneError
 from onnxprune.graph import Graph, Shape, Variation
 from onnxprune.ops import (
     FREE,
+    FROZEN,
     Aligns,
     Axes,
     CutSite,
@@ -135,10 +137,6 @@ class Propagation:
         """Pin channels whose number is used as a value: removing one would change results."""
         if node.op is not None and isinstance(node.op.how, Shapes):
             return
-        for name in node.outputs:
-            if self.counts.resizes(name) and not only_names_places(self.graph, name):
-                reason = Reason(f"their number is the size of what {node} makes", node.name)
-                self.pin_counted(name, reason)
         for name in node.captures:
             reason = Reason(f"their number is read inside the subgraph of {node}", node.name)
             self.pin_counted(name, reason)
@@ -147,6 +145,9 @@ class Propagation:
         for index, name in enumerate(node.inputs):
             if node.op is None or not node.op.is_parameter(index):
                 reason = Reason(f"their number is a value that {node} computes with", node.name)
+                self.pin_counted(name, reason)
+            elif self.counts.resizes(name) and not isinstance(self.graph.how(node), Writes):
+                reason = Reason(f"their number is the size of what {node} is told", node.name)
                 self.pin_counted(name, reason)
 
     def pin_counted(self, name: str, reason: Reason) -> None:
@@ -340,12 +341,14 @@ class Propagation:
         for axis, labels in data.items():
             moved = labels[how.places[axis]]
             along = varying_axes(moved)
-            if len(along) == 1:
+            if not can_restate(self.graph, node, how, axis, along):
+                self.labels.pin(labels, feeds(node, FROZEN.why))
+            elif len(along) != 1:
+                self.labels.pin(moved.ravel(), reason)
+            else:
                 line = rows_of(moved, *along)[:, 0]
                 self.labels.unite(line, updates.get(along[0], np.full(line.size, KEPT)), reason)
                 tied.update(along)
-            else:
-                self.labels.pin(moved.ravel(), reason)
         for axis in updates.keys() - tied:
             self.labels.pin(updates[axis], reason)
         self.cuts[node.outputs[0]] = dict(data)

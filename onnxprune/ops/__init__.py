@@ -39,7 +39,7 @@ from onnxprune.ops.names import check_operators
 from onnxprune.ops.node import Node, captures, node_of, subgraphs
 from onnxprune.ops.pattern import Axis, Operand, parse
 from onnxprune.ops.select import as_gather
-from onnxprune.ops.site import CutSite, Edit, PrunedSite, Shape, Site
+from onnxprune.ops.site import FROZEN, CutSite, Edit, PrunedSite, Shape, Site
 from onnxprune.ops.unknown import why_unknown
 
 for _file in pkgutil.iter_modules(__path__):
@@ -49,6 +49,7 @@ __all__ = [
     "ALIGNS",
     "FILLS",
     "FREE",
+    "FROZEN",
     "HOLDS",
     "MOVES",
     "OPS",

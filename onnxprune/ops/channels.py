@@ -41,10 +41,13 @@ class Writes:
     """Copies input 0 and writes input 2 over it, or combines both there.
 
     `places[axis]` is the position on that axis of input 0 which each element of input 2 goes to.
+    Input 1 states them on the axes `named`, along its first `rows` axes.
     Shapes: each broadcasts to input 2.
     """
 
     places: tuple[IntArray, ...]
+    named: frozenset[int] = frozenset()
+    rows: int = 0
 
 
 @dataclass(frozen=True)

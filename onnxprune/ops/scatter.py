@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.ops._op import Indices, Relevance, op, without
-from onnxprune.ops.channels import Axes, How, Pins, Writes
+from onnxprune.ops.channels import Axes, How, Writes
 from onnxprune.ops.index import INDEXED, beside, restate_coordinates
 from onnxprune.ops.linear import UNKNOWN
 from onnxprune.ops.pattern import letters
-from onnxprune.ops.site import FROZEN, CutSite, Edit, PrunedSite, Site, follows_open
+from onnxprune.ops.site import Edit, PrunedSite, Site
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,25 +38,14 @@ def _ramp(size: int, axis: int, rank: int) -> Indices:
     return np.arange(size).reshape([-1 if k == axis else 1 for k in range(rank)])
 
 
-def _pins(site: CutSite, named: set[int], rows: set[int]) -> Pins | None:
-    """Indices are restated where they name a cut axis, unless some are known only at run time."""
-    if site.values[1] is None or not follows_open(site, 1):
-        return None
-    return FROZEN if named & set(site.cut[0]) or rows & set(site.cut[2]) else None
-
-
 def _elements_channels(site: Site) -> How:
     data, updates, indices = site.shapes[0], site.shapes[2], site.values[1]
     if data is None or updates is None or indices is None:
         return beside(site, 1, 2)
     axis, rank = site.attribute("axis", 0) % len(data), len(data)
     ramps = [_ramp(n, k, rank) for k, n in enumerate(updates)]
-    return Writes((*ramps[:axis], indices % data[axis], *ramps[axis + 1 :]))
-
-
-def _elements_pins(site: CutSite) -> Pins | None:
-    rank = site.rank()
-    return _pins(site, {site.attribute("axis", 0) % max(rank, 1)}, set(range(rank)))
+    places = (*ramps[:axis], indices % data[axis], *ramps[axis + 1 :])
+    return Writes(places, frozenset({axis}), rank)
 
 
 def _restate_elements(site: PrunedSite) -> Edit | None:
@@ -109,7 +98,6 @@ for _name, _since, _missing in (
         since=_since,
         relevance=BY_REDUCTION,
         restate=_restate_elements,
-        pins=_elements_pins,
     )(without(scatter_elements, *_missing))
 
 
@@ -124,12 +112,7 @@ def _nd_channels(site: Site) -> How:
     rank, rest = lead + len(data) - count, (1,) * (len(data) - count)
     named = [indices[..., k].reshape(*shape[:-1], *rest) % data[k] for k in range(count)]
     ramps = [_ramp(data[k], lead + k - count, rank) for k in range(count, len(data))]
-    return Writes((*named, *ramps))
-
-
-def _nd_pins(site: CutSite) -> Pins | None:
-    shape = site.shapes[1] or (0,)
-    return _pins(site, set(range(shape[-1])), set(range(len(shape) - 1)))
+    return Writes((*named, *ramps), frozenset(range(count)), lead)
 
 
 def _restate_nd(site: PrunedSite) -> Edit | None:
@@ -161,5 +144,4 @@ for _since, _missing in (((16, 18), ()), ((11, 13), ("reduction",))):
         since=_since,
         relevance=BY_REDUCTION,
         restate=_restate_nd,
-        pins=_nd_pins,
     )(without(scatter_nd, *_missing))

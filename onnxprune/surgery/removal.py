@@ -15,11 +15,11 @@ from functools import cached_property
 import numpy as np
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
-from onnxprune.arrays import BoolArray, Kept, dims
-from onnxprune.channels import ChannelGroups, Shuffle, find_shuffles
+from onnxprune.arrays import BoolArray, IntArray, Kept, dims
+from onnxprune.channels import ChannelGroups, Shuffle, find_shuffles, find_source
 from onnxprune.errors import SurgeryError
 from onnxprune.graph import Graph, Shape, Weights, fill, open_bodies, start_facts
-from onnxprune.ops import Edit, Node, PrunedSite, as_gather, node_of
+from onnxprune.ops import Edit, Node, PrunedSite, Writes, as_gather, node_of
 from onnxprune.surgery.editor import Constants, cut_model
 
 
@@ -95,13 +95,43 @@ class _Removal:
         found = find_shuffles(self.graph).ending.items()
         return {last: shuffle for last, shuffle in found if self._kept(shuffle.source)}
 
+    @cached_property
+    def _listed(self) -> dict[tuple[str, str], IntArray]:
+        """Lists of positions that are written to, by the nodes that read them in a stated order.
+
+        They are stated anew where the indices made of them follow sizes that are left open.
+        """
+        found: dict[tuple[str, str], IntArray] = {}
+        for node in self.graph.nodes:
+            how = self.graph.how(node)
+            if not isinstance(how, Writes) or not self.graph.open_elements(node.inputs[1]).any():
+                continue
+            for axis in how.named & self._kept(node.inputs[0]).keys():
+                source = find_source(self.graph, node, axis)
+                if source is None:
+                    continue
+                left = self._kept(node.inputs[2]).get(source.row, np.ones(source.listed.size, bool))
+                rank = np.cumsum(self._kept(node.inputs[0])[axis]) - 1
+                array = rank[source.listed[left]]
+                found |= {(one.name, source.name): array for one in source.chain}
+        return found
+
+    @cached_property
+    def _following(self) -> set[str]:
+        """Names of the nodes that make indices of such lists: they state nothing anew."""
+        return {name for name, _ in self._listed}
+
     def _follow(self, node: Node) -> None:
         """Correct a node, and hold the shapes that ONNX infers against those of the cuts."""
         own = not node.nested and not node.choice
         proto = self.constants.proto(node) if own else node.proto
+        lists = {k: (node.name, name) for k, name in enumerate(node.inputs)}
+        inputs = {k: self._listed[key] for k, key in lists.items() if key in self._listed}
+        if inputs:
+            self._apply(Edit(inputs=inputs), node, proto)
         if node.name in self._shuffles:
             self._write_order(self._shuffles[node.name], proto)
-        elif self._is_touched(node, proto):
+        elif node.name not in self._following and self._is_touched(node, proto):
             self._restate(node, proto)
         new = node if node.choice else node_of(proto, self.graph.opsets, name=node.name)
         self.facts.follow(new)
@@ -190,7 +220,7 @@ class _Removal:
             if found is None and name in self.graph.facts.supposed:
                 continue  # its reader supposes a shape when it is followed
             if name and predicted is not None and found != predicted:
-                if self.graph.facts.counts.get(name):
+                if self.graph.facts.counts.get(name) or node.name in self._following:
                     self._resized.add(name)
                     continue
                 raise SurgeryError(

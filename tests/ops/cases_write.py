@@ -47,6 +47,27 @@ _OPEN = _RANGE.replace(
     "i = Unsqueeze(l, o1)", "v = Gather(h, f); d = Add(l, v); m = Mod(d, n); i = Unsqueeze(m, o1)"
 )
 case(_OPEN, 0, why="beside sizes known only", **_COUNTED, **_WIDE)
+_GRID = "h = Shape(x); n = Gather(h, f); r = Range(f, n, o); b = Unsqueeze(r, o1); g = Add(b, l); "
+_GRID += (
+    "e = Shape(g); p = Expand(b, e); q = Expand(l, e); u = Unsqueeze(p, m); v = Unsqueeze(q, m); "
+)
+_GRID += "i = Concat<axis=2>(u, v); "
+_AXES = {"o": np.array(1), "f": np.array(0), "o1": [1], "m": [2], **_WIDE}
+for _list in ([0, 1, 2], [4, 0, 3]):
+    case(_GRID + "y = ScatterND(x, i, z)", 6, l=_list, **_AXES)
+_COUNT = (
+    "s = Shape<start=1, end=2>(x); w = Squeeze(s); k = Range(f, w, o); l = Slice(k, b0, e0, a0); "
+)
+_ENDS = {"b0": [2], "e0": [5], "a0": [0]}
+case(_COUNT + _GRID + "y = ScatterND(x, i, z)", 6, **_AXES, **_ENDS)
+_TURNS = _GRID.replace(
+    "g = Add(b, l)", "t = Add(n, l); d = Sub(t, n); j = Mul(d, o1); g = Add(b, j)"
+)
+_TURNS = _TURNS.replace("q = Expand(l, e)", "q = Expand(j, e)")
+case(_TURNS + "y = ScatterND(x, i, z)", 6, l=[0, 1, 2], **_AXES)
+_OTHER = _GRID.replace("q = Expand(l, e)", "t = Add(l, n); j = Mod(t, w); q = Expand(j, e)")
+_KNOWN = "beside sizes known only"
+case(_OTHER + "y = ScatterND(x, i, z)", 0, w=np.array(6), l=[0, 1, 2], why=_KNOWN, **_AXES)
 _LINES = 'y = ScatterElements<axis=1, reduction="{}">(x, i, z)'
 _TO = np.broadcast_to(np.array([5, 0, 3]).reshape(1, 3, 1, 1), (1, 3, 5, 5))
 for _how in ("none", "add", "min"):
