@@ -133,7 +133,7 @@ NUMBERS = {
     "the number of indices": (
         "z = Constant<value_int=0>() i = Constant<value_int=1>() q = Squeeze(k) r = Range(z, q, i) "
         "b = Gather<axis=1>(a, r)",
-        "their number is the size of what Range 'r' makes",
+        "their number is the size of what Gather 'b' is told",
     ),
     "a condition": (
         "q = Squeeze(k) p = Greater(q, q3) b = If(p) <"
