@@ -232,7 +232,11 @@ class _Removal:
         """Remove the nodes that worked out what was stated anew from numbers of channels."""
         kept = {*self.graph.outputs, *(n for node in self.graph.nodes for n in node.captures)}
         for node in reversed(self.graph.nodes):
-            if node.nested or self._resized.isdisjoint((*node.inputs, *node.outputs)):
+            if (
+                node.nested
+                or node.choice
+                or self._resized.isdisjoint((*node.inputs, *node.outputs))
+            ):
                 continue
             read = kept.union(*(proto.input for proto in self.model.graph.node))
             if self.constants.has(node) and read.isdisjoint(node.outputs):

@@ -108,3 +108,13 @@ def test_a_figure_differs_from_what_was_asked_for() -> None:
         assert float(written) > least / whole - close
         assert float(written) == pytest.approx(least / whole, abs=close)
     assert "params 6 (0.058)" in refused(NET.format("Relu", "Relu"), params=0.01)
+
+
+def test_an_option_that_frees_nothing_is_not_advised() -> None:
+    """What feeds the Softmax is added to an output as well, and stays for that."""
+    text = NET.format(NORM, "Relu").replace(
+        "float[N,2,4,4] y)", "float[N,2,4,4] y, float[N,8,4,4] s)"
+    )
+    said = refused(text.replace("b = Softmax", "s = Neg(a) b = Softmax"), macs=0.1)
+    assert "lets" not in said
+    assert said.endswith("ask for less")
