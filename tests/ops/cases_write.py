@@ -66,8 +66,12 @@ _TURNS = _GRID.replace(
 _TURNS = _TURNS.replace("q = Expand(l, e)", "q = Expand(j, e)")
 case(_TURNS + "y = ScatterND(x, i, z)", 6, l=[0, 1, 2], **_AXES)
 _OTHER = _GRID.replace("q = Expand(l, e)", "t = Add(l, n); j = Mod(t, w); q = Expand(j, e)")
+_SIZED = _GRID.replace(
+    "q = Expand(l, e)", "a = Size(l); d = Sub(w, a); t = Expand(l, e); q = Add(t, d)"
+)
 _KNOWN = "beside sizes known only"
 case(_OTHER + "y = ScatterND(x, i, z)", 0, w=np.array(6), l=[0, 1, 2], why=_KNOWN, **_AXES)
+case(_SIZED + "y = ScatterND(x, i, z)", 0, w=np.array(3), l=[0, 1, 2], why=_KNOWN, **_AXES)
 _LINES = 'y = ScatterElements<axis=1, reduction="{}">(x, i, z)'
 _TO = np.broadcast_to(np.array([5, 0, 3]).reshape(1, 3, 1, 1), (1, 3, 5, 5))
 for _how in ("none", "add", "min"):
