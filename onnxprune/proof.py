@@ -153,7 +153,8 @@ class Proof:
                 return True
             if found.shape == wanted.shape:
                 largest = max(largest, _largest(other[k], wanted))
-        return found.shape == wanted.shape and _largest(found, wanted) <= SLACK * largest
+        is_alike = (found.shape, found.dtype) == (wanted.shape, wanted.dtype)
+        return is_alike and _largest(found, wanted) <= SLACK * largest
 
 
 def _first(error: Exception) -> str:

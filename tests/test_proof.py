@@ -117,6 +117,32 @@ def test_an_output_of_another_shape_is_found(monkeypatch: pytest.MonkeyPatch) ->
         cut.proof(cut.pruned)
 
 
+def test_an_output_of_another_type_is_found() -> None:
+    cut = Cut(model(CHAIN))
+    cut.pruned.graph.node[-1].output[0] = "z"
+    cut.pruned.graph.node.append(onnx.helper.make_node("Cast", ["z"], ["y"], to=TensorProto.DOUBLE))
+    cut.pruned.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    with pytest.raises(
+        SurgeryError, match=r"output 'y' .*: float64 \[1, 2, 224, 224\], expected fl"
+    ):
+        cut.proof(cut.pruned)
+
+
+@pytest.mark.parametrize("factor", [np.nan, np.inf])
+def test_what_is_not_finite_is_found(factor: float) -> None:
+    cut = Cut(model(CHAIN))
+    cut.scaled("u", factor)
+    with pytest.raises(SurgeryError, match="output 'y' of the pruned model is not that"):
+        cut.proof(cut.pruned)
+
+
+def test_what_onnx_refuses_is_found_though_it_runs() -> None:
+    cut = Cut(model(CHAIN))
+    cut.pruned.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 7
+    with pytest.raises(SurgeryError, match="the pruned model is not valid"):
+        cut.proof(cut.pruned)
+
+
 def reshaped(target: list[int]) -> ModelProto:
     """A model with a target that it states; with [1, ...] it takes a batch of 1 only."""
     return model(f"""

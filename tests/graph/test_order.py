@@ -75,6 +75,20 @@ def test_nodes_that_are_in_order_keep_their_places() -> None:
     assert written == ["a", "b", "c", "d", "s", "p", "f", "y"]
 
 
+def test_a_node_moves_no_farther_than_it_must() -> None:
+    """The first two read what comes last; the others, which could run in any order, stay."""
+    proto = model("""
+    g (float[N,3] x) => (float[N,3] y) {
+      t = Relu(x)  p = Neg(x)  q = Abs(x)  r = Exp(x)
+      s = Neg(t)   u = Abs(t)  y = Sum(s, u, p, q, r)
+    }
+    """)
+    nodes = {node.output[0]: node for node in proto.graph.node}
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes[name] for name in "supqrty")
+    assert [node.output[0] for node in sort_nodes(proto).graph.node] == list("pqrtsuy")
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_an_unsorted_model_is_pruned_as_the_sorted_one(seed: int, tmp_path: Path) -> None:
     proto, path = model(RESIDUAL), tmp_path / "model.onnx"
