@@ -34,6 +34,11 @@ def test_a_curve_that_ends_early_keeps_its_last_accuracy() -> None:
     assert area([0.0, 0.475], [1.0, 0.5]) == pytest.approx(0.375 + 0.25)
 
 
+def test_a_saving_that_was_measured_and_fell_counts_as_the_largest_before_it() -> None:
+    fell = area([0.0, 0.5, 0.4, 0.95], [1.0, 0.8, 0.6, 0.6])
+    assert fell == area([0.0, 0.5, 0.5, 0.95], [1.0, 0.8, 0.6, 0.6])
+
+
 def test_a_method_is_read() -> None:
     read = parse_method("iterative/lrp:zplus/bias", PLAIN)
     assert (read.control, read.criterion, read.compensate) == ("iterative", "lrp:zplus", "bias")

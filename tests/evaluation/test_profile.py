@@ -1,5 +1,9 @@
 """The time of each node: named as the runtime names it, and adding up to the whole."""
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -24,6 +28,27 @@ def test_the_layer_that_computes_most_takes_most() -> None:
     assert {"r", "y"} <= times.keys()
     assert times["r"] > 2 * times["y"] > 0
     assert times[""] >= 0
+
+
+def test_of_the_runs_behind_the_first_ones_the_fastest_quarter_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    took = {"a_kernel_time": [1, *range(1001, 1009)], "b_fused_kernel_time": [1, *8 * [500]]}
+    took["model_run"] = [1, *8 * [4000]]
+
+    def end_profiling() -> str:
+        events = [
+            {"name": name, "dur": one, "cat": "Node"} for name, runs in took.items() for one in runs
+        ]
+        (tmp_path / "profile.json").write_text(json.dumps(events))
+        return str(tmp_path / "profile.json")
+
+    fake = SimpleNamespace(place="cpu", noise=print, bind=print, run=print)
+    fake.session = SimpleNamespace(end_profiling=end_profiling)
+    monkeypatch.setattr("onnxprune.evaluation.profile.Network", lambda *_, **__: fake)
+    times = node_times(model(NET), warmup=1, repeats=8)
+    mean = (1.001 + 1.002) / 2
+    assert times == pytest.approx({"a": mean, "b": 0.5, "": 4.0 - 0.5 - mean})
 
 
 def test_times_grow_with_the_batch() -> None:

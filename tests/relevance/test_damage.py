@@ -172,7 +172,15 @@ def test_the_order_is_that_of_a_plain_search() -> None:
         plain.append(min({*range(9)} - {5, *plain}, key=lambda one: cost(plain, one)))
     found = damage.order(count.astype(np.float64), choices, 8, own_squares=3.0).tolist()
     assert found[: len(plain)] == plain == choices.taken
-    assert sorted(found) == list(range(9))
+    assert found[len(plain) :] == sorted({*range(9)} - {*plain}, key=lambda one: cost(plain, one))
+
+
+def test_a_group_of_fewer_channels_than_a_block_stays() -> None:
+    group = np.array([0, 0, 1, 1, 1])
+    choices = Free(np.ones(5, np.bool_), group, np.array([3, 2])[group])
+    damage = Damage(np.array([0.1, 0.2, 0.5, 0.3, 0.4]), np.zeros((5, 1), np.float32))
+    assert damage.order(np.ones(5), choices, 5, own_squares=1.0).tolist()[:2] == [3, 4]
+    assert choices.taken == [3, 4]
 
 
 def test_the_order_of_blocks_is_that_of_a_plain_search() -> None:

@@ -76,6 +76,20 @@ g (float[N,3,8,8] x) => (float[N,2,8,8] y)
 """The second convolution reads three channels that stay and six that may go."""
 
 
+def test_a_channel_saves_less_of_a_net_in_which_others_are_gone() -> None:
+    graph = Graph(model(HALF_IMAGE))
+    groups = find_groups(graph)
+    costs = find_costs(graph, groups)
+    dead = np.zeros(len(groups), np.bool_)
+    dead[[0, 1, 7]] = True
+    for figure in (costs.params, costs.macs):
+        saved = figure.saved(dead)
+        assert not saved[dead].any()
+        for channel in np.flatnonzero(groups.removable & ~dead):
+            without = dead | (np.arange(len(groups)) == channel)
+            assert saved[channel] == pytest.approx(figure.of(dead) - figure.of(without))
+
+
 def test_a_saving_is_that_of_the_positions_that_go_among_all() -> None:
     graph = Graph(model(HALF_IMAGE))
     groups = find_groups(graph)
