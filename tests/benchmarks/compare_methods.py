@@ -36,6 +36,7 @@ import onnx
 from onnxprune.comparison import draw_curve, parse_method
 from onnxprune.errors import OnnxPruneError
 from onnxprune.files import write_whole
+from onnxprune.search.picker import Limits
 from onnxprune.search.settings import Settings
 from tests.benchmarks import peers
 from tests.benchmarks.comparison import Comparison, overall_table, slug, task_table, write_plot
@@ -271,7 +272,10 @@ def main(
         trials = [Trial(Task.parse(text), seed, output) for text in names for seed in seeds]
         for trial in trials:
             trial.build(given)
-        settings = Settings(preprocess="unit", threads=threads, unlabelled=unlabelled)
+        any_width = Limits(round_to=1)
+        settings = Settings(
+            preprocess="unit", threads=threads, unlabelled=unlabelled, limits=any_width
+        )
         for line in draw_all(trials, chosen, settings, jobs):
             click.echo(line, err=True)
         tasks = tuple(dict.fromkeys(trial.task.text for trial in trials))

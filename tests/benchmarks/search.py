@@ -274,6 +274,7 @@ def main() -> None:
         settings = Settings.of(
             compensate=method,
             rate=chosen.rate,
+            round_to=1,
             batch_size=chosen.batch_size,
             device="cpu",
             threads=chosen.threads,
