@@ -91,9 +91,8 @@ def test_weights_stay_until_correcting_them_helps_unseen_samples(
 ) -> None:
     def states(rate: float, compensate: str) -> list[dict[str, Any]]:
         folder = tmp_path / f"{compensate}-{rate}"
-        found = onnxprune.prune(
-            small.proto, samples(small), rate=rate, compensate=compensate, threads=1, run_dir=folder
-        )
+        asked = {"rate": rate, "compensate": compensate, "round_to": 1, "threads": 1}
+        found = onnxprune.prune(small.proto, samples(small), **asked, run_dir=folder)
         assert found.report["corrected"] == journal(folder)[-1]["corrected"]
         assert found.report["corrected"] == (found.report["held_out"] is not None)
         return journal(folder)
@@ -115,7 +114,7 @@ def test_weights_stay_until_correcting_them_helps_unseen_samples(
 
 
 def test_a_floor_is_held_by_correcting_before_it_ends_the_run(small: Small) -> None:
-    floor = {"max_drop": 0.05, "threads": 1}
+    floor = {"max_drop": 0.05, "aim": "rate", "round_to": 1, "threads": 1}
     untouched = onnxprune.prune(small.proto, samples(small), compensate="none", **floor)
     corrected = onnxprune.prune(small.proto, samples(small), compensate="least-squares", **floor)
     assert corrected.report["corrected"]
@@ -269,7 +268,7 @@ def test_a_correction_that_breaks_the_floor_is_not_made(
             return zeros
 
     monkeypatch.setattr("onnxprune.compensate.compensator", lambda *_, **__: Ruin())
-    floor = {"max_drop": 0.05, "threads": 1}
+    floor = {"max_drop": 0.05, "aim": "rate", "round_to": 1, "threads": 1}
     untouched = onnxprune.prune(small.proto, samples(small), compensate="none", **floor)
     kept = onnxprune.prune(small.proto, samples(small), compensate="least-squares", **floor)
     assert not kept.report["corrected"]

@@ -164,7 +164,7 @@ def test_a_run_reports_the_iou_of_its_model(
     net: ModelProto, scenes: Data, control: str, compensate: str
 ) -> None:
     ask = {"control": control, "compensate": compensate, "device": "cpu", "threads": 1}
-    result = onnxprune.prune(net, scenes, metric="mean-iou", min_accuracy=0.3, **ask)
+    result = onnxprune.prune(net, scenes, metric="mean-iou", min_accuracy=0.3, aim="rate", **ask)
     report = result.report
     assert report["metric"] == "mean-iou"
     assert report["before"]["accuracy"] == {
@@ -189,7 +189,7 @@ def test_a_network_with_one_map_is_pruned(scenes: Data, criterion: str) -> None:
     assert 0.2 < maps.mean() < 0.8
     ask = {"criterion": criterion, "compensate": "none", "device": "cpu", "threads": 1}
     data = Data(scenes.x, maps, ("background", "object"))
-    result = onnxprune.prune(net, data, metric="mean-iou", min_accuracy=0.5, **ask)
+    result = onnxprune.prune(net, data, metric="mean-iou", min_accuracy=0.5, aim="rate", **ask)
     assert result.report["before"]["accuracy"]["per_class"] == [1.0, 1.0]
     given = run(result.model, scenes.x)[0][:, 0] > 0
     expected = jaccard_score(maps.ravel(), given.ravel(), labels=[0, 1], average=None)
