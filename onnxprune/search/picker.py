@@ -24,8 +24,8 @@ class Limits(Checked):
     At least `min_channels` on every axis stay, at most `max_layer_rate` of a group goes, and only
     from groups with a convolution that matches `include` and none that matches `exclude`: shell
     patterns of the names that `onnxprune.graph.Called` has. Widths end at multiples of `round_to`,
-    as `onnxprune.search.rounding` says; auto is what the runtime computes at once, and less where
-    nothing can go otherwise.
+    as `onnxprune.search.rounding` says; auto is what the runtime computes at once, and any width
+    where no such block can go.
     """
 
     min_channels: int = asked(
@@ -197,11 +197,9 @@ class Picker:
         self._roundings = [Rounding(self.groups, multiple) for multiple in self._multiples()]
 
     def _multiples(self) -> list[int]:
-        """What widths are rounded to: the coarsest at which something may still go."""
+        """What widths are rounded to: the first with which something may still go."""
         asked = self.limits.round_to
-        if isinstance(asked, int):
-            return [asked]
-        return [self.block // 2**power for power in range(self.block.bit_length())]
+        return [asked] if isinstance(asked, int) else [self.block, 1]
 
     def pick(
         self,
@@ -243,7 +241,7 @@ class Picker:
         return order[np.argsort(place[order], kind="stable")]
 
     def rounding(self, dead: BoolArray) -> Rounding:
-        """Return the coarsest rounding with which something may go after the `dead` channels.
+        """Return the first rounding with which something may go after the `dead` channels.
 
         Shapes: dead `[channels]`.
         """

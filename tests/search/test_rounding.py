@@ -227,22 +227,19 @@ def test_a_block_is_the_least_that_makes_widths_right(text: str, multiple: int) 
             assert rounding.last_block(group, gone) == (gone - earlier[-1] if earlier else 0)
 
 
-def test_where_no_block_is_left_the_device_leaves_finer_ones() -> None:
-    """Of widths 16, 10 and 24: multiples of 8 first, then of 4, of 2, and at last any."""
+def test_where_no_block_is_left_filters_go_one_by_one() -> None:
+    """Of widths 16, 10 and 24 all are 8 before any is less."""
     _, groups = opened(CHAIN)
     picker, dead = Picker(groups, Limits(), 8), np.zeros(len(groups), np.bool_)
     seen = []
     while (picked := picker.pick(np.arange(len(groups)), dead)).size:
-        following = picker.remove(picked[: picker.allowance(dead).block(0) or 8], dead)
-        if (following == dead).all():
-            following = picker.remove(picked, dead)
-        dead = following
+        if picker.rounding(dead).multiple == 1:
+            picked = picked[:1]
+        dead = picker.remove(picked, dead)
         left = [int((~dead & (groups.group == group)).sum()) for group in range(3)]
         seen.append((picker.rounding(dead).multiple, left))
-    multiples = [multiple for multiple, _ in seen]
-    assert multiples == sorted(multiples, reverse=True)
-    assert [8, 8, 8] in [left for _, left in seen]
-    assert [4, 4, 4] in [left for _, left in seen]
+    assert seen[0] == (1, [8, 8, 8])
+    assert [sum(left) for _, left in seen] == list(range(24, 2, -1))
     assert seen[-1] == (1, [1, 1, 1])
 
 
