@@ -1,5 +1,6 @@
 """What is said of a run beside its figures: why it stopped, what got worse, what is not known."""
 
+import re
 from typing import Any
 
 import pytest
@@ -69,6 +70,8 @@ def test_a_slower_model_is_said_to_be_slower_first(
     printed = capsys.readouterr().out
     assert printed.strip().startswith("The pruned model is ")
     text = (tmp_path / "run/report.html").read_text()
+    style = re.sub(r"@media[^{]*\{(?:[^{}]*\{[^{}]*\})*\s*\}", "", text[: text.index("</style>")])
+    assert ".slower { border-color: var(--wrong)" in style, "it is red on every screen"
     assert 0 < text.index("The pruned model is slower") < text.index("Stopped:")
 
 
