@@ -41,6 +41,7 @@ from onnxprune.search import (
     Task,
     already_met,
     check_baseline,
+    check_reach,
     complete,
     find_controller,
     make_report,
@@ -120,6 +121,7 @@ def _prune(
     state = last
     try:
         if last is None:
+            check_reach(nets)
             check_baseline(graph.model, samples, settings, decide=samples_decide(settings))
         if settings.control == "accuracy-aware" and "latency" in nets.task.aims:
             nets.latency = record.latency(lambda: nets.latency)

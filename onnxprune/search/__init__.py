@@ -39,7 +39,7 @@ from onnxprune.search.outcome import (
 )
 from onnxprune.search.picker import Limits, Picker
 from onnxprune.search.plan import Plan
-from onnxprune.search.refusal import unreachable
+from onnxprune.search.refusal import check_reach, unreachable
 from onnxprune.search.settings import AUTO, OPTIONS, PARTS, SETTINGS, Settings, merged
 from onnxprune.search.target import Floor, Target, share_removed
 from onnxprune.search.task import State, Task
@@ -64,6 +64,7 @@ __all__ = [
     "Task",
     "already_met",
     "check_baseline",
+    "check_reach",
     "clock",
     "complete",
     "describe",

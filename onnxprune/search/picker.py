@@ -342,6 +342,14 @@ class Picker:
 
             yield without
 
+    def most(self) -> BoolArray:
+        """Return what is gone when as much goes as may. Shapes: `[channels]`."""
+        dead, before = np.zeros(len(self.groups), np.bool_), None
+        while before is None or (dead != before).any():
+            before = dead
+            dead = self.remove(self.pick(np.flatnonzero(~dead), dead), dead)
+        return dead
+
     def stopped_by(self, dead: BoolArray) -> tuple[str, ...]:
         """Return the names of the limits without which more than the `dead` channels could go.
 

@@ -19,7 +19,7 @@ from onnxprune.search.objective import Figure
 from onnxprune.search.protocols import Clock
 from onnxprune.search.target import Target
 from onnxprune.search.task import State
-from onnxprune.surgery import Costs, remove_channels
+from onnxprune.surgery import Costs, count, remove_channels
 from onnxprune.surgery import Figure as Sum
 
 MARGIN = 0.98
@@ -47,6 +47,7 @@ class Reach:
         """Return whether the model of a state meets every figure asked for."""
         return (
             self.target.met(self.costs, state.dead)
+            and (self.target.params is None or not state.corrected or self._counts(state))
             and (self.target.size is None or self._fits(self.size(state)))
             and (self.target.latency_ms is None or self._confirms(state, self.target.latency_ms))
         )
@@ -118,6 +119,13 @@ class Reach:
     def _weights(self, dead: BoolArray) -> int:
         """The bytes of the elements of all constants that are left."""
         return int(self.bytes.of(dead))
+
+    def _counts(self, state: State) -> bool:
+        """Whether the parameters are few enough with the biases that a correction adds."""
+        goal = self.target.params
+        assert goal is not None
+        graph = Graph(self.build(state), input_shapes=self.graph.input_shapes)
+        return count(graph).params <= (goal * self.costs.of().params if goal <= 1 else goal)
 
     def _confirms(self, state: State, goal: float) -> bool:
         known = self.last_latency(state)

@@ -20,6 +20,20 @@ DIGITS = 12
 """Most digits behind the point; more are noise."""
 
 
+def check_reach(nets: Nets) -> None:
+    """Refuse a target that is far beyond what can go, before anything is searched.
+
+    Where a floor is given as well, that ends the search.
+    Raises: UnreachableTarget where parameters or multiply-adds cannot come near what is asked for.
+    """
+    task = nets.task
+    if not task.target or task.floor:
+        return
+    most = task.picker.most()
+    if task.target.far_from(task.costs, most):
+        raise unreachable(nets, State(most))
+
+
 def unreachable(nets: Nets, state: State) -> UnreachableTarget:
     """Return the error that says how near a search came, and what was in the way."""
     task = nets.task

@@ -63,6 +63,18 @@ class Target(Checked):
         """The names of the figures asked for."""
         return tuple(one.name for one in fields(self) if getattr(self, one.name) is not None)
 
+    def far_from(self, costs: Costs, dead: BoolArray) -> bool:
+        """Return whether params or macs are at least twice what is asked for without `dead`.
+
+        Shapes: dead `[channels]`.
+        """
+        now, full = costs.of(dead), costs.of()
+        wanted = ((self.params, now.params, full.params), (self.macs, now.macs, full.macs))
+        return any(
+            goal is not None and have > 2 * (goal * whole if goal <= 1 else goal)
+            for goal, have, whole in wanted
+        )
+
     def met(self, costs: Costs, dead: BoolArray) -> bool:
         """Return whether removing the `dead` channels reaches the rate, params and macs asked for.
 

@@ -137,6 +137,44 @@ def test_without_target_and_floor_a_drop_of_a_hundredth_is_allowed(
     assert config["settings"]["floor"] == {"min_accuracy": None, "max_drop": 0.01}
 
 
+@pytest.mark.parametrize("ask", [{"macs": 50}, {"params": 0.001}])
+def test_what_is_far_out_of_reach_is_refused_before_anything_is_searched(
+    small: Small, ask: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifty multiply-adds, where fifty percent were meant."""
+    monkeypatch.setattr("onnxprune.run.search", lambda *_: pytest.fail("searched"))
+    with pytest.raises(UnreachableTarget, match="cannot be reached; the most that can go is rate"):
+        onnxprune.prune(small.proto, samples(small), threads=1, **ask)
+
+
+def test_with_a_floor_a_target_may_be_out_of_reach(small: Small) -> None:
+    ask: dict[str, Any] = {"max_drop": 0.1, "macs": 50, "threads": 1}
+    result = onnxprune.prune(small.proto, samples(small), **ask)
+    assert result.report["stopped"] == "floor"
+
+
+def test_biases_that_a_correction_adds_count_in_a_target(small: Small) -> None:
+    proto = without_biases(small.proto)
+    for goal in range(150, 330, 12):
+        ask: dict[str, Any] = {"params": goal, "round_to": 1, "threads": 1}
+        found = onnxprune.prune(proto, samples(small), **ask, control="one-shot", compensate="bias")
+        assert found.report["corrected"]
+        assert params(found.model) <= goal
+
+
+def without_biases(proto: ModelProto) -> ModelProto:
+    """The same net without the biases of its convolutions, which a correction adds again."""
+    bare = ModelProto.FromString(proto.SerializeToString())
+    spared = set()
+    for node in bare.graph.node:
+        if node.op_type == "Conv" and len(node.input) == 3:
+            spared.add(node.input.pop())
+    kept = [tensor for tensor in bare.graph.initializer if tensor.name not in spared]
+    del bare.graph.initializer[:]
+    bare.graph.initializer.extend(kept)
+    return bare
+
+
 def test_a_target_out_of_reach_says_what_can_be_had(small: Small) -> None:
     with pytest.raises(UnreachableTarget, match=r"most that can go is rate 0\.857"):
         onnxprune.prune(small.proto, **FREE, rate=0.9)
