@@ -64,16 +64,11 @@ class Target(Checked):
         return tuple(one.name for one in fields(self) if getattr(self, one.name) is not None)
 
     def far_from(self, costs: Costs, dead: BoolArray) -> bool:
-        """Return whether params or macs are at least twice what is asked for without `dead`.
+        """Return whether params or macs are more than twice what is asked for without `dead`.
 
         Shapes: dead `[channels]`.
         """
-        now, full = costs.of(dead), costs.of()
-        wanted = ((self.params, now.params, full.params), (self.macs, now.macs, full.macs))
-        return any(
-            goal is not None and have > 2 * (goal * whole if goal <= 1 else goal)
-            for goal, have, whole in wanted
-        )
+        return any(have > 2 * goal for goal, have in self._counted(costs, dead))
 
     def met(self, costs: Costs, dead: BoolArray) -> bool:
         """Return whether removing the `dead` channels reaches the rate, params and macs asked for.
@@ -83,12 +78,17 @@ class Target(Checked):
         rate = share_removed(costs.groups, dead)
         if self.rate is not None and rate < self.rate - 1e-9:
             return False
+        return all(have <= goal for goal, have in self._counted(costs, dead))
+
+    def _counted(self, costs: Costs, dead: BoolArray) -> list[tuple[float, int]]:
+        """What is asked for and what is left, of params and macs, where they are asked for."""
         now, full = costs.of(dead), costs.of()
         wanted = ((self.params, now.params, full.params), (self.macs, now.macs, full.macs))
-        return all(
-            goal is None or have <= (goal * whole if goal <= 1 else goal)
+        return [
+            (goal * whole if goal <= 1 else goal, have)
             for goal, have, whole in wanted
-        )
+            if goal is not None
+        ]
 
 
 @dataclass(frozen=True)
