@@ -25,6 +25,7 @@ from onnxprune.graph import Graph, ModelSource, load_model
 from onnxprune.relevance import use_threads
 from onnxprune.search import (
     CONTROLLERS,
+    OVER,
     Floor,
     Nets,
     Settings,
@@ -43,10 +44,6 @@ from onnxprune.search import (
     time_in_turn,
 )
 from onnxprune.surgery import find_costs
-
-OVER = ("rate", "macs", "params", "latency")
-"""What a curve is drawn over: the share that is saved of the removable filters, the multiply-adds,
-the parameters or the latency."""
 
 LAST_RATE = 0.95
 """Where the curves end: with less left nothing works any more."""

@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from onnxprune.errors import InvalidType, OutputError
@@ -86,6 +86,21 @@ def make_folder(path: str | Path) -> Path:
     if not os.access(path, os.W_OK):
         raise OutputError(f"{path}: the folder is not writable; choose another place")
     return path
+
+
+@contextlib.contextmanager
+def folder_to_fill(path: str | Path) -> Iterator[Path]:
+    """Create a folder as `make_folder` does; if it is new and an error leaves it empty, it goes.
+
+    Raises: OutputError when it cannot be created or written to.
+    """
+    known = Path(path).exists()
+    folder = make_folder(path)
+    try:
+        yield folder
+    finally:
+        if not known and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _settle(folder: Path) -> None:

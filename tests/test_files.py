@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from onnxprune.errors import OutputError
-from onnxprune.files import check_place, make_folder, write_whole
+from onnxprune.files import check_place, folder_to_fill, make_folder, write_whole
 
 Write = Callable[[Path], object]
 
@@ -96,3 +96,14 @@ def test_what_is_written_is_on_the_disk_before_it_takes_its_name(
     monkeypatch.setattr(Path, "replace", lambda a, b: done.append("name") or replace(a, b))
     write(tmp_path / "a")
     assert done == ["sync", "name", "sync"]
+
+
+def test_a_new_folder_that_an_error_leaves_empty_goes(tmp_path: Path) -> None:
+    for name, kept in (("new", False), ("old", True), ("filled", True)):
+        if name == "old":
+            (tmp_path / name).mkdir()
+        with pytest.raises(KeyError), folder_to_fill(tmp_path / name) as folder:
+            if name == "filled":
+                (folder / "a").write_text("a")
+            raise KeyError(name)
+        assert (tmp_path / name).exists() == kept

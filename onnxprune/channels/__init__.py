@@ -10,8 +10,10 @@ Imports graph and ops; names no operator. `find_groups` is the way in.
   further on need whole
 * `shuffles`: several nodes that together only reorder channels; `places`: where those that are
   written in place are listed
+* `choices`: which channels may still go, as a search says it to what orders them
 """
 
+from onnxprune.channels.choices import Choices
 from onnxprune.channels.groups import (
     ALLOW_INEXACT,
     GROUPS,
@@ -29,6 +31,7 @@ __all__ = [
     "GROUPS",
     "STAYS",
     "ChannelGroups",
+    "Choices",
     "Filters",
     "Reason",
     "Shuffle",

@@ -13,7 +13,7 @@ import numpy as np
 from onnxprune.cli import options
 from onnxprune.cli.help import example
 from onnxprune.cli.program import Program, Screen
-from onnxprune.files import check_place, make_folder
+from onnxprune.files import check_place, folder_to_fill, make_folder
 from onnxprune.search import Settings
 
 MODEL = click.argument("model", type=options.FILE)
@@ -268,7 +268,7 @@ def _compare(
 @options.samples("--test", "TEST", "Test samples, to draw with")
 @options.TRUST_BASELINE
 @options.METHODS_DRAWN
-@options.OVER
+@options.DRAWN_OVER
 @click.option(
     "-o",
     "--output",
@@ -307,19 +307,20 @@ def curve(
     asked = Settings.of(**settings)
     for method in methods:
         parse_method(method, asked)
-    proto, folder = load_model(model), make_folder(output)
+    proto = load_model(model)
     found: dict[str, Any] = {}
-    for method in dict.fromkeys(methods):
-        with screen.progress(method) as progress:
+    with folder_to_fill(output) as folder:
+        for method in dict.fromkeys(methods):
+            with screen.progress(method) as progress:
 
-            def show(method: str, saved: float, mean: float, progress: Any = progress) -> None:
-                progress.step(curve_line(method, saved, mean), max(saved, 0.0))
+                def show(method: str, saved: float, mean: float, progress: Any = progress) -> None:
+                    progress.step(curve_line(method, saved, mean), max(saved, 0.0))
 
-            drawn = draw_curve(proto, data, test, method, asked, over=over, on_point=show)
-        found[method] = drawn.to_json()
-        write_curves(found, asked.metric, folder / "curve.json")
-    plots = (folder / f"curve.{kind}" for kind in ("png", "svg"))
-    *_, drawing = (write_curve_plot(found, path, asked.metric) for path in plots)
+                drawn = draw_curve(proto, data, test, method, asked, over=over, on_point=show)
+            found[method] = drawn.to_json()
+            write_curves(found, asked.metric, folder / "curve.json")
+        plots = (folder / f"curve.{kind}" for kind in ("png", "svg"))
+        *_, drawing = (write_curve_plot(found, path, asked.metric) for path in plots)
     screen.print(curve_table(found))
     screen.say(f"curves: {drawing}")
 

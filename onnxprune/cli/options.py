@@ -15,7 +15,7 @@ from onnxprune.cli.types import Convolution, Given, Method, Name
 from onnxprune.compensate import METHODS
 from onnxprune.converters import CONVERTER_NAMES, Options
 from onnxprune.relevance import CRITERION_NAMES
-from onnxprune.search import CONTROLLERS, OPTIONS, Control
+from onnxprune.search import CONTROLLERS, OPTIONS, OVER, Control
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
@@ -181,9 +181,9 @@ METHODS_DRAWN = click.option(
     help="What to draw; repeatable.",
 )
 
-OVER = click.option(
+DRAWN_OVER = click.option(
     "--over",
-    type=click.Choice(("rate", "macs", "params", "latency")),
+    type=click.Choice(OVER),
     default="rate",
     show_default=True,
     help="What the methods bring down, and the curve is drawn over.",

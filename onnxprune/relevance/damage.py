@@ -16,13 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.arrays import BoolArray, FloatArray, IntArray
-from onnxprune.channels import ChannelGroups
+from onnxprune.arrays import FloatArray, IntArray
+from onnxprune.channels import ChannelGroups, Choices
 from onnxprune.data import Data
 from onnxprune.errors import UnsupportedOp
 from onnxprune.graph import Graph
@@ -43,27 +43,6 @@ if TYPE_CHECKING:
 SAMPLES, PER_CLASS = 100, 10
 """How many samples a step looks at, in all and for each class. Of more samples a step looks at a
 part and the next step at another, so the cost of a step does not grow with them."""
-
-
-class Choices(Protocol):
-    """Which channels may go. Those of a `group` go in blocks. Shapes: group `[channels]`."""
-
-    @property
-    def group(self) -> IntArray:
-        """The group of each channel."""
-        ...
-
-    def free(self) -> BoolArray:
-        """Return which channels may still go. Shapes: `[channels]`."""
-        ...
-
-    def blocks(self) -> IntArray:
-        """Return how many of each channel's group have to go at once. Shapes: `[channels]`."""
-        ...
-
-    def take(self, channel: int) -> None:
-        """Hear that a channel goes."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ from onnxprune.search.control import Control
 from onnxprune.search.controllers import CONTROLLER_NAMES, CONTROLLERS, find_controller, search
 from onnxprune.search.journal import RunDirectory
 from onnxprune.search.nets import Nets
+from onnxprune.search.objective import OVER
 from onnxprune.search.outcome import (
     already_met,
     clock,
@@ -49,6 +50,7 @@ __all__ = [
     "CONTROLLERS",
     "CONTROLLER_NAMES",
     "OPTIONS",
+    "OVER",
     "PARTS",
     "SETTINGS",
     "Control",

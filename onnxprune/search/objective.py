@@ -20,6 +20,9 @@ from onnxprune.channels import ChannelGroups
 AIMS = ("latency", "macs", "params", "size", "rate")
 """What can be brought down; rate is the number of filters."""
 
+OVER = ("rate", "macs", "params", "latency")
+"""What a curve is drawn over: the share of it that is saved, of the removable filters for rate."""
+
 LEAST = 1e-3
 """A channel is taken to save at least this share of what channels save on average, so that one
 that saves nothing is still compared by its damage."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, FloatArray, IntArray
-from onnxprune.channels import ChannelGroups
+from onnxprune.channels import ChannelGroups, Choices
 from onnxprune.graph import Graph
 
 
@@ -46,27 +46,6 @@ class Measured(Protocol):
 
     def to_json(self) -> dict[str, Any]:
         """Return what a report holds: mean, harmonic and per_class."""
-        ...
-
-
-class Choices(Protocol):
-    """Which channels may go, in which blocks: see `onnxprune.relevance.Choices`."""
-
-    @property
-    def group(self) -> IntArray:
-        """The group of each channel. Shapes: `[channels]`."""
-        ...
-
-    def free(self) -> BoolArray:
-        """Return which channels may still go. Shapes: `[channels]`."""
-        ...
-
-    def blocks(self) -> IntArray:
-        """Return how many of each channel's group have to go at once. Shapes: `[channels]`."""
-        ...
-
-    def take(self, channel: int) -> None:
-        """Hear that a channel goes."""
         ...
 
 

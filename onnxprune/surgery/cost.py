@@ -147,9 +147,9 @@ class Costs:
         """Multiply-adds that each channel's removal alone saves. Shapes: `[channels]`."""
         return self.macs.saved(np.zeros(len(self.groups), np.bool_))
 
-    def figure(self, times: Mapping[str, float], constant: float = 0.0) -> Figure:
+    def figure(self, times: Mapping[str, float]) -> Figure:
         """Return the figure that counts each element of these tensors so many times."""
-        return Figure(self.groups, self.shapes, times, constant)
+        return Figure(self.groups, self.shapes, times)
 
 
 def count(graph: Graph) -> Cost:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from onnxprune.arrays import BoolArray, FloatArray, IntArray
+from onnxprune.channels.choices import Choices
 from onnxprune.channels.groups import ChannelGroups, find_groups
 from onnxprune.evaluation.metrics import Accuracy
 from onnxprune.graph.graph import Graph
 from onnxprune.search.control import Strategy
 from onnxprune.search.controllers import find_controller, search
 from onnxprune.search.nets import Nets
-from onnxprune.search.protocols import Choices
 from onnxprune.search.task import State, Task
 from tests.support.models import model
 
