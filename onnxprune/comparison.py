@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from onnx import ModelProto
 
 from onnxprune.channels import find_groups
 from onnxprune.data import Data, SampleSource
 from onnxprune.errors import DataError, UnknownName, check_name
-from onnxprune.evaluation import Evaluator, agreement
+from onnxprune.evaluation import Accuracy, Evaluator, agreement
 from onnxprune.files import write_whole
 from onnxprune.graph import Graph, ModelSource, load_model
 from onnxprune.relevance import use_threads
@@ -38,7 +39,9 @@ from onnxprune.search import (
     make_evaluator,
     make_task,
     merged,
+    metric_name,
     open_model,
+    parts_of,
     search,
     share_removed,
     time_in_turn,
@@ -148,9 +151,7 @@ def draw_curve(
     assert isinstance(unseen, Data)
     for one in (samples, unseen):
         check_baseline(model, one, settings, decide=True)
-    judge = Evaluator(
-        unseen, metric=settings.metric, device=settings.device, threads=settings.threads
-    )
+    judge = make_evaluator(unseen, settings)
     with use_threads(settings.threads):
         task = make_task(graph, samples, settings)
         strategy = replace(task.strategy, stride=settings.tuning.stride)  # a curve has points
@@ -222,15 +223,28 @@ def compare(
     sides, given = [], []
     times = time_in_turn(models, samples, settings)
     for model, cost, latency_ms in zip(models, costs, times, strict=True):
-        accuracy, classes = judge.judge(model)
+        accuracy, classes = _judged(judge, model)
         given.append(classes)
         side = describe(model, cost, samples, settings, accuracy=accuracy, latency_ms=latency_ms)
         sides.append(side)
     return {
         "before": sides[0],
         "after": sides[1],
-        "metric": settings.metric,
-        "agreement": agreement(given[0], given[1]),
+        "metric": metric_name(samples, settings),
+        "agreement": _agreement(given, sides[1]),
         "samples": len(samples),
-        "classes": list(samples.classes),
+        "classes": list(parts_of(samples, settings)),
     }
+
+
+def _judged(judge: Evaluator, model: ModelProto) -> tuple[Accuracy, npt.NDArray[Any] | None]:
+    """The accuracy, and the classes that a model gives, where its metric is of classes."""
+    return judge.judge(model) if judge.metric.answers else (judge(model), None)
+
+
+def _agreement(classes: list[npt.NDArray[Any] | None], after: Mapping[str, Any]) -> float:
+    """Share of the samples that both models put into one class, or else their fidelity."""
+    before, now = classes
+    if before is None or now is None:
+        return float(after["accuracy"]["harmonic"])
+    return agreement(before, now)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from onnx import ModelProto
 
 from onnxprune.channels import find_groups
@@ -140,7 +141,7 @@ def _prune(
         raise unreachable(nets, state)
     pruned = nets.build(state)
     corrected = state.corrected and nets.task.compensate is not None
-    few = None if samples is None else samples.x[:3]
+    few = samples.x[:3] if samples is not None and isinstance(samples.x, np.ndarray) else None
     Proof(graph, nets.task.groups, state.dead, few, corrected=corrected)(pruned)
     seconds = spent.seconds + time.monotonic() - started
     report = make_report(nets, state, pruned, samples, settings, seconds)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.comparison import LAST_RATE, area, draw_curve, parse_method
-from onnxprune.data.samples import Data
+from onnxprune.data import Data
 from onnxprune.errors import DataError, UnknownName
 from onnxprune.search.settings import Settings
 from onnxprune.search.target import Target

@@ -14,8 +14,8 @@ import onnxprune
 from onnxprune.channels.groups import find_groups
 from onnxprune.compensate.methods import compensator
 from onnxprune.errors import DataError, InvalidPlan, UnknownName
+from onnxprune.evaluation.accuracy import Accuracy
 from onnxprune.evaluation.evaluator import Evaluator
-from onnxprune.evaluation.metrics import Accuracy
 from onnxprune.graph.graph import Graph
 from onnxprune.relevance.criteria import score
 from onnxprune.search.assemble import make_task, open_model
@@ -143,7 +143,7 @@ def test_the_report_says_what_corrected_weights_make_of_samples_they_were_fitted
         correct = compensator(graph, groups, known, "least-squares", ridge=0.01)
         assert correct is not None
         corrected = correct(remove_channels(graph, groups, dead), dead)
-        scores = Evaluator(left_out, threads=1).outputs(corrected)
+        scores = Evaluator(left_out, threads=1).outputs(corrected)[corrected.graph.output[0].name]
         right[thirds == third] = scores.argmax(1) == left_out.y
     shares = [right[data.y == k].mean() for k in range(len(data.classes))]
     assert result.report["held_out"]["per_class"] == pytest.approx(shares)

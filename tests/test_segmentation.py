@@ -16,8 +16,8 @@ from sklearn.metrics import jaccard_score
 import onnxprune
 from onnxprune.channels.groups import find_groups
 from onnxprune.cli.commands import main
+from onnxprune.data import Data
 from onnxprune.data.label_maps import IGNORED
-from onnxprune.data.samples import Data
 from onnxprune.errors import DataError, InvalidModel
 from onnxprune.graph.graph import Graph
 from onnxprune.ops._torch import torch

@@ -119,7 +119,7 @@ RUNNING = together(
 )
 WORK = together(RUNNING, option("memory"))
 CRITERION = option("criterion")
-METRIC = option("metric")
+METRIC = together(option("metric"), option("outputs"))
 UNLABELLED = option("unlabelled")
 
 
@@ -158,7 +158,7 @@ LIMITS = together(
     ALLOW_INEXACT,
 )
 
-SAMPLES = "a folder, .npz or module:function"
+SAMPLES = "a folder, .npz or module:function; labels are optional"
 
 
 def samples(name: str, metavar: str, help: str, *, required: bool = True) -> Decorator[Any]:

@@ -14,7 +14,6 @@ from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from onnxprune.arrays import IntArray
 from onnxprune.compensate.readers import WIDE, Reader
@@ -24,6 +23,8 @@ from onnxprune.relevance import Mirror, on_disk
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from onnxprune.data import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class Observed:
     Shapes: batches each `[b, ...]`, rows each `[C, M]`.
     """
 
-    batches: Sequence[npt.NDArray[Any]]
+    batches: Sequence[Samples]
     folds: Sequence[int]
     wide: int
     keep: Callable[[Tensor], Tensor]
@@ -122,7 +123,7 @@ def observe(reference: Reference, folds: IntArray) -> Observed:
 
 def _batches(
     reference: Reference, mirror: Mirror, folds: IntArray, every: int
-) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+) -> Iterator[tuple[int, Samples]]:
     """Yield one sample in `every`, in batches of one fold each, with the fold."""
     for fold in np.unique(folds).tolist():
         for x in reference.batches(mirror, np.flatnonzero(folds == fold)[::every]):

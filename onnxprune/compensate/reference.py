@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, IntArray
@@ -22,7 +21,7 @@ from onnxprune.surgery import Constants, copy_model
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from onnxprune.data import Data
+    from onnxprune.data import Data, Samples
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Reference:
             raise type(error)(f"{error}; or use --compensate none") from error
 
     def watch(
-        self, mirror: Mirror, x: npt.NDArray[Any], note: Callable[[Reader, Tensor, Tensor], None]
+        self, mirror: Mirror, x: Samples, note: Callable[[Reader, Tensor, Tensor], None]
     ) -> int:
         """Run one batch and pass each reader's input and output to `note`.
 
@@ -83,9 +82,9 @@ class Reference:
 
     def batches(
         self, mirror: Mirror, chosen: IntArray | slice = slice(None), size: int | None = None
-    ) -> list[npt.NDArray[Any]]:
+    ) -> list[Samples]:
         """Return the chosen samples in batches of a size that the model takes."""
-        data = replace(self.data, x=self.data.x[chosen], y=self.data.y[chosen])
+        data = self.data.rows(chosen)
         return [x for x, _ in batches_of(mirror, data, size or self.batch_size)]
 
 

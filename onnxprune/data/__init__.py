@@ -2,31 +2,44 @@
 
 Imports errors, checks and plugins only. `load_data` is the way in.
 
-* `samples`: `Data`, and every source that becomes one; `images`: folders, decoding, presets
+* `samples`: `Data`; `inputs`: samples of several inputs; `heads`: what the outputs hold
+* `sources`: every source that becomes one; `forms`: how its items are held against the model
+* `folders`, `images`: folders of images, decoding, presets; `targets`: labels and other targets
 * `variants`: what else the same images could be, where a model does not recognise them
 * `layouts`: folders of other layouts, recognised to be refused
 * `label_maps`: a class for each pixel, and how a classifier is a map of one pixel
 """
 
+from onnxprune.data.heads import KINDS, Head
 from onnxprune.data.images import PREPROCESS, PRESETS
+from onnxprune.data.inputs import Inputs, Samples, by_name, joined
 from onnxprune.data.label_maps import IGNORED, class_axis, class_shares, counted, fit_labels
 from onnxprune.data.layouts import check_classes
-from onnxprune.data.samples import DATA, PER_CLASS, Data, SampleSource, load_data
+from onnxprune.data.samples import ALL, DATA, Data
+from onnxprune.data.sources import PER_CLASS, InputForm, SampleSource, load_data
 from onnxprune.data.variants import of_preset, readings
 
 __all__ = [
+    "ALL",
     "DATA",
     "IGNORED",
+    "KINDS",
     "PER_CLASS",
     "PREPROCESS",
     "PRESETS",
     "Data",
+    "Head",
+    "InputForm",
+    "Inputs",
     "SampleSource",
+    "Samples",
+    "by_name",
     "check_classes",
     "class_axis",
     "class_shares",
     "counted",
     "fit_labels",
+    "joined",
     "load_data",
     "of_preset",
     "readings",

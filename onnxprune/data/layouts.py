@@ -30,11 +30,12 @@ def check_layout(folder: Path) -> None:
             f"{folder}: holds the parts {_listed(splits)} of a data set, not classes; give one of "
             f"them, as {folder / splits[0]}"
         )
-    if not any(map(find_images, folders)) and (loose := len(find_images(folder))):
-        raise DataError(
-            f"{folder}: {loose} images lie in the folder itself, without their classes; "
-            f"{CLASS_FOLDERS}, or images/ and masks/"
-        )
+
+
+def holds_images_only(folder: Path) -> bool:
+    """Say whether images lie in the folder itself and in no folder of it: they have no classes."""
+    folders = [one for one in folder.iterdir() if one.is_dir() and not is_hidden(one)]
+    return not any(map(find_images, folders)) and bool(find_images(folder))
 
 
 def is_split(name: str) -> bool:

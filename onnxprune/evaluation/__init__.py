@@ -3,18 +3,24 @@
 Imports data and, from graph, how a model becomes a session. The controllers are given an evaluator
 and do not import it.
 
-* `evaluator`: a model over samples; `metrics`: scores of each class, and their harmonic mean
+* `evaluator`: a model over samples; `accuracy`: scores of each class, and their harmonic mean
+* `metrics`: what scores them; `class_scores`: held against labels; `fidelity`: against the
+  unpruned model
 * `guessing`: whether a model clearly beats a guesser, and the order of classes that fits best
 * `runtime`: onnxruntime: sessions, devices, latency; `profile`: the time of each node
 """
 
+from onnxprune.evaluation.accuracy import Accuracy
+from onnxprune.evaluation.class_scores import agreement
 from onnxprune.evaluation.evaluator import Evaluator
+from onnxprune.evaluation.fidelity import Fidelity, highest, row_sums, varying_rows
 from onnxprune.evaluation.guessing import Answers, Hits
 from onnxprune.evaluation.metrics import (
+    AUTO,
+    FIDELITY,
     METRIC_NAMES,
     METRICS,
-    Accuracy,
-    agreement,
+    Metric,
     caption,
     find_metric,
 )
@@ -22,19 +28,26 @@ from onnxprune.evaluation.profile import node_times
 from onnxprune.evaluation.runtime import block_width, latencies, latency, reason, session
 
 __all__ = [
+    "AUTO",
+    "FIDELITY",
     "METRICS",
     "METRIC_NAMES",
     "Accuracy",
     "Answers",
     "Evaluator",
+    "Fidelity",
     "Hits",
+    "Metric",
     "agreement",
     "block_width",
     "caption",
     "find_metric",
+    "highest",
     "latencies",
     "latency",
     "node_times",
     "reason",
+    "row_sums",
     "session",
+    "varying_rows",
 ]

@@ -8,25 +8,31 @@ is never right, which their mean hides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from onnx import ModelProto, ValueInfoProto
 
 from onnxprune.arrays import IntArray
 from onnxprune.checks import BATCH_SIZE, DEVICE, THREADS
 from onnxprune.data import DATA, Data, class_axis
 from onnxprune.errors import DataError, InvalidModel
+from onnxprune.evaluation.accuracy import Accuracy
+from onnxprune.evaluation.class_scores import predict
 from onnxprune.evaluation.guessing import Answers, every_other
-from onnxprune.evaluation.metrics import Accuracy, Function, Metric, find_metric, predict
-from onnxprune.evaluation.runtime import Model, Network
+from onnxprune.evaluation.metrics import Function, Metric, find_metric
+from onnxprune.evaluation.runtime import Batch, Model, Network
+from onnxprune.graph import load_model
 
 RESIDENT_BYTES = 4 << 30
 """Samples up to this size stay on the GPU; more are sent batch by batch, to leave room to run."""
+
+Outputs = dict[str, npt.NDArray[Any]]
+"""Outputs of a batch by name; those of samples that differ in shape are an array of arrays."""
 
 
 class Evaluator:
@@ -40,9 +46,16 @@ class Evaluator:
         device: str = "auto",
         threads: int = 0,
         batch_size: int = 64,
+        outputs: Sequence[str] = (),
+        numbers: IntArray | None = None,
     ) -> None:
         """Check the arguments; samples are bound for the first model.
 
+        `outputs` are the tensors that the metric reads, by default the first output for class
+        scores and all for another metric. `numbers` are those of the samples, where they are a part
+        of others.
+
+        Shapes: numbers `[n]`.
         Raises: InvalidType, InvalidValue or UnknownName for a wrong argument; DataError without
         samples.
         """
@@ -53,7 +66,11 @@ class Evaluator:
         self._device = DEVICE("device", device)
         self._threads = THREADS("threads", threads)
         self._batch_size = BATCH_SIZE("batch_size", batch_size)
-        self._bound: dict[tuple[Any, ...], list[Any]] = {}
+        self._names = tuple(outputs) or self.metric.reads
+        self._numbers = np.arange(len(data)) if numbers is None else numbers
+        self._targets = data.y if data.targets is None else data.targets
+        self._bound: dict[tuple[Any, ...], list[Batch]] = {}
+        self._apart = False
 
     def __call__(self, model: Model) -> Accuracy:
         """Measure what the model gets right; label maps are resized to its output.
@@ -71,15 +88,15 @@ class Evaluator:
         """
         classes = []
 
-        def noted() -> Iterator[npt.NDArray[Any]]:
-            for rows in self._run(model):
-                classes.append(predict(rows, self.data.y))
-                yield rows
+        def noted() -> Iterator[Outputs]:
+            for outputs in self._run(model):
+                classes.append(predict(_first(outputs), self.data.y))
+                yield outputs
 
         return self._measure(noted()), np.concatenate(classes)
 
     def answers(self, model: Model) -> Answers | None:
-        """Count what the model says of the samples, None for a user's metric.
+        """Count what the model says of the samples, None for a metric without classes.
 
         Raises: InvalidModel and DataError as a call does.
         """
@@ -88,7 +105,8 @@ class Evaluator:
             return None
         second = every_other(self.data.y)
         counted, start = [], 0
-        for rows in self._run(model):
+        for outputs in self._run(model):
+            rows = _first(outputs)
             part = slice(start, start + len(rows))
             counted.append(Answers.of(rows, self.data.y[part], k, second=second[part]))
             start += len(rows)
@@ -99,90 +117,150 @@ class Evaluator:
 
         Shapes: folds `[n]`, with one value for each model, in the order of the models.
         """
-        parts = (self._part(folds == fold) for fold in np.unique(folds))
+        parts = (self._part(np.flatnonzero(folds == fold)) for fold in np.unique(folds))
         pairs = zip(parts, models, strict=True)
         if self.metric.adds_up:
             return reduce(add, (part(model) for part, model in pairs))
-        found = [(part.outputs(model), part.data.y) for part, model in pairs]
-        return self.metric(*map(np.concatenate, zip(*found, strict=True)))
+        found = [(part.outputs(model), part._numbers) for part, model in pairs]
+        numbers = np.concatenate([part for _, part in found])
+        order = np.searchsorted(self._numbers, numbers)
+        return self.metric(
+            _joined([outputs for outputs, _ in found]), self._targets[order], numbers
+        )
 
-    def _part(self, chosen: npt.NDArray[np.bool_]) -> Evaluator:
-        """Return an evaluator of a part of the samples. Shapes: chosen `[n]`."""
+    def _part(self, rows: IntArray) -> Evaluator:
+        """Return an evaluator of a part of the samples. Shapes: rows `[m]`, their places."""
         return Evaluator(
-            replace(self.data, x=self.data.x[chosen], y=self.data.y[chosen]),
+            self.data.rows(rows),
             metric=self.metric,
             device=self._device,
             threads=self._threads,
             batch_size=self._batch_size,
+            outputs=self._names,
+            numbers=self._numbers[rows],
         )
 
-    def outputs(self, model: Model) -> npt.NDArray[Any]:
-        """Run the model on all samples and return its first output.
+    def outputs(self, model: Model) -> Outputs:
+        """Run the model on all samples and return the outputs that the metric reads, by name.
 
-        Shapes: `[n, classes]`; where the samples have label maps `[n, classes, H, W]` or
-        `[n, H, W, classes]`; for a user's metric `[n, ...]`, whatever the model gives.
+        Shapes: each `[n, ...]`; an array `[n]` of arrays where samples differ in shape.
         Raises: InvalidModel and DataError as a call does.
         """
-        return np.concatenate(list(self._run(model)))
+        return _joined(list(self._run(model)))
 
-    def _measure(self, outputs: Iterator[npt.NDArray[Any]]) -> Accuracy:
-        """Measure the outputs; maps, which are large, batch by batch."""
-        targets = self.data.y
-        if targets.ndim == 1 or not self.metric.adds_up:
-            return self.metric(np.concatenate(list(outputs)), targets)
+    def _measure(self, batches: Iterator[Outputs]) -> Accuracy:
+        """Measure the outputs, batch by batch where that adds up."""
+        if not self.metric.adds_up:
+            return self.metric(_joined(list(batches)), self._targets, self._numbers)
         measured, start = [], 0
-        for rows in outputs:
-            measured.append(self.metric(rows, targets[start : start + len(rows)]))
-            start += len(rows)
+        for outputs in batches:
+            part = slice(start, start + len(_first(outputs)))
+            measured.append(self.metric(outputs, self._targets[part], self._numbers[part]))
+            start = part.stop
         return reduce(add, measured)
 
-    def _run(self, model: Model) -> Iterator[npt.NDArray[Any]]:
-        """Yield the checked output of each batch."""
-        net = Network(model, self._device, self._threads, exact=True)
+    def _run(self, model: Model) -> Iterator[Outputs]:
+        """Yield the checked outputs of each batch."""
+        net = Network(self._opened(model), self._device, self._threads, exact=True)
         if net.place == "cpu":
             self._device = "cpu"  # a GPU that did not start is not asked again
+        names = self._names or (net.outputs if not self.metric.answers else net.outputs[:1])
         left = len(self.data)
         for batch in self._batches(net):
-            yield self._checked(net, net.run(batch), batch.shape()[0])[:left]
-            left -= batch.shape()[0]
+            outputs = net.run(batch, names)
+            if not self._apart and not self.metric.answers and _is_mixed(outputs, batch.size):
+                self._apart = True  # the first batch tells
+                yield from self._run(model)
+                return
+            if self._apart:
+                outputs = {name: _alone(rows) for name, rows in outputs.items()}
+            checked = {n: self._checked(net, n, rows, batch.size) for n, rows in outputs.items()}
+            yield {name: rows[:left] for name, rows in checked.items()}
+            left -= batch.size
 
-    def _checked(self, net: Network, rows: npt.NDArray[Any], samples: int) -> npt.NDArray[Any]:
+    def _opened(self, model: Model) -> Model:
+        """The model, with those tensors for outputs that are read inside it."""
+        if not self._names:
+            return model
+        proto = model if isinstance(model, ModelProto) else load_model(model)
+        given = {output.name for output in proto.graph.output}
+        inside = [name for name in self._names if name not in given]
+        if not inside:
+            return model
+        opened = ModelProto()
+        opened.CopyFrom(proto)
+        opened.graph.output.extend(ValueInfoProto(name=name) for name in inside)
+        return opened
+
+    def _checked(
+        self, net: Network, name: str, rows: npt.NDArray[Any], samples: int
+    ) -> npt.NDArray[Any]:
         """Refuse an output that the metric cannot read.
 
-        Shapes: `[b, classes, 1..]` -> `[b, classes]`; maps, and those for a user's metric, as they
-        are.
+        Shapes: `[b, classes, 1..]` -> `[b, classes]`; maps, and those of a metric that takes
+        outputs whole, as they are.
         """
         found, maps = list(rows.shape), self.data.y.ndim == 3
-        if not self.metric.adds_up:
-            expected, fits = "...", True
+        if not self.metric.answers:
+            expected, fits = "...", rows.dtype.kind in "fiubO"
         elif maps:
             expected, fits = "classes, height, width", rows.ndim == 4
         else:
             while rows.ndim > 2 and rows.shape[-1] == 1:
                 rows = rows[..., 0]
             expected, fits = "classes", rows.ndim == 2
-        fits = fits and rows.shape[:1] == (samples,) and rows.dtype.kind == "f" and rows.size > 0
-        if not fits:
+        read = not self.metric.answers or rows.dtype.kind == "f"
+        if not (fits and read and rows.shape[:1] == (samples,) and rows.size > 0):
             how = "; or give label maps" if rows.ndim == 4 and not maps else ""
             raise InvalidModel(
-                f"{net.name}: output {net.output!r} is {rows.dtype} {found}, expected floats "
-                f"[{samples}, {expected}]; make the class scores the first output{how}"
+                f"{net.name}: output {name!r} is {rows.dtype} {found}, expected floats "
+                f"[{samples}, {expected}]; name the class scores with --outputs{how}, or ask for "
+                "--metric fidelity"
             )
         axis = class_axis(rows.shape, self.data.y.shape)
-        highest = rows.max(axis=axis) if self.metric.adds_up else rows  # -inf is a low score
-        if not np.isfinite(highest).all():
-            raise InvalidModel(f"{net.name}: output {net.output!r} holds NaN or infinity")
+        highest = rows.max(axis=axis) if self.metric.answers else rows  # -inf is a low score
+        if rows.dtype.kind == "f" and not np.isfinite(highest).all():
+            raise InvalidModel(f"{net.name}: output {name!r} holds NaN or infinity")
         return rows
 
-    def _batches(self, net: Network) -> list[Any]:
+    def _batches(self, net: Network) -> list[Batch]:
         """Bind the samples in the form that the model takes, unless they are bound so already."""
-        key = (net.shape, net.dtype, net.batch, net.place)
+        key = (*net.ports.values(), net.place, self._apart)
         if key not in self._bound:
             x = net.fitted(self.data.x)
-            size = net.batch or self._batch_size
+            size = 1 if self._apart or x.apart else net.batch or self._batch_size
             batches = [x[start : start + size] for start in range(0, len(x), size)]
-            if net.batch:  # the last one is filled with copies, which `_run` drops
-                batches[-1] = np.resize(batches[-1], (size, *x.shape[1:]))
+            if net.batch and not x.apart:  # the last is filled with copies, which `_run` drops
+                batches[-1] = batches[-1][np.arange(net.batch) % len(batches[-1])]
+            self._apart = self._apart or x.apart
             place = net.place if x.nbytes <= RESIDENT_BYTES else "cpu"
             self._bound[key] = [net.bind(batch, place) for batch in batches]
         return self._bound[key]
+
+
+def _first(outputs: Outputs) -> npt.NDArray[Any]:
+    return next(iter(outputs.values()))
+
+
+def _is_mixed(outputs: Outputs, samples: int) -> bool:
+    """Whether an output has no row for each sample, so that nobody can tell whose is whose."""
+    return samples > 1 and any(rows.shape[:1] != (samples,) for rows in outputs.values())
+
+
+def _alone(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The output of one sample as one row; as `[1, ...]` it is one already."""
+    return rows if rows.shape[:1] == (1,) else rows[None]
+
+
+def _joined(batches: list[Outputs]) -> Outputs:
+    """Join the rows of all batches."""
+    return {name: _stacked([one[name] for one in batches]) for name in batches[0]}
+
+
+def _stacked(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    if len({part.shape[1:] for part in parts}) == 1:
+        return np.concatenate(parts)
+    rows = [row for part in parts for row in part]
+    held = np.empty(len(rows), object)
+    held[:] = rows
+    return held

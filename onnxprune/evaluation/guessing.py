@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.data import fit_labels
-from onnxprune.evaluation.metrics import over_samples
+from onnxprune.evaluation.class_scores import over_samples
 
 LEVEL = 0.05
 """How likely a network that is not clearly better than guessing may pass for one that is."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxprune.data import Samples
 from onnxprune.evaluation.runtime import Model, Network
 
 KERNEL = "_kernel_time"
@@ -34,8 +35,9 @@ def node_times(
     warmup: int = 3,
     patience: float = 1.0,
     shape: Sequence[int] | None = None,
+    samples: Samples | None = None,
 ) -> dict[str, float]:
-    """Return how long each node takes for one batch of noise, by the runtime's name for it.
+    """Return how long each node takes for one batch, by the runtime's name for it.
 
     The name "" stands for what no node accounts for. The runs end early, but not before 5, once
     they took more than `patience` seconds. What else the machine does only adds to a time, so the
@@ -46,7 +48,7 @@ def node_times(
     """
     with tempfile.TemporaryDirectory() as folder:
         net = Network(model, device, threads, exact=False, profile=str(Path(folder) / "profile"))
-        batch = net.bind(net.noise(batch_size, shape), net.place)
+        batch = net.batch_of(batch_size, shape, samples)
         spent, count = 0.0, 0
         while count < warmup + repeats and (count < warmup + 5 or spent < patience):
             start = time.perf_counter()

@@ -8,6 +8,7 @@ import io
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import onnx
 
 from onnxprune.checks import DEVICE
+from onnxprune.data import Inputs, Samples, by_name
 from onnxprune.errors import DataError, InvalidModel, MissingPackage, out_of_memory
 from onnxprune.graph import session_source
 
@@ -34,8 +36,12 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(double)": np.dtype("float64"),
     "tensor(float16)": np.dtype("float16"),
     "tensor(uint8)": np.dtype("uint8"),
+    "tensor(int8)": np.dtype("int8"),
+    "tensor(int32)": np.dtype("int32"),
+    "tensor(int64)": np.dtype("int64"),
+    "tensor(bool)": np.dtype("bool"),
 }
-"""The types that an image may have, by onnxruntime's names."""
+"""The types that an input may have, by onnxruntime's names."""
 
 
 def block_width(device: str = "auto") -> int:
@@ -147,8 +153,28 @@ def reason(error: Exception) -> str:
     return line.split(" : ", 3)[-1] if line.startswith("[ONNXRuntimeError]") else line
 
 
+@dataclass(frozen=True)
+class Port:
+    """An input of a model: its type, and its shape, None where that or an axis is open."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples where a session reads them, by input, and how many they are."""
+
+    values: dict[str, Any]
+    size: int
+
+
 class Network:
-    """A session whose one input and first output are bound."""
+    """A session whose inputs and outputs are bound.
+
+    `batch` is the number of samples that the model fixes, None where it is open.
+    """
 
     def __init__(
         self, model: Model, device: str, threads: int, *, exact: bool, profile: str = ""
@@ -157,32 +183,43 @@ class Network:
         self.session = session(model, device=device, threads=threads, exact=exact, profile=profile)
         self.binding = self.session.io_binding()
         self.place = "cuda" if CUDA in self.session.get_providers() else "cpu"
-        inputs = self.session.get_inputs()
-        if len(inputs) != 1:
-            names = ", ".join(one.name for one in inputs) or "none"
+        self.ports = {one.name: self._port(one) for one in self.session.get_inputs()}
+        self.outputs = tuple(one.name for one in self.session.get_outputs())
+        if not self.ports:
+            raise InvalidModel(f"{self.name}: has no inputs, expected samples to be its input")
+        first = next(iter(self.ports.values()))
+        self.batch: int | None = first.shape[0] if first.shape else None
+
+    def _port(self, given: Any) -> Port:
+        if given.type not in DTYPES:
             raise InvalidModel(
-                f"{self.name}: {len(inputs)} inputs ({names}), expected the image only; "
-                "make the others constants"
-            )
-        self.input, self.output = inputs[0].name, self.session.get_outputs()[0].name
-        if inputs[0].type not in DTYPES:
-            raise InvalidModel(
-                f"{self.name}: input {self.input!r} is {inputs[0].type}, expected one of "
+                f"{self.name}: input {given.name!r} is {given.type}, expected one of "
                 f"{', '.join(DTYPES)}"
             )
-        self.dtype = DTYPES[inputs[0].type]
-        sizes = [size if isinstance(size, int) else None for size in inputs[0].shape]
-        self.batch: int | None = sizes[0] if sizes else None
-        self.shape: tuple[int | None, ...] | None = tuple(sizes[1:]) if sizes else None
+        sizes = [size if isinstance(size, int) else None for size in given.shape]
+        known = bool(sizes) or len(self.session.get_inputs()) > 1
+        return Port(given.name, DTYPES[given.type], tuple(sizes) if known else None)
 
-    def fitted(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Cast samples to the type that the model takes, without a copy where they have it.
+    def fitted(self, x: Samples) -> Inputs:
+        """Cast samples to the types that the model takes, without a copy where they have them.
 
-        Shapes: `[n, ...]` -> the same.
-        Raises: DataError where the shape or a value does not fit.
+        Shapes: each `[n, ...]` -> the same.
+        Raises: DataError where a name, a shape or a value does not fit.
         """
+        given = by_name(x, next(iter(self.ports)))
+        missing = [name for name in self.ports if name not in given.arrays]
+        if missing:
+            held = ", ".join(given.arrays) if isinstance(x, Inputs) else "one array"
+            raise DataError(
+                f"{self.name}: takes {', '.join(self.ports)}, the samples are {held}; give every "
+                "input by its name"
+            )
+        arrays = {n: self._cast(p, given.arrays[n], given.apart) for n, p in self.ports.items()}
+        return Inputs(arrays, given.apart)
+
+    def _cast(self, port: Port, x: npt.NDArray[Any], apart: bool) -> npt.NDArray[Any]:
         found = x.shape[1:]
-        want = found if self.shape is None else self.shape
+        want = found if port.shape is None else port.shape if apart else port.shape[1:]
         pairs = zip(want, found, strict=False)
         if len(want) != len(found) or any(size not in (None, has) for size, has in pairs):
             raise DataError(
@@ -190,45 +227,78 @@ class Network:
                 "load them in that shape"
             )
         with np.errstate(over="ignore", invalid="ignore"):
-            cast = np.ascontiguousarray(x, self.dtype)
-        exact = np.array_equal(cast, x) if self.dtype.kind in "iu" else np.isfinite(cast).all()
+            cast = np.ascontiguousarray(x, port.dtype)
+        exact = np.array_equal(cast, x) if port.dtype.kind in "iub" else np.isfinite(cast).all()
         if not exact:
             raise DataError(
-                f"{self.name}: takes {self.dtype}, which cannot hold all values of these samples "
+                f"{self.name}: takes {port.dtype}, which cannot hold all values of these samples "
                 f"({x.dtype}); scale, round or clean them"
             )
         return cast
 
-    def noise(self, batch_size: int, shape: Sequence[int] | None) -> npt.NDArray[Any]:
-        """Return a batch of noise; a fixed batch size is kept.
+    def noise(self, batch_size: int, shape: Sequence[int] | None) -> Inputs:
+        """Return a batch of noise for the one input; a fixed batch size is kept.
 
         Shapes: shape, that of one sample, -> `[b, *shape]`.
         Raises: InvalidModel where an axis is open and no shape is given.
         """
-        sizes = self.shape if shape is None else tuple(shape)
+        (port, *others) = self.ports.values()
+        if others:
+            names = ", ".join(self.ports)
+            raise InvalidModel(
+                f"{self.name}: has {len(self.ports)} inputs ({names}); pass samples= to time it"
+            )
+        open_shape = None if port.shape is None else port.shape[1:]
+        sizes = open_shape if shape is None else tuple(shape)
         if sizes is None or None in sizes:
-            raise InvalidModel(f"{self.name}: input {self.input!r} has open axes; pass shape=")
+            raise InvalidModel(f"{self.name}: input {port.name!r} has open axes; pass shape=")
         sample = [size for size in sizes if size is not None]
         noise = np.random.default_rng(0).random((self.batch or batch_size, *sample))
-        return (noise * (127 if self.dtype.kind in "iu" else 1)).astype(self.dtype)
+        scaled = (noise * (127 if port.dtype.kind in "iu" else 1)).astype(port.dtype)
+        return Inputs({port.name: scaled})
 
-    def bind(self, batch: npt.NDArray[Any], place: str) -> Any:
+    def batch_of(
+        self, batch_size: int, shape: Sequence[int] | None, samples: Samples | None
+    ) -> Batch:
+        """Return a bound batch to time, of samples or else of noise."""
+        if samples is None:
+            return self.bind(self.noise(batch_size, shape), self.place)
+        return self.bind(self.repeated(samples, batch_size), self.place)
+
+    def repeated(self, x: Samples, batch_size: int) -> Inputs:
+        """Return a batch of the first samples, repeated to the size asked for or fixed."""
+        given = self.fitted(x)
+        size = 1 if given.apart else self.batch or batch_size
+        return given[np.arange(size) % len(given)]
+
+    def bind(self, batch: Inputs, place: str) -> Batch:
         """Put a batch where the session reads it; the CPU needs no copy."""
-        return _onnxruntime().OrtValue.ortvalue_from_numpy(batch, place, 0)
+        value_of = _onnxruntime().OrtValue.ortvalue_from_numpy
+        feeds = {name: np.ascontiguousarray(array) for name, array in batch.feeds.items()}
+        return Batch({name: value_of(array, place, 0) for name, array in feeds.items()}, len(batch))
 
-    def run(self, batch: Any) -> npt.NDArray[Any]:
-        """Run one bound batch and return the first output. Shapes: `[b, ...]`."""
-        self.binding.bind_ortvalue_input(self.input, batch)
-        self.binding.bind_output(self.output)  # anew: the last batch may have another size
+    def run(self, batch: Batch, outputs: Sequence[str] = ()) -> dict[str, npt.NDArray[Any]]:
+        """Run one bound batch and return the outputs named, by default the first.
+
+        Shapes: each as the model gives it.
+        """
+        names = tuple(outputs) or self.outputs[:1]
+        for name, value in batch.values.items():
+            self.binding.bind_ortvalue_input(name, value)
+        self.binding.clear_binding_outputs()  # the last batch may have another size
+        for name in names:
+            self.binding.bind_output(name)
         try:
             self.session.run_with_iobinding(self.binding)
         except Exception as error:  # as in _start
             if (exhausted := out_of_memory(self.name, error)) is not None:
                 raise exhausted from error
+            shapes = ", ".join(str(value.shape()) for value in batch.values.values())
             raise InvalidModel(
-                f"{self.name}: fails on a batch {batch.shape()}: {reason(error)}"
+                f"{self.name}: fails on a batch {shapes}: {reason(error)}"
             ) from error
-        return np.asarray(self.binding.get_outputs()[0].numpy())
+        values = [value.numpy() for value in self.binding.get_outputs()]
+        return dict(zip(names, map(np.asarray, values), strict=True))
 
 
 def latency(model: Model, **options: Any) -> float:
@@ -246,8 +316,11 @@ def latencies(
     patience: float = 5.0,
     warmup: int = 5,
     shape: Sequence[int] | None = None,
+    samples: Samples | None = None,
 ) -> list[float]:
-    """Return how long each model takes for one batch of noise; a fixed batch size is kept.
+    """Return how long each model takes for one batch; a fixed batch size is kept.
+
+    It is a batch of noise, or of `samples`, as a model of several inputs needs them.
 
     They run in turn, so that whatever else the machine does meets all of them alike. The runs end
     early, but not before 5, once they took more than `patience` seconds for each model.
@@ -256,7 +329,7 @@ def latencies(
     Raises: InvalidModel where an axis is open and no shape is given; otherwise as `session`.
     """
     nets = [Network(model, device, threads, exact=False) for model in models]
-    batches = [net.bind(net.noise(batch_size, shape), net.place) for net in nets]
+    batches = [net.batch_of(batch_size, shape, samples) for net in nets]
     times = np.zeros((warmup + repeats, len(nets)))
     for turn in range(warmup + repeats):
         for number, (net, batch) in enumerate(zip(nets, batches, strict=True)):

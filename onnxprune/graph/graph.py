@@ -237,6 +237,24 @@ class Graph:
         sizes = self.input_shapes.get(self.image) or declared_shape(value) or ()
         return sizes[1:], onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
 
+    @cached_property
+    def input_forms(self) -> dict[str, tuple[tuple[int | None, ...], np.dtype[Any]]]:
+        """The shape of each input, None where nobody says a size, and its element type.
+
+        The batch axis of an input whose size is given is left open all the same.
+        """
+        forms = {}
+        for value in self.proto.input:
+            if value.name not in self.inputs:
+                continue
+            declared = declared_shape(value) or ()
+            sizes = self.input_shapes.get(value.name, declared)
+            if declared and declared[0] is None:
+                sizes = (None, *sizes[1:])
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            forms[value.name] = tuple(sizes), dtype
+        return forms
+
     def dynamic(self, name: str) -> tuple[bool, ...]:
         """Say for each axis of a tensor whether the model leaves its size open."""
         here = self.facts.shape(name)

@@ -62,6 +62,8 @@ class Relevance(Enum):
     """In proportion to each input's contribution: sums of activations."""
     GATE = auto()
     """All to the signal, nothing to the factor: products."""
+    SLOPE = auto()
+    """To first order: input times gradient. What is not 0 at 0, and what mixes its inputs."""
     NONE = auto()
     """Not defined: LRP refuses the operator by name."""
 

@@ -1,7 +1,8 @@
 """Activations: each element of the output depends on the same element of the input.
 
 Channels align; relevance passes through unchanged, because an activation owns no weight that could
-share it out. A softmax mixes the axis it normalises, so it keeps the channels of that axis.
+share it out. Where an activation of 0 is not 0, as of a sigmoid, it goes by the slope. A softmax
+mixes the axis it normalises, so it keeps the channels of that axis.
 Source for the relevance: Bach et al. 2015, section 2.3; Montavon et al. 2019, section 10.2.
 """
 
@@ -77,13 +78,13 @@ def celu(x: Tensor, /, *, alpha: float = 1.0) -> Tensor:
     return functional.celu(x, alpha)
 
 
-@op("Sigmoid", ALIGNS, since=(6, 13))
+@op("Sigmoid", ALIGNS, since=(6, 13), relevance=Relevance.SLOPE)
 def sigmoid(x: Tensor, /) -> Tensor:
     """`1 / (1 + exp -x)`. Source: ONNX operator Sigmoid-13."""
     return torch.sigmoid(x)
 
 
-@op("HardSigmoid", ALIGNS, since=(6, 22))
+@op("HardSigmoid", ALIGNS, since=(6, 22), relevance=Relevance.SLOPE)
 def hard_sigmoid(x: Tensor, /, *, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
     """`alpha x + beta`, held between 0 and 1. Source: ONNX operator HardSigmoid-22."""
     return torch.clamp(alpha * x + beta, 0, 1)
@@ -119,7 +120,7 @@ def gelu(x: Tensor, /, *, approximate: str = "none") -> Tensor:
     return functional.gelu(x, approximate=approximate)
 
 
-@op("Softplus", ALIGNS, since=(1, 22))
+@op("Softplus", ALIGNS, since=(1, 22), relevance=Relevance.SLOPE)
 def softplus(x: Tensor, /) -> Tensor:
     """`log(1 + exp x)`, for any x without overflow. Source: ONNX operator Softplus-22."""
     return torch.logaddexp(x, torch.zeros_like(x))
@@ -249,14 +250,18 @@ def _softmax_channels(site: Site) -> How:
     return mixed(rank, [axis] if since_13 else range(axis, rank), MIXES)
 
 
-def _describe(name: str, compute: Callable[[Tensor, int], Tensor]) -> None:
+def _describe(
+    name: str,
+    compute: Callable[[Tensor, int], Tensor],
+    relevance: Relevance = Relevance.SLOPE,
+) -> None:
     """Register both forms: over one axis, and over all axes from one on, taken as one."""
 
-    @op(name, _softmax_channels, since=(13,))
+    @op(name, _softmax_channels, since=(13,), relevance=relevance)
     def over_axis(x: Tensor, /, *, axis: int = -1) -> Tensor:
         return compute(x, axis)
 
-    @op(name, _softmax_channels, since=(1, 11))
+    @op(name, _softmax_channels, since=(1, 11), relevance=relevance)
     def over_rest(x: Tensor, /, *, axis: int = 1) -> Tensor:
         rows = torch.flatten(x, axis).reshape(*x.shape[:axis], -1)
         return compute(rows, -1).reshape(x.shape)
@@ -269,4 +274,4 @@ def _hardmax(x: Tensor, axis: int) -> Tensor:
 
 _describe("Softmax", lambda x, axis: torch.softmax(x, axis))
 _describe("LogSoftmax", lambda x, axis: torch.log_softmax(x, axis))
-_describe("Hardmax", _hardmax)
+_describe("Hardmax", _hardmax, Relevance.NONE)

@@ -110,13 +110,13 @@ def sqrt(x: Tensor, /) -> Tensor:
     return torch.sqrt(x)
 
 
-@op("Exp", ALIGNS, since=(6, 13))
+@op("Exp", ALIGNS, since=(6, 13), relevance=Relevance.SLOPE)
 def exp(x: Tensor, /) -> Tensor:
     """`e` to the power of x. Source: ONNX operator Exp-13."""
     return torch.exp(x)
 
 
-@op("Log", ALIGNS, since=(6, 13))
+@op("Log", ALIGNS, since=(6, 13), relevance=Relevance.SLOPE)
 def log(x: Tensor, /) -> Tensor:
     """Natural logarithm. Source: ONNX operator Log-13."""
     return torch.log(x)

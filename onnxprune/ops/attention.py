@@ -133,7 +133,9 @@ def attention(
     return (y if queries.ndim == 4 else y.transpose(1, 2).flatten(2)), all_k, all_v
 
 
-_attends = partial(op, "Attention", _attention_channels, restate=_restate_heads)
+_attends = partial(
+    op, "Attention", _attention_channels, restate=_restate_heads, relevance=Relevance.SLOPE
+)
 _attends(since=(25,))(attention)
 _attends(since=(23, 24))(without(attention, "left_window_size", "right_window_size"))
 

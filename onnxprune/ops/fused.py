@@ -63,7 +63,7 @@ def _conv_channels(site: Site) -> How:
 @_fused(
     "FusedConv",
     _conv_channels,
-    relevance=Relevance.NONE,
+    relevance=Relevance.SLOPE,
     restate=restate_group,
     weights=(1,),
     biases=(2,),
@@ -88,7 +88,7 @@ def fused_conv(
     return _activate(y if z is None else y + z, activation, *(activation_params or ()))
 
 
-@_fused("FusedGemm", gemm_channels, relevance=Relevance.NONE, weights=(1,), biases=(2,))
+@_fused("FusedGemm", gemm_channels, relevance=Relevance.SLOPE, weights=(1,), biases=(2,))
 def fused_gemm(
     a: Tensor,
     b: Tensor,
@@ -180,7 +180,7 @@ def _skip_channels(site: Site) -> How:
     return Axes(pattern((rank - 1,)), SHARES, pattern(()))
 
 
-@_fused("SkipLayerNormalization", _skip_channels, relevance=Relevance.NONE)
+@_fused("SkipLayerNormalization", _skip_channels, relevance=Relevance.SLOPE)
 def skip_layer_normalization(
     x: Tensor,
     skip: Tensor,

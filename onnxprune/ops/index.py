@@ -178,7 +178,7 @@ def cum_sum(x: Tensor, axis: Ints, /, *, exclusive: int = 0, reverse: int = 0) -
     return sums.flip(axis) if reverse else sums
 
 
-@op("CumProd", _running_channels, since=(26,))
+@op("CumProd", _running_channels, since=(26,), relevance=Relevance.SLOPE)
 def cum_prod(x: Tensor, axis: Ints, /, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
     """The product of the elements of a line up to each one; with `exclusive`, without that one.
 

@@ -200,7 +200,7 @@ def average_pool(
     return means / shares
 
 
-@op("LpPool", ALONE, since=(2, 11, 18, 22))
+@op("LpPool", ALONE, since=(2, 11, 18, 22), relevance=Relevance.SLOPE)
 @windowed
 def lp_pool(
     x: Tensor, /, *, ceil_mode: int = 0, kernel_shape: Ints, p: int = 2, window: Window
@@ -232,7 +232,7 @@ def global_max_pool(x: Tensor, /) -> Tensor:
     return x.amax(tuple(range(2, x.ndim)), keepdim=True)
 
 
-@op("GlobalLpPool", ALONE, since=(2, 22))
+@op("GlobalLpPool", ALONE, since=(2, 22), relevance=Relevance.SLOPE)
 def global_lp_pool(x: Tensor, /, *, p: int = 2) -> Tensor:
     """The p-norm over all of space. Source: ONNX operator GlobalLpPool-22."""
     space = tuple(range(2, x.ndim))

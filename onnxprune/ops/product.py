@@ -160,7 +160,7 @@ def _spell(name: str, pinned: set[str]) -> str:
     return name.upper() if name in pinned else name
 
 
-@op("Einsum", _einsum_channels, since=(12, 28), relevance=Relevance.NONE)
+@op("Einsum", _einsum_channels, since=(12, 28), relevance=Relevance.SLOPE)
 def einsum(*operands: Tensor, equation: str) -> Tensor:
     """Sum the products of elements with equal letters over the letters that the result lacks.
 

@@ -103,7 +103,7 @@ def _lstm_cell(w: Tensor, r: Tensor, b: Tensor | None, p: Tensor | None) -> Cell
     return cell
 
 
-@op("LSTM", partial(_feature_channels, others=6), since=(7, 14, 22), relevance=Relevance.NONE)
+@op("LSTM", partial(_feature_channels, others=6), since=(7, 14, 22), relevance=Relevance.SLOPE)
 def lstm(
     x: Tensor,
     w: Tensor,
@@ -158,7 +158,7 @@ def _gru_cell(w: Tensor, r: Tensor, b: Tensor | None, linear_before_reset: int) 
     return cell
 
 
-@op("GRU", partial(_feature_channels, others=4), since=(7, 14, 22), relevance=Relevance.NONE)
+@op("GRU", partial(_feature_channels, others=4), since=(7, 14, 22), relevance=Relevance.SLOPE)
 def gru(
     x: Tensor,
     w: Tensor,
@@ -201,7 +201,7 @@ def _plain_cell(w: Tensor, r: Tensor, b: Tensor | None, squash: Callable[[Tensor
     return cell
 
 
-@op("RNN", partial(_feature_channels, others=4), since=(7, 14, 22), relevance=Relevance.NONE)
+@op("RNN", partial(_feature_channels, others=4), since=(7, 14, 22), relevance=Relevance.SLOPE)
 def rnn(
     x: Tensor,
     w: Tensor,

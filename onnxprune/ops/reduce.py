@@ -48,7 +48,7 @@ def _describe(
     *,
     by_attribute: Ints,
     by_input: Ints,
-    relevance: Relevance = Relevance.NONE,
+    relevance: Relevance = Relevance.SLOPE,
 ) -> None:
     """Register both forms of a reduction: axes in an attribute, axes in an input."""
 
@@ -163,7 +163,7 @@ def _det_channels(site: Site) -> How:
     )
 
 
-@op("Det", _det_channels, since=(11, 22))
+@op("Det", _det_channels, since=(11, 22), relevance=Relevance.SLOPE)
 def det(x: Tensor, /) -> Tensor:
     """The determinant of each matrix.
 

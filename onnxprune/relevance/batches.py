@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from onnxprune.arrays import IntArray
-from onnxprune.data import Data
+from onnxprune.data import Data, Inputs, Samples
 from onnxprune.errors import InvalidModel
 from onnxprune.ops._torch import torch
 from onnxprune.relevance.mirror import Mirror
@@ -18,26 +16,27 @@ SAME = 1e-3
 """Absolute and relative; samples that got mixed up differ by far more."""
 
 
-def batches_of(
-    mirror: Mirror, data: Data, size: int
-) -> Iterator[tuple[npt.NDArray[Any], IntArray]]:
+def batches_of(mirror: Mirror, data: Data, size: int) -> Iterator[tuple[Samples, IntArray]]:
     """Yield batches of `size` samples with their labels, or of the size that the model fixes.
 
     Many models that fix the batch in name compute any size, so two samples are tried first. Where
     the size is fixed indeed, the last batch is filled with copies, which have no labels.
     Shapes: samples `[b, ...]`, labels `[l]` or maps `[l, H, W]`, `l` at most `b`.
     """
-    image = mirror.graph.image
-    shape, dynamic = mirror.graph.shape(image), mirror.graph.dynamic(image)
+    if isinstance(data.x, Inputs) and data.x.apart:
+        yield from data.batches(1)
+        return
+    first = mirror.graph.inputs[0]
+    shape, dynamic = mirror.graph.shape(first), mirror.graph.dynamic(first)
     fixed = shape[0] if shape and dynamic and not dynamic[0] else 0
     if fixed and len(data) > 1 and _takes_any_size(mirror, data.x[:2]):
         fixed = 0
     for x, y in data.batches(fixed or size):
-        missing = max(fixed - len(x), 0)
-        yield np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing else x, y
+        filled = np.minimum(np.arange(max(fixed, len(x))), len(x) - 1)
+        yield x[filled] if len(x) < fixed else x, y
 
 
-def _takes_any_size(mirror: Mirror, x: npt.NDArray[Any]) -> bool:
+def _takes_any_size(mirror: Mirror, x: Samples) -> bool:
     """Whether two samples computed together come out as they do one by one."""
     try:
         with torch.no_grad():

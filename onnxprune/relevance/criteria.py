@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FromSamples = Callable[[Mirror, npt.NDArray[Any], "Tensor", Mapping[str, int]], Tensors]
+FromSamples = Callable[[Mirror, Any, "Tensor", Mapping[str, int]], Tensors]
 FromWeights = Callable[[npt.NDArray[Any], np.random.Generator], FloatArray]
 FromGraph = Callable[[Graph, Filters], FloatArray | None]
 
@@ -261,7 +261,7 @@ def _score(
     if data is None or len(data) == 0:
         free = ", ".join(data_free())
         raise DataError(f"criterion {name!r}: needs samples; give data, or use one of {free}")
-    mirror = folded(Mirror(graph, device=device))
+    mirror = folded(Mirror(graph, device=device, heads=data.heads))
     values = _class_means(chosen, mirror, groups, data, batch_size)
     found = [values[filters.output] for filters in groups.filters]
     return Scores(_gather(groups, found, len(data.classes), NORMS[chosen.norm]), name, data.classes)
@@ -337,8 +337,8 @@ def _class_means(
     sums = {name: np.zeros((len(data.classes), size)) for name, size in sizes.items()}
     done = 0
     for x, y in batches_of(mirror, data, batch_size):
-        padded = np.concatenate([y, np.repeat(y[-1:], len(x) - len(y), axis=0)])
-        labels = torch.from_numpy(padded).to(mirror.device)
+        filled = np.minimum(np.arange(len(x)), len(y) - 1)
+        labels = torch.from_numpy(y[filled]).to(mirror.device)
         found = chosen.from_samples(mirror, x, labels, tensors)
         shown = shares[done : done + len(y)]
         rows, classes = np.nonzero(shown)

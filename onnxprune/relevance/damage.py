@@ -1,4 +1,4 @@
-"""The damage of removing channels together: how far the class probabilities diverge.
+"""The damage of removing channels together: how far the outputs diverge.
 
 The divergence from the unpruned net is known to second order in a change Δz of the logits
 (`onnxprune.relevance.divergence`). Without the channels S the change is `-sum_{c in S} T_c`, where
@@ -13,9 +13,9 @@ the effect of a channel, is ours: docs/method.md.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,18 +23,18 @@ import numpy.typing as npt
 
 from onnxprune.arrays import FloatArray, IntArray
 from onnxprune.channels import ChannelGroups, Choices
-from onnxprune.data import Data
+from onnxprune.data import Data, Samples
 from onnxprune.errors import UnsupportedOp
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
 from onnxprune.relevance.advice import advise
 from onnxprune.relevance.batches import batches_of
 from onnxprune.relevance.criteria import score
-from onnxprune.relevance.divergence import Directions, find_directions, probabilities
+from onnxprune.relevance.divergence import Directions, find_directions, outputs_of
 from onnxprune.relevance.fuse import folded
 from onnxprune.relevance.lrp import explain
 from onnxprune.relevance.mirror import Mirror, Tensors
-from onnxprune.relevance.routes import find_logits
+from onnxprune.relevance.routes import find_ends
 from onnxprune.relevance.rules import Composite
 
 if TYPE_CHECKING:
@@ -140,14 +140,16 @@ class Meter:
             raise
 
     def _measure(self, graph: Graph, groups: ChannelGroups) -> Damage:
-        mirror = folded(Mirror(graph, device=self.device))
+        mirror = folded(Mirror(graph, device=self.device, heads=self.data.heads))
         rng = np.random.default_rng(self.seed)
         turns, turn = _turn(self.data, len(groups))
         data = self.data.every(turns, turn)
-        before = iter(self._before[turn::turns])
+        before, done = self._before, 0
         effects, slope = [], np.zeros(len(groups))
         for x, y in batches_of(mirror, data, self.batch_size):
-            unpruned = torch.stack(list(islice(before, len(y))))
+            mine = slice(turn + done * turns, turn + (done + len(y)) * turns, turns)
+            unpruned = {name: values[mine] for name, values in before.items()}
+            done += len(y)
             found, values = self._explain(mirror, groups, x, y, unpruned, rng)
             bent = torch.einsum("ncd,ndm->cnm", values, found.curvature.cpu()).flatten(1)
             effects.append((bent / len(data) ** 0.5).float().numpy())
@@ -155,29 +157,29 @@ class Meter:
         return Damage(slope / len(data), np.concatenate(effects, 1))
 
     @cached_property
-    def _before(self) -> Tensor:
-        """The class probabilities of all samples in the unpruned net."""
-        mirror = Mirror(self.unpruned, device=self.device)
-        logits = find_logits(mirror)
+    def _before(self) -> Tensors:
+        """What the outputs of the unpruned net are compared by, for all samples."""
+        mirror = Mirror(self.unpruned, device=self.device, heads=self.data.heads)
+        heads = find_ends(mirror)
         with torch.no_grad():
             batches = batches_of(mirror, self.data, self.batch_size)
-            found = [probabilities(mirror.trace(x)[logits][: len(y)], y) for x, y in batches]
-        return torch.cat(found)
+            found = [outputs_of(_run(mirror, x, heads), heads, y) for x, y in batches]
+        return {name: torch.cat([one[name] for one in found]) for name in heads}
 
     def _explain(
         self,
         mirror: Mirror,
         groups: ChannelGroups,
-        x: npt.NDArray[np.float32],
+        x: Samples,
         y: IntArray,
-        before: Tensor,
+        before: Tensors,
         rng: np.random.Generator,
     ) -> tuple[Directions, Tensor]:
         """The directions of a batch, and the effect of each channel. Shapes: `[n, channels, d]`."""
         found: list[Directions] = []
 
-        def starts(logits: Tensor) -> list[Tensor]:
-            found.append(find_directions(logits, y, before, rng))
+        def starts(ends: Tensors) -> list[Tensors]:
+            found.append(find_directions(ends, find_ends(mirror), y, before, rng))
             return found[0].starts
 
         tensors = {filters.output: filters.axis for filters in groups.filters}
@@ -191,6 +193,15 @@ class Meter:
         )
         values = [_by_channel(groups, trace, len(y)) for trace in traces]
         return found[0], torch.stack(values, 2)
+
+
+def _run(mirror: Mirror, x: Samples, names: Collection[str]) -> Tensors:
+    """The named tensors of a batch."""
+    env, found = mirror.start(x), Tensors()
+    for step in mirror.walk(env):
+        mirror.execute(step, env)
+        found.update({name: env[name] for name in step.node.outputs if name in names})
+    return found
 
 
 def _turn(data: Data, left: int) -> tuple[int, int]:

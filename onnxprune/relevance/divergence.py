@@ -1,4 +1,4 @@
-"""The divergence from the unpruned net, to second order, in a few directions of the logits.
+"""The divergence from the unpruned net, to second order, in a few directions of the outputs.
 
 Let p be the class probabilities of a net with logits z, and p0 those of the unpruned net. A change
 Δz of the logits changes the divergence KL(p0 || p) by
@@ -8,21 +8,28 @@ Let p be the class probabilities of a net with logits z, and p0 those of the unp
 Relevance tells the part of Δz along one direction of the logits with one walk back, and there are
 as many directions as classes. The few that hold most of F and of p - p0 are enough.
 
+Of an output that holds other numbers than class scores it is half the mean square of their change,
+each in units of its deviation over samples: F is diagonal, as if they were normal. What several
+outputs diverge by adds up.
+
 Source: F is the Fisher information of the logits, as in Theis et al. 2018 (Faster gaze prediction
 with dense networks and Fisher pruning).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxprune.arrays import IntArray
-from onnxprune.data import IGNORED
+from onnxprune.data import IGNORED, Head
 from onnxprune.ops._torch import torch
-from onnxprune.relevance.lrp import as_logits, by_class
+from onnxprune.relevance.lrp import as_logits, by_class, deviation_of, random_signs
+from onnxprune.relevance.mirror import Tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,12 +46,87 @@ class Directions:
 
     With effects T `[n, channels, d]` of d starts, the curvature of a set of channels is the squared
     norm of `T @ curvature`, summed over the set; its slope is the sum of `-T @ slope`.
-    Shapes: starts d times as the logits, curvature `[n, d, m]`, slope `[n, d]`.
+    Shapes: starts d times as the ends, by name, curvature `[n, d, m]`, slope `[n, d]`.
     """
 
-    starts: list[Tensor]
+    starts: list[Tensors]
     curvature: Tensor
     slope: Tensor
+
+
+def outputs_of(ends: Tensors, heads: Mapping[str, Head], y: IntArray) -> Tensors:
+    """Return what the divergence compares: class probabilities, or numbers as they are.
+
+    The copies that fill a batch are left out.
+    Shapes: ends by name, each `[N, ...]`, y `[n]` or maps -> each `[n, ...]`.
+    """
+    return {
+        name: _compared(ends[name][: len(y)], head, y, alone=len(heads) == 1)
+        for name, head in heads.items()
+    }
+
+
+def _compared(end: Tensor, head: Head, y: IntArray, *, alone: bool) -> Tensor:
+    if alone and head.kind == "classes":
+        return probabilities(end, y)
+    return end.movedim(head.axis, -1).double().softmax(-1) if head.is_scores else end.double()
+
+
+def find_directions(
+    ends: Tensors,
+    heads: Mapping[str, Head],
+    y: IntArray,
+    before: Tensors,
+    rng: np.random.Generator,
+) -> Directions:
+    """Return the directions of each sample; the copies that fill a batch have none.
+
+    Shapes: ends by name, each `[N, ...]`; y `[n]` or maps; `before`, what `outputs_of` returns of
+    the unpruned net.
+    """
+    (name, head), *others = heads.items()
+    if not others and head.kind == "classes":
+        found = of_classes(ends[name], y, before[name], rng)
+        return Directions([{name: start} for start in found[0]], *found[1:])
+    columns = [
+        _columns(ends[name], head, len(y), before[name], rng) for name, head in heads.items()
+    ]
+    starts = [
+        {name: _filled(u, ends[name]) * ends[name] for name, u in zip(heads, each, strict=True)}
+        for each in zip(*columns, strict=True)
+    ]
+    return Directions(starts, *_apart(len(starts), len(y), ends[name].device))
+
+
+def _columns(
+    end: Tensor, head: Head, samples: int, before: Tensor, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """A direction with random signs whose square is the curvature, and that of the slope.
+
+    Shapes: end `[N, ...]` -> both `[n, ...]`.
+    """
+    z = end[:samples].double()
+    if head.is_scores:
+        rows = z.movedim(head.axis, -1)
+        vectors, curvature, slope = _basis(rows.softmax(-1), before)
+        positions = max(math.prod(rows.shape[1:-1]), 1)
+        bent = vectors @ curvature
+        signs = random_signs(bent[..., :1, :], rng)
+        one = (bent * signs).sum(-1) / positions**0.5
+        moved = (vectors @ slope[..., None])[..., 0] / positions
+        return one.movedim(-1, head.axis), moved.movedim(-1, head.axis)
+    unit = 1 / deviation_of(head, z).expand_as(z)
+    count = max(int((unit[:1] > 0).sum()), 1)
+    return random_signs(z, rng) * unit / count**0.5, (z - before) * unit**2 / count
+
+
+def _apart(columns: int, samples: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The curvature of columns that are one for themselves, and of which the last is the slope.
+
+    Shapes: -> `[n, d, d - 1]`, `[n, d]`.
+    """
+    each = torch.eye(columns, dtype=torch.float64, device=device).expand(samples, -1, -1)
+    return each[..., :-1], each[..., -1]
 
 
 def probabilities(logits: Tensor, y: IntArray) -> Tensor:
@@ -56,10 +138,10 @@ def probabilities(logits: Tensor, y: IntArray) -> Tensor:
     return z.double().sigmoid() if z.shape[1] == 1 else z.double().softmax(1)
 
 
-def find_directions(
+def of_classes(
     logits: Tensor, y: IntArray, before: Tensor, rng: np.random.Generator
-) -> Directions:
-    """Return the directions of each sample; the copies that fill a batch have none.
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Return the starts, the curvature and the slope of an output that is class scores.
 
     Shapes: as `by_class` takes them; `before`, the probabilities of the unpruned net, as
     `probabilities` returns them.
@@ -67,12 +149,10 @@ def find_directions(
     now = probabilities(logits[: len(y)], y)
     vectors, curvature, slope = _basis(now.movedim(1, -1), before.movedim(1, -1))
     if y.ndim == 1:
-        return Directions([_start(v, logits, y) for v in vectors.unbind(-1)], curvature, slope)
+        return [_start(v, logits, y) for v in vectors.unbind(-1)], curvature, slope
     bent, moved = _over_pixels(vectors @ curvature, vectors @ slope[..., None], logits, y, rng)
     starts = [_start(column, logits, y) for column in (*bent, moved)]
-    each = torch.eye(len(starts), dtype=torch.float64, device=logits.device)
-    each = each.expand(len(y), -1, -1)
-    return Directions(starts, each[..., :-1], each[..., -1])
+    return starts, *_apart(len(starts), len(y), logits.device)
 
 
 def _over_pixels(
@@ -99,11 +179,17 @@ def _over_pixels(
 
 def _start(direction: Tensor, logits: Tensor, y: IntArray) -> Tensor:
     """The relevance `u_k z_k` of the logits. Shapes: direction `[n, ..., K]` -> as logits."""
-    filled = direction.movedim(-1, 1).to(logits.dtype)
-    missing = len(logits) - len(filled)
+    filled = _filled(direction.movedim(-1, 1), logits)
+    return as_logits(filled, logits, torch.from_numpy(y)) * logits
+
+
+def _filled(direction: Tensor, end: Tensor) -> Tensor:
+    """A direction with zeros for the copies that fill a batch, in the type of the output."""
+    filled = direction.to(end.dtype)
+    missing = len(end) - len(filled)
     if missing:
         filled = torch.cat([filled, torch.zeros_like(filled[:1]).repeat_interleave(missing, 0)])
-    return as_logits(filled, logits, torch.from_numpy(y)) * logits
+    return filled
 
 
 def _basis(p: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -54,7 +54,7 @@ def _fold_constants(mirror: Mirror) -> list[Step]:
 def _fold_affine(mirror: Mirror) -> list[Step]:
     """Fold every foldable node into the mirror's constants; return the steps that are left."""
     steps = {step.node.name: step for step in mirror.steps}
-    readers = mirror.graph.consumers
+    readers, kept = mirror.graph.consumers, {*mirror.graph.outputs, *mirror.outputs}
     behind: dict[str, str] = {}  # the convolution whose output a tensor is, after folding
     for step in mirror.steps:
         node = step.node
@@ -64,7 +64,7 @@ def _fold_affine(mirror: Mirror) -> list[Step]:
         signals = [name for name in node.inputs if name and name not in mirror.constants]
         if len(signals) != 1 or signals[0] not in behind or not _may_be_affine(mirror.graph, step):
             continue
-        if len(readers.get(signals[0], ())) != 1 or signals[0] in mirror.graph.outputs:
+        if len(readers.get(signals[0], ())) != 1 or signals[0] in kept:
             continue
         conv = behind[signals[0]]
         affine = _affine(mirror, step, signals[0], steps[conv])

@@ -10,20 +10,22 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.data import IGNORED, class_axis, fit_labels
+from onnxprune.data import IGNORED, Head, class_axis, fit_labels
 from onnxprune.errors import DataError
 from onnxprune.ops._torch import torch
 from onnxprune.relevance.mirror import Mirror, Step, Tensors
-from onnxprune.relevance.routes import Route, Way, find_logits, find_routes
+from onnxprune.relevance.routes import Route, Way, find_ends, find_routes
 from onnxprune.relevance.rules import Composite, Layer, distribute, pull, share
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from onnxprune.relevance.mirror import Feed
 
 _LEAST = 1e-30
 """The smallest total that is scaled to 1; a smaller one means that all logits are zero."""
@@ -46,7 +48,7 @@ class Record:
 
 def relevance(
     mirror: Mirror,
-    x: npt.NDArray[Any] | Tensor,
+    x: Feed,
     y: npt.NDArray[np.int64] | Tensor,
     composite: Composite,
     tensors: Collection[str],
@@ -55,43 +57,48 @@ def relevance(
 ) -> Tensors:
     """Return the relevance of the named tensors for the true classes, each passed to `reduce`.
 
-    A tensor that no relevance reaches is left out.
+    A tensor that no relevance reaches is left out. Where an output holds no class scores, the
+    elements of it are explained with random signs (`signed`).
     Shapes: x `[N, ...]`, y `[N]` or maps `[N, H, W]` -> relevance as the tensor.
-    Units: shares of the explained logits; their absolute values sum to 1 at the logits (`start`).
+    Units: shares of what is explained; their absolute values sum to 1 at the outputs (`start`).
     Raises: UnsupportedOp naming the first node that relevance cannot cross; DataError for a label
     that is none of the model's classes.
     """
     labels = torch.as_tensor(y, device=mirror.device)
-    (found,) = explain(
-        mirror, x, lambda output: [start(output, labels)], composite, tensors, reduce=reduce
-    )
+    rng = np.random.default_rng(0)
+
+    def starts(ends: Tensors) -> list[Tensors]:
+        return [start_at(ends, find_ends(mirror), labels, rng)]
+
+    (found,) = explain(mirror, x, starts, composite, tensors, reduce=reduce)
     return found
 
 
 def explain(
     mirror: Mirror,
-    x: npt.NDArray[Any] | Tensor,
-    starts: Callable[[Tensor], Sequence[Tensor]],
+    x: Feed,
+    starts: Callable[[Tensors], Sequence[Tensors]],
     composite: Composite,
     tensors: Collection[str],
     *,
     reduce: Callable[[str, Tensor], Tensor] = lambda _, relevance: relevance,
 ) -> list[Tensors]:
-    """Return the relevance of the named tensors for each start that `starts(logits)` returns.
+    """Return the relevance of the named tensors for each start that `starts(ends)` returns.
 
-    A start is relevance of the logits. There is one walk forward, and one back for each start.
-    Shapes: x `[N, ...]`; each start as the logits.
+    A start is relevance of the ends: the logits, or other outputs (`find_ends`). There is one walk
+    forward, and one back for each start.
+    Shapes: x `[N, ...]`; each start as the ends, by name.
     Raises: UnsupportedOp naming the first node that relevance cannot cross.
     """
-    logits = find_logits(mirror)
-    routes = find_routes(mirror, composite, tensors, logits)
+    ends = tuple(find_ends(mirror))
+    routes = find_routes(mirror, composite, tensors, ends)
     with torch.no_grad():
-        records, output = _forward(mirror, x, routes, logits)
-        begun = list(starts(output))
+        records, outputs = _forward(mirror, x, routes, ends)
+        begun = list(starts(outputs))
         walks = [records.copy() for _ in begun[1:]]
         walks.append(records)
         return [
-            _walk_back(walk, {logits: flow}, tensors, reduce, again=walk is not records)
+            _walk_back(walk, dict(flow), tensors, reduce, again=walk is not records)
             for walk, flow in zip(walks, begun, strict=True)
         ]
 
@@ -114,6 +121,48 @@ def _walk_back(
             for name, received in _back(record, record.route, flowing, again).items():
                 flow[name] = flow[name] + received if name in flow else received
     return found | {name: reduce(name, flow[name]) for name in flow if name in tensors}
+
+
+def start_at(
+    ends: Tensors, heads: Mapping[str, Head], y: Tensor, rng: np.random.Generator
+) -> Tensors:
+    """Return the relevance of all ends, which counts alike for each.
+
+    Shapes: as the ends; y as `start` takes it.
+    Raises: DataError for a label that is none of the model's classes.
+    """
+    return {
+        name: (start(ends[name], y) if head.kind == "classes" else signed(ends[name], head, rng))
+        / len(heads)
+        for name, head in heads.items()
+    }
+
+
+def signed(values: Tensor, head: Head, rng: np.random.Generator) -> Tensor:
+    """Return the relevance of numbers: each in units of its deviation, with a random sign.
+
+    The square of the sum over all numbers is then, on average, the sum of squares: what is
+    explained is how far the numbers move, in any direction.
+    Shapes: as the values.
+    Units: shares; their absolute values sum to 1 over a sample.
+    Source: Hutchinson 1990 (A stochastic estimator of the trace of the influence matrix).
+    """
+    relevance = values * random_signs(values, rng) / deviation_of(head, values)
+    total = relevance.abs().flatten(1).sum(1).clamp(min=_LEAST)
+    return relevance / total.reshape(-1, *[1] * (values.ndim - 1))
+
+
+def random_signs(like: Tensor, rng: np.random.Generator) -> Tensor:
+    """Return a random sign for each element. Shapes: as `like`."""
+    signs = rng.integers(0, 2, tuple(like.shape), dtype=np.int8) * 2 - 1
+    return torch.from_numpy(signs).to(like)
+
+
+def deviation_of(head: Head, like: Tensor) -> Tensor:
+    """Return what a change of the numbers is measured in. Shapes: broadcasts to `like`."""
+    if head.deviation is None:
+        return torch.ones((), dtype=like.dtype, device=like.device)
+    return torch.from_numpy(np.asarray(head.deviation)).to(like)
 
 
 def start(logits: Tensor, y: Tensor) -> Tensor:
@@ -186,19 +235,21 @@ def check_labels(y: Tensor, classes: int) -> None:
 
 
 def _forward(
-    mirror: Mirror, x: npt.NDArray[Any] | Tensor, routes: Mapping[str, Route], logits: str
-) -> tuple[list[Record], Tensor]:
-    """Run the mirror up to the logits; return a record of each node and the logits."""
+    mirror: Mirror, x: Feed, routes: Mapping[str, Route], ends: Collection[str]
+) -> tuple[list[Record], Tensors]:
+    """Run the mirror up to the ends; return a record of each node and the ends."""
     env = mirror.start(x)
+    found = {name: env[name] for name in ends if name in env}
     records: list[Record] = []
     for step in mirror.walk(env):
-        if logits in env:
+        if len(found) == len(ends):
             break
         records.append(_record(mirror, step, env, routes.get(step.node.name)))
         env.update({name: value.detach() for name, value in records[-1].outputs.items()})
+        found.update({name: env[name] for name in step.node.outputs if name in ends})
         if records[-1].route is None or records[-1].route.way is Way.PASS:
             records[-1].outputs = {}
-    return records, env[logits]
+    return records, found
 
 
 def _record(mirror: Mirror, step: Step, env: Tensors, route: Route | None) -> Record:

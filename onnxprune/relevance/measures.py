@@ -19,15 +19,22 @@ import numpy.typing as npt
 
 from onnxprune.arrays import FloatArray
 from onnxprune.channels import Filters
-from onnxprune.data import IGNORED
+from onnxprune.data import IGNORED, Head
 from onnxprune.errors import UnsupportedOp
 from onnxprune.graph import Graph
 from onnxprune.ops import Relevance
 from onnxprune.ops._torch import functional, torch
 from onnxprune.relevance.fuse import is_diagonal
-from onnxprune.relevance.lrp import by_class, check_labels, pixel_weights, relevance
+from onnxprune.relevance.lrp import (
+    by_class,
+    check_labels,
+    deviation_of,
+    pixel_weights,
+    random_signs,
+    relevance,
+)
 from onnxprune.relevance.mirror import Mirror, Step, Tensors
-from onnxprune.relevance.routes import find_logits
+from onnxprune.relevance.routes import find_ends
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +78,8 @@ def lrp(
 def taylor(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]) -> Tensors:
     """The first-order change of the loss without the filter: `a dL/da`, summed over space.
 
-    L is the cross-entropy of the true class, a the filter's output.
+    L is the cross-entropy of the true class, a the filter's output. Of an output without class
+    scores, L is the sum of its numbers in units of their deviation, with random signs.
     Shapes: as the module says.
     Units: nats.
     Raises: UnsupportedOp where no gradient reaches a convolution; DataError for a label without a
@@ -102,7 +110,7 @@ def _slopes(
     mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str, int]
 ) -> tuple[Tensors, Tensors]:
     """The named tensors, and the gradient of the loss at each that it depends on."""
-    logits = find_logits(mirror)
+    ends, outputs = find_ends(mirror), Tensors()
     env = mirror.start(x)
     kept: Tensors = {}
     with torch.enable_grad():
@@ -111,18 +119,29 @@ def _slopes(
             for name in step.node.outputs:
                 if name in tensors and env[name].is_floating_point():
                     kept[name] = env[name].requires_grad_()
-            if logits in env:
+            outputs.update({name: env[name] for name in step.node.outputs if name in ends})
+            if len(outputs) == len(ends):
                 break
-        if not env[logits].requires_grad:
+        smooth = {name: value for name, value in outputs.items() if value.requires_grad}
+        if not smooth:
             raise UnsupportedOp(
-                f"graph '{mirror.graph.proto.name}': no gradient comes from '{logits}' to a "
-                f"convolution, as values are rounded to integers in between; score the model "
+                f"graph '{mirror.graph.proto.name}': no gradient comes from '{next(iter(ends))}' "
+                f"to a convolution, as values are rounded to integers in between; score the model "
                 f"before it was quantised"
             )
-        loss = _loss(*by_class(env[logits], y))
+        rng = np.random.default_rng(0)
+        losses = [_loss_of(ends[name], value, y, rng) for name, value in smooth.items()]
+        loss = torch.stack(losses).sum()
         grads = torch.autograd.grad(loss, list(kept.values()), allow_unused=True)
     found = zip(kept, grads, strict=True)
     return kept, {name: grad for name, grad in found if grad is not None}
+
+
+def _loss_of(head: Head, output: Tensor, y: Tensor, rng: np.random.Generator) -> Tensor:
+    """The loss of one output, summed over samples."""
+    if head.kind == "classes":
+        return _loss(*by_class(output, y))
+    return (output * random_signs(output, rng) / deviation_of(head, output)).sum()
 
 
 def _loss(logits: Tensor, y: Tensor) -> Tensor:

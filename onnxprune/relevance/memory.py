@@ -83,7 +83,7 @@ def sample_bytes(graph: Graph) -> int:
         for name in node.outputs
         if name and name not in known
     ]
-    at_once = (graph.shape(graph.image) or (1,))[0]
+    at_once = (graph.shape(graph.inputs[0]) or (1,))[0]
     return WALKS * ELEMENT * sum(sizes) // max(at_once, 1)
 
 

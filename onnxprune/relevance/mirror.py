@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.arrays import dims, is_float
+from onnxprune.data import Head, Inputs
 from onnxprune.errors import InvalidModel, out_of_memory
 from onnxprune.graph import Graph
 from onnxprune.ops import Node, Op, require_op
@@ -22,7 +23,7 @@ from onnxprune.ops._torch import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Feed = npt.NDArray[Any] | Tensor | Mapping[str, npt.NDArray[Any] | Tensor]
+    Feed = npt.NDArray[Any] | Tensor | Inputs | Mapping[str, npt.NDArray[Any] | Tensor]
     """A batch of images, or every input by name."""
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,8 @@ class Mirror:
     """The torch twin of a graph.
 
     `steps` are the nodes that the `outputs` depend on, in order; `constants` are the tensors that
-    no input changes. Floating-point tensors have the type `dtype`; all lie on `device`.
+    no input changes; `heads` say what the outputs hold. Floating-point tensors have the type
+    `dtype`; all lie on `device`.
     """
 
     def __init__(
@@ -52,13 +54,18 @@ class Mirror:
         device: str = "auto",
         dtype: torch.dtype | None = None,
         outputs: Sequence[str] | None = None,
+        heads: Sequence[Head] = (),
     ) -> None:
-        """Prepare the graph for torch: all of it, or what some tensors depend on.
+        """Prepare the graph for torch: all of it, or what some tensors, or heads, depend on.
+
+        Without heads the first output is class scores.
 
         Raises: UnsupportedOp naming the first node that torch cannot run.
         """
         self.graph = graph
-        self.outputs = tuple(graph.outputs if outputs is None else outputs)
+        self.heads = tuple(heads) or (Head(graph.outputs[0]),)
+        named = [head.tensor for head in heads] or graph.outputs
+        self.outputs = tuple(named if outputs is None else outputs)
         self.device = torch.device(choose_device(device))
         self.dtype = dtype or torch.float32
         needed = [Step(node, require_op(node)) for node in _needed(graph, self.outputs)]
@@ -76,7 +83,7 @@ class Mirror:
         self._layout = choose_layout(self.constants.values(), self.device)
         self.constants = {name: self._laid_out(value) for name, value in self.constants.items()}
 
-    def __call__(self, x: npt.NDArray[Any] | Tensor) -> Tensor:
+    def __call__(self, x: Feed) -> Tensor:
         """Return the first output for a batch of images. Shapes: x `[N, ...]` -> `[N, K]`."""
         return self.run(x)[self.outputs[0]]
 
@@ -159,6 +166,7 @@ class Mirror:
         Shapes: x `[N, ...]`, or each input as the graph says.
         Raises: InvalidModel for an input without a value.
         """
+        x = x.feeds if isinstance(x, Inputs) else x
         feeds = x if isinstance(x, Mapping) else {self.graph.image: x}
         env = {name: self._laid_out(value) for name, value in feeds.items()}
         read = {*self.outputs, *(name for node, _ in self.steps for name in node.inputs)}

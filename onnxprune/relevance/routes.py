@@ -1,7 +1,8 @@
 """Find the route of relevance through a mirror, before anything runs.
 
-Relevance starts at the logits and goes back from node to node, as far as there are tensors whose
-relevance is asked for. `_way` says how it crosses a node, by what the operator declares.
+Relevance starts at the ends, which are the logits or other outputs, and goes back from node to
+node, as far as there are tensors whose relevance is asked for. `_way` says how it crosses a node,
+by what the operator declares.
 
 **Products of two activations**, as in attention or in a convolution whose weights a branch
 computes. One factor is the signal, which gets the relevance. The other counts as a constant weight
@@ -22,6 +23,7 @@ from enum import Enum, auto
 import numpy as np
 from onnx import TensorProto
 
+from onnxprune.data import Head
 from onnxprune.errors import UnsupportedOp
 from onnxprune.ops import Aligns, Relevance, Shapes
 from onnxprune.relevance.fuse import is_diagonal
@@ -37,7 +39,8 @@ class Way(Enum):
     PULL = auto()
     """Along the gradient: what a copied or largest value came from gets its relevance."""
     SHARE = auto()
-    """In proportion to contributions, by the epsilon rule; constants count as biases."""
+    """In proportion to contributions, by the epsilon rule; constants count as biases. A
+    contribution is an input times the gradient, so what is no sum is crossed to first order."""
     RULE = auto()
     """By the branches of the rule, such as those of z+ or gamma."""
 
@@ -51,17 +54,32 @@ class Route:
     rule: Rule
 
 
-def find_logits(mirror: Mirror) -> str:
-    """Return the tensor that LRP starts from: the input of the final softmax or activation."""
+THROUGH = (Relevance.COPY, Relevance.PASS, Relevance.SLOPE, Relevance.NONE)
+"""What stands between logits and class scores: softmax, sigmoid, and what moves elements."""
+
+
+def find_ends(mirror: Mirror) -> dict[str, Head]:
+    """Return the tensors that relevance starts from, with what is read off them.
+
+    For class scores it is the input of the final softmax or activation, else the output itself.
+    """
+    return {
+        find_logits(mirror, head.tensor) if head.is_scores else head.tensor: head
+        for head in mirror.heads
+    }
+
+
+def find_logits(mirror: Mirror, output: str = "") -> str:
+    """Return the logits of an output: the input of the final softmax or activation."""
     producers = {name: step for step in mirror.steps for name in step.node.outputs}
     varying = _varying(mirror)
-    name: str = mirror.graph.outputs[0]
+    name: str = output or mirror.outputs[0]
     found = name
     while name in producers:
         step = producers[name]
         inputs = _signals(step, varying)
         kind = step.op.relevance
-        if len(inputs) != 1 or kind not in (Relevance.COPY, Relevance.PASS, Relevance.NONE):
+        if len(inputs) != 1 or kind not in THROUGH:
             break
         name = inputs[0]
         found = found if kind is Relevance.COPY else name
@@ -69,9 +87,9 @@ def find_logits(mirror: Mirror) -> str:
 
 
 def find_routes(
-    mirror: Mirror, composite: Composite, tensors: Collection[str], logits: str
+    mirror: Mirror, composite: Composite, tensors: Collection[str], ends: Collection[str]
 ) -> dict[str, Route]:
-    """Return the route across each node between the logits and `tensors`, by the node's name.
+    """Return the route across each node between the ends and `tensors`, by the node's name.
 
     Raises: UnsupportedOp naming the first node that relevance cannot cross.
     """
@@ -82,7 +100,7 @@ def find_routes(
     for node, _ in mirror.steps:
         if any(name in asked for name in inputs[node.name]):
             asked.update(node.outputs)
-    main, signal = {logits}, {}
+    main, signal = set(ends), {}
     for step in reversed(mirror.steps):
         name = step.node.name
         if main.intersection(step.node.outputs) and inputs[name]:
@@ -90,7 +108,7 @@ def find_routes(
             signal[name] = inputs[name] if alone else (find_signal(mirror, step, inputs),)
             main.update(signal[name])
     routes: dict[str, Route] = {}
-    reached = {logits}
+    reached = set(ends)
     for step in reversed(mirror.steps):
         node = step.node
         if not reached.intersection(node.outputs):
@@ -177,7 +195,7 @@ def _activations(
         node, op = producers[name]
         if len(inputs[node.name]) != 1 or op.relevance is Relevance.LINEAR:
             break
-        count += op.relevance in (Relevance.PASS, Relevance.NONE)
+        count += op.relevance in (Relevance.PASS, Relevance.SLOPE, Relevance.NONE)
         name = inputs[node.name][0]
     return count
 
@@ -220,6 +238,8 @@ def _way(mirror: Mirror, step: Step, rule: Rule, inputs: Sequence[str]) -> Way:
         raise UnsupportedOp(f"{node}: LRP is not defined across {node.op_type}")
     if kind is Relevance.GATE or (kind is Relevance.PASS and alone):
         return Way.PASS
+    if kind is Relevance.SLOPE:
+        return Way.SHARE
     if kind is Relevance.COPY:
         return Way.PASS if alone and isinstance(op.how, Aligns) else Way.PULL
     if kind is Relevance.LINEAR and op.weights:

@@ -27,6 +27,7 @@ from onnxprune.search.baseline import check_baseline
 from onnxprune.search.control import Control
 from onnxprune.search.controllers import CONTROLLER_NAMES, CONTROLLERS, find_controller, search
 from onnxprune.search.journal import RunDirectory
+from onnxprune.search.judging import metric_name
 from onnxprune.search.nets import Nets
 from onnxprune.search.objective import OVER
 from onnxprune.search.outcome import (
@@ -35,6 +36,7 @@ from onnxprune.search.outcome import (
     describe,
     make_evaluator,
     make_report,
+    parts_of,
     summary,
     time_in_turn,
 )
@@ -75,8 +77,10 @@ __all__ = [
     "make_report",
     "make_task",
     "merged",
+    "metric_name",
     "open_model",
     "open_unlabelled",
+    "parts_of",
     "samples_decide",
     "search",
     "share_removed",

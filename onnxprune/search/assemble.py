@@ -10,12 +10,13 @@ from onnx import ModelProto
 from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.channels import ChannelGroups, find_groups
 from onnxprune.compensate import Corrector
-from onnxprune.data import Data, SampleSource, load_data
+from onnxprune.data import Data, SampleSource, by_name, joined, load_data
 from onnxprune.errors import DataError
-from onnxprune.evaluation import Evaluator, block_width
+from onnxprune.evaluation import FIDELITY, Evaluator, block_width
 from onnxprune.graph import Graph
 from onnxprune.relevance import allowed_bytes, batch_within, data_free, find_criterion, score
 from onnxprune.search.control import Strategy
+from onnxprune.search.judging import metric_name, with_heads
 from onnxprune.search.outcome import clock, make_evaluator, profiler
 from onnxprune.search.protocols import HoldOut, Measured, MeasureDamage, Rank
 from onnxprune.search.samples import open_samples
@@ -24,7 +25,7 @@ from onnxprune.search.target import Floor
 from onnxprune.search.task import Task
 from onnxprune.search.untaken import hold_untaken
 
-DEFAULT_FLOOR = Floor(max_drop=0.01)
+DEFAULT_FLOOR, FIDELITY_FLOOR = Floor(max_drop=0.01), Floor(max_drop=0.05)
 """What holds when nothing is asked for: prune as far as this drop of the harmonic mean allows."""
 
 
@@ -40,26 +41,35 @@ def open_model(
         graph.warn()
         return graph, None
     samples = open_samples(graph, data, settings)
-    if None in graph.image_form[0]:
-        shapes = {**graph.input_shapes, graph.image: (1, *samples.x.shape[1:])}
-        graph = Graph(model, input_shapes=shapes)
-    output = graph.shape(graph.outputs[0]) or ()
-    if samples.y.ndim == 3 and output and len(output) != 4:
+    if any(None in shape[1:] for shape, _ in graph.input_forms.values()):
+        sizes = {n: (1, *shape[1:]) for n, shape in _shapes(graph, samples).items()}
+        graph = Graph(model, input_shapes={**graph.input_shapes, **sizes})
+    samples = with_heads(graph, samples, settings)
+    head = samples.heads[0].tensor if samples.heads else graph.outputs[0]
+    output = graph.shape(head) or ()
+    if samples.y.ndim == 3 and output and len(output) != 4 and samples.targets is None:
         raise DataError(
-            f"samples: have label maps, but output '{graph.outputs[0]}' has {len(output)} axes, "
+            f"samples: have label maps, but output '{head}' has {len(output)} axes, "
             f"expected [N, classes, height, width]; give one label for each sample"
         )
     return graph, samples.fitted(output)
+
+
+def _shapes(graph: Graph, samples: Data) -> dict[str, tuple[int, ...]]:
+    """The shapes of a run of one sample, by input."""
+    one = by_name(samples.x[:1], graph.inputs[0]).feeds
+    return {name: array.shape for name, array in one.items() if array.ndim}
 
 
 def open_unlabelled(graph: Graph, data: Data | None, settings: Settings) -> Data | None:
     """Read the images without labels, where a compensation is fitted on them."""
     if data is None or settings.unlabelled is None or settings.compensate == "none":
         return None
+    shapes = _shapes(graph, data)
+    forms = {n: ((None, *shapes[n][1:]), dtype) for n, (_, dtype) in graph.input_forms.items()}
     return load_data(
         settings.unlabelled,
-        shape=data.x.shape[1:],
-        dtype=graph.image_form[1],
+        inputs=forms,
         preprocess=data.preprocess or settings.preprocess,
         labelled=False,
     )
@@ -184,7 +194,8 @@ def complete(settings: Settings, data: Data | None) -> Settings:
             "target: without samples there is no accuracy to stop at; give --rate, --params, "
             "--macs, --size or --latency-ms, or --data"
         )
-    return settings.with_floor(DEFAULT_FLOOR)
+    agrees = metric_name(data, settings) == FIDELITY
+    return settings.with_floor(FIDELITY_FLOOR if agrees else DEFAULT_FLOOR)
 
 
 def _fitted(data: Data | None, more: Data | None) -> Data | None:
@@ -192,7 +203,7 @@ def _fitted(data: Data | None, more: Data | None) -> Data | None:
     if data is None or more is None:
         return data
     y = np.concatenate([data.y, np.zeros((len(more), *data.y.shape[1:]), np.int64)])
-    return Data(np.concatenate([data.x, more.x]), y, data.classes)
+    return Data(joined([data.x, more.x]), y, data.classes, heads=data.heads)
 
 
 def _ranker(graph: Graph, data: Data | None, fitted: Data | None, settings: Settings) -> Rank:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import ModelProto
 
-from onnxprune.data import PRESETS, Data, of_preset, readings
+from onnxprune.data import PRESETS, Data, Inputs, of_preset, readings
 from onnxprune.errors import DataError, OnnxPruneError
 from onnxprune.evaluation import Answers, Hits
 from onnxprune.search.outcome import make_evaluator
@@ -55,7 +55,7 @@ def check_baseline(
     Raises: DataError saying what fits; InvalidModel or DataError where the model cannot be
     evaluated on the samples.
     """
-    if data is None or settings.trust_baseline:
+    if data is None or settings.trust_baseline or data.reference is not None:
         return
     problem = find_problem(model, data, settings)
     if problem is None:
@@ -80,7 +80,7 @@ def find_problem(model: ModelProto, data: Data, settings: Settings) -> str | Non
     hits = answers.hits
     if hits.clear and not answers.is_out_of_order and hits.right >= USUAL * hits.of:
         return None
-    fits = _what_fits(model, data, settings, answers)
+    fits = [] if isinstance(data.x, Inputs) else _what_fits(model, data, settings, answers)
     if hits.clear and not fits:
         return None
     found = f"samples: the unpruned model is {hits}; "
@@ -98,6 +98,8 @@ def better_preset(model: ModelProto, data: Data, settings: Settings) -> Scaling 
 
     None, too, where nobody can tell: the metric is a user's, or the model does not run.
     """
+    if not data.labelled or isinstance(data.x, Inputs):
+        return None
     some = data.every(-(-len(data) // LOOKED_AT))
     answers = _answers(model, some, settings)
     if answers is None or answers.hits.right >= ENOUGH * answers.hits.of:
@@ -154,6 +156,7 @@ def _fits(
             fits.append(
                 _Fit(f"output '{name}' in place of '{model.graph.output[0].name}'", found.hits)
             )
+    assert isinstance(some.x, np.ndarray)
     for words, x in readings(some.x, some.preprocess):
         as_it_is = x.shape == some.x.shape and np.allclose(x, some.x, atol=1e-3)
         if as_it_is or (wanted is not None and words not in wanted):

@@ -23,7 +23,7 @@ import numpy as np
 from onnx import ModelProto
 
 from onnxprune.checks import shown
-from onnxprune.data import Data
+from onnxprune.data import Data, by_name
 from onnxprune.errors import OutputError, RunDirectoryError
 from onnxprune.evaluation import Accuracy
 from onnxprune.files import make_folder, write_whole
@@ -204,7 +204,14 @@ def _config(
 def _digest(data: Data | None) -> str | None:
     if data is None:
         return None
-    return hashlib.sha256(np.ascontiguousarray(data.x).tobytes() + data.y.tobytes()).hexdigest()
+    found = hashlib.sha256()
+    for name, array in sorted(by_name(data.x, "").arrays.items()):
+        found.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    found.update(data.y.tobytes())
+    if data.targets is not None:
+        told = data.targets.tolist() if data.targets.dtype == object else data.targets.tobytes()
+        found.update(repr(told).encode())
+    return found.hexdigest()
 
 
 def _compare(path: Path, config: Mapping[str, Any]) -> None:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from onnx import ModelProto
 
-from onnxprune.data import Data
-from onnxprune.evaluation import Evaluator, latencies, latency, node_times
+from onnxprune.data import Data, Inputs
+from onnxprune.evaluation import (
+    FIDELITY,
+    Evaluator,
+    Fidelity,
+    Metric,
+    find_metric,
+    latencies,
+    latency,
+    node_times,
+)
 from onnxprune.graph import Graph, file_size
+from onnxprune.search.judging import metric_name
 from onnxprune.search.nets import Nets
 from onnxprune.search.protocols import Clock, Measured, Profile
 from onnxprune.search.settings import Settings
@@ -41,7 +52,8 @@ def _timing(data: Data | None, settings: Settings) -> dict[str, Any]:
         "batch_size": settings.latency_batch,
         "device": settings.device,
         "threads": settings.threads,
-        "shape": None if data is None else data.x.shape[1:],
+        "shape": None if data is None or isinstance(data.x, Inputs) else data.x.shape[1:],
+        "samples": data.x if data is not None and isinstance(data.x, Inputs) else None,
     }
 
 
@@ -65,11 +77,28 @@ def make_evaluator(data: Data, settings: Settings) -> Evaluator:
     """Return what evaluates models on the samples, as the settings say."""
     return Evaluator(
         data,
-        metric=settings.metric,
+        metric=find_judge(data, settings),
         device=settings.device,
         threads=settings.threads,
         batch_size=settings.batch_size,
+        outputs=[text.partition("=")[0] for text in settings.outputs] if not data.heads else (),
     )
+
+
+def find_judge(data: Data, settings: Settings) -> Metric:
+    """Return the metric of a run, bound to what it compares with."""
+    name = metric_name(data, settings)
+    if name == FIDELITY and data.reference is not None:
+        return Fidelity(data.heads, data.reference).metric
+    found = find_metric(name)
+    if found.answers and data.heads:
+        return replace(found, reads=(data.heads[0].tensor,))
+    return found
+
+
+def parts_of(data: Data, settings: Settings) -> tuple[str, ...]:
+    """Return the names of what has a score: classes, or parts of the outputs."""
+    return find_judge(data, settings).parts or data.classes
 
 
 def summary(task: Task, state: State) -> dict[str, Any]:
@@ -102,7 +131,7 @@ def make_report(
         "stopped": state.stopped,
         "stopped_by": list(_stopped_by(nets, state)),
         "latency": {"batch": settings.latency_batch, "threads": settings.threads},
-        "metric": settings.metric,
+        "metric": settings.metric if data is None else metric_name(data, settings),
         "control": settings.control,
         "criterion": settings.criterion,
         "compensate": settings.compensate,
@@ -110,7 +139,7 @@ def make_report(
         "held_out": None if held_out is None else held_out.to_json(),
         "seed": settings.seed,
         "inexact": task.groups.crossed(state.dead),
-        "classes": list(data.classes) if data is not None else [],
+        "classes": [] if data is None else list(parts_of(data, settings)),
         "samples": len(data) if data is not None else 0,
         "layers": [
             {

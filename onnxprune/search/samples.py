@@ -12,6 +12,7 @@ import numpy as np
 
 from onnxprune.data import Data, SampleSource, check_classes, load_data
 from onnxprune.errors import DataError
+from onnxprune.evaluation import FIDELITY, find_metric
 from onnxprune.graph import Graph
 from onnxprune.search.baseline import better_preset
 from onnxprune.search.scaling import class_names, find_scaling
@@ -28,19 +29,23 @@ def open_samples(graph: Graph, source: SampleSource, settings: Settings) -> Data
     Class folders are numbered by the names that the metadata gives to the classes, if it does.
     Raises: DataError where the samples cannot be read or do not fit the model.
     """
-    shape, dtype = graph.image_form
+    own = find_metric(settings.metric).answers == 0 and settings.metric != FIDELITY
     of_files = isinstance(source, (str, Path)) and Path(source).is_dir()
 
     def read(preset: str) -> Data:
         found = load_data(
-            source, shape=shape, dtype=dtype, preprocess=preset, limit=settings.per_class
+            source,
+            inputs=graph.input_forms,
+            preprocess=preset,
+            limit=settings.per_class,
+            any_target=own,
         )
-        if of_files and found.y.ndim == 1:
+        if of_files and found.labelled and found.y.ndim == 1 and settings.metric != FIDELITY:
             check_classes(Path(str(source)))
             return _numbered(found, class_names(graph))
         return found
 
-    if not of_files:
+    if not of_files or len(graph.inputs) > 1:
         return read(settings.preprocess)
     if settings.preprocess != "auto":
         _warn_of(settings.preprocess, graph)

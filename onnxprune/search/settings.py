@@ -15,14 +15,16 @@ from onnxprune.checks import (
     Checked,
     Choice,
     Flag,
+    Names,
     Number,
     Object,
     Text,
     asked,
 )
 from onnxprune.compensate import METHODS
-from onnxprune.data import PER_CLASS, PREPROCESS
+from onnxprune.data import KINDS, PER_CLASS, PREPROCESS
 from onnxprune.errors import check_name
+from onnxprune.evaluation import AUTO as METRIC_AUTO
 from onnxprune.evaluation import METRIC_NAMES, find_metric
 from onnxprune.graph import INPUT_SHAPES
 from onnxprune.plugins import name_of
@@ -102,9 +104,20 @@ class Settings(Checked):
             also=find_metric,
             metavar="NAME",
             known=METRIC_NAMES,
-            help=f"What is measured of each class: {', '.join(METRIC_NAMES)}.",
+            help=f"What is measured of each class: {', '.join(METRIC_NAMES)}. auto is top-1 with "
+            "labels; without, fidelity: agreement with the unpruned model.",
         ),
-        "top-1",
+        METRIC_AUTO,
+    )
+    outputs: tuple[str, ...] = asked(
+        Names(
+            of="outputs, as NAME or NAME=KIND",
+            commas=True,
+            metavar="NAME[=KIND],...",
+            help="The outputs that are judged, or tensors inside the model; KIND says what one "
+            f"holds: {', '.join(KINDS)}. By default the first for labels, else all.",
+        ),
+        (),
     )
     target: Target = asked(Object(kind=Target), Target())
     aim: str | None = asked(

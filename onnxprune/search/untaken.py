@@ -9,7 +9,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 from onnxprune.channels import ChannelGroups, Reason
-from onnxprune.data import Data
+from onnxprune.data import Data, Inputs, by_name
 from onnxprune.evaluation import session
 from onnxprune.graph import Graph, open_branches
 
@@ -43,9 +43,10 @@ def _taken(graph: Graph, data: Data, conditions: Collection[str]) -> dict[str, s
     model.graph.output.extend(ValueInfoProto(name=n, type=graph.facts.types[n]) for n in names)
     run = session(model, device="cpu").run
     found: dict[str, set[bool]] = {name: set() for name in names}
-    batch = (graph.shape(graph.image) or (1,))[0]
+    batch = (graph.shape(graph.inputs[0]) or (1,))[0]
     for x, _ in data.batches(1):
-        feeds = {graph.image: np.repeat(x, batch, axis=0)}
+        alone = isinstance(x, Inputs) and x.apart
+        feeds = by_name(x if alone else x[np.zeros(batch, int)], graph.inputs[0]).feeds
         for name, value in zip(names, run(names, feeds), strict=True):
             found[name].add(bool(value.all()))
     return found

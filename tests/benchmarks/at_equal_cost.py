@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import onnxprune
-from onnxprune.data.samples import Data, load_data
+from onnxprune.data import Data, load_data
 from onnxprune.errors import OnnxPruneError
 from onnxprune.files import write_whole
 from onnxprune.graph.graph import Graph

@@ -24,7 +24,7 @@ from onnx import ModelProto
 
 from onnxprune.channels.groups import ChannelGroups, find_groups
 from onnxprune.comparison import LAST_RATE, Curve
-from onnxprune.data.samples import Data
+from onnxprune.data import Data
 from onnxprune.evaluation.evaluator import Evaluator
 from onnxprune.graph.graph import Graph
 from onnxprune.search.assemble import open_model

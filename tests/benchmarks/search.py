@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from onnx import ModelProto
 
-from onnxprune.data.samples import Data
+from onnxprune.data import Data
 from onnxprune.evaluation.evaluator import Evaluator
 from onnxprune.graph.graph import Graph
 from onnxprune.relevance.batches import batches_of

@@ -5,7 +5,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from onnxprune.channels.groups import find_groups
-from onnxprune.data.samples import Data
+from onnxprune.data import Data
 from onnxprune.graph.graph import Graph
 from onnxprune.relevance.criteria import score
 from onnxprune.surgery.cost import find_costs

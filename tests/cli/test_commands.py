@@ -13,7 +13,7 @@ import onnxprune
 from onnxprune.cli import commands as cli
 from onnxprune.cli.commands import main
 from onnxprune.cli.options import TUNING
-from onnxprune.data.samples import Data
+from onnxprune.data import Data
 from onnxprune.relevance.criteria import Scores, score
 from onnxprune.search.control import Control
 from tests.support.models import model, run

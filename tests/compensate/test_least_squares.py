@@ -8,7 +8,7 @@ from onnx import ModelProto
 
 from onnxprune.compensate import least_squares, observed
 from onnxprune.compensate.methods import compensator
-from onnxprune.data.samples import Data
+from onnxprune.data import Data
 from tests.support.models import relative_error, run
 from tests.support.trial import (
     CHAIN,

@@ -10,7 +10,7 @@ from onnxprune.channels.groups import find_groups
 from onnxprune.compensate.covariance import find_covariances
 from onnxprune.compensate.redundancy import eliminate, irreplaceable
 from onnxprune.compensate.reference import Reference
-from onnxprune.data.samples import Data
+from onnxprune.data import Data
 from onnxprune.graph.graph import Graph
 from tests.support.models import model
 

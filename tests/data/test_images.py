@@ -200,7 +200,7 @@ def test_a_broken_image_is_named(folder: Path) -> None:
 @pytest.mark.parametrize("made", ["", "empty class"])
 def test_a_folder_without_images_is_refused(tmp_path: Path, made: str) -> None:
     (tmp_path / made).mkdir(exist_ok=True)
-    refused("no images, expected one folder of images per class", tmp_path)
+    refused("no images, expected images, one folder of images per class", tmp_path)
 
 
 def test_an_empty_class_keeps_its_label(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

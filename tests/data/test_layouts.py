@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import onnxprune
-from onnxprune.data.samples import load_data
+from onnxprune.data import load_data
 from onnxprune.errors import DataError
 from tests.support.coloured import folder, network
 from tests.support.samples import refused
@@ -68,9 +68,12 @@ def test_classes_beside_a_class_named_as_a_part_are_read(tmp_path: Path) -> None
     assert load_data(tmp_path, shape=SHAPE).classes == ("car", "test")
 
 
-def test_images_without_folders_are_counted(tmp_path: Path) -> None:
+def test_images_without_folders_have_no_labels(tmp_path: Path) -> None:
     write(tmp_path / "1.png", tmp_path / "2.png")
-    refused("2 images lie in the folder itself, without their classes; give", tmp_path, SHAPE)
+    found = load_data(tmp_path, shape=SHAPE)
+    assert len(found) == 2
+    assert not found.labelled
+    assert found.classes == ("all",)
 
 
 def test_images_without_labels_may_lie_anywhere(tmp_path: Path) -> None:

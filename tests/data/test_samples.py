@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune.data.samples import Data, load_data
+from onnxprune.data import Data, load_data
 from tests.support.samples import RNG, refused
 
 X = RNG.random((6, 3, 4, 5), np.float32)
@@ -135,8 +135,12 @@ def test_samples_of_a_function_are_checked_too(module: str) -> None:
         ("x is <U1, expected numbers", [(np.full((3, 8, 8), "a"), 0)]),
         ("x holds NaN or infinity as float32", [(np.full((3, 8, 8), np.nan), 0)]),
         ("cannot read int; give a folder", 3),
-        (r"item 0 is ndarray, expected \(x, y\)", X),
-        ("item 0 is str, expected", {"x": X, "y": Y}),
+        (r"item 0 is str, expected \(x, y\) or inputs by name", ["x", "y"]),
+        ("holds image, y, expected x, and y for labels", {"image": X, "y": Y}),
+        (
+            "some samples have labels and some have none",
+            [(np.ones((3, 8, 8)), 0), np.ones((3, 8, 8))],
+        ),
         ("item 1 is not an array", [(np.ones((3, 8, 8)), 0), ([[1], [1, 2]], 0)]),
         ("no samples; give a folder", []),
         ("no such file or folder; give", "nowhere"),
@@ -150,7 +154,7 @@ def test_samples_that_do_not_fit_are_refused(match: str, source: Any) -> None:
 
 def test_batches_of_several_sizes_are_refused() -> None:
     batches = [(X, Y), (X[..., :4], Y)]
-    refused(r"a sample is \[3, 4, 4\], expected \[3, \?, \?\]", batches, (3, None, None))
+    refused(r"a sample is \[3, 4, 4\], expected \[3, 4, 5\]", batches, (3, None, None))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +174,7 @@ def test_a_broken_npz_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"no archive")
     refused("a.npz: not a readable .npz", path)
     np.savez(path, images=X)
-    refused(r"a\.npz: holds images, expected x and y; save with np\.savez", path)
+    refused(r"a\.npz: holds images, expected x, and y for labels; save with np\.savez", path)
 
 
 @given(

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from onnxprune.arrays import IntArray
-from onnxprune.data.samples import Data
+from onnxprune.data import Data
+from onnxprune.evaluation.accuracy import Accuracy
 from onnxprune.evaluation.evaluator import Evaluator
 from onnxprune.evaluation.guessing import Answers, Hits, every_other
-from onnxprune.evaluation.metrics import Accuracy
 from tests.support.models import model
 
 RNG = np.random.default_rng(0)

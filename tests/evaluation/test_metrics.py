@@ -14,7 +14,9 @@ from sklearn.metrics import confusion_matrix, jaccard_score, top_k_accuracy_scor
 
 from onnxprune.data.label_maps import IGNORED
 from onnxprune.errors import DataError, OnnxPruneError, UnknownName
-from onnxprune.evaluation.metrics import Accuracy, agreement, find_metric, mean_iou, predict, top_k
+from onnxprune.evaluation.accuracy import Accuracy
+from onnxprune.evaluation.class_scores import agreement, mean_iou, predict, top_k
+from onnxprune.evaluation.metrics import find_metric
 
 CLASSES = 4
 
@@ -293,7 +295,7 @@ def test_what_cannot_be_measured_is_refused(name: str, match: str) -> None:
 
 USER_MODULE = """
 import numpy as np
-from onnxprune.evaluation.metrics import mean_iou, top_k
+from onnxprune.evaluation.class_scores import mean_iou, top_k
 
 def iou(outputs, targets):
     return mean_iou(outputs, targets).per_class
@@ -311,7 +313,7 @@ def single(outputs, targets):
     return 0.5
 
 def few(outputs, targets):
-    return [0.5]
+    return [0.5, 0.5]
 
 number = 3
 """
@@ -349,10 +351,9 @@ def test_a_function_is_a_metric_without_a_name() -> None:
         ("{}:broken", DataError, "metric '.*:broken': ValueError: two; expected a function"),
         ("{}:refusing", DataError, "metric 'top-9': the model has 4 classes"),
         ("{}:percent", DataError, r"returns shape \[4\], 50.0 among them; expected"),
-        ("{}:single", DataError, r"returns shape \[\]; expected"),
-        ("{}:few", DataError, r"returns shape \[1\]; .*of which there are 3 or more"),
+        ("{}:few", DataError, r"returns shape \[2\]; .*of which there are 3 or more"),
         ("nowhere.py:iou", UnknownName, "nowhere.py:iou: no such file; expected a function"),
-        ("iou", UnknownName, "metric 'iou': unknown; expected one of top-1, top-5, mean-iou"),
+        ("iou", UnknownName, "metric 'iou': unknown; expected one of auto, top-1, top-5, mean-iou"),
         ("top-0", UnknownName, "unknown"),
     ],
 )

@@ -43,7 +43,7 @@ def test_of_the_runs_behind_the_first_ones_the_fastest_quarter_counts(
         (tmp_path / "profile.json").write_text(json.dumps(events))
         return str(tmp_path / "profile.json")
 
-    fake = SimpleNamespace(place="cpu", noise=print, bind=print, run=print)
+    fake = SimpleNamespace(place="cpu", batch_of=print, run=print)
     fake.session = SimpleNamespace(end_profiling=end_profiling)
     monkeypatch.setattr("onnxprune.evaluation.profile.Network", lambda *_, **__: fake)
     times = node_times(model(NET), warmup=1, repeats=8)

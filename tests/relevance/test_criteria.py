@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from onnxprune.channels.groups import ChannelGroups, find_groups
-from onnxprune.data.samples import Data
+from onnxprune.data import Data
 from onnxprune.errors import DataError, InvalidModel, UnsupportedOp
 from onnxprune.graph.graph import Graph
 from onnxprune.relevance.batches import batches_of

@@ -9,12 +9,12 @@ from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.channels.groups import find_groups
-from onnxprune.data.samples import Data
+from onnxprune.data import Data
 from onnxprune.graph.graph import Graph
 from onnxprune.relevance.damage import Damage, Meter
 from onnxprune.relevance.divergence import probabilities
 from onnxprune.relevance.lrp import explain, relevance, start
-from onnxprune.relevance.mirror import Mirror
+from onnxprune.relevance.mirror import Mirror, Tensors
 from onnxprune.relevance.rules import find_composite
 from onnxprune.search.picker import Limits, Picker
 from onnxprune.surgery.removal import remove_channels
@@ -41,9 +41,9 @@ def test_one_walk_forward_serves_many_back() -> None:
     mirror = Mirror(Graph(model(NET)), device="cpu")
     x, y = images(mirror.graph.model, 3), torch.tensor([0, 1, 2])
 
-    def starts(logits: torch.Tensor) -> list[torch.Tensor]:
-        ones = start(logits, y), logits * torch.tensor([1.0, -2.0, 0.5])
-        return [*ones, ones[0] + ones[1]]
+    def starts(ends: Tensors) -> list[Tensors]:
+        ones = start(ends["y"], y), ends["y"] * torch.tensor([1.0, -2.0, 0.5])
+        return [{"y": one} for one in (*ones, ones[0] + ones[1])]
 
     first, second, both = explain(mirror, x, starts, EPSILON, ["a", "e"])
     alone = relevance(mirror, x, y, EPSILON, ["a", "e"])

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional
 
 from onnxprune.channels.groups import find_groups
-from onnxprune.data.samples import Data
+from onnxprune.data import Data
 from onnxprune.errors import UnsupportedOp
 from onnxprune.graph.graph import Graph
 from onnxprune.relevance.criteria import score

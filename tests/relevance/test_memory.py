@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from onnxprune.cli.commands import main
 from onnxprune.compensate import observed
-from onnxprune.data.samples import Data
+from onnxprune.data import Data
 from onnxprune.errors import DataError, OutputError
 from onnxprune.graph.graph import Graph
 from onnxprune.relevance import memory

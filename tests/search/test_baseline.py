@@ -11,10 +11,10 @@ import pytest
 
 import onnxprune
 from onnxprune.comparison import draw_curve
+from onnxprune.data import Data
 from onnxprune.data.images import PRESETS
-from onnxprune.data.samples import Data
 from onnxprune.errors import DataError, UnreachableTarget
-from onnxprune.evaluation.metrics import Accuracy
+from onnxprune.evaluation.accuracy import Accuracy
 from onnxprune.search.settings import Settings
 from onnxprune.search.target import Floor
 from tests.support.coloured import NAMES, folder, network, pixels

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import onnxprune
-from onnxprune.data.samples import load_data
+from onnxprune.data import load_data
 from onnxprune.errors import DataError, OutputError, RunDirectoryError
 from onnxprune.run import Result
 from onnxprune.samples import fashion_mnist

@@ -9,7 +9,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 import onnxprune
-from onnxprune.data.samples import Data
+from onnxprune.data import Data
 from onnxprune.errors import UnreachableTarget
 from tests.support.models import model
 from tests.support.runs import CONTROLS, FREE, harmonic, journal, params, samples

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, numpy_helper
 
-from onnxprune.data.samples import Data
+from onnxprune.data import Data
 from tests.support.models import run
 from tests.support.small_net import Small
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxprune.data.samples import load_data
+from onnxprune.data import load_data
 from onnxprune.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from onnxprune.channels.groups import ChannelGroups, find_groups
-from onnxprune.data.samples import Data
+from onnxprune.data import Data
 from onnxprune.graph.graph import Graph
 from onnxprune.relevance.criteria import Scores
 from tests.support.models import images, model

@@ -14,7 +14,7 @@ import numpy as np
 from onnxprune.arrays import BoolArray, FloatArray, IntArray
 from onnxprune.channels.choices import Choices
 from onnxprune.channels.groups import ChannelGroups, find_groups
-from onnxprune.evaluation.metrics import Accuracy
+from onnxprune.evaluation.accuracy import Accuracy
 from onnxprune.graph.graph import Graph
 from onnxprune.search.control import Strategy
 from onnxprune.search.controllers import find_controller, search

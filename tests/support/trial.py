@@ -12,7 +12,7 @@ from onnx import ModelProto, numpy_helper
 from onnxprune.arrays import BoolArray
 from onnxprune.channels.groups import ChannelGroups, find_groups
 from onnxprune.compensate.methods import compensator
-from onnxprune.data.samples import Data
+from onnxprune.data import Data
 from onnxprune.graph.graph import Graph
 from onnxprune.ops import OPS
 from onnxprune.surgery.removal import remove_channels

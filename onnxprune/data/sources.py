@@ -1,0 +1,206 @@
+"""Samples from wherever they are: a folder, an `.npz`, or anything that yields them.
+
+Every source becomes one `Data`: arrays in the shape and type the model takes, so that scoring and
+evaluation only ever slice them. Only images are decoded and preprocessed here; arrays are fed as
+they are. What does not fit the model is a `DataError` before anything runs.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.checks import Flag, Number, kind_of
+from onnxprune.data.folders import read_folder
+from onnxprune.data.forms import HOW, Item, Wanted, collect
+from onnxprune.data.images import PREPROCESS
+from onnxprune.data.samples import Data
+from onnxprune.errors import DataError, InvalidType, OnnxPruneError, UnknownName
+from onnxprune.plugins import beside, find_function, first_line
+
+PER_CLASS = Number(
+    whole=True, least=1, optional=True, metavar="N", help="Use at most N samples of each class."
+)
+
+_USER_FUNCTION = (
+    "package.module:function or path/to/file.py:function that takes nothing and returns samples"
+)
+
+InputForm: TypeAlias = tuple[Sequence[int | None], npt.DTypeLike]
+"""The shape of an input with its batch axis, None where it is open, and its type."""
+
+SampleSource: TypeAlias = (
+    str
+    | Path
+    | Data
+    | npt.NDArray[Any]
+    | Mapping[str, Any]
+    | tuple[Any, Any]
+    | Iterable[Any]
+    | Callable[[], Any]
+)
+
+
+def load_data(
+    source: SampleSource,
+    *,
+    shape: Sequence[int | None] = (),
+    dtype: npt.DTypeLike = np.float32,
+    inputs: Mapping[str, InputForm] | None = None,
+    preprocess: str = "auto",
+    limit: int | None = None,
+    labelled: bool = True,
+    any_target: bool = False,
+) -> Data:
+    """Read samples in the form the model takes, at most `limit` of each class.
+
+    `source` is a folder with one folder per class, a folder of `images/` with their label maps in
+    `masks/` (and class names in `classes.txt`), a folder of images, or of `.npz` files with the
+    inputs of a sample by name; an `.npz` with x, or the inputs by name, and y (and class names in
+    `classes`); `package.module:function` or `file.py:function` that returns any of these; an array,
+    a dict of inputs by name, an `(x, y)`, or an iterable of such batches or single samples. What
+    has no labels gives samples that are not `labelled`. The labels of class folders are the
+    positions of their sorted names, or those names where all are plain integers.
+    A sample with a label map counts for each class in it; it is taken while one of them has room.
+    Without `labelled` the images of a folder may lie anywhere in it, and labels say nothing. With
+    `any_target`, targets may be of any shape and type.
+    `preprocess` names one of `PRESETS` and serves images only; `auto` is `imagenet` for three
+    channels, `unit` for one, and `raw` where the model takes integers.
+
+    Shapes: `shape` is the model's one input without its batch axis, None where it is dynamic;
+    `inputs` gives those of a model with several inputs, or the name of the one.
+    Raises: DataError, when the samples cannot be read or do not fit; InvalidType, InvalidValue or
+    UnknownName for another argument that is not as it should be.
+    """
+    if inputs is not None and len(inputs) == 1:
+        ((shape, dtype),) = ((s[1:], t) for s, t in inputs.values())
+    several = {} if inputs is None or len(inputs) == 1 else inputs
+    form = Wanted(
+        () if several else _shape(shape),
+        _dtype(dtype),
+        PREPROCESS("preprocess", preprocess),
+        PER_CLASS("limit", limit),
+        Flag()("labelled", labelled),
+        any_target,
+        {name: (_shape(s), _dtype(t)) for name, (s, t) in several.items()},
+        next(iter(inputs or ()), ""),
+    )
+    return _load(source, form, "samples")
+
+
+def _shape(shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    """Read the shape of a sample."""
+    size = Number(whole=True, least=1, optional=True)
+    if isinstance(shape, str) or not isinstance(shape, Iterable):
+        raise InvalidType(f"shape: is {kind_of(shape)}; expected sizes, as in (3, 224, 224)")
+    return tuple(size("shape", one) for one in shape)
+
+
+def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    try:
+        return np.dtype(dtype)
+    except TypeError as error:
+        raise InvalidType(f"dtype: {first_line(error)}; expected a type as np.float32") from error
+
+
+def _load(source: SampleSource, form: Wanted, where: str) -> Data:
+    """Turn any kind of source into Data."""
+    if isinstance(source, Data):
+        y = source.y if source.targets is None else source.targets
+        one = Item(source.x, y if source.labelled else None)
+        return collect([one], form, where, source.classes if source.labelled else None)
+    if isinstance(source, (str, Path)):
+        return _from_place(source, form)
+    if callable(source) and not hasattr(source, "__iter__"):
+        return _load(source(), form, where)
+    names = source.get("classes") if isinstance(source, Mapping) else None
+    return collect(_items(source, form, where), form, where, _names(names))
+
+
+def _from_place(source: str | Path, form: Wanted) -> Data:
+    """Read a folder or an `.npz`, or what a function returns."""
+    path = Path(source)
+    if path.is_dir():
+        files = _archives(path)
+        if not files:
+            return read_folder(path, form)
+        items = (_items(_read_npz(file), form, str(file)) for file in files)
+        return collect((item for one in items for item in one), form, str(path))
+    if path.suffix == ".npz" and path.is_file():
+        return _load(_read_npz(path), form, str(path))
+    if ":" in str(source) and not path.exists():
+        return _from_function(str(source), form)
+    found = "is neither folder nor .npz" if path.exists() else "no such file or folder"
+    raise DataError(f"{source}: {found}; {HOW}")
+
+
+def _archives(folder: Path) -> list[Path]:
+    """The `.npz` files of a folder that holds them beside nothing else."""
+    files = [one for one in sorted(folder.iterdir()) if not one.name.startswith(".")]
+    return files if all(one.suffix == ".npz" and one.is_file() for one in files) else []
+
+
+def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read the arrays of a file."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a readable .npz ({first_line(error)})") from error
+
+
+def _from_function(text: str, form: Wanted) -> Data:
+    """Import `package.module:function` or `file.py:function`, call it, read what it returns."""
+    try:
+        with beside(text):
+            return _load(find_function(text, _USER_FUNCTION)(), form, text)
+    except UnknownName as error:
+        raise DataError(str(error)) from error
+    except OnnxPruneError:
+        raise
+    except Exception as error:  # the code is the user's: it may raise anything
+        raise DataError(f"{text}: {first_line(error)}; expected {_USER_FUNCTION}") from error
+
+
+def _names(names: Any) -> tuple[str, ...] | None:
+    return None if names is None else tuple(map(str, np.ravel(names)))
+
+
+def _items(source: Any, form: Wanted, where: str) -> Iterator[Item]:
+    """Yield batches, whether the source is one, yields some, or yields single samples."""
+    one = isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], tuple)
+    if one or isinstance(source, (np.ndarray, Mapping)):
+        source = (source,)
+    try:
+        items = iter(source)
+    except TypeError as error:
+        raise DataError(f"{where}: cannot read {type(source).__name__}; {HOW}") from error
+    for position, item in enumerate(items):
+        yield form.item(*_parts(item, form, f"{where}: item {position}", where), where)
+
+
+def _parts(item: Any, form: Wanted, here: str, where: str) -> tuple[Any, Any]:
+    """The inputs of an item, by name where there are several, and its target, None without one."""
+    if isinstance(item, Mapping):
+        x, y = form.named(item, where)
+    elif isinstance(item, (tuple, list)) and len(item) == 2:
+        x, y = item
+        x = form.named(x, where)[0] if isinstance(x, Mapping) else x
+    elif hasattr(item, "__array__"):
+        x, y = item, None
+    else:
+        raise DataError(
+            f"{here} is {type(item).__name__}, expected (x, y) or inputs by name; {HOW}"
+        )
+    try:
+        x = {n: np.asarray(v) for n, v in x.items()} if isinstance(x, dict) else np.asarray(x)
+        return x, y if y is None or form.any_target else np.asarray(y)
+    except Exception as error:  # a tensor of any framework may raise anything
+        raise DataError(
+            f"{here} is not an array ({first_line(error)}); convert tensors to NumPy first"
+        ) from error

@@ -1,0 +1,125 @@
+"""What an output holds, read off its values on the samples: class scores, a vector, or numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.data import KINDS, Head
+from onnxprune.evaluation import row_sums, varying_rows
+from onnxprune.graph import Graph
+
+Array = npt.NDArray[Any]
+
+SUMS = 1e-2
+"""How far from 1 probabilities may sum up."""
+SURE = 0.4
+"""Mean probability of the highest class, after a softmax, above which logits are class scores."""
+ROWS = 256
+"""Of more rows than this none is judged by itself."""
+CENTRED = 0.5
+"""A vector whose mean over samples holds less than this of its squares has a direction to keep."""
+LEAST = 16
+"""Elements of a vector; fewer are numbers of their own."""
+NAMES = {"classes": ("logit", "prob", "class", "softmax"), "vector": ("embed", "feature")}
+"""Parts of names that say what an output holds."""
+
+
+def head_of(graph: Graph, tensor: str, values: Array, kind: str = "") -> Head:
+    """Return what an output holds, of a kind that is given or read off its values.
+
+    Shapes: values `[n, ...]`.
+    """
+    axis = _scores_axis(graph, tensor, values)
+    if not kind:
+        kind = _kind(tensor, values, axis)
+    if kind in ("classes", "sequence"):
+        return Head(tensor, kind, _class_axis(values) if axis is None else axis)
+    return Head(tensor, kind, 0 if kind == "vector" else _row_axis(values.shape))
+
+
+def say(head: Head, shape: Sequence[int]) -> str:
+    """Say what an output is judged by."""
+    sizes = ", ".join(map(str, ("N", *shape[1:])))
+    return f"output '{head.tensor}' [{sizes}] is {KINDS[head.kind]} (--outputs NAME=KIND)"
+
+
+def _kind(tensor: str, values: Array, axis: int | None) -> str:
+    wide = [n for n in values.shape[1:] if n != 1]
+    if axis is not None:
+        return "sequence" if len(wide) == 2 and values.ndim in (3, 4) else "classes"
+    if len(wide) != 1:
+        return "values"
+    named = [kind for kind, parts in NAMES.items() if any(p in tensor.lower() for p in parts)]
+    if named:
+        return named[0]
+    rows = values.reshape(len(values), -1).astype(np.float64)
+    if rows.shape[1] >= LEAST and _is_unit(rows):
+        return "vector"
+    e = np.exp(rows - rows.max(1, keepdims=True))
+    sure = (e.max(1) / e.sum(1)).mean()
+    if sure >= max(SURE, 1.5 / rows.shape[1]) and rows.min() < 0:
+        return "classes"
+    centre = (rows.mean(0) ** 2).sum() / max((rows**2).sum(1).mean(), 1e-30)
+    return "vector" if rows.shape[1] >= LEAST and centre < CENTRED else "values"
+
+
+def _is_unit(rows: Array) -> bool:
+    """Whether all vectors have one length."""
+    lengths = np.linalg.norm(rows, axis=1)
+    return bool(lengths.std() <= 1e-3 * lengths.mean())
+
+
+def _scores_axis(graph: Graph, tensor: str, values: Array) -> int | None:
+    """The axis along which values are probabilities or logits of a softmax, or None."""
+    if values.ndim < 2 or values.size == 0:
+        return None
+    for axis in range(values.ndim - 1, 0, -1):
+        if values.shape[axis] > 1 and values.min() >= 0:
+            total = values.sum(axis, dtype=np.float64)
+            if np.abs(total - 1).max() <= SUMS:
+                return axis
+    for node in graph.consumers.get(tensor, ()):
+        if node.op_type in ("Softmax", "LogSoftmax", "ArgMax"):
+            given = node.attributes.get("axis", -1 if node.op_type != "ArgMax" else 0)
+            return int(given) % values.ndim
+    return None
+
+
+def _class_axis(values: Array) -> int:
+    """The axis of class scores where nothing says it: the last of three, else the second."""
+    return 2 if values.ndim == 3 and values.shape[2] > 1 else 1
+
+
+def _row_axis(shape: Sequence[int]) -> int:
+    """The axis of the rows: the smaller one where there are two; 0 for one row in all."""
+    wide = [(n, k) for k, n in enumerate(shape) if k and n > 1]
+    if not wide:
+        return 0
+    if len(shape) == 4 and len(wide) > 1:
+        wide = [(n, k) for n, k in wide if k in (1, 3)] or wide
+    count, axis = min(wide)
+    return axis if count <= ROWS else 0
+
+
+def deviation(head: Head, values: Array) -> Array | None:
+    """Return how far the numbers of each row are from their mean over samples, as a root mean.
+
+    Rows that hardly vary are not judged: they have an infinite deviation.
+    Shapes: values `[n, ...]` -> broadcasts to one sample with a batch axis.
+    """
+    if head.is_scores:
+        return None
+    mean = values.mean(0) if len(values) > 1 else np.zeros_like(values[0])
+    spread = row_sums(head, (values - mean).astype(np.float64) ** 2)
+    chosen = varying_rows(head, values, spread)
+    count = values.size / max(len(spread), 1)
+    with np.errstate(divide="ignore"):
+        found = np.where(chosen & (spread > 0), np.sqrt(spread / count), np.inf)
+    shape = [1] * values.ndim
+    if head.axis:
+        shape[head.axis] = -1
+    return found.reshape(shape)

@@ -1,0 +1,203 @@
+"""What the outputs of a model are judged by: class scores, what they hold, and the reference.
+
+Without labels the unpruned model is the reference. What an output holds is read off its values, and
+said, because a guess is never silent; `--outputs NAME=KIND` says it otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.data import ALL, KINDS, Data, Head
+from onnxprune.errors import DataError, InvalidModel, InvalidValue, check_name
+from onnxprune.evaluation import AUTO, FIDELITY, Evaluator, find_metric, highest
+from onnxprune.graph import Graph
+from onnxprune.search.holding import deviation, head_of, say
+from onnxprune.search.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+
+SELECTS = ("NonMaxSuppression", "TopK", "NonZero", "ArgMax", "ArgMin", "Unique", "Compress")
+"""Operators whose outputs jump: what they choose from is judged in the place of what they give."""
+
+
+def metric_name(data: Data, settings: Settings) -> str:
+    """Return the metric of a run: the one asked for, or what fits the samples.
+
+    Raises: DataError where a metric of labels is asked for and there are none.
+    """
+    if settings.metric == AUTO:
+        return "top-1" if data.labelled else FIDELITY
+    if not data.labelled and settings.metric != FIDELITY and find_metric(settings.metric).answers:
+        raise DataError(
+            f"metric '{settings.metric}': needs labels and the samples have none; give one folder "
+            "of images per class, or y, or --metric fidelity"
+        )
+    return settings.metric
+
+
+def with_heads(graph: Graph, data: Data, settings: Settings) -> Data:
+    """Return samples that know what the outputs hold and, for fidelity, what they were.
+
+    Raises: DataError or InvalidModel where the outputs cannot be judged.
+    """
+    name = metric_name(data, settings)
+    asked = dict(_asked(graph, settings.outputs))
+    if find_metric(name).answers or (name != FIDELITY and _are_classes(graph, data)):
+        return _with_class_scores(graph, data, asked)
+    tensors = list(asked) or [t for output in graph.outputs for t in judged(graph, output)]
+    tensors = list(dict.fromkeys(tensors))
+    reference = _reference(graph, data, settings, tensors)
+    heads = []
+    for tensor in tensors:
+        values = reference[tensor]
+        if values.dtype == object or values.dtype.kind not in "f":
+            if tensor in asked or len(tensors) == 1:
+                raise _cannot_judge(tensor, values)
+            logger.warning("%s; it is left out", _cannot_judge(tensor, values))
+            continue
+        head = head_of(graph, tensor, values, asked.get(tensor, ""))
+        heads.append(replace(head, deviation=deviation(head, values)))
+        logger.info("%s", say(head, values.shape))
+    if not heads:
+        raise _cannot_judge(tensors[0], reference[tensors[0]])
+    data = replace(data, heads=tuple(heads))
+    if name != FIDELITY:
+        return data
+    held = {head.tensor: reference[head.tensor] for head in heads}
+    if not settings.trust_baseline and len(data) > 1 and all(map(_is_constant, held.values())):
+        raise DataError(
+            f"samples: the unpruned model gives the same outputs for all {len(data)} samples, so "
+            "nothing can be told from them; look at --preprocess and the range of values "
+            "(--trust-baseline goes on as it is)"
+        )
+    return _pseudo_labelled(replace(data, reference=held))
+
+
+def _pseudo_labelled(data: Data) -> Data:
+    """Samples with the class that the unpruned model gives them, where it gives classes."""
+    head, *others = data.heads
+    if others or head.kind != "classes" or data.reference is None:
+        return replace(data, y=np.zeros(len(data), np.int64), classes=ALL)
+    scores = data.reference[head.tensor]
+    y = highest(head, scores)
+    y = y.reshape(len(y)) if y.size == len(y) else y
+    if y.ndim not in (1, 3):
+        return replace(data, y=np.zeros(len(data), np.int64), classes=ALL)
+    count = max(scores.shape[head.axis], 2)
+    return replace(data, y=y, classes=tuple(map(str, range(count))))
+
+
+def _asked(graph: Graph, outputs: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """The tensors that are named, each with its kind, which may be empty."""
+    for text in outputs:
+        name, _, kind = (text, "", "") if _is_tensor(graph, text) else text.rpartition("=")
+        if name and kind and kind not in KINDS:
+            raise InvalidValue(f"outputs: '{kind}' of '{name}'; expected {', '.join(KINDS)}")
+        if not _is_tensor(graph, name or text):
+            check_name("outputs: tensor", name or text, graph.outputs)
+        yield name or text, kind
+
+
+def _is_tensor(graph: Graph, name: str) -> bool:
+    return name in graph.producers or name in graph.outputs
+
+
+def _with_class_scores(graph: Graph, data: Data, asked: Mapping[str, str]) -> Data:
+    """Samples judged by the class scores of one output: the one named, or the first."""
+    if len(asked) > 1:
+        raise InvalidValue(
+            f"outputs: {', '.join(asked)}; expected one, that of the class scores; --metric "
+            "fidelity judges several"
+        )
+    if not asked and len(graph.outputs) > 1:
+        logger.warning(
+            "the model has %d outputs (%s): class scores are read from '%s'; --outputs names "
+            "another",
+            len(graph.outputs),
+            ", ".join(graph.outputs),
+            graph.outputs[0],
+        )
+    return replace(data, heads=tuple(map(Head, asked)))
+
+
+def _are_classes(graph: Graph, data: Data) -> bool:
+    """Return whether the labels are class numbers of the first output, as far as shapes tell."""
+    if not data.labelled or (data.targets is not None and not data.y.any()):
+        return False
+    shape = graph.shape(graph.outputs[0]) or ()
+    if data.y.ndim == 3:
+        return len(shape) == 4
+    flat = [n for n in shape[1:] if n != 1]
+    if len(flat) > 1 or len(shape) < 2:
+        return False
+    return int(data.y.max(initial=0)) < max(flat[0] if flat else 1, 2)
+
+
+def judged(graph: Graph, output: str) -> list[str]:
+    """Return the tensors that are judged for an output: it, or what is selected from.
+
+    Numbers and places that a selection gives jump with the smallest change, so agreement in them
+    says little, and no gradient crosses it.
+    """
+    behind: set[str] = set()
+    for node in graph.nodes:
+        if node.op_type in SELECTS or behind.intersection(node.inputs):
+            behind.update(filter(None, node.outputs))
+    if output not in behind:
+        return [output]
+    needed, into = {output}, []
+    for node in reversed(graph.nodes):
+        if needed.isdisjoint(node.outputs) or not behind.intersection(node.outputs):
+            continue
+        for name in filter(None, node.inputs):
+            if name in behind:
+                needed.add(name)
+            elif _varies(graph, name):
+                into.append(name)
+    return list(dict.fromkeys(reversed(into))) or [output]
+
+
+def _varies(graph: Graph, name: str) -> bool:
+    """Whether a tensor holds floats that are computed from the inputs."""
+    import onnx
+
+    held = graph.facts.types.get(name)
+    kind = held.tensor_type.elem_type if held is not None else 0
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+    return name in graph.producers and name not in graph.constant_names and kind in floats
+
+
+def _reference(
+    graph: Graph, data: Data, settings: Settings, tensors: list[str]
+) -> Mapping[str, Array]:
+    """The outputs of the unpruned model for all samples."""
+    evaluator = Evaluator(
+        data,
+        metric=FIDELITY,
+        device=settings.device,
+        threads=settings.threads,
+        batch_size=settings.batch_size,
+        outputs=tensors,
+    )
+    return evaluator.outputs(graph.model)
+
+
+def _cannot_judge(tensor: str, values: Array) -> InvalidModel:
+    found = "of another shape for each sample" if values.dtype == object else str(values.dtype)
+    return InvalidModel(
+        f"output '{tensor}' is {found}, so agreement in it cannot be measured; name floats of a "
+        "fixed shape, also inside the model, with --outputs, or give --metric file.py:function"
+    )
+
+
+def _is_constant(values: Array) -> bool:
+    return bool((values == values[:1]).all())
