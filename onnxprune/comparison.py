@@ -239,7 +239,7 @@ def compare(
 
 def _judged(judge: Evaluator, model: ModelProto) -> tuple[Accuracy, npt.NDArray[Any] | None]:
     """The accuracy, and the classes that a model gives, where its metric is of classes."""
-    return judge.judge(model) if judge.metric.answers else (judge(model), None)
+    return (judge(model), None) if judge.metric.parts else judge.judge(model)
 
 
 def _agreement(classes: list[npt.NDArray[Any] | None], after: Mapping[str, Any]) -> float:

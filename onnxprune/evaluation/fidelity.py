@@ -119,7 +119,7 @@ def highest(head: Head, outputs: Array) -> IntArray:
     if outputs.shape[head.axis] == 1:
         one = np.take(outputs, 0, head.axis)
         is_probability = bool(outputs.size and outputs.min() >= 0 and outputs.max() <= 1)
-        best: IntArray = highest(self.head, outputs).reshape(len(outputs), -1)
+        best: IntArray = (one > (0.5 if is_probability else 0)).astype(np.int64)
         return best
     return np.asarray(outputs.argmax(head.axis))
 
