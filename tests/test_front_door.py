@@ -145,6 +145,7 @@ TABLE: Mapping[str, Values] = {
         (*WORDS, "top-0", "top-x", "top--1", "nowhere.py:f", "math:pi", lambda: 1),
         ("luck", "top-0", "nowhere.py:f"),
     ),
+    "outputs": Values((["logits"], ["a", "b=vector"], ()), ("a", 1, [1], [""], b"a", None), ()),
     "rate": Values(SHARE.right, (*SHARE.wrong, 0, 0.0), (*SHARE.texts, "0")),
     "params": POSITIVE,
     "macs": POSITIVE,
