@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,19 +19,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray
 from onnxprune.channels import ChannelGroups
 from onnxprune.errors import InvalidModel, MissingPackage, SurgeryError
-from onnxprune.evaluation import reason, session
+from onnxprune.evaluation import TURNS, Feeds, made_up, reason, session
 from onnxprune.graph import STEPS, Graph
 from onnxprune.surgery import mask
 
 logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
-Feeds = Mapping[str, Array]
 
 TOLERANCE = 1e-3
 """Largest difference of an output, relative to its largest value; sums are rounded otherwise."""
@@ -48,13 +47,13 @@ class Proof:
     """What a pruned model is held against. `samples` are in the form that the model takes.
 
     `corrected` says that weights were changed, so that the outputs are others.
-    Shapes: dead `[channels]`; samples `[n, ...]`.
+    Shapes: dead `[channels]`; samples `[n, ...]`, of the only input or of each by name.
     """
 
     graph: Graph
     groups: ChannelGroups
     dead: BoolArray
-    samples: Array | None = None
+    samples: Array | Mapping[str, Array] | None = None
     corrected: bool = False
 
     def __call__(self, model: ModelProto | Path) -> None:
@@ -103,18 +102,34 @@ class Proof:
             pruned = session(model, device="cpu")
         except InvalidModel as error:
             raise SurgeryError(f"the pruned model does not load: {_first(error)}") from error
-        problem = "no inputs could be made for it"
+        tried: list[str] = []
         for batch, steps in ((1, (0,)), (3, (0,)), (1, STEPS)):
-            for feeds in filter(None, (_feeds(self.graph, self.samples, batch, n) for n in steps)):
-                try:
-                    expected = reference.run(None, feeds)
-                except Exception as error:  # onnxruntime's errors have no root of their own
-                    problem = problem and f"it fails as it came: {reason(error)}"
-                    continue
-                self._compare(pruned, reference, feeds, expected)
-                problem = ""
-                break
-        return problem
+            for more in steps:
+                here = [self._try(pruned, reference, fed) for fed in self._feeds(batch, more)]
+                tried += here
+                if "" in here:
+                    break
+        return "" if "" in tried else next(iter(tried), "no inputs could be made for it")
+
+    def _try(self, pruned: Any, reference: Any, feeds: Feeds) -> str:
+        """Compare the models on some inputs; return why the reference does not take them, if so."""
+        try:
+            expected = reference.run(None, feeds)
+        except Exception as error:  # onnxruntime's errors have no root of their own
+            return f"on {_at(feeds)}: it fails as it came: {reason(error)}"
+        self._compare(pruned, reference, feeds, expected)
+        return ""
+
+    def _feeds(self, batch: int, more: int) -> Iterator[Feeds]:
+        """Inputs of these sizes, one for each value that is tried of what chooses a branch."""
+        samples = self.samples
+        if samples is not None and not isinstance(samples, Mapping):
+            samples = dict.fromkeys(self.graph.inputs[:1], samples)
+        for turn in range(TURNS):
+            feeds = made_up(self.graph, batch=batch, more=more, turn=turn, samples=samples)
+            if feeds is None:
+                return
+            yield feeds
 
     @cached_property
     def _reference(self) -> ModelProto:
@@ -124,7 +139,7 @@ class Proof:
         return self.graph.model
 
     def _compare(self, pruned: Any, reference: Any, feeds: Feeds, expected: list[Any]) -> None:
-        at = ", ".join(f"{name} {list(x.shape)}" for name, x in feeds.items())
+        at = _at(feeds)
         try:
             outputs = pruned.run(None, feeds)
         except Exception as error:  # as above
@@ -155,6 +170,13 @@ class Proof:
                 largest = max(largest, _largest(other[k], wanted))
         is_alike = (found.shape, found.dtype) == (wanted.shape, wanted.dtype)
         return is_alike and _largest(found, wanted) <= SLACK * largest
+
+
+def _at(feeds: Feeds) -> str:
+    """The inputs as an error shows them: shapes, and the value of a single number."""
+    return ", ".join(
+        f"{name} {f'= {x.item()}' if x.ndim == 0 else list(x.shape)}" for name, x in feeds.items()
+    )
 
 
 def _first(error: Exception) -> str:
@@ -191,44 +213,3 @@ def _with_noise(x: Array, share: float, rng: np.random.Generator) -> Array:
     if x.dtype.kind != "f":
         return x
     return (x * (1 + share * rng.standard_normal(x.shape))).astype(x.dtype)
-
-
-def _feeds(graph: Graph, samples: Array | None, batch: int, more: int) -> Feeds | None:
-    """Return inputs of which so many are in a batch and heights and widths are so much more.
-
-    A single input is made of samples where its sizes are theirs. None where no such inputs can be
-    made, or they would be the usual ones again, as the model leaves nothing open.
-    """
-    rng, feeds, is_new = np.random.default_rng(0), dict[str, Array](), (batch, more) == (1, 0)
-    inputs = [value for value in graph.proto.input if value.name in graph.inputs]
-    for value in inputs:
-        shape, dtype = graph.shape(value.name), _dtype(value)
-        is_open = [not d.dim_value > 0 for d in value.type.tensor_type.shape.dim]
-        if shape is None or dtype is None or len(shape) != len(is_open):
-            return None
-        size = tuple(
-            (n + more if k else batch) if moves else n
-            for k, (n, moves) in enumerate(zip(shape, is_open, strict=True))
-        )
-        is_new = is_new or size != shape
-        if samples is not None and len(inputs) == 1 and samples.shape[1:] == size[1:]:
-            feeds[value.name] = np.resize(samples, size).astype(dtype)
-        else:
-            feeds[value.name] = _noise(size, dtype, rng)
-    return feeds if is_new else None
-
-
-def _dtype(value: onnx.ValueInfoProto) -> np.dtype[Any] | None:
-    element = value.type.tensor_type.elem_type
-    if element in (TensorProto.UNDEFINED, TensorProto.STRING, TensorProto.BFLOAT16):
-        return None
-    return onnx.helper.tensor_dtype_to_np_dtype(element)
-
-
-def _noise(shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator) -> Array:
-    """Noise for floats and bytes; ones for other integers, which may be indices or sizes."""
-    if dtype.kind == "f":
-        return rng.standard_normal(shape).astype(dtype)
-    if dtype.itemsize == 1:
-        return rng.integers(0, 2 if dtype.kind == "b" else 128, shape).astype(dtype)
-    return np.ones(shape, dtype)

@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -11,17 +10,15 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 import onnxprune
 from onnxprune import proof, run
-from onnxprune.arrays import BoolArray
-from onnxprune.channels.groups import ChannelGroups, find_groups
+from onnxprune.channels.groups import find_groups
 from onnxprune.cli import main
 from onnxprune.errors import OutputError, SurgeryError
 from onnxprune.graph.graph import Graph
 from onnxprune.graph.read_back import reads_back
 from onnxprune.graph.storage import load_model, save_model
-from onnxprune.proof import Proof
 from onnxprune.search.nets import Nets
 from onnxprune.search.plan import Plan
-from onnxprune.surgery.removal import remove_channels
+from tests.support.cuts import Cut
 from tests.support.halves import half
 from tests.support.models import HEADER, model
 from tests.support.runs import FREE, samples
@@ -36,31 +33,6 @@ g (float[N,3,H,W] x) => (float[N,2,H,W] y) <float[6,3,1,1] w, float[4,6,1,1] v, 
   y = Conv(s, u)
 }
 """
-
-
-class Cut:
-    """A model without half of its channels, and what it is held against."""
-
-    def __init__(self, proto: ModelProto, **more: Any) -> None:
-        self.graph = Graph(proto)
-        self.groups: ChannelGroups = find_groups(self.graph)
-        self.dead: BoolArray = half(self.groups)
-        self.pruned = remove_channels(self.graph, self.groups, self.dead)
-        self.proof = Proof(self.graph, self.groups, self.dead, **more)
-
-    def weight(self, name: str) -> TensorProto:
-        return next(t for t in self.pruned.graph.initializer if t.name == name)
-
-    def scaled(self, name: str, factor: float) -> None:
-        tensor = self.weight(name)
-        array = numpy_helper.to_array(tensor) * np.float32(factor)
-        tensor.CopyFrom(numpy_helper.from_array(array, name))
-
-    def swapped(self, name: str) -> None:
-        """Give two of the channels that are left each other's weights."""
-        tensor = self.weight(name)
-        array = np.roll(numpy_helper.to_array(tensor), 1, axis=1)
-        tensor.CopyFrom(numpy_helper.from_array(array, name))
 
 
 def test_a_pruned_model_gives_what_the_masked_one_gives(caplog: pytest.LogCaptureFixture) -> None:

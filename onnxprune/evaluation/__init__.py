@@ -8,6 +8,7 @@ and do not import it.
   unpruned model
 * `guessing`: whether a model clearly beats a guesser, and the order of classes that fits best
 * `runtime`: onnxruntime: sessions, devices, latency; `profile`: the time of each node
+* `inputs`: inputs for a model that comes without samples
 """
 
 from onnxprune.evaluation.accuracy import Accuracy
@@ -15,6 +16,7 @@ from onnxprune.evaluation.class_scores import agreement
 from onnxprune.evaluation.evaluator import Evaluator
 from onnxprune.evaluation.fidelity import Fidelity, highest, row_sums, varying_rows
 from onnxprune.evaluation.guessing import Answers, Hits
+from onnxprune.evaluation.inputs import TURNS, Feeds, made_up
 from onnxprune.evaluation.metrics import (
     AUTO,
     FIDELITY,
@@ -32,9 +34,11 @@ __all__ = [
     "FIDELITY",
     "METRICS",
     "METRIC_NAMES",
+    "TURNS",
     "Accuracy",
     "Answers",
     "Evaluator",
+    "Feeds",
     "Fidelity",
     "Hits",
     "Metric",
@@ -45,6 +49,7 @@ __all__ = [
     "highest",
     "latencies",
     "latency",
+    "made_up",
     "node_times",
     "reason",
     "row_sums",

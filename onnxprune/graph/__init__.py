@@ -17,7 +17,7 @@ from onnxprune.graph.branches import inner_nodes, open_bodies, open_branches
 from onnxprune.graph.dependence import Variation
 from onnxprune.graph.facts import Facts, start_facts
 from onnxprune.graph.graph import GRAPH, STEPS, Graph
-from onnxprune.graph.inputs import INPUT_SHAPES, InputShapes, Shape
+from onnxprune.graph.inputs import INPUT_SHAPES, InputShapes, Shape, look
 from onnxprune.graph.large_weights import (
     AS_THEY_LIE,
     NONE_APART,
@@ -62,6 +62,7 @@ __all__ = [
     "inner_nodes",
     "is_large",
     "load_model",
+    "look",
     "nearest",
     "open_bodies",
     "open_branches",
