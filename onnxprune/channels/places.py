@@ -76,7 +76,7 @@ def _behind(graph: Graph, name: str) -> Iterator[tuple[str, tuple[Node, ...]]]:
     for node in reversed(graph.nodes):
         if needed.isdisjoint(node.outputs):
             continue
-        if node.nested or node.choice:
+        if node.nested or node.border:
             return
         makers.insert(0, node)
         for read in node.inputs:

@@ -29,6 +29,7 @@ from onnxprune.ops import (
     FROZEN,
     Aligns,
     Axes,
+    Border,
     CutSite,
     Moves,
     Node,
@@ -83,16 +84,15 @@ class Propagation:
         The first reason recorded for a channel is the one that is shown, so the order matters:
 
         1. Constants get labels where they are read first.
-        2. A node that makes a weight from constants is passed over: the weight is a constant.
+        2. A node that makes a weight from constants, a constant too, or enters a body is skipped.
         3. Known values are worked out anew, as they follow the cuts of the inputs.
         4. What a subgraph reads is pinned, also by a node of a shuffle.
         5. The last node of a shuffle reorders the labels of its source; the others have none.
-        6. At any other node, numbers of channels that are used as values pin these channels,
-           and then the labels cross.
+        6. At any other node, numbers of channels that are used as values pin these; labels cross.
         """
         for name in (*node.inputs, *node.captures):
             self._introduce(name)
-        if node.name in self.graph.computed.inside:
+        if node.name in self.graph.computed.inside or node.border is Border.ENTRY:
             return
         self.counts.follow(node)
         self.fewest.follow(node)

@@ -3,7 +3,7 @@
 Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write files.
 
 * `graph`: the view of a model; `nodes`: its nodes, functions inlined, shared vectors apart;
-  `branches`: those of an If
+  `opened`: those of the graphs that nodes hold
 * `facts`: shapes and known values; `constant_folding`: weights computed from constants;
   `dependence`: which values follow a size that is only known at run time
 * `names`: what people call a convolution
@@ -13,7 +13,6 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
   stay apart from the message; `read_back`: whether a file holds what was written
 """
 
-from onnxprune.graph.branches import inner_nodes, open_bodies, open_branches
 from onnxprune.graph.dependence import Variation
 from onnxprune.graph.facts import Facts, start_facts
 from onnxprune.graph.graph import GRAPH, STEPS, Graph
@@ -26,6 +25,7 @@ from onnxprune.graph.large_weights import (
     compress,
 )
 from onnxprune.graph.names import Called, call, nearest
+from onnxprune.graph.opened import inner_nodes, open_bodies, open_branches
 from onnxprune.graph.read_back import reads_back
 from onnxprune.graph.storage import (
     ModelSource,

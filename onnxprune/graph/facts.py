@@ -30,8 +30,9 @@ from onnx import (
 from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import infer_node_outputs
 
-from onnxprune.graph.branches import open_bodies
+from onnxprune.graph.borders import cross
 from onnxprune.graph.inputs import DYNAMIC_SIZE, Shape, look
+from onnxprune.graph.opened import open_bodies
 from onnxprune.graph.storage import first_line
 from onnxprune.ops import Holds, Node, Op, Shapes, infer_outputs
 
@@ -63,6 +64,8 @@ class Facts:
     by the names that it gives them; heights and widths are `more` than usual. `supposed` are
     tensors of which nothing is known but what reads them, `unsure` those and all whose sizes follow
     from theirs.
+    `unsteady` are states of loops that have no shape of their own, `changing` those that turned out
+    so; `trips` is how often the body of a loop runs, where that is known, by its first output.
     `refused` are nodes whose inputs contradict each other, and what ONNX says of them.
     Shapes: `values[t]` is `shape(t)`.
     """
@@ -73,6 +76,10 @@ class Facts:
     symbols: Mapping[str, int] = field(default_factory=dict)
     batch: int = 1
     more: int = 0
+    unsteady: frozenset[str] = frozenset()
+    changing: set[str] = field(default_factory=set)
+    trips: dict[str, int] = field(default_factory=dict)
+    entered: dict[str, tuple[str, ...]] = field(default_factory=dict)
     supposed: set[str] = field(default_factory=set)
     unsure: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
@@ -119,7 +126,7 @@ class Facts:
                 self._declare(name, unsure)
             elif unsure:
                 self.unsure.add(name)
-        if op is not None and not node.choice and self._unknown(node):
+        if op is not None and not node.border and self._unknown(node):
             kinds = [self.types.get(name) for name in node.inputs]
             values = [self.values.get(name) for name in node.inputs]
             self.types.update(infer_outputs(op, node, kinds, values))
@@ -169,23 +176,13 @@ class Facts:
         if near is not None:
             self._near |= {n: near for n in node.outputs if n and self.shape(n) is None}
 
-    def _choose(self, node: Node) -> Mapping[str, TypeProto]:
-        """The type of what both branches of an If make, or the one that a known condition takes."""
-        condition, *branches = node.inputs
-        if condition in self.values:
-            branches = [branches[0 if self.values[condition].all() else 1]]
-        shapes = {self.shape(name) for name in branches}
-        if len(shapes) > 1 or None in shapes:
-            return {}
-        return {node.outputs[0]: self.types[branches[0]]}
-
     def _unknown(self, node: Node) -> bool:
         return any(name and self.shape(name) is None for name in node.outputs)
 
     def _infer(self, node: Node, op: Op | None) -> Mapping[str, TypeProto]:
         """The types that ONNX's shape inference finds, or none."""
-        if node.choice:
-            return self._choose(node)
+        if node.border:
+            return cross(node, self)
         if node.schema is None:
             return {}
         present = [name for name in node.inputs if name]
@@ -276,11 +273,13 @@ def start_facts(
     *,
     batch: int = 1,
     more: int = 0,
+    unsteady: frozenset[str] = frozenset(),
 ) -> Facts:
     """Return what is known before the first node: inputs, initializers, declared types.
 
     An open axis of an input has the size that `input_shapes` gives; else the first is 1 long, any
-    other `DYNAMIC_SIZE`. The first is taken `batch` times, the others are `more`.
+    other `DYNAMIC_SIZE`. The first is taken `batch` times, the others are `more`. `unsteady` are
+    states of loops whose shapes change.
     """
     shapes, symbols = look(model.graph, input_shapes or {}, batch=batch, more=more)
     facts = Facts(
@@ -294,6 +293,7 @@ def start_facts(
         symbols=symbols,
         batch=batch,
         more=more,
+        unsteady=unsteady,
     )
     for tensor in model.graph.initializer:
         facts.set_constant(tensor.name, tensor)

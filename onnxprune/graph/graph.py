@@ -17,13 +17,13 @@ from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
 from onnxprune.checks import Object
 from onnxprune.errors import InvalidModel
-from onnxprune.graph.branches import prepare_branches
 from onnxprune.graph.constant_folding import Computed, find_computed
 from onnxprune.graph.dependence import Variation
 from onnxprune.graph.facts import Facts, start_facts
 from onnxprune.graph.inputs import InputShapes, Shape, assumption, check_shapes, declared_shape
 from onnxprune.graph.large_weights import NONE_APART, Weights
 from onnxprune.graph.nodes import alias_vectors, inlined_nodes
+from onnxprune.graph.opened import prepare_branches
 from onnxprune.graph.order import is_sorted, sort_nodes
 from onnxprune.graph.storage import (
     ModelSource,
@@ -129,14 +129,14 @@ class Graph:
         for node in self.nodes:
             read = {*node.inputs, *node.captures} - {""}
             held = node.op is not None and isinstance(node.op.how, Holds) and not node.nested
-            if held or (read and found >= read):
+            if held or (read and found >= read and (node.op is not None or node.border is None)):
                 found.update(node.outputs)
         return frozenset(found)
 
     @cached_property
     def computed(self) -> Computed:
         """Weights that the model computes from constants, in ways that labels cannot follow."""
-        returned = {name for node in self.nodes if node.choice for name in node.inputs}
+        returned = {name for node in self.nodes if node.border for name in node.inputs}
         returned.update(self.outputs)
         return find_computed(self.nodes, self.facts, self.initializers, returned, self.how)
 
@@ -314,12 +314,18 @@ class Graph:
         return self._infer(batch=2)
 
     def _infer(self, *, batch: int = 1, more: int = 0) -> Facts:
-        facts = start_facts(self.bare, self.input_shapes, batch=batch, more=more)
-        for alias in self.aliases:
-            facts.set_constant(alias, self.initializers[alias])
-        for node in self.nodes:
-            facts.follow(node)
-        return facts
+        unsteady: frozenset[str] = frozenset()
+        while True:
+            facts = start_facts(
+                self.bare, self.input_shapes, batch=batch, more=more, unsteady=unsteady
+            )
+            for alias in self.aliases:
+                facts.set_constant(alias, self.initializers[alias])
+            for node in self.nodes:
+                facts.follow(node)
+            if facts.changing <= unsteady:
+                return facts
+            unsteady |= facts.changing
 
 
 GRAPH = Object(kind=Graph, how="as Graph.load returns it")

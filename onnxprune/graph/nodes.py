@@ -1,7 +1,7 @@
 """The nodes of a model as the analysis sees them.
 
-Calls of model-local functions are replaced by the nodes of their bodies, each If by those of its
-branches (`branches`).
+Calls of model-local functions are replaced by the nodes of their bodies, what holds other graphs by
+the nodes of these (`opened`).
 
 Exporters store equal constants once: the biases of unrelated layers are one initializer as long as
 they are equal. Such a vector must not tie its readers, so all but the first read it under an alias
@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from onnx import ModelProto, NodeProto, TensorProto, inliner
+from onnx import ModelProto, TensorProto, inliner
 
-from onnxprune.graph.branches import open_branches
+from onnxprune.graph.opened import opened_nodes
 from onnxprune.graph.storage import typed_shell
 from onnxprune.ops import Node, node_of
 
@@ -38,29 +38,14 @@ def inlined_nodes(model: ModelProto, opsets: Mapping[str, int]) -> Iterator[Node
     }
     flat = inliner.inline_local_functions(typed_shell(model)) if calls else model
     seen: set[str] = set()
-    for proto, choice in _opened(model, flat.graph.node):
+    for proto, within, border in opened_nodes(model, flat.graph.node):
         name = proto.name
         if not name or name in seen:
             name = next((output for output in proto.output if output), proto.op_type)
         seen.add(name)
         nested = bool(calls) and not own.intersection(proto.output)
-        node = node_of(proto, opsets, name=name, nested=nested)
-        yield replace(node, schema=None, choice=True) if choice else node
-
-
-def _opened(model: ModelProto, protos: Iterable[NodeProto]) -> Iterator[tuple[NodeProto, bool]]:
-    """The nodes, and whether each is a choice; in place of an If stand those of its branches."""
-    for proto in protos:
-        branches = open_branches(model, proto)
-        if not branches:
-            yield proto, False
-            continue
-        for branch in branches:
-            yield from _opened(model, branch.node)
-        for k, name in enumerate(proto.output):
-            if name:
-                read = [proto.input[0], *(branch.output[k].name for branch in branches)]
-                yield NodeProto(op_type="If", name=proto.name, input=read, output=[name]), True
+        node = replace(node_of(proto, opsets, name=name, nested=nested), within=within)
+        yield replace(node, schema=None, border=border) if border else node
 
 
 def alias_vectors(
@@ -73,7 +58,7 @@ def alias_vectors(
     nodes = tuple(nodes)
     reads = Counter(name for node in nodes for name in node.inputs if name in tensors)
     shared = {name for name, n in reads.items() if n > 1 and _is_vector(tensors[name])}
-    seen: set[str] = set()
+    seen = {name for node in nodes if node.border for name in node.inputs}
     aliases: dict[str, str] = {}
     return tuple(_alias(node, shared, seen, aliases) for node in nodes), aliases
 
@@ -85,7 +70,7 @@ def _is_vector(tensor: TensorProto) -> bool:
 
 def _alias(node: Node, shared: set[str], seen: set[str], aliases: dict[str, str]) -> Node:
     """The node with an alias for every shared vector that was read before; notes what it reads."""
-    if node.nested or node.choice or shared.isdisjoint(node.inputs):
+    if node.nested or node.border or shared.isdisjoint(node.inputs):
         return node
     proto = type(node.proto)()
     proto.CopyFrom(node.proto)

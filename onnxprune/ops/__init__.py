@@ -36,7 +36,7 @@ from onnxprune.ops.channels import (
     Writes,
 )
 from onnxprune.ops.names import check_operators
-from onnxprune.ops.node import Node, captures, node_of, subgraphs
+from onnxprune.ops.node import Border, Held, Node, captures, node_of, subgraphs
 from onnxprune.ops.pattern import Axis, Operand, parse
 from onnxprune.ops.select import as_gather
 from onnxprune.ops.site import FROZEN, CutSite, Edit, PrunedSite, Shape, Site
@@ -57,9 +57,11 @@ __all__ = [
     "Aligns",
     "Axes",
     "Axis",
+    "Border",
     "CutSite",
     "Edit",
     "Fills",
+    "Held",
     "Holds",
     "How",
     "Moves",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto
@@ -14,14 +15,35 @@ from onnxprune.ops._op import Op, find_op
 from onnxprune.ops.choice import CHOICE
 
 
+class Border(Enum):
+    """How values cross the border of an opened graph."""
+
+    CHOICE = "choice"
+    ENTRY = "entry"
+    EXIT = "exit"
+
+
+class Held(NamedTuple):
+    """A graph that a node holds: the first output of that node, and which of its graphs it is.
+
+    Of the branches of an If one runs; the body of a loop runs any number of times.
+    """
+
+    by: str
+    number: int
+    is_branch: bool
+
+
 @dataclass(frozen=True)
 class Node:
     """One node: its protobuf, a name that is unique in the graph, and its attributes decoded.
 
     `captures` are the outer tensors that its subgraphs read; `version` is the operator's
-    since-version under the model's opset. A `nested` node is part of a model-local function. A
-    `choice` is an output of an If whose branches stand before it; it reads the condition, and what
-    each branch makes.
+    since-version under the model's opset. A `nested` node is part of a model-local function.
+    `within` are the opened graphs that hold it, the outermost first. A node of a `border` stands
+    for what crosses that of an opened graph: a choice is an output of an If, which reads the
+    condition and what each branch makes; what enters the body of a Loop or a Scan stands before
+    its nodes, and what leaves it behind them.
     """
 
     proto: NodeProto
@@ -32,7 +54,8 @@ class Node:
     attributes: Mapping[str, Any]
     captures: tuple[str, ...] = ()
     nested: bool = False
-    choice: bool = False
+    within: tuple[Held, ...] = ()
+    border: Border | None = None
 
     @property
     def op_type(self) -> str:
@@ -42,7 +65,9 @@ class Node:
     @cached_property
     def op(self) -> Op | None:
         """The description of its operator, or None where there is none."""
-        return CHOICE if self.choice else find_op(self.domain, self.op_type, self.version)
+        if self.border is not None:
+            return CHOICE if self.border is Border.CHOICE else None
+        return find_op(self.domain, self.op_type, self.version)
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:

@@ -51,6 +51,8 @@ _REASON_OF = {name: reason for reason, names in REASONS.items() for name in name
 
 def why_unknown(node: Node) -> str:
     """Return why no description covers this node, to complete "feeds Add 'x', "."""
+    if node.border is not None:
+        return "which hands it from one run of its body to the next"
     described = OPS.get((node.domain, node.op_type), ())
     versions = sorted(version for op in described for version in op.since)
     if versions and node.version < versions[-1]:

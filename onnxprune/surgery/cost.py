@@ -1,13 +1,14 @@
 """Parameters and multiply-adds of a model, and what each channel saves. No operator is named.
 
 A node that weighs repeats its weight once per output position, so its multiply-adds are
-`positions * elements of the weight`, before and after pruning alike: positions do not change.
+`positions * elements of the weight`, before and after pruning alike: positions do not change. What
+runs several times counts as often; of the branches of an If, the one that costs more.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -52,17 +53,20 @@ class Figure:
     """A figure of a net: the elements of its tensors, each times what one element costs, summed.
 
     `times[t]` is what each element of tensor t costs, `shapes[t]` the shape of t in the whole net.
+    Of the figures of `either` only the largest counts, as one branch of an If runs.
     """
 
     groups: ChannelGroups
     shapes: Mapping[str, Shape]
     times: Mapping[str, float]
     constant: float = 0.0
+    either: tuple[tuple[Figure, ...], ...] = ()
 
     def of(self, dead: BoolArray) -> float:
         """Return the figure when the `dead` channels are gone. Shapes: dead `[channels]`."""
         left = (self.elements(name, dead) * factor for name, factor in self.times.items())
-        return self.constant + sum(left)
+        most = (max(figure.of(dead) for figure in branches) for branches in self.either)
+        return self.constant + sum(left) + sum(most)
 
     def elements(self, name: str, dead: BoolArray) -> int:
         """Return how many elements of a tensor are left. Shapes: dead `[channels]`."""
@@ -81,6 +85,10 @@ class Figure:
                 alive = channels[(channels < 0) | ~dead[channels]]
                 owned = alive[alive >= 0]
                 np.add.at(saved, owned, factor * elements / max(alive.size, 1))
+        for branches in self.either:
+            costs = np.array([figure.of(dead) for figure in branches])
+            left = costs[:, None] - [figure.saved(dead) for figure in branches]
+            saved += costs.max() - left.max(0)
         return saved
 
 
@@ -88,22 +96,29 @@ class Figure:
 class Costs:
     """The costs of a graph as functions of which channels are gone.
 
-    `weights[t]` is how often each element of tensor t is multiplied for one image; `constants` are
-    the tensors that count as parameters; an alias does as soon as it is cut otherwise than what it
-    stands for. `unknown` are the nodes whose multiply-adds are not known.
+    `macs` are the multiply-adds for one image; `constants` are the tensors that count as
+    parameters; an alias does as soon as it is cut otherwise than what it stands for. `unknown` are
+    the nodes whose multiply-adds are not known, `loops` those that run them no one knows how often.
     """
 
     groups: ChannelGroups
     shapes: Mapping[str, Shape]
     constants: frozenset[str]
     aliases: Mapping[str, str]
-    weights: Mapping[str, int]
+    macs: Figure
     filters: int
     unknown: tuple[str, ...] = ()
+    loops: tuple[str, ...] = ()
 
     @property
     def caveat(self) -> str:
         """What to say of multiply-adds that are not known, or an empty text."""
+        if self.loops:
+            held = " and ".join(f"'{name}'" for name in self.loops)
+            return (
+                f"how often Loop {held} runs its body is not known: it counts once in the "
+                f"multiply-adds"
+            )
         if not self.unknown:
             return ""
         named = ", ".join(f"'{name}'" for name in self.unknown[:MOST_NAMED])
@@ -131,11 +146,6 @@ class Costs:
     def params(self) -> Figure:
         """The parameters, but for aliases."""
         return self.figure({name: 1 for name in sorted(self.constants)})
-
-    @cached_property
-    def macs(self) -> Figure:
-        """The multiply-adds for one image."""
-        return self.figure(self.weights)
 
     @cached_property
     def params_saved(self) -> FloatArray:
@@ -173,18 +183,57 @@ def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
             if name not in ignored:
                 constants.append(name)
             shapes[name] = tuple(tensor.dims)
-    weights: dict[str, int] = {}
     filters = 0
     for node in graph.nodes:
         axis, shape = graph.filter_axis(node), graph.shape(node.outputs[0])
         if axis is not None and shape is not None:
             filters += shape[axis]
-        for name, times in repeats(graph, node).items():
-            weights[name] = weights.get(name, 0) + times
-            shapes[name] = graph.shape(name) or ()
+        shapes |= {name: graph.shape(name) or () for name in repeats(graph, node)}
     aliases = {a: name for a, name in graph.aliases.items() if a in shapes}
     unknown = tuple(node.name for node in graph.nodes if not knows_macs(graph, node))
-    return Costs(groups, shapes, frozenset(constants), aliases, weights, filters, unknown)
+    loops = {held: None for node in graph.nodes for held in _uncounted(graph, node)}
+    return Costs(
+        groups,
+        shapes,
+        frozenset(constants),
+        aliases,
+        _macs(graph, groups, shapes, graph.nodes, 0),
+        filters,
+        unknown,
+        tuple(loops),
+    )
+
+
+def _macs(
+    graph: Graph,
+    groups: ChannelGroups,
+    shapes: Mapping[str, Shape],
+    nodes: Sequence[Node],
+    depth: int,
+) -> Figure:
+    """The multiply-adds of nodes that the same `depth` branches hold."""
+    times: dict[str, float] = {}
+    branches: dict[str, dict[int, list[Node]]] = {}
+    for node in nodes:
+        ifs = [held for held in node.within if held.is_branch]
+        if len(ifs) > depth:
+            inside = branches.setdefault(ifs[depth].by, {})
+            inside.setdefault(ifs[depth].number, []).append(node)
+            continue
+        for name, count in repeats(graph, node).items():
+            times[name] = times.get(name, 0) + count
+    either = (
+        tuple(_macs(graph, groups, shapes, inner, depth + 1) for inner in one.values())
+        for one in branches.values()
+    )
+    return Figure(groups, shapes, times, 0.0, tuple(either))
+
+
+def _uncounted(graph: Graph, node: Node) -> list[str]:
+    """The loops around a node that weighs, of which no one knows how often they run."""
+    if not repeats(graph, node):
+        return []
+    return [h.by for h in node.within if not h.is_branch and h.by not in graph.facts.trips]
 
 
 def node_macs(graph: Graph, node: Node) -> int:
@@ -203,7 +252,7 @@ def knows_macs(graph: Graph, node: Node) -> bool:
     if any(shape is None or len(shape) > 1 for shape in shapes.values()):
         place = node.inputs[0] if op.scatters else node.outputs[0]
         sure = place not in graph.facts.unsure or not any(graph.dynamic(place)[1:])
-        return sure and bool(repeats(graph, node))
+        return sure and bool(repeats(graph, node)) and not _uncounted(graph, node)
     return True
 
 
@@ -222,7 +271,10 @@ def _behind_computed(graph: Graph) -> set[str]:
 
 
 def repeats(graph: Graph, node: Node) -> dict[str, int]:
-    """Return how often each weight of a node is applied for one image."""
+    """Return how often each weight of a node is applied for one image.
+
+    In a loop it is as often for each run of the body, for one run where no one knows how many.
+    """
     op, how = node.op, graph.how(node)
     if op is None or not isinstance(how, Axes) or not op.weights:
         return {}
@@ -233,6 +285,7 @@ def repeats(graph: Graph, node: Node) -> dict[str, int]:
     inputs, outputs = parse(how.pattern)
     placed = inputs[0] if op.scatters else outputs[0]
     there = {axis.letter for axis in placed.axes if axis.names and axis.letter.islower()}
+    runs = math.prod(graph.facts.trips.get(held.by, 1) for held in node.within)
     found = {}
     for index in op.weights:
         shape = graph.shape(node.inputs[index])
@@ -240,5 +293,5 @@ def repeats(graph: Graph, node: Node) -> dict[str, int]:
             continue
         pairs = inputs[index].match(shape, str(node))
         shared = [n for axis, n in pairs if axis.names and axis.letter in there]
-        found[node.inputs[index]] = int(np.prod(size)) // max(int(np.prod(shared)), 1)
+        found[node.inputs[index]] = runs * int(np.prod(size)) // max(int(np.prod(shared)), 1)
     return found

@@ -138,7 +138,7 @@ class Constants:
 
     def has(self, node: Node) -> bool:
         """Return True if a node of the graph is still in the copy, or in a function's body."""
-        return node.nested or node.choice or node.outputs in self._protos
+        return node.nested or node.border is not None or node.outputs in self._protos
 
     def proto(self, node: Node) -> NodeProto:
         """Return the copy's message for a node of the graph that is in no function's body."""

@@ -61,7 +61,9 @@ class _Removal:
         self.model, apart = cut_model(self.graph, self._cuts())
         self._declare()
         self.constants = Constants(self.graph, self.model)
-        self.facts = start_facts(self.model, self.graph.input_shapes)
+        self.facts = start_facts(
+            self.model, self.graph.input_shapes, unsteady=self.graph.facts.unsteady
+        )
         inside = {node.name for one in self._shuffles.values() for node in one.nodes[:-1]}
         for node in filter(self.constants.has, self.graph.nodes):
             if node.name in inside:
@@ -123,7 +125,7 @@ class _Removal:
 
     def _follow(self, node: Node) -> None:
         """Correct a node, and hold the shapes that ONNX infers against those of the cuts."""
-        own = not node.nested and not node.choice
+        own = not node.nested and not node.border
         proto = self.constants.proto(node) if own else node.proto
         lists = {k: (node.name, name) for k, name in enumerate(node.inputs)}
         inputs = {k: self._listed[key] for k, key in lists.items() if key in self._listed}
@@ -133,7 +135,7 @@ class _Removal:
             self._write_order(self._shuffles[node.name], proto)
         elif node.name not in self._following and self._is_touched(node, proto):
             self._restate(node, proto)
-        new = node if node.choice else node_of(proto, self.graph.opsets, name=node.name)
+        new = node if node.border else node_of(proto, self.graph.opsets, name=node.name)
         self.facts.follow(new)
         self._compare(node)
 
@@ -234,11 +236,11 @@ class _Removal:
         for node in reversed(self.graph.nodes):
             if (
                 node.nested
-                or node.choice
+                or node.border
                 or self._resized.isdisjoint((*node.inputs, *node.outputs))
             ):
                 continue
-            read = kept.union(*(proto.input for proto in self.model.graph.node))
+            read = kept.union(*(p.input for body in open_bodies(self.model) for p in body.node))
             if self.constants.has(node) and read.isdisjoint(node.outputs):
                 self.constants.remove(node)
 

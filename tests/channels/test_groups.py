@@ -199,17 +199,19 @@ def test_a_channel_count_used_as_a_value_pins_the_channels() -> None:
 def test_what_a_subgraph_reads_is_pinned() -> None:
     groups = groups_of(
         """
-        g (float[N,3,8,8] x, int64 n, bool t) => (float[N,2,8,8] y)
+        g (float[N,3,8,8] x) => (float[N,2,8,8] y)
         <float[4,3,1,1] w, float[2,4,1,1] v, float[N,4,8,8] b> {
           a = Conv(x, w)
-          z = Mul(x, x)
-          b = Loop(n, t, z) <body = again (int64 i, bool c0, float[N,4,8,8] s) =>
-              (bool c1, float[N,4,8,8] s1) { c1 = Identity(c0) s1 = Add(a, s) }>
+          s = SplitToSequence(x)
+          t = SequenceMap(s) <body = each (float[M,3,8,8] r) => (float[M,4,8,8] o) {
+            m = ReduceMax<axes=[1]>(r) o = Add(a, m)
+          }>
+          b = ConcatFromSequence<axis=0>(t)
           y = Conv(b, v)
         }
         """
     )
-    assert reason(groups, "a") == "is read inside the subgraph of Loop 'b'"
+    assert reason(groups, "a") == "is read inside the subgraph of SequenceMap 't'"
 
 
 def test_one_weight_applied_twice_ties_both_applications() -> None:

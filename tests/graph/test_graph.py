@@ -156,18 +156,19 @@ def test_an_axis_that_the_model_names_is_as_long_wherever_it_is_declared() -> No
 
 def test_what_a_subgraph_reads_is_read_by_the_node_that_holds_it() -> None:
     text = """
-    g (float[N,4] x, int64 n, bool t) => (float[N,4] y) {
+    g (float[N,4] x) => (float[N,4] y) {
       a = Relu(x)
-      b = Loop(n, t, x) <body = again (int64 i, bool c0, float[N,4] s) =>
-          (bool c1, float[N,4] s1) { c1 = Identity(c0) s1 = Add(a, s) }>
+      s = SplitToSequence(x)
+      t = SequenceMap(s) <body = each (float[M,4] r) => (float[N,4] o) { o = Add(a, r) }>
+      b = ConcatFromSequence<axis=0>(t)
       y = Exp(b)
     }
     """
     graph = Graph(model(text))
     readers = {name: [node.op_type for node in nodes] for name, nodes in graph.consumers.items()}
     assert readers == {
-        **{"x": ["Relu", "Loop"], "n": ["Loop"], "t": ["Loop"]},
-        **{"a": ["Loop"], "b": ["Exp"]},
+        **{"x": ["Relu", "SplitToSequence"], "s": ["SequenceMap"], "a": ["SequenceMap"]},
+        **{"t": ["ConcatFromSequence"], "b": ["Exp"]},
     }
 
 

@@ -111,3 +111,31 @@ def test_indices_are_no_parameters_and_normalisation_multiplies_nothing() -> Non
     graph = Graph(model(text))
     found = find_costs(graph, find_groups(graph)).of()
     assert (found.params, found.macs, found.filters) == (15 + 4 * 5, 64 * 15, 5)
+
+
+BRANCHES = """
+g (float[N,3,4,4] x, bool t) => (float[N,2,4,4] y)
+<float[4,3,1,1] k, float[6,4,3,3] w, float[2,6,1,1] v, float[5,4,1,1] u, float[2,5,1,1] z> {
+  c = Conv(x, k)
+  y = If(t) <
+    then_branch = one () => (float[N,2,4,4] p) { a = Conv<pads=[1,1,1,1]>(c, w) p = Conv(a, v) },
+    else_branch = two () => (float[N,2,4,4] q) { b = Conv(c, u) q = Conv(b, z) }
+  >
+}
+"""
+
+
+def test_of_two_branches_the_dearer_one_counts() -> None:
+    """Also when it is the other one that is left dearer: one filter of `w` costs 38, of `u` 6."""
+    graph = Graph(model(BRANCHES))
+    costs = find_costs(graph, find_groups(graph))
+    assert costs.of().macs == 16 * (12 + 6 * (36 + 2))
+    own = {found.node: found.channels for found in costs.groups.filters}
+    dead = np.zeros(len(costs.groups), np.bool_)
+    dead[own["a"][1:]] = True
+    assert costs.of(dead).macs == 16 * (12 + 36 + 2)
+    macs = costs.macs
+    for channel in own["c"].tolist() + own["b"].tolist() + own["a"].tolist():
+        fewer = dead.copy()
+        fewer[channel] = True
+        assert macs.saved(dead)[channel] == macs.of(dead) - macs.of(fewer)

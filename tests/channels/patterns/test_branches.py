@@ -173,17 +173,18 @@ def test_branches_that_return_different_shapes_hold_what_they_read() -> None:
     check_channels(groups, {"a": "ABCD"}, "feeds If 'y', whose")
 
 
-LOOP = """
-g (float[N,4,8,8] x, int64 n, bool t) => (float[N,4,8,8] y) <float[4,4,1,1] w> {
-  y = Loop(n, t, x) <body = again (int64 i, bool c0, float[N,4,8,8] s) =>
-      (bool c1, float[N,4,8,8] s1) { c1 = Identity(c0) s1 = Conv(s, w) }>
+EACH = """
+g (float[N,4,8,8] x) => (float[M,4,8,8] y) <float[4,4,1,1] w> {
+  s = SplitToSequence(x)
+  t = SequenceMap(s) <body = each (float[A,4,8,8] r) => (float[A,4,8,8] o) { o = Conv(r, w) }>
+  y = ConcatFromSequence<axis=0>(t)
 }
 """
 
 
 def test_convolutions_that_are_not_followed_are_not_denied() -> None:
-    with pytest.raises(InvalidModel, match=r"Loop 'y': holds the convolutions of graph 'g'"):
-        find_groups(Graph(model(LOOP)))
+    with pytest.raises(InvalidModel, match=r"SequenceMap 't': holds the convolutions of gr"):
+        find_groups(Graph(model(EACH)))
 
 
 def test_a_loop_in_a_branch_reads_what_has_another_name() -> None:

@@ -55,15 +55,15 @@ def test_what_a_subgraph_or_unknown_operator_reads_stays(body: str, why: str) ->
 
 def test_a_weight_read_inside_a_subgraph_stays() -> None:
     body = """
-      n = Constant<value_int=3>() go = Constant<value=bool {1}>()
-      b = Loop(n, go, a) <body = again (int64 i, bool c0, float[N,4,8,8] s) =>
-          (bool c1, float[N,4,8,8] s1) { c1 = Identity(c0) s1 = Conv(s, k) }>
+      s = SplitToSequence(a)
+      t = SequenceMap(s) <body = each (float[M,4,8,8] r) => (float[M,4,8,8] o) { o = Conv(r, k) }>
+      b = ConcatFromSequence<axis=0>(t)
       h = Conv(x, k2) d = Mul(b, h) e = Conv(d, k)
     """
     constants = ", float[4,4,1,1] k, float[4,3,1,1] k2, float[N,4,8,8] b"
     check(
         beside(body, last="e", constants=constants),
-        why="is read inside the subgraph of Loop 'b'",
+        why="is read inside the subgraph of SequenceMap 't'",
         a="ABCD",
         h="EFGH",
         e="IJKL",
