@@ -7,14 +7,16 @@ Imports errors, checks and plugins only. `load_data` is the way in.
 * `folders`, `images`: folders of images, decoding, presets; `targets`: labels and other targets
 * `variants`: what else the same images could be, where a model does not recognise them
 * `layouts`: folders of other layouts, recognised to be refused
+* `letterbox`: an image whole on a canvas of another shape, and where its boxes go
 * `label_maps`: a class for each pixel, and how a classifier is a map of one pixel
 """
 
 from onnxprune.data.heads import KINDS, Head
-from onnxprune.data.images import PREPROCESS, PRESETS
+from onnxprune.data.images import PREPROCESS, PRESETS, Form, decode, find_images, image_size
 from onnxprune.data.inputs import Inputs, Samples, by_name, joined
 from onnxprune.data.label_maps import IGNORED, class_axis, class_shares, counted, fit_labels
-from onnxprune.data.layouts import check_classes
+from onnxprune.data.layouts import annotation_files, boxes_layout, check_classes
+from onnxprune.data.letterbox import FITS, Placement, fitted
 from onnxprune.data.samples import ALL, DATA, Data
 from onnxprune.data.sources import PER_CLASS, InputForm, SampleSource, load_data
 from onnxprune.data.variants import of_preset, readings
@@ -22,23 +24,32 @@ from onnxprune.data.variants import of_preset, readings
 __all__ = [
     "ALL",
     "DATA",
+    "FITS",
     "IGNORED",
     "KINDS",
     "PER_CLASS",
     "PREPROCESS",
     "PRESETS",
     "Data",
+    "Form",
     "Head",
     "InputForm",
     "Inputs",
+    "Placement",
     "SampleSource",
     "Samples",
+    "annotation_files",
+    "boxes_layout",
     "by_name",
     "check_classes",
     "class_axis",
     "class_shares",
     "counted",
+    "decode",
+    "find_images",
     "fit_labels",
+    "fitted",
+    "image_size",
     "joined",
     "load_data",
     "of_preset",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,9 +61,11 @@ PRESETS: Mapping[str, Preprocess] = MappingProxyType(
         "caffe": Preprocess(mean=(103.939, 116.779, 123.68), bgr=True),
         "tf": Preprocess(127.5, mean=(1.0,)),
         "raw": Preprocess(),
+        "bgr": Preprocess(bgr=True),
     }
 )
-"""unit: 0 to 1. imagenet: torchvision. caffe: BGR less its mean. tf: -1 to 1. raw: 0 to 255."""
+"""unit: 0 to 1. imagenet: torchvision. caffe: BGR less its mean. tf: -1 to 1. raw: 0 to 255. bgr:
+the same in the order of OpenCV."""
 
 PREPROCESS = Choice(
     of=("auto", *PRESETS),
@@ -142,10 +144,14 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
     return [(images[name], masks[name]) for name in images]
 
 
-def decode(files: Sequence[Path], form: Form) -> npt.NDArray[Any]:
+def decode(
+    files: Sequence[Path], form: Form, fit: Callable[[Any, tuple[int, int]], Any] | None = None
+) -> npt.NDArray[Any]:
     """Read, resize and preprocess images into one array, on several threads.
 
+    `fit` makes an image of Pillow one of a width and height; by default it is stretched.
     Shapes: `[n, C, H, W]`, or `[n, H, W, C]` where only the last axis of `form.shape` is 1 or 3.
+    Raises: DataError where an image cannot be read or does not fit the form.
     """
     from PIL import Image
 
@@ -171,7 +177,9 @@ def decode(files: Sequence[Path], form: Form) -> npt.NDArray[Any]:
                 f"{first.width} x {first.height}, and the model leaves its size open; "
                 "resize the images to one size"
             )
-        if image.size != (width, height):
+        if fit is not None:
+            image = fit(image, (width, height))
+        elif image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         values = preset(np.asarray(image).reshape(height, width, channels))
         x[row] = values if last else values.transpose(2, 0, 1)
@@ -180,6 +188,20 @@ def decode(files: Sequence[Path], form: Form) -> npt.NDArray[Any]:
         for _ in pool.map(fill, range(len(files))):  # raises the first file's error
             pass
     return x
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return the width and height of an image file, whose pixels are not read.
+
+    Raises: DataError for a file that is no readable image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except Exception as error:  # decoders raise whatever a broken file leads them to
+        raise _unreadable(path, error) from error
 
 
 def read_map(path: Path) -> npt.NDArray[Any]:

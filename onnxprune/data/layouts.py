@@ -20,10 +20,11 @@ def check_layout(folder: Path) -> None:
     Raises: DataError saying what it seems to be, and what to give.
     """
     folders = [one for one in sorted(folder.iterdir()) if one.is_dir() and not is_hidden(one)]
-    for kind, holds in DETECTION.items():
-        seen = holds(folder)
-        if seen:
-            raise DataError(f"{folder}: looks like {kind} ({seen}): {BOXES}; {CLASS_FOLDERS}")
+    kind, seen = boxes_layout(folder)
+    if kind:
+        raise DataError(
+            f"{folder}: looks like {DETECTION[kind]} ({seen}): {BOXES}; {CLASS_FOLDERS}"
+        )
     splits = [one.name for one in folders if is_split(one.name)]
     if splits and len(splits) == len(folders):
         raise DataError(
@@ -36,6 +37,15 @@ def holds_images_only(folder: Path) -> bool:
     """Say whether images lie in the folder itself and in no folder of it: they have no classes."""
     folders = [one for one in folder.iterdir() if one.is_dir() and not is_hidden(one)]
     return not any(map(find_images, folders)) and bool(find_images(folder))
+
+
+def boxes_layout(folder: Path) -> tuple[str, str]:
+    """Return the kind of data set for detectors that a folder is, and what shows it; often none.
+
+    Kinds are those of `DETECTION`.
+    """
+    found = ((kind, holds(folder)) for kind, holds in _HOLDS.items())
+    return next(((kind, seen) for kind, seen in found if seen), ("", ""))
 
 
 def is_split(name: str) -> bool:
@@ -67,11 +77,11 @@ def check_classes(folder: Path) -> None:
 
 
 def _coco(folder: Path) -> str:
-    return next((str(file.relative_to(folder)) for file in _annotations(folder)), "")
+    return next((str(file.relative_to(folder)) for file in annotation_files(folder)), "")
 
 
-def _annotations(folder: Path) -> Iterator[Path]:
-    """Files that begin as COCO's annotations do, in the folder or one below."""
+def annotation_files(folder: Path) -> Iterator[Path]:
+    """Yield the files that begin as COCO's annotations do, in the folder or one below."""
     for file in sorted((*folder.glob("*.json"), *folder.glob("*/*.json"))):
         with file.open("rb") as text:
             start = text.read(4096)
@@ -84,7 +94,14 @@ def _yolo(folder: Path) -> str:
     if {"images", "labels"} <= names:
         return "images/ and labels/"
     inside = next((d for d in sorted(names) if {"images", "labels"} <= _names(folder / d)), "")
-    return f"{inside}/images and {inside}/labels" if inside else ""
+    if inside:
+        return f"{inside}/images and {inside}/labels"
+    parts = folder.resolve().parts
+    if "images" not in parts[-3:]:
+        return ""
+    at = len(parts) - 1 - parts[::-1].index("images")
+    labels = Path(*parts[:at], "labels", *parts[at + 1 :])
+    return str(labels) if labels.is_dir() else ""
 
 
 def _voc(folder: Path) -> str:
@@ -103,9 +120,12 @@ def _listed(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
-DETECTION: dict[str, Callable[[Path], str]] = {
-    "a YOLO data set": _yolo,
-    "a COCO data set": _coco,
-    "a Pascal VOC data set": _voc,
+DETECTION = {
+    "yolo": "a YOLO data set",
+    "coco": "a COCO data set",
+    "voc": "a Pascal VOC data set",
 }
-"""Layouts of data for detectors: what in a folder shows that it is one, else an empty text."""
+"""Layouts of data for detectors."""
+
+_HOLDS: dict[str, Callable[[Path], str]] = {"yolo": _yolo, "coco": _coco, "voc": _voc}
+"""What in a folder shows that it is of a layout, else an empty text."""

@@ -74,6 +74,8 @@ def _from_metadata(said: Mapping[str, str]) -> Scaling | None:
     kind = said.get("Image.NominalPixelRange", "")
     if kind in RANGES:
         order = said.get("Image.BitmapPixelFormat", "")
+        if order.lower().startswith("bgr") and RANGES[kind] == "raw":
+            return Scaling("bgr", f"as the model's metadata says ({kind}, {order})")
         if order.lower().startswith("bgr"):
             raise DataError(
                 f"preprocess: the model's metadata says that it takes {order} pixels, which no "

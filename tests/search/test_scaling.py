@@ -161,6 +161,10 @@ def told(proto: ModelProto, **said: str) -> ModelProto:
             {"Image__NominalPixelRange": "Normalized_0_1", "Image__BitmapPixelFormat": "Rgb8"},
             "unit",
         ),
+        (
+            {"Image__NominalPixelRange": "NominalRange_0_255", "Image__BitmapPixelFormat": "Bgr8"},
+            "bgr",
+        ),
         ({"Image__NominalPixelRange": "Normalized_1_1"}, "tf"),
         ({"author": "Ultralytics", "task": "classify"}, "unit"),
     ],
@@ -171,7 +175,7 @@ def test_metadata_says_what_the_model_takes(said: dict[str, str], preset: str) -
 
 
 def test_an_order_of_channels_that_no_preset_gives_is_refused(tmp_path: Path) -> None:
-    said = {"Image__NominalPixelRange": "NominalRange_0_255", "Image__BitmapPixelFormat": "Bgr8"}
+    said = {"Image__NominalPixelRange": "Normalized_0_1", "Image__BitmapPixelFormat": "Bgr8"}
     proto, place = told(network("raw"), **said), folder(tmp_path / "set")
     with pytest.raises(DataError, match="takes Bgr8 pixels, which no preset gives; give"):
         open_model(proto, place, Settings.of())
