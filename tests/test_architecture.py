@@ -29,6 +29,7 @@ ROOMS = {
     "graph": 3,
     "channels": 4,
     "evaluation": 4,
+    "detection": 5,
     "surgery": 5,
     "relevance": 6,
     "report": 6,
@@ -52,6 +53,8 @@ ONLY_IN = {
     "jinja2": {"report"},
     "matplotlib": {"report"},
     "PIL": {"data"},
+    "faster_coco_eval": {"detection"},
+    "yaml": {"detection"},
     "psutil": {"relevance"},
     "click": {"cli"},
     "rich": {"cli"},
@@ -68,7 +71,12 @@ TOP_LEVEL = {
     *("constraints.txt", "tasks.py"),
 }
 
-DISTRIBUTIONS = {"PIL": "pillow", "google": "onnx"}  # protobuf comes with onnx
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "faster_coco_eval": "faster-coco-eval",
+    "google": "onnx",  # protobuf comes with onnx
+    "yaml": "pyyaml",
+}
 MAX_LINES = 400
 
 
@@ -226,7 +234,8 @@ def test_every_room_has_its_level() -> None:
 
 def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["cpu"]]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["cpu"], *extras["detection"]]
     declared = {re.split(r"[^\w.-]", line)[0].lower() for line in lines}
     used = {item.name.split(".")[0] for item in read_imports(sources())}
     outside = used - set(sys.stdlib_module_names) - {"onnxprune"}

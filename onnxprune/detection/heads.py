@@ -1,0 +1,298 @@
+"""Heads: what a detector's outputs say, for each kind of detector, as boxes, scores and classes.
+
+    yolov8       [N, 4+K, A]            centres and sizes in pixels, scores; or turned; also v11
+    yolov5       [N, 3A, 5+K]           the same, each score times that of an object; also v7
+    yolox        [N, A, 5+K]            the same, decoded or not (by the cells of 8, 16, 32 pixels)
+    end-to-end   [N, M, 6]              corners, score, class; without overlaps: yolov10, yolo26
+    rt-detr      [N, Q, 4+K]            centres and sizes from 0 to 1, scores
+    detr         [N, Q, 4], [N, Q, K+1] the same, logits with "no object" last; or [N, Q, K] without
+    ssd          [N, A, 4], [N, A, K+1] corners in pixels or from 0 to 1, scores, background first
+    retinanet    [N, A, 4], [N, A, K]   the same without background
+    nms          [N, M, 4], [N, M] x 2  corners, scores, classes, after suppression; and their count
+    torchvision  [M, 4], [M], [M]       the same of one image; classes count from 1
+
+A head reads outputs by their axes. `K` is the number of the model's classes. What one finds is cut
+at `LOWEST` and, where the graph has not done so, suppressed by `overlap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.arrays import FloatArray
+from onnxprune.detection.boxes import Found, best_of_overlapping, corners
+
+Array: TypeAlias = npt.NDArray[Any]
+Outputs: TypeAlias = Mapping[str, Array]
+Size: TypeAlias = tuple[int, int]
+"""Height and width of what the model sees."""
+
+LOWEST = 0.001
+"""The score from which a box counts. Source: Ultralytics' validation."""
+CANDIDATES, KEPT = 1000, 300
+"""Boxes of an image, best first, before and after suppression."""
+STRIDES = (4, 8, 16, 32, 64, 128)
+"""Pixels of a cell, from fine to coarse."""
+YOLOX_STRIDES = (8, 16, 32)
+
+Raw: TypeAlias = tuple[Array, Array]
+"""Boxes and the scores of each class. Shapes: `[N, A, 4]`, `[N, A, K]`."""
+
+
+@dataclass(frozen=True)
+class BoxHead:
+    """A kind of detector: how its outputs are read, and what it is given.
+
+    `read` takes outputs, size and K; `overlap` is the IoU above which of two boxes of a class the
+    worse one goes, 1 where none does. `fit` says how an image becomes one of the model's size.
+    """
+
+    name: str
+    read: Callable[[Outputs, Size, int], Iterator[Found]]
+    overlap: float = 1.0
+    fit: str = "letterbox"
+    preset: str = ""
+
+    def decode(self, outputs: Outputs, size: Size, classes: int) -> list[Found]:
+        """Return what is found in each image, best first.
+
+        Shapes: outputs as the head has them.
+        """
+        return [self._cleaned(found) for found in self.read(outputs, size, classes)]
+
+    def _cleaned(self, found: Found) -> Found:
+        rows = np.flatnonzero(found.scores >= LOWEST)
+        rows = rows[np.argsort(-found.scores[rows], kind="stable")][:CANDIDATES]
+        best = Found(found.boxes[rows], found.scores[rows], found.classes[rows])
+        if self.overlap < 1:
+            best = best_of_overlapping(best, self.overlap)
+        return Found(best.boxes[:KEPT], best.scores[:KEPT], best.classes[:KEPT])
+
+
+def cells(size: Size, strides: tuple[int, ...]) -> int:
+    """How many cells there are of these sizes.
+
+    >>> cells((640, 640), (8, 16, 32))
+    8400
+    """
+    return sum(-(-size[0] // stride) * -(-size[1] // stride) for stride in strides)
+
+
+def is_grid(anchors: int, size: Size) -> bool:
+    """Whether so many anchors are one for each cell of some sizes in a row."""
+    runs = (STRIDES[i:j] for i in range(len(STRIDES)) for j in range(i + 1, len(STRIDES) + 1))
+    return any(cells(size, run) == anchors for run in runs)
+
+
+def three_axes(outputs: Outputs) -> list[Array]:
+    """The outputs `[N, A, ...]` of three axes, in order."""
+    return [array for array in outputs.values() if array.ndim == 3]
+
+
+# One output
+
+
+def _yolov8(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
+    for array in three_axes(outputs):
+        if array.shape[1] >= 4 + classes and not is_grid(array.shape[1], size):
+            array = array.transpose(0, 2, 1)
+        if array.shape[2] >= 4 + classes:  # columns behind the scores are masks or points
+            yield from _images(corners(array[..., :4]), array[..., 4 : 4 + classes])
+            return
+
+
+def _yolov5(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
+    rows = next(one for one in three_axes(outputs) if one.shape[2] >= 5 + classes)
+    yield from _images(corners(rows[..., :4]), rows[..., 5 : 5 + classes] * rows[..., 4:5])
+
+
+def _yolox(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
+    rows = next(one for one in three_axes(outputs) if one.shape[2] == 5 + classes)
+    place, stride = _grid(size)
+    boxes = rows[..., :4]
+    middle = (place + 0.5) * stride
+    as_pixels = np.median(np.abs(boxes[..., :2] - middle))
+    as_steps = np.median(np.abs((boxes[..., :2] + place) * stride - middle))
+    if as_steps < as_pixels:
+        centre, extent = (boxes[..., :2] + place) * stride, np.exp(boxes[..., 2:]) * stride
+        boxes = np.concatenate([centre, extent], axis=-1)
+    yield from _images(corners(boxes), rows[..., 5:] * rows[..., 4:5])
+
+
+def _grid(size: Size) -> tuple[FloatArray, FloatArray]:
+    """Column and row of each cell, and its pixels. Shapes: `[A, 2]`, `[A, 1]`."""
+    places, strides = [], []
+    for stride in YOLOX_STRIDES:
+        rows, columns = -(-size[0] // stride), -(-size[1] // stride)
+        y, x = np.mgrid[:rows, :columns]
+        places.append(np.stack([x.ravel(), y.ravel()], 1))
+        strides.append(np.full((rows * columns, 1), stride))
+    return np.concatenate(places).astype(np.float64), np.concatenate(strides).astype(np.float64)
+
+
+def _end_to_end(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
+    rows = next(one for one in three_axes(outputs) if one.shape[2] == 6)
+    for one in rows:
+        yield _given(one[:, :4], one[:, 4], one[:, 5])
+
+
+def _rt_detr(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
+    rows = next(one for one in three_axes(outputs) if one.shape[2] == 4 + classes)
+    yield from _images(_in_pixels(corners(rows[..., :4]), size), _sigmoid(rows[..., 4:]))
+
+
+# Boxes and scores apart
+
+
+def boxes_and_scores(outputs: Outputs) -> Raw | None:
+    """The two outputs `[N, A, 4]` and `[N, A, K]`, or None; scores may be `[N, K, A]`.
+
+    Where both have four columns the names say which one holds boxes.
+    """
+    arrays = {name: array for name, array in outputs.items() if array.ndim in (3, 4)}
+    flat = {
+        name: array[:, :, 0] if array.ndim == 4 and array.shape[2] == 1 else array
+        for name, array in arrays.items()
+    }
+    flat = {name: array for name, array in flat.items() if array.ndim == 3}
+    fours = [name for name, array in flat.items() if array.shape[2] == 4]
+    named = [name for name in fours if "box" in name.lower() or "loc" in name.lower()]
+    for name in named if len(fours) > 1 and named else fours:
+        boxes = flat[name]
+        for other, scores in flat.items():
+            if other == name or len(scores) != len(boxes):
+                continue
+            if scores.shape[1] == boxes.shape[1]:
+                return boxes, scores
+            if scores.shape[2] == boxes.shape[1]:
+                return boxes, scores.transpose(0, 2, 1)
+    return None
+
+
+def _pair(outputs: Outputs) -> Raw:
+    found = boxes_and_scores(outputs)
+    assert found is not None, "a head is asked only for outputs that it fits"
+    return found
+
+
+def _detr(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
+    boxes, logits = _pair(outputs)
+    apart = logits.shape[2] == classes
+    scores = _sigmoid(logits) if apart else _softmax(logits)[..., :classes]
+    yield from _images(_in_pixels(corners(boxes), size), scores)
+
+
+def _ssd(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
+    boxes, scores = _pair(outputs)
+    yield from _images(_in_pixels(boxes, size), _softmax(scores)[..., 1:])
+
+
+def _retinanet(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
+    boxes, scores = _pair(outputs)
+    yield from _images(_in_pixels(boxes, size), _sigmoid(scores))
+
+
+def _nms(outputs: Outputs, size: Size, classes: int, first: int = 0) -> Iterator[Found]:
+    """Read what is left after suppression; `first` is the number of the first class."""
+    samples = [
+        dict(zip(outputs, rows, strict=True)) for rows in zip(*outputs.values(), strict=True)
+    ]
+    name = next(key for key, rows in samples[0].items() if rows.ndim and rows.shape[-1] == 4)
+    flat = [key for key in outputs if key != name and any(one[key].size > 1 for one in samples)]
+    counts = [key for key in outputs if key not in (name, *flat)]
+    if len(flat) < 2:  # nothing, or one box at most, in every sample: the last output is the count
+        flat, counts = [key for key in outputs if key != name][:2], counts[2:]
+    kind = class_output(
+        {key: np.concatenate([np.ravel(one[key]) for one in samples]) for key in flat}
+    )
+    (likely,) = (key for key in flat if key != kind)
+    for one in samples:
+        boxes = one[name].reshape(-1, 4)
+        if name.startswith("detection_boxes"):  # TensorFlow's are y, x, y, x
+            boxes = boxes[:, [1, 0, 3, 2]]
+        count = int(np.ravel(one[counts[0]])[0]) if counts else len(boxes)
+        scores, kinds = (np.ravel(one[key])[:count] for key in (likely, kind))
+        yield _given(_in_pixels(boxes[:count], size), scores, kinds - first)
+
+
+def class_output(flat: Outputs) -> str:
+    """Which of two outputs holds classes: by its type, its name, or whole numbers."""
+    whole = [name for name, array in flat.items() if array.dtype.kind in "iu"]
+    said = [name for name in flat if "class" in name.lower() or "label" in name.lower()]
+    seen = [name for name, array in flat.items() if np.array_equal(array, np.round(array))]
+    return (*whole, *said, *seen, *flat)[0]
+
+
+# Shared
+
+
+def _images(boxes: Array, scores: Array) -> Iterator[Found]:
+    """What is found in each image: every class of every box that is likely enough.
+
+    Shapes: boxes `[N, A, 4]`, scores `[N, A, K]`.
+    """
+    for places, likely in zip(boxes, scores, strict=True):
+        rows, kinds = np.nonzero(likely >= LOWEST)
+        yield _given(places[rows], likely[rows, kinds], kinds)
+
+
+def _given(boxes: Array, scores: Array, kinds: Array) -> Found:
+    kinds = np.round(kinds).astype(np.int64)
+    return Found(boxes.astype(np.float64), scores.astype(np.float64), kinds)
+
+
+def _in_pixels(boxes: Array, size: Size) -> Array:
+    """Boxes in pixels; those whose right and lower sides are rarely beyond 2 are from 0 to 1.
+
+    Shapes: `[..., 4]` -> `[..., 4]`.
+    """
+    sides = np.abs(boxes[..., 2:])
+    drawn = sides[sides > 0]  # empty places are zero
+    if drawn.size and np.median(drawn) > 2:
+        return boxes
+    height, width = size
+    return boxes * np.array([width, height, width, height], np.float64)
+
+
+def _is_probability(scores: Array) -> bool:
+    return bool(scores.size == 0 or (scores.min() >= 0 and scores.max() <= 1))
+
+
+def _sigmoid(scores: Array) -> Array:
+    """Probabilities of each class by itself; scores from 0 to 1 are such already."""
+    return scores if _is_probability(scores) else 0.5 * (1 + np.tanh(scores / 2))
+
+
+def _softmax(scores: Array) -> Array:
+    """Probabilities over the last axis; scores from 0 to 1 are such already."""
+    if _is_probability(scores):
+        return scores
+    e = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
+
+
+HEADS: Mapping[str, BoxHead] = MappingProxyType(
+    {
+        head.name: head
+        for head in (
+            BoxHead("yolov8", _yolov8, 0.7, preset="unit"),
+            BoxHead("yolov5", _yolov5, 0.6, preset="unit"),
+            BoxHead("yolox", _yolox, 0.65, fit="corner", preset="bgr"),
+            BoxHead("end-to-end", _end_to_end, preset="unit"),
+            BoxHead("rt-detr", _rt_detr, fit="stretch", preset="unit"),
+            BoxHead("detr", _detr, fit="stretch"),
+            BoxHead("ssd", _ssd, 0.45, fit="stretch"),
+            BoxHead("retinanet", _retinanet, 0.5, fit="stretch"),
+            BoxHead("nms", _nms),
+            BoxHead("torchvision", partial(_nms, first=1), fit="stretch", preset="unit"),
+        )
+    }
+)
+"""By name, as `--head` takes them."""

@@ -1,0 +1,222 @@
+"""Which head a detector has, by the shapes of its outputs, their names and its metadata.
+
+A head is recognised where exactly one fits. It is said what was recognised, and where none or
+several fit the user says which (`--head`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.detection.boxes import Found
+from onnxprune.detection.heads import (
+    HEADS,
+    Outputs,
+    Size,
+    boxes_and_scores,
+    cells,
+    is_grid,
+    three_axes,
+)
+from onnxprune.errors import DataError, check_name
+from onnxprune.plugins import find_function, users_code
+
+AUTO = "auto"
+HEAD_NAMES = (AUTO, *HEADS, "file.py:function")
+"""The names that the help lists."""
+QUERIES = 1000
+"""An output of more rows than this is not one of queries, or of what is left after suppression."""
+YOLO_STRIDES = (8, 16, 32)
+YOLO_STRIDES_6 = (8, 16, 32, 64)
+
+USER_DECODE = (
+    "a function (outputs: dict, size) that returns boxes [m, 4] as x1, y1, x2, y2 in pixels of the "
+    "model's input, scores [m] and classes [m] for each image"
+)
+
+Shapes = Mapping[str, Sequence[int | None]]
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A head, with the size and the number of classes of one model."""
+
+    head: str
+    size: Size
+    classes: int
+
+    def __call__(self, outputs: Outputs) -> list[Found]:
+        """Return what is found in each image.
+
+        Shapes: outputs `[N, ...]`.
+        Raises: DataError where a user's function fails or returns something else.
+        """
+        if ":" not in self.head:
+            return HEADS[self.head].decode(outputs, self.size, self.classes)
+        decode = find_function(self.head, USER_DECODE)
+        with users_code(f"head '{self.head}'", USER_DECODE):
+            return [_found(*image) for image in decode(dict(outputs), self.size)]
+
+    @property
+    def fit(self) -> str:
+        """How an image becomes one of the model's size: letterbox, corner or stretch."""
+        return HEADS[self.head].fit if self.head in HEADS else "letterbox"
+
+    @property
+    def preset(self) -> str:
+        """The preset of the pixels that networks of this head usually take, often none."""
+        return HEADS[self.head].preset if self.head in HEADS else ""
+
+
+def _found(boxes: Any, scores: Any, kinds: Any) -> Found:
+    """What a user's function says of one image."""
+    found = Found(
+        np.asarray(boxes, np.float64).reshape(-1, 4),
+        np.asarray(scores, np.float64).ravel(),
+        np.asarray(kinds, np.int64).ravel(),
+    )
+    if not len(found.boxes) == len(found.scores) == len(found.classes):
+        raise ValueError(
+            f"{len(found.boxes)} boxes, {len(found.scores)} scores, {len(found.classes)} classes"
+        )
+    return found
+
+
+def find_detector(
+    shapes: Shapes, size: Size, classes: int, *, head: str = AUTO, task: str = ""
+) -> Detector:
+    """Return the detector whose outputs have these shapes: the one head that fits, or that given.
+
+    `task` is what Ultralytics' metadata says the model does.
+    Raises: UnknownName for a head that does not exist; DataError where none fits, or several.
+    """
+    if ":" in head:
+        find_function(head, USER_DECODE)
+        return Detector(head, size, classes)
+    check_name("head", head, HEAD_NAMES)
+    outputs = {name: _empty(shape) for name, shape in shapes.items()}
+    fitting = [name for name, fits in FITS.items() if fits(outputs, size, classes)]
+    if task in ("segment", "pose") and not fitting:
+        wide = (one.shape[1] > 4 + classes for one in three_axes(outputs))
+        fitting = ["yolov8"] if any(wide) else []
+    if head != AUTO:
+        if head not in fitting and not _may_read(head, outputs, size, classes):
+            raise DataError(f"head '{head}': does not read {_said(shapes)} of {classes} classes")
+        return Detector(head, size, classes)
+    if len(fitting) == 1:
+        return Detector(fitting[0], size, classes)
+    found = f"heads {' and '.join(fitting)} fit" if fitting else "no head that is known fits"
+    raise DataError(
+        f"detector: {found} {_said(shapes)} of {classes} classes; name one with --head "
+        f"({', '.join(HEADS)} or file.py:decode)"
+    )
+
+
+def _empty(shape: Sequence[int | None]) -> npt.NDArray[Any]:
+    """An array of that shape that takes no memory; axes that are open have size 0."""
+    return np.broadcast_to(np.float32(0), [size or 0 for size in shape])
+
+
+def _said(shapes: Shapes) -> str:
+    texts = (
+        f"{name} [{', '.join('?' if size is None else str(size) for size in shape)}]"
+        for name, shape in shapes.items()
+    )
+    return ", ".join(texts)
+
+
+def _may_read(head: str, outputs: Outputs, size: Size, classes: int) -> bool:
+    """Whether a head reads outputs of other sizes than usual: its code says so."""
+    try:
+        HEADS[head].decode(outputs, size, classes)
+    except (AssertionError, IndexError, StopIteration, ValueError):
+        return False
+    return True
+
+
+# What each head looks like
+
+
+def _rows(outputs: Outputs, columns: int) -> list[int]:
+    """The number of rows of each output `[N, rows, columns]`."""
+    return [one.shape[1] for one in three_axes(outputs) if one.shape[2] == columns]
+
+
+def _yolov8(outputs: Outputs, size: Size, classes: int) -> bool:
+    turned = any(is_grid(rows, size) for rows in _rows(outputs, 4 + classes))
+    first = [one for one in three_axes(outputs) if one.shape[1] == 4 + classes]
+    return turned or any(is_grid(one.shape[2], size) or not one.shape[2] for one in first)
+
+
+def _yolov5(outputs: Outputs, size: Size, classes: int) -> bool:
+    usual = [3 * cells(size, strides) for strides in (YOLO_STRIDES, YOLO_STRIDES_6)]
+    return any(rows in usual for rows in _rows(outputs, 5 + classes))
+
+
+def _yolox(outputs: Outputs, size: Size, classes: int) -> bool:
+    return cells(size, YOLO_STRIDES) in _rows(outputs, 5 + classes)
+
+
+def _end_to_end(outputs: Outputs, size: Size, classes: int) -> bool:
+    found = _rows(outputs, 6)
+    few = any(rows <= QUERIES and not is_grid(rows, size) for rows in found)
+    return few and not _yolov5(outputs, size, classes)
+
+
+def _rt_detr(outputs: Outputs, size: Size, classes: int) -> bool:
+    found = _rows(outputs, 4 + classes)
+    return any(0 < rows <= QUERIES and not is_grid(rows, size) for rows in found)
+
+
+def _detr(outputs: Outputs, size: Size, classes: int) -> bool:
+    return _named_detr(outputs) and _columns(outputs) in (classes, classes + 1)
+
+
+def _ssd(outputs: Outputs, size: Size, classes: int) -> bool:
+    return not _named_detr(outputs) and _columns(outputs) == classes + 1
+
+
+def _retinanet(outputs: Outputs, size: Size, classes: int) -> bool:
+    return not _named_detr(outputs) and _columns(outputs) == classes
+
+
+def _named_detr(outputs: Outputs) -> bool:
+    return any("logits" in name or name.startswith("pred_") for name in outputs)
+
+
+def _columns(outputs: Outputs) -> int:
+    """The number of columns of the scores beside boxes, 0 without any."""
+    found = boxes_and_scores(outputs)
+    return 0 if found is None else found[1].shape[2]
+
+
+def _nms(outputs: Outputs, size: Size, classes: int) -> bool:
+    boxes = [one.shape[:2] for one in three_axes(outputs) if one.shape[2] == 4]
+    flat = [one.shape for one in outputs.values() if one.ndim == 2]
+    return len(boxes) == 1 and flat.count(boxes[0]) == 2
+
+
+def _torchvision(outputs: Outputs, size: Size, classes: int) -> bool:
+    flat = [one.ndim for one in outputs.values()]
+    boxes = [one for one in outputs.values() if one.ndim == 2 and one.shape[1] == 4]
+    return len(boxes) == 1 and flat.count(1) == 2 and len(flat) == 3
+
+
+FITS: Mapping[str, Callable[[Outputs, Size, int], bool]] = {
+    "yolov8": _yolov8,
+    "yolov5": _yolov5,
+    "yolox": _yolox,
+    "end-to-end": _end_to_end,
+    "rt-detr": _rt_detr,
+    "detr": _detr,
+    "ssd": _ssd,
+    "retinanet": _retinanet,
+    "nms": _nms,
+    "torchvision": _torchvision,
+}
+"""Whether outputs look like those of a head."""

@@ -1,0 +1,212 @@
+"""Outputs that say exactly the truth, as each kind of detector would write it."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from onnxprune.detection.heads import YOLOX_STRIDES, cells
+
+SIZE = (96, 128)
+"""Height and width."""
+CLASSES = 3
+GRID = cells(SIZE, YOLOX_STRIDES)
+SCORE = 0.9
+
+Objects = Sequence[np.ndarray]
+Encoded = dict[str, np.ndarray]
+
+
+def scenes(images: int = 6, each: int = 7, seed: int = 0) -> list[np.ndarray]:
+    """Objects whose boxes do not overlap: each in its own field of a grid. Shapes: [m, 6]."""
+    rng = np.random.default_rng(seed)
+    fields = [(x, y) for x in range(0, SIZE[1], 32) for y in range(0, SIZE[0], 32)]
+    result = []
+    for _ in range(images):
+        rows = []
+        for place in rng.permutation(len(fields))[:each]:
+            low = np.array(fields[place]) + rng.uniform(1, 8, 2)
+            high = low + rng.uniform(8, 20, 2)
+            rows.append([*low, *high, rng.integers(CLASSES), 0])
+        result.append(np.array(rows))
+    return result
+
+
+def centred(boxes: np.ndarray) -> np.ndarray:
+    return np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], 1)
+
+
+def spread(objects: Objects, anchors: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes and scores on anchors, nothing on most. Shapes: [N, A, 4], [N, A, K]."""
+    rng = np.random.default_rng(1)
+    boxes = np.tile([10.0, 10.0, 20.0, 20.0], (len(objects), anchors, 1))
+    scores = np.zeros((len(objects), anchors, CLASSES))
+    for image, held in enumerate(objects):
+        places = rng.permutation(anchors)[: len(held)]
+        boxes[image, places] = held[:, :4]
+        scores[image, places, held[:, 4].astype(int)] = SCORE
+    return boxes, scores
+
+
+def middles(boxes: np.ndarray) -> np.ndarray:
+    return np.stack([centred(one) for one in boxes])
+
+
+def yolov8(objects: Objects) -> Encoded:
+    boxes, scores = spread(objects, GRID)
+    return {"output0": np.concatenate([middles(boxes), scores], 2).transpose(0, 2, 1)}
+
+
+def yolov8_turned(objects: Objects) -> Encoded:
+    return {"output0": yolov8(objects)["output0"].transpose(0, 2, 1)}
+
+
+def yolov5(objects: Objects) -> Encoded:
+    boxes, scores = spread(objects, 3 * GRID)
+    there = scores.max(2, keepdims=True) / SCORE
+    return {"output": np.concatenate([middles(boxes), there, scores], 2)}
+
+
+def cells_of(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    places, sizes = [], []
+    for stride in YOLOX_STRIDES:
+        for row in range(size[0] // stride):
+            for column in range(size[1] // stride):
+                places.append([column, row])
+                sizes.append([stride])
+    return np.array(places, float), np.array(sizes, float)
+
+
+def yolox(objects: Objects, *, decoded: bool = False) -> Encoded:
+    """An object is found by the cell of 8 pixels that its centre lies in, as in training."""
+    place, stride = cells_of(SIZE)
+    rows = np.zeros((len(objects), len(place), 5 + CLASSES))
+    rows[..., :2] = (place + 0.5) * stride
+    rows[..., 2:4] = stride
+    columns = SIZE[1] // 8
+    for image, held in enumerate(objects):
+        middle = centred(held[:, :4])
+        for box, kind in zip(middle, held[:, 4].astype(int), strict=True):
+            cell = int(box[1] // 8) * columns + int(box[0] // 8)
+            rows[image, cell] = [*box, 1, *(SCORE * (np.arange(CLASSES) == kind))]
+    if not decoded:
+        rows[..., :2] = rows[..., :2] / stride - place
+        rows[..., 2:4] = np.log(rows[..., 2:4] / stride)
+    return {"output": rows}
+
+
+def yolox_decoded(objects: Objects) -> Encoded:
+    return yolox(objects, decoded=True)
+
+
+def listed(objects: Objects, most: int) -> np.ndarray:
+    """Corners, score, class; the rest is empty. Shapes: [N, most, 6]."""
+    rows = np.zeros((len(objects), most, 6))
+    for image, held in enumerate(objects):
+        rows[image, : len(held), :4] = held[:, :4]
+        rows[image, : len(held), 4] = SCORE
+        rows[image, : len(held), 5] = held[:, 4]
+    return rows
+
+
+def end_to_end(objects: Objects) -> Encoded:
+    return {"output0": listed(objects, 300)}
+
+
+def shares(boxes: np.ndarray) -> np.ndarray:
+    return boxes / np.array([SIZE[1], SIZE[0], SIZE[1], SIZE[0]])
+
+
+def logits(scores: np.ndarray) -> np.ndarray:
+    """The numbers of which the sigmoid is these scores."""
+    p = np.clip(scores, 1e-6, 1 - 1e-6)
+    return np.log(p / (1 - p))
+
+
+def rt_detr(objects: Objects) -> Encoded:
+    boxes, scores = spread(objects, 30)
+    return {"output0": np.concatenate([shares(middles(boxes)), scores], 2)}
+
+
+def detr(objects: Objects) -> Encoded:
+    boxes, scores = spread(objects, 30)
+    nothing = 1 - scores.sum(2, keepdims=True)
+    likely = np.log(np.concatenate([scores, nothing], 2) + 1e-6)
+    return {"logits": likely, "pred_boxes": shares(middles(boxes))}
+
+
+def detr_sigmoid(objects: Objects) -> Encoded:
+    boxes, scores = spread(objects, 30)
+    return {"logits": logits(scores), "pred_boxes": shares(middles(boxes))}
+
+
+def ssd(objects: Objects) -> Encoded:
+    boxes, scores = spread(objects, 200)
+    background = 1 - scores.sum(2, keepdims=True)
+    return {"scores": np.concatenate([background, scores], 2), "boxes": shares(boxes)}
+
+
+def ssd_logits(objects: Objects) -> Encoded:
+    found = ssd(objects)
+    return {"boxes": found["boxes"], "confidence": np.log(found["scores"] + 1e-6)}
+
+
+def retinanet(objects: Objects) -> Encoded:
+    boxes, scores = spread(objects, 200)
+    return {"scores": logits(scores).transpose(0, 2, 1), "boxes": boxes}
+
+
+def nms(objects: Objects) -> Encoded:
+    rows = listed(objects, 20)
+    count = np.array([[len(held)] for held in objects])
+    return {
+        "num_dets": count,
+        "boxes": rows[..., :4],
+        "scores": rows[..., 4],
+        "labels": rows[..., 5].astype(np.int32),
+    }
+
+
+def tensorflow(objects: Objects) -> Encoded:
+    rows = listed(objects, 20)
+    return {
+        "detection_boxes": shares(rows[..., :4])[..., [1, 0, 3, 2]],
+        "detection_classes": rows[..., 5],
+        "detection_scores": rows[..., 4],
+        "num_detections": np.array([float(len(held)) for held in objects]),
+    }
+
+
+def torchvision(objects: Objects) -> Encoded:
+    """One image at a time, so that there are as many boxes as it shows."""
+    found: dict[str, list[np.ndarray]] = {"boxes": [], "labels": [], "scores": []}
+    for held in objects:
+        found["boxes"].append(held[:, :4])
+        found["labels"].append(held[:, 4].astype(np.int64) + 1)
+        found["scores"].append(np.full(len(held), SCORE))
+    return {name: ragged(arrays) for name, arrays in found.items()}
+
+
+def ragged(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    held = np.empty(len(arrays), object)
+    held[:] = list(arrays)
+    return held
+
+
+ENCODERS: dict[str, tuple[str, Callable[[Objects], Encoded]]] = {
+    "yolov8": ("yolov8", yolov8),
+    "yolov8, turned": ("yolov8", yolov8_turned),
+    "yolov5": ("yolov5", yolov5),
+    "yolox": ("yolox", yolox),
+    "yolox, decoded": ("yolox", yolox_decoded),
+    "end-to-end": ("end-to-end", end_to_end),
+    "rt-detr": ("rt-detr", rt_detr),
+    "detr": ("detr", detr),
+    "detr, each class by itself": ("detr", detr_sigmoid),
+    "ssd": ("ssd", ssd),
+    "ssd, logits": ("ssd", ssd_logits),
+    "retinanet": ("retinanet", retinanet),
+    "nms": ("nms", nms),
+    "nms, TensorFlow": ("nms", tensorflow),
+    "torchvision": ("torchvision", torchvision),
+}
+"""Name -> the head, and what writes its outputs."""
