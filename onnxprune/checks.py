@@ -249,41 +249,46 @@ class Sizes(Rule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shapes(Rule):
-    """Shapes by name, kept as pairs; the command line takes one name and shape in an option."""
+class Pairs(Rule):
+    """Values by name, kept as pairs; the command line takes one name and value in an option.
+
+    `of` is the rule of the values; `between` stands before a value on the command line.
+    """
+
+    of: Rule
+    between: str
+    what: str
+    example: str
 
     @property
     def expected(self) -> str:
-        """Positive sizes for each name."""
-        return "a name and positive sizes, such as x:1,3,48,320"
+        """Such as: a name and positive sizes, such as x:1,3,48,320."""
+        return f"{self.what}, such as {self.example}"
 
     def read(self, text: str) -> Any:
-        """Return the name and the sizes that a text holds, if it holds such."""
-        name, _, sizes = text.rpartition(":")
-        try:
-            return ((name, tuple(map(int, sizes.split(",")))),)
-        except ValueError:
-            return text
+        """Return the name and the value that a text holds, if it holds such."""
+        name, found, value = text.rpartition(self.between)
+        return ((name, self.of.read(value)),) if found else text
 
-    def _take(self, name: str, value: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    def _take(self, name: str, value: Any) -> tuple[tuple[str, Any], ...]:
         if isinstance(value, str):
             self._wrong(name, value)
         if not isinstance(value, Iterable):
-            self._wrong_type(name, value, ", in Python as {'x': (1, 3, 48, 320)}")
+            key, _, one = self.example.rpartition(self.between)
+            self._wrong_type(name, value, f", in Python as {{{key!r}: {self.of.read(one)}}}")
         pairs = tuple(value.items() if isinstance(value, Mapping) else value)
-        for pair in pairs:
-            if not self._is_pair(pair):
-                self._wrong(name, pair)
-        return tuple((str(key), tuple(map(int, sizes))) for key, sizes in pairs)
+        return tuple(self._pair(name, pair) for pair in pairs)
 
-    @staticmethod
-    def _is_pair(pair: Any) -> bool:
-        if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
-            return False
-        key, sizes = pair
-        if not isinstance(key, str) or not key or not isinstance(sizes, Sequence | np.ndarray):
-            return False
-        return len(sizes) > 0 and all(is_whole(size) and size > 0 for size in sizes)
+    def _pair(self, name: str, pair: Any) -> tuple[str, Any]:
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            self._wrong(name, pair)
+        key, value = pair
+        if not isinstance(key, str) or not key:
+            self._wrong(name, pair)
+        try:
+            return str(key), self.of(name, value)
+        except (InvalidType, InvalidValue):
+            self._wrong(name, pair)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,6 @@ from onnxprune.search import (
     open_model,
     parts_of,
     search,
-    share_removed,
     time_in_turn,
 )
 from onnxprune.surgery import find_costs
@@ -168,7 +167,7 @@ def draw_curve(
                 curve.latency.append(1 - time_of(nets.build(state)) / whole)
             judged += time.monotonic() - before
             left = task.costs.of(state.dead)
-            curve.rate.append(share_removed(task.groups, state.dead))
+            curve.rate.append(task.rate(state.dead))
             curve.macs.append(1 - left.macs / max(full.macs, 1))
             curve.params.append(1 - left.params / max(full.params, 1))
             curve.mean.append(result.mean)

@@ -137,7 +137,7 @@ def _prune(
     assert state is not None
     if state.stopped == "target" and not state.dead.any():
         logger.warning("%s", already_met(nets, state))
-    if state.stopped == "limits" and settings.target:
+    if state.stopped == "limits" and nets.task.goals:
         raise unreachable(nets, state)
     pruned = nets.build(state)
     corrected = state.corrected and nets.task.compensate is not None

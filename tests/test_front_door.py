@@ -160,6 +160,14 @@ TABLE: Mapping[str, Values] = {
     "max_drop": Values((*SHARE.right, 0), SHARE.wrong, SHARE.texts),
     "min_channels": ONE_OR_MORE,
     "max_layer_rate": Values((*SHARE.right[:-1], 0), (*SHARE.wrong, None), SHARE.texts),
+    "layer_rate": Values(
+        ((), {}, {"x": 0.3}, {"x": 0, "y*": np.float32(1)}, (("x", 0.5), ("x.*", 1))),
+        (
+            *("x=0.3", b"x", 1, 0.5, True, None, [1], ["x"], [("x", "0.3")], {"x": [0.3]}),
+            *({"x": 1.1}, {"x": -0.1}, {"x": None}, {"x": True}, {"": 0.3}, {"x": NAN}),
+        ),
+        ("x", "0.3", "x=", "x=half", "x=1.5", "x=-1", "=0.3", "x=150%", ""),
+    ),
     "include": PATTERNS,
     "exclude": PATTERNS,
     "round_to": Values(
@@ -250,7 +258,7 @@ def test_wrong_values_are_refused_in_python(name: str, value: Any) -> None:
 def test_strange_values_are_refused_in_python(name: str, value: Any) -> None:
     if callable(value) and name in ("control", "criterion", "metric"):
         return
-    if value == {} and name == "input_shapes":
+    if isinstance(value, dict) and (name == "layer_rate" or (not value and name == "input_shapes")):
         return
     assert refused(Settings.of, **{name: value}).startswith(name)
 

@@ -176,7 +176,8 @@ def _prune(
             return
         figures = summary(task, state)
         harmonic = None if state.accuracy is None else state.accuracy.harmonic
-        progress.step(step_line(figures, harmonic), figures["rate"] / goal if goal else None)
+        line = step_line(figures, harmonic, included=bool(settings.limits.include))
+        progress.step(line, figures["rate"] / goal if goal else None)
 
     with screen.resumable(run_dir), screen.progress("analysing the model") as progress:
         result = prune(

@@ -8,7 +8,8 @@ SECTIONS = {
     "Samples": "--data --test --unlabelled --preprocess --per-class --trust-baseline",
     "Target": "--rate --params --macs --size --latency-ms --for --latency-batch",
     "Accuracy": "--metric --outputs --max-drop --min-accuracy",
-    "Limits": "--include --exclude --min-channels --max-layer-rate --round-to --allow-inexact",
+    "Limits": "--include --exclude --layer-rate --min-channels --max-layer-rate --round-to "
+    "--allow-inexact",
     "Method": "--method --over --control --criterion --compensate --set",
     "Network": "--from --input-shape --weights",
     "Export": "--exporter --opset --fixed-batch --keep-batchnorm",

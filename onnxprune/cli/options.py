@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from onnxprune.checks import Names, Rule, Shapes, Text
+from onnxprune.checks import Names, Pairs, Rule, Text
 from onnxprune.cli.program import Screen
 from onnxprune.cli.types import Convolution, Given, Method, Name
 from onnxprune.compensate import METHODS
@@ -44,16 +44,16 @@ def option(
     """
     found = known[name]
     rule: Rule = found.metadata["rule"]
-    shapes = isinstance(rule, Shapes)
-    several = shapes or (isinstance(rule, Names) and not rule.commas)
+    pairs = isinstance(rule, Pairs)
+    several = pairs or (isinstance(rule, Names) and not rule.commas)
     return click.option(
-        flag or f"--{(name.removesuffix('s') if shapes else name).replace('_', '-')}",
+        flag or f"--{name.replace('_', '-')}",
         name,
         type=_type(rule),
         default=found.default,
         show_default=found.default not in (None, ()),
         multiple=several,
-        callback=_joined if shapes else None,
+        callback=_joined if pairs else None,
         metavar=rule.metavar,
         help=rule.help,
     )
@@ -109,7 +109,7 @@ JSON = click.option(
 LATENCY_BATCH = option("latency_batch")
 DEVICE = option("device")
 SEED = option("seed")
-INPUT_SHAPES = option("input_shapes")
+INPUT_SHAPES = option("input_shapes", flag="--input-shape")
 RUNNING = together(
     INPUT_SHAPES,
     DEVICE,
@@ -154,7 +154,8 @@ TARGET = together(
 FLOOR = together(*map(option, ("min_accuracy", "max_drop")))
 ALLOW_INEXACT = option("allow_inexact")
 LIMITS = together(
-    *map(option, ("min_channels", "max_layer_rate", "include", "exclude", "round_to")),
+    *map(option, ("min_channels", "max_layer_rate", "layer_rate", "include", "exclude")),
+    option("round_to"),
     ALLOW_INEXACT,
 )
 

@@ -82,10 +82,13 @@ def totals(inspection: Mapping[str, Any]) -> str:
     )
 
 
-def step_line(figures: Mapping[str, Any], harmonic: float | None) -> str:
-    """Return one line about a step: what is removed, what is left, and how well that does."""
+def step_line(figures: Mapping[str, Any], harmonic: float | None, *, included: bool = False) -> str:
+    """Return one line about a step: what is removed, what is left, and how well that does.
+
+    The rate is a share of all removable filters, or of those that are `included`.
+    """
     parts = [
-        f"{percent(figures['rate']):>7} removed",
+        f"{percent(figures['rate']):>7} {'of the included filters ' if included else ''}removed",
         f"{amount(figures['params']):>7} parameters",
         f"{amount(figures['macs']):>7} MACs",
     ]

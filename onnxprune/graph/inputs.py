@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from onnx import GraphProto, ValueInfoProto
 
-from onnxprune.checks import Shapes
+from onnxprune.checks import Pairs, Sizes
 from onnxprune.errors import InvalidValue, check_name
 
 Shape = tuple[int, ...]
@@ -20,7 +20,11 @@ DYNAMIC_SIZE = 224
 """Positions of an axis behind the first that is open and not given: most networks for images run
 at so many pixels."""
 
-INPUT_SHAPES = Shapes(
+INPUT_SHAPES = Pairs(
+    of=Sizes(),
+    between=":",
+    what="a name and positive sizes",
+    example="x:1,3,48,320",
     help="The shape of an input whose sizes the model leaves open, as in x:1,3,48,320; repeatable. "
     f"Without it, an open size is that of the samples, or {DYNAMIC_SIZE}.",
     metavar="NAME:1,C,H,W",

@@ -93,5 +93,8 @@ def _settings(run: Record) -> Iterator[tuple[str, str]]:
 
 
 def _plain(one: Any) -> str:
-    """A name, or a name with a shape."""
-    return one if isinstance(one, str) else f"{one[0]} {tuple(one[1])}"
+    """A name, or a name with a shape or a share."""
+    if isinstance(one, str):
+        return one
+    name, value = one
+    return f"{name} {tuple(value) if isinstance(value, list) else value}"

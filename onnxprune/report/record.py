@@ -54,8 +54,14 @@ class Record:
         return str(self.settings.get("metric", "top-1"))
 
     @property
+    def counted(self) -> str:
+        """The filters of which the rate is a share, in words."""
+        included = self.settings.get("limits", {}).get("include")
+        return f"filters in {', '.join(included)}" if included else "removable filters"
+
+    @property
     def rate(self) -> float:
-        """Removed filters over removable filters."""
+        """Removed filters over those of which it is a share."""
         last = self.report or (self.steps[-1] if self.steps else {"rate": 0.0})
         return float(last["rate"])
 

@@ -5,7 +5,7 @@ Imports every room but report and cli. `make_task` puts a `Task` together, `sear
 * `controllers`: the order of steps; `nets`: what they build, rank and measure, remembered
 * `task`: what one search is given, and where it is; `protocols`: what it knows of other rooms
 * `objective`: what is brought down, and how much each channel saves of it; `latency`: in ms
-* `picker`: which channels may go; `rounding`: at which widths
+* `limits`: what is spared; `picker`: which channels may go; `rounding`: at which widths
 * `target`: how far, and what must hold; `reach`: whether a net is there
 * `settings`: what a run is asked for; `control`: its constants; `assemble`: a search made of them
 * `samples`: samples as a model takes them; `scaling`: what a model says of the pixels it takes
@@ -28,6 +28,7 @@ from onnxprune.search.control import Control
 from onnxprune.search.controllers import CONTROLLER_NAMES, CONTROLLERS, find_controller, search
 from onnxprune.search.journal import RunDirectory
 from onnxprune.search.judging import metric_name
+from onnxprune.search.limits import Limits
 from onnxprune.search.nets import Nets
 from onnxprune.search.objective import OVER
 from onnxprune.search.outcome import (
@@ -40,7 +41,7 @@ from onnxprune.search.outcome import (
     summary,
     time_in_turn,
 )
-from onnxprune.search.picker import Limits, Picker
+from onnxprune.search.picker import Picker
 from onnxprune.search.plan import Plan
 from onnxprune.search.refusal import check_reach, unreachable
 from onnxprune.search.settings import AUTO, OPTIONS, PARTS, SETTINGS, Settings, merged

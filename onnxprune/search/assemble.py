@@ -19,6 +19,7 @@ from onnxprune.search.control import Strategy
 from onnxprune.search.judging import metric_name, with_heads
 from onnxprune.search.outcome import clock, make_evaluator, profiler
 from onnxprune.search.protocols import HoldOut, Measured, MeasureDamage, Rank
+from onnxprune.search.refusal import check_layer_rates
 from onnxprune.search.samples import open_samples
 from onnxprune.search.settings import AUTO, Settings
 from onnxprune.search.target import Floor
@@ -89,7 +90,7 @@ def make_task(
     strategy = choose_strategy(settings)
     evaluator = None if data is None else make_evaluator(data, settings)
     correct = _corrector(graph, groups, fitted, settings)
-    return Task(
+    task = Task(
         graph,
         groups,
         rank=_ranker(graph, data, fitted, settings),
@@ -107,6 +108,8 @@ def make_task(
         aims=find_aims(settings),
         block=block_width(settings.device),
     )
+    check_layer_rates(task)
+    return task
 
 
 def find_aims(settings: Settings) -> tuple[str, ...]:
@@ -114,6 +117,8 @@ def find_aims(settings: Settings) -> tuple[str, ...]:
     if settings.aim is not None:
         return (settings.aim,)
     asked = settings.target.asked
+    if settings.limits.layer_rate and not asked and not settings.floor:
+        return ("rate",)
     return tuple("latency" if name == "latency_ms" else name for name in asked) or ("latency",)
 
 
@@ -187,12 +192,12 @@ def complete(settings: Settings, data: Data | None) -> Settings:
         raise DataError("floor: needs reference samples to measure accuracy on; give --data")
     if settings.compensate == AUTO:
         settings = replace(settings, compensate="none" if data is None else "least-squares")
-    if settings.target or settings.floor:
+    if settings.target or settings.floor or settings.limits.layer_rate:
         return settings
     if data is None:
         raise DataError(
             "target: without samples there is no accuracy to stop at; give --rate, --params, "
-            "--macs, --size or --latency-ms, or --data"
+            "--macs, --size, --latency-ms or --layer-rate, or --data"
         )
     agrees = metric_name(data, settings) == FIDELITY
     return settings.with_floor(FIDELITY_FLOOR if agrees else DEFAULT_FLOOR)

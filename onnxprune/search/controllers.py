@@ -62,7 +62,7 @@ def _next(nets: Nets, advance: Advance, state: State) -> State:
 
     Where a step breaks it, that is tried with corrected weights, then smaller, then elsewhere.
     """
-    if nets.task.target and nets.reach.met(state):
+    if nets.task.goals and nets.reach.met(state):
         return replace(state, stopped="target")
     tuning, broken = nets.task.tuning, 0
     while True:

@@ -48,7 +48,7 @@ class Nets:
     def __init__(self, task: Task, evaluations: int = 0) -> None:
         self.task = task
         self.evaluations = evaluations
-        self.reach = Reach(task.graph, task.costs, task.target, self.build, task.clock)
+        self.reach = Reach(task.graph, task.costs, task.target, self.build, task.clock, task.picker)
         self._models = Memory[ModelProto](3)  # the two tries of a step and the net before it
         self._scores = Memory[FloatArray](1)
         self._damages = Memory[Damage](1)
@@ -200,11 +200,12 @@ class Nets:
     def step(self, state: State, ranking: FloatArray, size: float) -> State:
         """Remove the lowest-ranked channels, `size` of the filters, never past the target.
 
-        Shapes: ranking `[channels]`. Units: size, share of the removable filters.
+        Shapes: ranking `[channels]`. Units: size, share of the filters of which a rate is a share.
         """
         groups = self.task.groups
         worth = groups.filter_count.astype(np.float64)
-        return self._removed(state, ranking, worth, size * groups.removable_filters)
+        whole = float(worth[self.task.picker.counted].sum())
+        return self._removed(state, ranking, worth, size * whole)
 
     def bring_down(
         self, state: State, ranking: FloatArray, share: float, layer_share: float | None = None
@@ -254,7 +255,7 @@ class Nets:
             most += 1  # a block wider than the step goes whole
         if layer_share is not None and (without(most) == dead).all():
             return self._next(state, ranking, worth, budget, None)
-        if not task.target or not self.reach.near(without(most)):
+        if not task.goals or not self.reach.near(without(most)):
             return without(most)
         return self._trim(chosen[:most], dead)
 

@@ -25,7 +25,6 @@ from onnxprune.search.judging import metric_name
 from onnxprune.search.nets import Nets
 from onnxprune.search.protocols import Clock, Measured, Profile
 from onnxprune.search.settings import Settings
-from onnxprune.search.target import share_removed
 from onnxprune.search.task import State, Task
 from onnxprune.surgery import Cost, count
 
@@ -103,7 +102,7 @@ def parts_of(data: Data, settings: Settings) -> tuple[str, ...]:
 
 def summary(task: Task, state: State) -> dict[str, Any]:
     """Return the rate and the cost of a state, as a journal line begins."""
-    return {"rate": share_removed(task.groups, state.dead), **task.costs.of(state.dead).figures()}
+    return {"rate": task.rate(state.dead), **task.costs.of(state.dead).figures()}
 
 
 def make_report(
@@ -125,7 +124,7 @@ def make_report(
         "after": describe(
             pruned, left, data, settings, accuracy=state.accuracy, latency_ms=times[1]
         ),
-        "rate": share_removed(task.groups, state.dead),
+        "rate": task.rate(state.dead),
         "seconds": seconds,
         "evaluations": nets.evaluations,
         "stopped": state.stopped,
@@ -169,7 +168,7 @@ def _stopped_by(nets: Nets, state: State) -> Sequence[str]:
     """Return the names of the options that ended a search."""
     task = nets.task
     if state.stopped == "target":
-        return task.target.asked
+        return task.goals
     if state.stopped == "floor" and nets.unpruned is not None:
         return task.floor.decisive(nets.judged(nets.unpruned))
     return task.picker.stopped_by(state.dead)

@@ -10,85 +10,8 @@ import numpy as np
 
 from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.channels import ChannelGroups
-from onnxprune.checks import Checked, Names, Number, asked
+from onnxprune.search.limits import Limits
 from onnxprune.search.rounding import Rounding
-
-PATTERNS = "patterns of names"
-AUTO = "auto"
-
-
-@dataclass(frozen=True)
-class Limits(Checked):
-    """What is spared.
-
-    At least `min_channels` on every axis stay, at most `max_layer_rate` of a group goes, and only
-    from groups with a convolution that matches `include` and none that matches `exclude`: shell
-    patterns of the names that `onnxprune.graph.Called` has. Widths end at multiples of `round_to`,
-    as `onnxprune.search.rounding` says; auto is what the runtime computes at once, and any width
-    where no such block can go.
-    """
-
-    min_channels: int = asked(
-        Number(
-            whole=True,
-            least=1,
-            metavar="N",
-            help="Leave at least this many channels in every layer.",
-        ),
-        1,
-    )
-    max_layer_rate: float = asked(
-        Number(
-            least=0,
-            most=1,
-            share=True,
-            metavar="SHARE",
-            help="Remove at most this share of any layer.",
-        ),
-        1.0,
-    )
-    include: Sequence[str] = asked(
-        Names(
-            of=PATTERNS,
-            metavar="PATTERN",
-            help="Prune only convolutions whose name, or a module around them, matches, such as "
-            "layer3 or 'layer3.*'; repeatable.",
-        ),
-        (),
-    )
-    exclude: Sequence[str] = asked(
-        Names(
-            of=PATTERNS,
-            metavar="PATTERN",
-            help="Spare convolutions whose name, or a module around them, matches; repeatable.",
-        ),
-        (),
-    )
-    round_to: int | str = asked(
-        Number(
-            whole=True,
-            least=1,
-            words=(AUTO,),
-            metavar="N|auto",
-            help="Leave widths at multiples of N, which runtimes compute faster; auto is what the "
-            "device computes at once, 1 leaves any width.",
-        ),
-        AUTO,
-    )
-
-    def allowed(self, groups: ChannelGroups) -> BoolArray:
-        """Return which channels may be chosen. Shapes: `[channels]`.
-
-        Raises: UnknownName for a pattern that no convolution matches.
-        """
-        include = groups.find("include", self.include)
-        exclude = groups.find("exclude", self.exclude)
-        flags = groups.removable.copy()
-        for group in range(len(groups.names)):
-            nodes = {f.node for f in groups.filters_of(group)}
-            if (self.include and not nodes & include) or nodes & exclude:
-                flags[groups.group == group] = False
-        return flags
 
 
 @dataclass
@@ -173,12 +96,14 @@ class Picker:
     """Chooses channels from a ranking, never against the limits.
 
     An axis never falls under `min_channels`. `block` is how many channels the runtime computes at
-    once, to which widths are rounded where the limits leave that to the device.
+    once, to which widths are rounded where the limits leave that to the device. Groups that have to
+    lose a share go before the others, or alone where the `rest` stays.
     """
 
     groups: ChannelGroups
     limits: Limits
     block: int = 1
+    rest: bool = True
     _members: list[int] = field(init=False)
     _ends: list[int] = field(init=False)
     _first: list[int] = field(init=False)
@@ -194,7 +119,29 @@ class Picker:
         self._ends = [0, *np.cumsum(counts).tolist()]
         self._first = np.unique(self.groups.group, return_index=True)[1].tolist()
         self.allowed = self.limits.allowed(self.groups)
+        self.counted = self.limits.counted(self.groups)
         self._roundings = [Rounding(self.groups, multiple) for multiple in self._multiples()]
+        self.quotas = {
+            group: self._quota(group, share)
+            for group, share in self.limits.shares(self.groups).items()
+        }
+        if not self.rest:
+            self.allowed &= np.isin(self.groups.group, [*self.quotas])
+
+    def _quota(self, group: int, share: float) -> int:
+        """How many channels are the share of a group: whole blocks where it has as many."""
+        most = np.floor(share * int((self.groups.group == group).sum()) + 1e-9)
+        stops = (one.stops[group] for one in self._roundings)
+        return next((int(fit) for s in stops if (fit := s[s <= most].max(initial=0))), 0)
+
+    def due(self, dead: BoolArray) -> dict[int, int]:
+        """Return how many more channels groups have to lose, for those that do.
+
+        Shapes: dead `[channels]`.
+        """
+        gone = np.bincount(self.groups.group[dead], minlength=len(self.groups.names))
+        left = {group: quota - int(gone[group]) for group, quota in self.quotas.items()}
+        return {group: count for group, count in left.items() if count > 0}
 
     def _multiples(self) -> list[int]:
         """What widths are rounded to: the first with which something may still go."""
@@ -279,9 +226,13 @@ class Picker:
         if layer_share is not None:
             least = rounding.multiple
             cap = np.minimum(cap, np.maximum(np.floor(layer_share * (whole - gone)), least))
+        for one, quota in self.quotas.items():
+            cap[one] = min(cap[one], quota - gone[one])
         axes = self.groups.axes
         spare = [int(c.size - dead[c].sum()) - self.limits.min_channels for c in axes]
         free = self.allowed & ~dead & (cap[group] >= 1)
+        if due := self.due(dead):
+            free &= np.isin(group, [*due])
         for channels, count in zip(axes, spare, strict=True):
             if count <= 0:
                 free[channels] = False

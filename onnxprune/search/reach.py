@@ -16,6 +16,7 @@ from onnx import ModelProto, helper
 from onnxprune.arrays import BoolArray
 from onnxprune.graph import Graph, file_size
 from onnxprune.search.objective import Figure
+from onnxprune.search.picker import Picker
 from onnxprune.search.protocols import Clock
 from onnxprune.search.target import Target
 from onnxprune.search.task import State
@@ -40,13 +41,14 @@ class Reach:
     target: Target
     build: Build
     clock: Clock | None = None
+    picker: Picker | None = None
     _beyond: int | None = field(default=None, init=False)
     _times: dict[bytes, float] = field(default_factory=dict, init=False)
 
     def met(self, state: State) -> bool:
         """Return whether the model of a state meets every figure asked for."""
         return (
-            self.target.met(self.costs, state.dead)
+            self._counted(state.dead)
             and (self.target.params is None or not state.corrected or self._counts(state))
             and (self.target.size is None or self._fits(self.size(state)))
             and (self.target.latency_ms is None or self._confirms(state, self.target.latency_ms))
@@ -58,7 +60,7 @@ class Reach:
         Shapes: dead `[channels]`.
         """
         return (
-            self.target.met(self.costs, dead)
+            self._counted(dead)
             and (self.target.size is None or self._fits(self._estimate(dead)))
             and (
                 self.target.latency_ms is None
@@ -66,13 +68,21 @@ class Reach:
             )
         )
 
+    def _counted(self, dead: BoolArray) -> bool:
+        """Whether single layers have lost their shares, and what is counted is as asked for."""
+        if self.picker is None:
+            return self.target.met(self.costs, dead)
+        due = self.picker.due(dead)
+        return not due and self.target.met(self.costs, dead, self.picker.counted)
+
     def goals(self, figures: Mapping[str, Figure]) -> dict[str, float]:
         """Return at what value each figure is met, for those that the target asks for."""
         target, groups = self.target, self.costs.groups
         found = {}
         if target.rate is not None:
-            kept = int(groups.filter_count.sum()) - target.rate * groups.removable_filters
-            found["rate"] = kept
+            counted = groups.removable if self.picker is None else self.picker.counted
+            goes = target.rate * int(groups.filter_count[counted].sum())
+            found["rate"] = int(groups.filter_count.sum()) - goes
         for name in ("params", "macs", "size"):
             if name in figures and (goal := getattr(target, name)) is not None:
                 whole = figures[name].of(np.zeros(len(groups), np.bool_))

@@ -6,11 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
+
 from onnxprune.channels import find_groups
 from onnxprune.errors import UnreachableTarget
 from onnxprune.graph import file_size
 from onnxprune.search.nets import Nets
-from onnxprune.search.target import share_removed
 from onnxprune.search.task import State, Task
 from onnxprune.surgery import node_macs
 
@@ -34,6 +35,32 @@ def check_reach(nets: Nets) -> None:
         raise unreachable(nets, State(most))
 
 
+def check_layer_rates(task: Task) -> None:
+    """Refuse shares of single layers that these cannot lose, before anything is searched.
+
+    Raises: UnreachableTarget naming the layer, or where nothing would go.
+    """
+    picker, groups = task.picker, task.groups
+    if task.goals == ("layer_rate",) and not any(picker.quotas.values()):
+        raise UnreachableTarget(
+            "layer-rate: every share is less than one filter of its layer, or than what goes at "
+            "once with round-to; ask for more"
+        )
+    most = picker.most() if picker.quotas else np.zeros(len(groups), np.bool_)
+    for group, left in picker.due(most).items():
+        own = groups.group == group
+        gone = int((most & own).sum())
+        reasons = [reason.text for c, reason in groups.reasons.items() if own[c]]
+        why = f" ({Counter(reasons).most_common(1)[0][0]})" if reasons else ""
+        stopped = (name.replace("_", "-") for name in picker.stopped_by(most))
+        limits = ", ".join(name for name in stopped if name != "layer-rate")
+        raise UnreachableTarget(
+            f"layer-rate: of '{groups.title(groups.filters_of(group)[0].node)}' at most {gone} of "
+            f"{int(own.sum())} filters can go{why}, {gone + left} are asked for; ask for less"
+            + (f", or loosen {limits}" if limits else "")
+        )
+
+
 def unreachable(nets: Nets, state: State) -> UnreachableTarget:
     """Return the error that says how near a search came, and what was in the way."""
     task = nets.task
@@ -44,7 +71,7 @@ def unreachable(nets: Nets, state: State) -> UnreachableTarget:
         *([f"loosen {limits}"] if limits else []),
         *_lifts(task),
     ]
-    rate = share_removed(task.groups, state.dead)
+    rate = task.rate(state.dead)
     parts = [
         f"cannot be reached; the most that can go is rate {_beside(rate, task.target.rate)}, "
         f"which leaves {left}",

@@ -31,8 +31,8 @@ from onnxprune.plugins import name_of
 from onnxprune.relevance import CRITERION_NAMES, find_criterion
 from onnxprune.search.control import Control
 from onnxprune.search.controllers import CONTROLLER_NAMES, find_controller
+from onnxprune.search.limits import Limits
 from onnxprune.search.objective import AIMS
-from onnxprune.search.picker import Limits
 from onnxprune.search.target import Floor, Target
 
 AUTO = "auto"

@@ -30,14 +30,16 @@ def _figure(what: str) -> Number:
 class Target(Checked):
     """What to reach: removal stops as soon as every figure is met; None is not asked for.
 
-    Units: rate, share of removable filters removed; params, macs and size (bytes of the file),
-    share of the original that may be kept (up to 1) or an absolute figure (above 1); latency_ms,
-    milliseconds of one batch on onnxruntime.
+    Units: rate, share of the removable filters, or of the included ones, removed; params, macs and
+    size (bytes of the file), share of the original that may be kept (up to 1) or an absolute figure
+    (above 1); latency_ms, milliseconds of one batch on onnxruntime.
     """
 
     rate: float | None = asked(
         _share(
-            "Stop when this share of the removable filters is gone, such as 0.5 or 50%.", above=0
+            "Stop when this share of the removable filters is gone, such as 0.5 or 50%; with "
+            "--include, of those.",
+            above=0,
         ),
         None,
     )
@@ -70,12 +72,12 @@ class Target(Checked):
         """
         return any(have > 2 * goal for goal, have in self._counted(costs, dead))
 
-    def met(self, costs: Costs, dead: BoolArray) -> bool:
+    def met(self, costs: Costs, dead: BoolArray, counted: BoolArray | None = None) -> bool:
         """Return whether removing the `dead` channels reaches the rate, params and macs asked for.
 
-        Shapes: dead `[channels]`.
+        The rate is a share of the `counted` channels. Shapes: dead, counted `[channels]`.
         """
-        rate = share_removed(costs.groups, dead)
+        rate = share_removed(costs.groups, dead, counted)
         if self.rate is not None and rate < self.rate - 1e-9:
             return False
         return all(have <= goal for goal, have in self._counted(costs, dead))
@@ -129,9 +131,13 @@ class Floor(Checked):
         return tuple(n for n, v in given.items() if Floor(**{n: v}).level(unpruned) == level)
 
 
-def share_removed(groups: ChannelGroups, dead: BoolArray) -> float:
-    """Return the pruning rate: removed filters over removable filters.
+def share_removed(
+    groups: ChannelGroups, dead: BoolArray, counted: BoolArray | None = None
+) -> float:
+    """Return the pruning rate: removed filters over the removable ones, or the `counted` of them.
 
-    Shapes: dead `[channels]`.
+    Shapes: dead, counted `[channels]`.
     """
-    return float(groups.filter_count[dead].sum()) / max(groups.removable_filters, 1)
+    counted = groups.removable if counted is None else counted
+    whole = int(groups.filter_count[counted].sum())
+    return float(groups.filter_count[dead & counted].sum()) / max(whole, 1)

@@ -9,7 +9,8 @@ from onnxprune.arrays import BoolArray
 from onnxprune.channels import ChannelGroups
 from onnxprune.graph import Graph
 from onnxprune.search.control import Control, Strategy
-from onnxprune.search.picker import Limits, Picker
+from onnxprune.search.limits import Limits
+from onnxprune.search.picker import Picker
 from onnxprune.search.protocols import (
     Clock,
     Compensate,
@@ -20,7 +21,7 @@ from onnxprune.search.protocols import (
     Rank,
 )
 from onnxprune.search.protocols import Measured as Measured
-from onnxprune.search.target import Floor, Target
+from onnxprune.search.target import Floor, Target, share_removed
 from onnxprune.surgery import Costs, find_costs
 
 Net = tuple[bytes, bool]
@@ -96,4 +97,19 @@ class Task:
     @cached_property
     def picker(self) -> Picker:
         """What chooses channels within the limits."""
-        return Picker(self.groups, self.limits, self.block)
+        alone = self.limits.layer_rate and not self.target and not self.floor
+        return Picker(self.groups, self.limits, self.block, rest=not alone)
+
+    @property
+    def goals(self) -> tuple[str, ...]:
+        """The names of the options that say what to reach; with none a search ends at its floor."""
+        asked = self.target.asked
+        rates = self.limits.layer_rate and (asked or not self.floor)
+        return (*asked, "layer_rate") if rates else asked
+
+    def rate(self, dead: BoolArray) -> float:
+        """Return the pruning rate: removed filters over those of which it is a share.
+
+        Shapes: dead `[channels]`.
+        """
+        return share_removed(self.groups, dead, self.picker.counted)

@@ -36,7 +36,7 @@ import onnx
 from onnxprune.comparison import draw_curve, parse_method
 from onnxprune.errors import OnnxPruneError
 from onnxprune.files import write_whole
-from onnxprune.search.picker import Limits
+from onnxprune.search.limits import Limits
 from onnxprune.search.settings import Settings
 from tests.benchmarks import peers
 from tests.benchmarks.comparison import Comparison, overall_table, slug, task_table, write_plot

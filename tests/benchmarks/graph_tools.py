@@ -118,7 +118,8 @@ def ours(folder: Path) -> Stages:
 
 def half_of_every_group(groups: Any, order: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Choose half of the removable channels of every group, rounded up."""
-    from onnxprune.search.picker import Limits, Picker
+    from onnxprune.search.limits import Limits
+    from onnxprune.search.picker import Picker
 
     order = order[groups.removable[order]]
     grouped = order[np.argsort(groups.group[order], kind="stable")]

@@ -8,7 +8,8 @@ import pytest
 
 from onnxprune.channels.groups import find_groups
 from onnxprune.graph.graph import Graph
-from onnxprune.search.picker import Limits, Picker
+from onnxprune.search.limits import Limits
+from onnxprune.search.picker import Picker
 from onnxprune.surgery.masking import mask
 from onnxprune.surgery.removal import remove_channels
 from tests.benchmarks.chain import WIDTH, chain

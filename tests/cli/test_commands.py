@@ -163,6 +163,7 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
             "0.1",
         ),
         *("--size", "0.97", "--latency-ms", "1e6", "--latency-batch", "2", "--round-to", "1"),
+        *("--layer-rate", "one=0.7", "--layer-rate", "two=0%"),
         *("--max-drop", "0.9", "--min-channels", "2", "--max-layer-rate", "0.7"),
         *("--include", "one", "--include", "two", "--exclude", "two", "--seed", "5"),
         *("--device", "cpu", "--threads", "1", "--batch-size", "7", "--memory", "900"),
@@ -184,6 +185,7 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
         "limits": {
             "min_channels": 2,
             "max_layer_rate": 0.7,
+            "layer_rate": [["one", 0.7], ["two", 0.0]],
             "include": ["one", "two"],
             "exclude": ["two"],
             "round_to": 1,

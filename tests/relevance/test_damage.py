@@ -16,7 +16,8 @@ from onnxprune.relevance.divergence import probabilities
 from onnxprune.relevance.lrp import explain, relevance, start
 from onnxprune.relevance.mirror import Mirror, Tensors
 from onnxprune.relevance.rules import find_composite
-from onnxprune.search.picker import Limits, Picker
+from onnxprune.search.limits import Limits
+from onnxprune.search.picker import Picker
 from onnxprune.surgery.removal import remove_channels
 from tests.support.divergence import divergence
 from tests.support.models import images, model, run

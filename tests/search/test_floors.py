@@ -9,7 +9,7 @@ from onnxprune.arrays import BoolArray
 from onnxprune.errors import UnreachableTarget
 from onnxprune.search.control import Control, Strategy
 from onnxprune.search.controllers import CONTROLLERS, accuracy_aware, search
-from onnxprune.search.picker import Limits
+from onnxprune.search.limits import Limits
 from onnxprune.search.target import Floor, Target
 from tests.support.simulated import (
     FILTERS,

@@ -14,7 +14,7 @@ from onnxprune.data import load_data
 from onnxprune.errors import DataError, OutputError, RunDirectoryError
 from onnxprune.run import Result
 from onnxprune.samples import fashion_mnist
-from onnxprune.search.picker import Limits
+from onnxprune.search.limits import Limits
 from onnxprune.search.settings import Settings
 from tests.support.models import run
 from tests.support.runs import FREE, journal

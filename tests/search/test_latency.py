@@ -14,7 +14,8 @@ from onnxprune.errors import RunDirectoryError
 from onnxprune.graph.graph import Graph
 from onnxprune.search.journal import RunDirectory
 from onnxprune.search.latency import Latency, measure_latency
-from onnxprune.search.picker import Limits, Picker
+from onnxprune.search.limits import Limits
+from onnxprune.search.picker import Picker
 from onnxprune.surgery.cost import find_costs
 from onnxprune.surgery.removal import remove_channels
 from tests.support.models import model

@@ -14,7 +14,7 @@ from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.search.control import Control, Strategy
 from onnxprune.search.controllers import CONTROLLERS, search
 from onnxprune.search.journal import from_line, to_line
-from onnxprune.search.picker import Limits
+from onnxprune.search.limits import Limits
 from onnxprune.search.target import Floor, Target, share_removed
 from onnxprune.search.task import State
 from tests.support.simulated import (

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from onnxprune.channels.groups import ChannelGroups, find_groups
 from onnxprune.errors import InvalidPlan, OutputError
 from onnxprune.graph.graph import Graph
-from onnxprune.search.picker import Limits, Picker
+from onnxprune.search.limits import Limits
+from onnxprune.search.picker import Picker
 from onnxprune.search.plan import Plan
 from onnxprune.search.target import Floor, Target, share_removed
 from onnxprune.surgery.cost import find_costs

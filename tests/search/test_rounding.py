@@ -10,8 +10,9 @@ from onnx import ModelProto
 
 from onnxprune.channels.groups import ChannelGroups, find_groups
 from onnxprune.graph.graph import Graph
+from onnxprune.search.limits import Limits
 from onnxprune.search.nets import Nets
-from onnxprune.search.picker import Limits, Picker
+from onnxprune.search.picker import Picker
 from onnxprune.search.rounding import Rounding
 from onnxprune.search.target import Target
 from onnxprune.search.task import State, Task

@@ -12,8 +12,8 @@ from onnxprune.channels.groups import find_groups
 from onnxprune.graph.graph import Graph
 from onnxprune.search.control import Strategy
 from onnxprune.search.controllers import one_shot, search
+from onnxprune.search.limits import Limits
 from onnxprune.search.nets import Nets, first
-from onnxprune.search.picker import Limits
 from onnxprune.search.reach import MARGIN, Reach
 from onnxprune.search.target import Target
 from onnxprune.search.task import State, Task

@@ -20,7 +20,8 @@ from onnx import ModelProto, TypeProto
 from onnxprune.arrays import BoolArray
 from onnxprune.channels.groups import ChannelGroups, find_groups
 from onnxprune.graph.graph import Graph
-from onnxprune.search.picker import Limits, Picker
+from onnxprune.search.limits import Limits
+from onnxprune.search.picker import Picker
 from onnxprune.surgery.masking import mask
 from onnxprune.surgery.removal import remove_channels
 from tests.support.models import HEADER, model

@@ -4,7 +4,8 @@ import numpy as np
 
 from onnxprune.arrays import BoolArray
 from onnxprune.channels.groups import ChannelGroups
-from onnxprune.search.picker import Limits, Picker
+from onnxprune.search.limits import Limits
+from onnxprune.search.picker import Picker
 
 
 def half(groups: ChannelGroups, seed: int = 0) -> BoolArray:

@@ -14,7 +14,8 @@ from onnxprune.channels.groups import ChannelGroups
 from onnxprune.graph.graph import Graph
 from onnxprune.ops import SHAPES
 from onnxprune.relevance.criteria import score
-from onnxprune.search.picker import Limits, Picker
+from onnxprune.search.limits import Limits
+from onnxprune.search.picker import Picker
 from onnxprune.surgery.cost import Costs
 from tests.support.models import images, relative_error, run
 
