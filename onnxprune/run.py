@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 from onnx import ModelProto
 
 from onnxprune.channels import find_groups
 from onnxprune.checks import Flag, Text, kind_of
-from onnxprune.data import SampleSource
+from onnxprune.data import Data, Inputs, SampleSource
 from onnxprune.errors import InvalidType, OnnxPruneError
 from onnxprune.graph import (
     NONE_APART,
@@ -141,8 +141,7 @@ def _prune(
         raise unreachable(nets, state)
     pruned = nets.build(state)
     corrected = state.corrected and nets.task.compensate is not None
-    few = samples.x[:3] if samples is not None and isinstance(samples.x, np.ndarray) else None
-    Proof(graph, nets.task.groups, state.dead, few, corrected=corrected)(pruned)
+    Proof(graph, nets.task.groups, state.dead, _few(samples), corrected=corrected)(pruned)
     seconds = spent.seconds + time.monotonic() - started
     report = make_report(nets, state, pruned, samples, settings, seconds)
     plan = Plan.of(nets.task.groups, state.dead, settings.allow_inexact)
@@ -151,6 +150,16 @@ def _prune(
     if record.path is not None:
         write_page(record.path)
     return result
+
+
+def _few(samples: Data | None) -> npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]] | None:
+    """A few samples to run the result on, unless each of them is a run of its own."""
+    if samples is None:
+        return None
+    x = samples.x[:3]
+    if not isinstance(x, Inputs):
+        return x
+    return None if x.apart else x.arrays
 
 
 def apply(
