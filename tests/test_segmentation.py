@@ -360,7 +360,7 @@ def test_a_resumed_run_compares_the_images_without_labels(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--metric", "iou"), "metric 'iou': unknown; expected one of auto, top-1, top-5, mean-iou"),
+        (("--metric", "iou"), "metric 'iou': unknown; expected one of auto, top-1, top-5"),
         (("--metric", "mine.py:nothing"), "mine.py:nothing: 'mine.py' has no 'nothing'"),
         (("--metric", "top-3"), "metric 'top-3': the model has 3 classes"),
     ],

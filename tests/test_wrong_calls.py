@@ -39,7 +39,7 @@ def wrong_calls() -> Iterator[tuple[str, Callable[[Small], Any], str]]:
     yield "a model as data", lambda s: prune(s.path, s.path, rate=0.2), "neither folder nor .npz"
     yield "a number as data", lambda s: prune(s.path, 3, rate=0.2), "cannot read int"
     yield "an array of others", lambda s: prune(s.path, s.y, rate=0.2), "a sample is []"
-    yield "a dict of others", lambda s: prune(s.path, {"z": s.x, "y": s.y}), "holds z, y, expected x"
+    yield "a dict of others", lambda s: prune(s.path, {"z": s.x, "y": s.y}), "holds z, y, exp"
     yield "x and y in a list", lambda s: prune(s.path, [s.x, s.y], rate=0.2), "a sample is []"
     yield "no data at all", lambda s: prune(s.path, [], rate=0.2), "no samples"
     yield "a spent generator", lambda s: prune(s.path, iter(()), rate=0.2), "no samples"
