@@ -4,7 +4,7 @@ What agreement means depends on what an output holds (`onnxprune.data.Head`):
 
 * class scores: the share of samples, or pixels, with the same highest class, for each class that
   the unpruned network gives; rare ones count as one
-* a vector: the mean cosine
+* a vector: the mean cosine, seen from the mean direction of the reference
 * class scores along a sequence: how much of the text that is read off is the same (CTC, greedily)
 * other numbers: 1 - error / variance of each row, such as the coordinates and the scores of boxes
 
@@ -125,19 +125,28 @@ def highest(head: Head, outputs: Array) -> IntArray:
 
 
 class _Vector(_Part):
-    """The cosine of a vector with that of the reference."""
+    """The cosine of a vector with that of the reference, both seen from the mean direction.
+
+    Without that, vectors that all point nearly the same way would agree whatever becomes of them.
+    """
 
     def __init__(self, head: Head, reference: Array, prefix: str) -> None:
         super().__init__(head, reference, prefix)
         self.names = (f"{prefix}cosine",)
+        unit = _unit(reference.reshape(len(reference), -1))
+        self.mean = unit.mean(0) if len(unit) > 1 else np.zeros_like(unit[0])
 
     def __call__(self, outputs: Array, numbers: IntArray) -> Sums:
-        a, b = (
-            x.reshape(len(x), -1).astype(np.float64) for x in (outputs, self.reference[numbers])
-        )
-        size = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        cosine = np.maximum((a * b).sum(1) / np.maximum(size, 1e-30), 0)
-        return np.array([cosine.sum()]), np.array([float(len(a))]), np.array([cosine.sum()])
+        both = (x.reshape(len(x), -1) for x in (outputs, self.reference[numbers]))
+        a, b = (_unit(_unit(x) - self.mean) for x in both)
+        cosine = np.array([np.maximum((a * b).sum(1), 0).sum()])
+        return cosine, np.array([float(len(a))]), cosine
+
+
+def _unit(x: Array) -> FloatArray:
+    """Vectors of length 1. Shapes: `[n, k]` -> `[n, k]`."""
+    wide = x.astype(np.float64)
+    return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-30))
 
 
 class _Sequence(_Part):
