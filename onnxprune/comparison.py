@@ -232,7 +232,7 @@ def compare(
         "metric": metric_name(samples, settings),
         "agreement": _agreement(given, sides[1]),
         "samples": len(samples),
-        "classes": list(parts_of(samples, settings)),
+        "classes": list(parts_of(samples, settings, sides[0]["accuracy"])),
     }
 
 

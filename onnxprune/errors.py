@@ -48,6 +48,10 @@ class InvalidModel(OnnxPruneError):
 class UnsupportedOp(OnnxPruneError):
     """An operator the torch mirror cannot run."""
 
+    what: str = ""
+    instead: tuple[str, bool] | None = None
+    """The criterion that works in its place, and whether weights can be corrected beside it."""
+
 
 class UnsupportedAttribute(UnsupportedOp):
     """An attribute, or a value of it, that an operator's forward does not implement."""

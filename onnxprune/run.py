@@ -54,6 +54,7 @@ from onnxprune.search import (
     search,
     summary,
     unreachable,
+    with_fallback,
 )
 from onnxprune.surgery import mask, remove_channels_apart
 
@@ -110,7 +111,7 @@ def _prune(
     on_state: OnState | None,
 ) -> Result:
     graph, samples = open_model(proto, data, settings)
-    settings = complete(settings, samples)
+    settings = with_fallback(graph, samples, complete(settings, samples))
     started = time.monotonic()
     more = open_unlabelled(graph, samples, settings)
     nets = Nets(make_task(graph, samples, settings, more))

@@ -67,7 +67,7 @@ def eliminate(covariance: FloatArray, relevance: FloatArray, *, ridge: float = R
     Source: Hassibi and Stork 1993, eq. 5, for whole channels.
     """
     variance = np.diag(covariance)
-    mean = float(variance.mean())
+    mean = float(variance.mean()) if variance.size else 0.0
     if not 0.0 < mean < np.inf:
         return relevance.copy()
     held = covariance + ridge * mean * np.eye(len(covariance))

@@ -23,7 +23,9 @@ def advise(error: UnsupportedOp, graph: Graph, asked: str, attempt: Callable[[st
         if name != asked and _works(partial(attempt, name)):
             runs = _works(lambda: Mirror(graph, device="cpu"))
             more = "" if runs else " and --compensate none"
-            raise type(error)(f"{error}; or use --criterion {name}{more}") from error
+            found = type(error)(f"{error}; or use --criterion {name}{more}")
+            found.what, found.instead = str(error), (name, runs)
+            raise found from error
     raise error
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import RunDirectoryError
-from onnxprune.evaluation import Accuracy
+from onnxprune.evaluation import AUTO, Accuracy
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class Record:
     @property
     def metric(self) -> str:
         """The name of the metric."""
-        return str(self.settings.get("metric", "top-1"))
+        held = self.settings if self.report is None else self.report
+        name = str(held.get("metric", AUTO))
+        return "top-1" if name == AUTO else name
 
     @property
     def counted(self) -> str:

@@ -26,6 +26,7 @@ from onnxprune.search.assemble import (
 from onnxprune.search.baseline import check_baseline
 from onnxprune.search.control import Control
 from onnxprune.search.controllers import CONTROLLER_NAMES, CONTROLLERS, find_controller, search
+from onnxprune.search.fallback import with_fallback
 from onnxprune.search.journal import RunDirectory
 from onnxprune.search.judging import metric_name
 from onnxprune.search.limits import Limits
@@ -89,4 +90,5 @@ __all__ = [
     "time_in_turn",
     "unreachable",
     "walk_batch",
+    "with_fallback",
 ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from onnx import ModelProto
 
-from onnxprune.data import Data, Inputs
+from onnxprune.data import ALL, Data, Inputs
 from onnxprune.evaluation import (
     FIDELITY,
     Evaluator,
@@ -95,9 +95,10 @@ def find_judge(data: Data, settings: Settings) -> Metric:
     return found
 
 
-def parts_of(data: Data, settings: Settings) -> tuple[str, ...]:
-    """Return the names of what has a score: classes, or parts of the outputs."""
-    return find_judge(data, settings).parts or data.classes
+def parts_of(data: Data, settings: Settings, accuracy: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of what has a score: classes, parts of the outputs, or all in one."""
+    names = find_judge(data, settings).parts or data.classes
+    return names if len(names) == len(accuracy["per_class"]) or len(names) == 0 else ALL
 
 
 def summary(task: Task, state: State) -> dict[str, Any]:
@@ -119,8 +120,9 @@ def make_report(
     unpruned = task.graph.model
     times = _before_and_after(nets, state, pruned, data, settings)
     held_out = nets.hold_out(state) if state.corrected else None
+    before = describe(unpruned, task.costs.of(), data, settings, latency_ms=times[0])
     return {
-        "before": describe(unpruned, task.costs.of(), data, settings, latency_ms=times[0]),
+        "before": before,
         "after": describe(
             pruned, left, data, settings, accuracy=state.accuracy, latency_ms=times[1]
         ),
@@ -138,7 +140,7 @@ def make_report(
         "held_out": None if held_out is None else held_out.to_json(),
         "seed": settings.seed,
         "inexact": task.groups.crossed(state.dead),
-        "classes": [] if data is None else list(parts_of(data, settings)),
+        "classes": [] if data is None else list(parts_of(data, settings, before["accuracy"])),
         "samples": len(data) if data is not None else 0,
         "layers": [
             {

@@ -120,11 +120,14 @@ def not_finite(folder: Path) -> None:
 
 SAMPLES: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing": (no_data, "data.npz: no such file or folder; give a folder"),
-    "without images": (no_images, "data.npz: no images, expected one folder of images per class"),
+    "without images": (
+        no_images,
+        "data.npz: no images, expected images, one folder of",
+    ),
     "broken image": (broken_image, "one.png: not a readable image"),
     "image cut short": (cut_image, "one.png: not a readable image"),
     "not an npz": (not_npz, "data.npz: not a readable .npz"),
-    "other names": (other_names, "holds images, labels, expected x and y"),
+    "other names": (other_names, "holds images, labels, expected x, and y for labels"),
     "labels outside": (labels_outside, "label 7, expected 0 to 2"),
     "another shape": (wrong_shape, "a sample is [3, 16, 16], expected [1, 8, 8]"),
     "none": (no_samples, "no samples"),
@@ -184,9 +187,9 @@ def test_a_bad_model_to_compare_with_is_named(folder: Path) -> None:
     )
 
 
-def test_a_model_with_two_inputs_takes_no_samples(folder: Path, small: Small) -> None:
+def test_a_model_with_two_inputs_takes_samples_by_name(folder: Path, small: Small) -> None:
     two_inputs(folder, small)
-    assert "has 2 inputs (x, z); expected one image input" in refused(folder, *PRUNE, *DATA)
+    assert "holds x, y, expected x and z" in refused(folder, *PRUNE, *DATA)
 
 
 @pytest.mark.parametrize("kind", SAMPLES)

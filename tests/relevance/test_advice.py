@@ -19,10 +19,10 @@ TAIL = " p = GlobalAveragePool(b) f = Flatten(p) y = MatMul(f, v) }"
 ROUND = "sc = Constant<value = float {0.1}> () z = Constant<value = int8 {0}> () "
 ROUND += "q = QuantizeLinear(a, sc, z) b = DequantizeLinear(q, sc, z)"
 BODIES = {
-    "LRP is not defined": ("a = Conv(x, w) b = Softmax<axis=2>(a)", "taylor"),
+    "LRP is not defined": ("a = Conv(x, w) b = Hardmax<axis=2>(a)", "activation"),
     "no gradient": ("a = Conv(x, w) " + ROUND, "lrp"),
     "no gradient, and LRP is not defined": (
-        "c = Conv(x, w) a = Softmax<axis=2>(c) " + ROUND,
+        "c = Conv(x, w) a = Hardmax<axis=2>(c) " + ROUND,
         "activation",
     ),
     "torch does not know it": (

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from onnxprune.data import Head
 from onnxprune.relevance.divergence import find_directions
 from tests.support.divergence import divergence
 
@@ -38,9 +39,9 @@ def drawn(seed: int, *shape: int) -> tuple[Array, Array, Array]:
 def seen(logits: Array, before: Array, change: Array, y: Array, rng: Any) -> tuple[Array, Array]:
     """The slope and the curvature that the directions of each sample see in a change."""
     z, p0, moved = (torch.from_numpy(a) for a in (logits, before, change))
-    found = find_directions(z, y, p0, rng)
+    found = find_directions({"z": z}, {"z": Head("z")}, y, {"z": p0}, rng)
     # A start is a direction times the logits: the effect of a change is its share of that.
-    effects = torch.stack([(s / z * moved).flatten(1).sum(1) for s in found.starts], 1)
+    effects = torch.stack([(s["z"] / z * moved).flatten(1).sum(1) for s in found.starts], 1)
     slope = (effects * found.slope).sum(1)
     curvature = (torch.einsum("nd,ndm->nm", effects, found.curvature) ** 2).sum(1)
     return slope.numpy(), curvature.numpy()
@@ -106,8 +107,7 @@ def test_the_pixels_of_a_map_count_by_their_mean() -> None:
 
 def test_copies_that_fill_a_batch_have_no_direction() -> None:
     logits, before, _ = drawn(3, 5, 3)
-    found = find_directions(
-        torch.from_numpy(logits), np.zeros(3, np.int64), torch.from_numpy(before[:3]), Signs()
-    )
-    assert all(torch.equal(start[3:], torch.zeros(2, 3)) for start in found.starts)
-    assert all(start[:3].any() for start in found.starts)
+    z, p0 = {"z": torch.from_numpy(logits)}, {"z": torch.from_numpy(before[:3])}
+    found = find_directions(z, {"z": Head("z")}, np.zeros(3, np.int64), p0, Signs())
+    assert all(torch.equal(start["z"][3:], torch.zeros(2, 3)) for start in found.starts)
+    assert all(start["z"][:3].any() for start in found.starts)

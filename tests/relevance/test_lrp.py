@@ -182,14 +182,14 @@ def test_a_bias_added_by_a_node_is_a_bias(rule: str) -> None:
 
 
 def test_an_operator_without_relevance_is_refused_by_name() -> None:
-    text = SMALL.format(out="z", tail="").replace("r = Relu(a)", "r = Softmax<axis=1>(a)")
+    text = SMALL.format(out="z", tail="").replace("r = Relu(a)", "r = Hardmax<axis=1>(a)")
     mirror = mirror_of(model(text))
-    with pytest.raises(UnsupportedOp, match="Softmax 'r': LRP is not defined across Softmax"):
+    with pytest.raises(UnsupportedOp, match="Hardmax 'r': LRP is not defined across Hardmax"):
         every(mirror, images(mirror.graph.model, 1), [0], "epsilon")
 
 
 def test_what_nobody_asks_for_is_not_crossed() -> None:
-    text = SMALL.format(out="z", tail="").replace("r = Relu(a)", "r = Softmax<axis=1>(a)")
+    text = SMALL.format(out="z", tail="").replace("r = Relu(a)", "r = Hardmax<axis=1>(a)")
     mirror = mirror_of(model(text))
     x = images(mirror.graph.model, 1)
     found = relevance(mirror, x, np.array([0]), RULES["epsilon"], ["f", "r"])
