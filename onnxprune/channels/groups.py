@@ -290,7 +290,7 @@ def _why_none(graph: Graph) -> str:
             return (
                 f"{node}: holds the convolutions of graph '{graph.proto.name}' in a graph of its "
                 f"own, where onnxprune does not follow them; expected them in the main graph, in "
-                f"the branches of an If or the body of a Loop or Scan; export that graph as a model"
+                f"branches of an If or the body of a Loop or Scan; export that graph as a model"
             )
     dense = any(node.op is not None and node.op.weights for node in graph.nodes)
     others = "its dense layers are left as they are; " if dense else ""
