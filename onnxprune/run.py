@@ -203,7 +203,7 @@ def _apply(
     masked = Flag()("masked", masked)
     graph = Graph.load(model, input_shapes=input_shapes)
     graph.warn()
-    groups = find_groups(graph, allow_inexact=plan.allow_inexact)
+    groups = find_groups(graph, allow_inexact=plan.allow_inexact, also=plan.also)
     dead = plan.dead(groups)
     proof = Proof(graph, groups, dead)
     if masked:

@@ -180,6 +180,11 @@ TABLE: Mapping[str, Values] = {
         ("reducemean", "r", b"r", 1, True, None, [1], [""], ["luck"], ["reducemean", "luck"], {}),
         ("luck", "reducemean,luck", "reducemean luck"),
     ),
+    "also": Values(
+        ((), ["dense"], ("dense", "dense")),
+        ("dense", b"dense", 1, True, None, [1], [""], ["luck"], ["dense", "luck"], {}, ["Dense"]),
+        ("luck", "dense,luck", "dense luck"),
+    ),
     "input_shapes": Values(
         ((), {}, {"x": (1, 3, 8, 8)}, {"x": (np.int64(1),)}, (("x", (1, 3)), ("z", (2,)))),
         (

@@ -10,12 +10,12 @@ Imports graph and ops; names no operator. `find_groups` is the way in.
   further on need whole
 * `shuffles`: several nodes that together only reorder channels; `places`: where those that are
   written in place are listed
+* `requests`: what may go on request only
 * `choices`: which channels may still go, as a search says it to what orders them
 """
 
 from onnxprune.channels.choices import Choices
 from onnxprune.channels.groups import (
-    ALLOW_INEXACT,
     GROUPS,
     STAYS,
     ChannelGroups,
@@ -24,10 +24,13 @@ from onnxprune.channels.groups import (
 )
 from onnxprune.channels.labels import Reason
 from onnxprune.channels.places import Source, find_source
+from onnxprune.channels.requests import ALLOW_INEXACT, ALSO, DENSE
 from onnxprune.channels.shuffles import Shuffle, find_shuffles
 
 __all__ = [
     "ALLOW_INEXACT",
+    "ALSO",
+    "DENSE",
     "GROUPS",
     "STAYS",
     "ChannelGroups",

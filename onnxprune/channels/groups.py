@@ -23,10 +23,11 @@ import numpy as np
 from onnxprune.arrays import BoolArray, IntArray, Kept
 from onnxprune.channels.labels import Labels, Reason, balance
 from onnxprune.channels.propagate import Propagation
-from onnxprune.checks import Names, Object
+from onnxprune.channels.requests import ALLOW_INEXACT, ALSO, DENSE
+from onnxprune.checks import Object
 from onnxprune.errors import InvalidModel, InvalidPlan, UnknownName
 from onnxprune.graph import GRAPH, Called, Graph, call, inner_nodes, nearest
-from onnxprune.ops import Node, check_operators
+from onnxprune.ops import Node
 
 Cuts = Mapping[str, Mapping[int, IntArray]]
 
@@ -38,7 +39,8 @@ STAYS = -1
 class Filters:
     """The filters of one convolution: `channels[k]` is the channel that filter k belongs to.
 
-    They lie along `axis` of the output; a convolution may be written as a product of matrices.
+    They lie along `axis` of the output; a convolution may be written as a product of matrices. Of a
+    `dense` layer they are its units.
     Shapes: channels `[filters]`.
     """
 
@@ -47,6 +49,7 @@ class Filters:
     output: str
     channels: IntArray
     axis: int = 1
+    dense: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class ChannelGroups:
     of a channel, `names[group]` the name of its first convolution. `inexact[node]` are the channels
     that cross a node whose result would change with them, as the user allowed. `called` says how
     people know the convolutions, by the names of their nodes; it has all of them, those whose
-    filters are not followed included.
+    filters are not followed included. `also` says what counts as filters beside those of
+    convolutions: with `dense` the units of dense layers, which are then meant by filters here.
     Shapes: cuts `[size]` of the axis, group `[channels]`.
     """
 
@@ -68,6 +72,7 @@ class ChannelGroups:
     reasons: Mapping[int, Reason]
     inexact: Mapping[str, IntArray] = field(default_factory=dict)
     called: Mapping[str, Called] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return int(self.group.size)
@@ -82,7 +87,15 @@ class ChannelGroups:
     @cached_property
     def filter_count(self) -> IntArray:
         """How many filters each channel holds. Shapes: `[channels]`."""
-        found = [f.channels for f in self.filters] or [np.empty(0, np.int64)]
+        return self._count(self.filters)
+
+    @cached_property
+    def unit_count(self) -> IntArray:
+        """How many of these are units of dense layers. Shapes: `[channels]`."""
+        return self._count([f for f in self.filters if f.dense])
+
+    def _count(self, filters: Sequence[Filters]) -> IntArray:
+        found = [f.channels for f in filters] or [np.empty(0, np.int64)]
         return np.bincount(np.concatenate(found), minlength=len(self))
 
     @property
@@ -228,6 +241,7 @@ class ChannelGroups:
             {int(number[c]): why for c, why in self.reasons.items()},
             {node: number[c][number[c] >= 0] for node, c in self.inexact.items()},
             self.called,
+            self.also,
         )
 
     def crossed(self, dead: BoolArray) -> list[str]:
@@ -238,53 +252,50 @@ class ChannelGroups:
         return [node for node, channels in self.inexact.items() if dead[channels].any()]
 
 
-ALLOW_INEXACT = Names(
-    of="operators, or of the beginnings of their names",
-    commas=True,
-    also=check_operators,
-    metavar="OPERATORS",
-    help="Prune through these operators although they mix channels, such as layernorm,groupnorm; "
-    "the report names each node.",
-)
-
 GROUPS = Object(kind=ChannelGroups, how="as find_groups returns it")
 """The rule of an argument that is the channels of a graph."""
 
 
-def find_groups(graph: Graph, *, allow_inexact: Sequence[str] = ()) -> ChannelGroups:
+def find_groups(
+    graph: Graph, *, allow_inexact: Sequence[str] = (), also: Sequence[str] = ()
+) -> ChannelGroups:
     """Return the channels of a graph and what ties them.
 
     `allow_inexact` names operators, or the beginnings of their names, through which channels may be
-    removed although the result changes: `["layernorm", "ReduceMean"]`.
+    removed although the result changes: `["layernorm", "ReduceMean"]`. With `also=["dense"]` the
+    units of dense layers are filters as well.
     Raises: InvalidModel when the graph has no convolution; UnknownName for an operator that there
-    is not; InvalidType for a graph or a list that is none.
+    is not, or for another `also`; InvalidType for a graph or a list that is none.
     """
     GRAPH("graph", graph)
-    walk = Propagation(graph, ALLOW_INEXACT("allow_inexact", allow_inexact))
+    asked: tuple[str, ...] = ALSO("also", also)
+    dense = DENSE in asked
+    walk = Propagation(graph, ALLOW_INEXACT("allow_inexact", allow_inexact), dense)
     sources: list[Filters] = []
     convolutions: list[tuple[Node, str]] = []
     for node in graph.nodes:
         walk.step(node)
-        axis = graph.filter_axis(node)
+        axis = graph.filter_axis(node, dense=dense)
         if node.op is None or axis is None:
             continue
         weight = node.inputs[node.op.weights[0]]
         convolutions.append((node, weight))
         labels = walk.cuts.get(node.outputs[0], {}).get(axis)
         if labels is not None:
-            sources.append(Filters(node.name, weight, node.outputs[0], labels, axis))
+            units = graph.is_dense(node)
+            sources.append(Filters(node.name, weight, node.outputs[0], labels, axis, units))
     if not convolutions:
-        raise InvalidModel(_why_none(graph))
+        raise InvalidModel(_why_none(graph, dense=dense))
     for name in graph.outputs:
         for labels in walk.cuts.get(name, {}).values():
             walk.labels.pin(labels, Reason(f"is the graph output '{name}'"))
         walk.pin_counted(name, Reason(f"their number goes into the graph output '{name}'"))
     balance(walk.labels, walk.balances)
-    return replace(_number(walk, sources), called=call(convolutions))
+    return replace(_number(walk, sources), called=call(convolutions), also=asked)
 
 
-def _why_none(graph: Graph) -> str:
-    """What to say of a graph without convolutions of its own."""
+def _why_none(graph: Graph, *, dense: bool) -> str:
+    """What to say of a graph without convolutions of its own; `dense` was asked for or not."""
     for node in graph.nodes:
         if any(inner.op and inner.op.filters for inner in inner_nodes(node, graph.opsets)):
             return (
@@ -292,8 +303,8 @@ def _why_none(graph: Graph) -> str:
                 f"own, where onnxprune does not follow them; expected them in the main graph, in "
                 f"branches of an If or the body of a Loop or Scan; export that graph as a model"
             )
-    dense = any(node.op is not None and node.op.weights for node in graph.nodes)
-    others = "its dense layers are left as they are; " if dense else ""
+    weighs = any(graph.filter_axis(node, dense=True) is not None for node in graph.nodes)
+    others = "its dense layers are pruned with --also dense; " if weighs and not dense else ""
     return (
         f"graph '{graph.proto.name}': has no convolutions, so there are no filters to prune; "
         f"{others}onnxprune is made for CNNs"

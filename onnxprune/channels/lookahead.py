@@ -19,22 +19,25 @@ FARTHEST = 64
 """Tensors that an axis is followed through; one that goes on is taken for one that may shrink."""
 
 
-def freest_axis(graph: Graph, name: str, classes: Mapping[int, int]) -> int:
-    """Return the axis that leaves most classes, of those that no node needs whole if any does."""
+def freest_axis(graph: Graph, name: str, classes: Mapping[int, int], *, inner: bool = False) -> int:
+    """Return the axis that leaves most classes, of those that no node needs whole if any does.
+
+    With `inner` a product of two activations does not need the axis that it sums over.
+    """
     if sum(count > 1 for count in classes.values()) > 1:
-        closed = closed_axes(graph, name)
+        closed = closed_axes(graph, name, inner=inner)
         left = {k: n for k, n in classes.items() if k not in closed}
         classes = left if any(count > 1 for count in left.values()) else classes
     return max(classes, key=lambda axis: classes[axis])
 
 
-def closed_axes(graph: Graph, name: str) -> set[int]:
+def closed_axes(graph: Graph, name: str, *, inner: bool = False) -> set[int]:
     """Return the axes of a tensor that a later node, or the graph's output, needs whole."""
-    shape = graph.shape(name) or ()
-    return {axis for axis, size in enumerate(shape) if size > 1 and _is_closed(graph, name, axis)}
+    wide = (axis for axis, size in enumerate(graph.shape(name) or ()) if size > 1)
+    return {axis for axis in wide if _is_closed(graph, name, axis, inner=inner)}
 
 
-def _is_closed(graph: Graph, name: str, axis: int) -> bool:
+def _is_closed(graph: Graph, name: str, axis: int, *, inner: bool) -> bool:
     todo, seen = [(name, axis)], {(name, axis)}
     while todo and len(seen) <= FARTHEST:
         tensor, here = todo.pop(0)
@@ -44,7 +47,7 @@ def _is_closed(graph: Graph, name: str, axis: int) -> bool:
             for index, read in enumerate(node.inputs):
                 if read != tensor:
                     continue
-                after = _after(graph, node, index, here)
+                after = _after(graph, node, index, here, inner=inner)
                 if after is None:
                     return True
                 fresh = [place for place in after if place not in seen]
@@ -53,11 +56,14 @@ def _is_closed(graph: Graph, name: str, axis: int) -> bool:
     return False
 
 
-def _after(graph: Graph, node: Node, index: int, axis: int) -> list[tuple[str, int]] | None:
+def _after(
+    graph: Graph, node: Node, index: int, axis: int, *, inner: bool
+) -> list[tuple[str, int]] | None:
     """Where an axis of an input goes on in the outputs; None where the node needs it whole."""
     how = graph.how(node)
     if isinstance(how, Axes):
-        return _along_letter(graph, node, how, index, axis)
+        pattern = how.pattern_for(loose=False, inner=inner)
+        return _along_letter(graph, node, pattern, index, axis)
     if isinstance(how, Aligns):
         return list(_aligned(graph, node, index, axis))
     if isinstance(how, Writes):
@@ -68,10 +74,10 @@ def _after(graph: Graph, node: Node, index: int, axis: int) -> list[tuple[str, i
 
 
 def _along_letter(
-    graph: Graph, node: Node, how: Axes, index: int, axis: int
+    graph: Graph, node: Node, pattern: str, index: int, axis: int
 ) -> list[tuple[str, int]] | None:
     """The output axes that have the letter of the axis; None where it never shrinks."""
-    inputs, outputs = parse(how.pattern)
+    inputs, outputs = parse(pattern)
     shape = graph.shape(node.inputs[index])
     if index >= len(inputs) or shape is None:
         return []

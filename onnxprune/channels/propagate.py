@@ -50,10 +50,12 @@ class Propagation:
 
     `allowed` are operators, named or by the beginning of their names, that may be pruned through
     inexactly; `inexact` collects the nodes where that happened, with the labels that crossed.
+    `inner` says that the inner widths of attention may go.
     """
 
     graph: Graph
     allowed: tuple[str, ...] = ()
+    inner: bool = False
     labels: Labels = field(default_factory=Labels)
     cuts: dict[str, dict[int, IntArray]] = field(default_factory=dict)
     inexact: dict[str, IntArray] = field(default_factory=dict)
@@ -252,7 +254,7 @@ class Propagation:
     def _relate(self, node: Node, how: Axes) -> None:
         """Tie the axes that the operator's pattern gives the same letter."""
         loose = bool(how.loose) and self._is_allowed(node)
-        inputs, outputs = parse(how.loose if loose else how.pattern)
+        inputs, outputs = parse(how.pattern_for(loose=loose, inner=self.inner and not node.nested))
         read = list(self._input_axes(node, inputs))
         idle = idle_letters(inputs[0], read)
         letters = Letters(self.labels, loose_letters((*inputs, *outputs)), idle, dict(how.sizes))
@@ -297,8 +299,7 @@ class Propagation:
             letters.tie(axis, given, Reason(reason, node.name))
 
     def _is_allowed(self, node: Node) -> bool:
-        name = node.op_type.lower()
-        return any(name.startswith(allowed.lower()) for allowed in self.allowed)
+        return node.op_type.lower().startswith(tuple(map(str.lower, self.allowed)))
 
     def _move(self, node: Node, along: tuple[int, ...] | None) -> None:
         """Run the node on labels, one labelled axis of its inputs at a time."""
@@ -310,8 +311,7 @@ class Propagation:
             self._pin_all(node.inputs, feeds(node, "whose input shape is not known"))
             return
         if any(site.values[k] is None for k in given if op.is_parameter(k)):
-            reason = feeds(node, "whose parameters are computed at run time")
-            self._pin_all(node.inputs, reason)
+            self._pin_all(node.inputs, feeds(node, "whose parameters are computed at run time"))
             return
         for axis in sorted({a for k in data for a in self.cuts.get(node.inputs[k], {})}):
             arguments = [
@@ -359,9 +359,8 @@ class Propagation:
         labels = self.cuts.get(name, {}).get(axis)
         if labels is None:
             return np.broadcast_to(np.int64(KEPT), shape)
-        return np.broadcast_to(
-            labels.reshape([-1 if k == axis else 1 for k in range(len(shape))]), shape
-        )
+        column = [-1 if k == axis else 1 for k in range(len(shape))]
+        return np.broadcast_to(labels.reshape(column), shape)
 
     def _place(
         self, name: str, moved: IntArray, along: tuple[int, ...] | None, reason: Reason
@@ -387,7 +386,8 @@ class Propagation:
         if not choices:  # 2
             self.labels.pin(moved[thin(moved)].ravel(), Reason(f"alone fills '{name}'"))
             return
-        axis = freest_axis(self.graph, name, {k: freedom(rows) for k, rows in choices.items()})
+        classes = {k: freedom(rows) for k, rows in choices.items()}
+        axis = freest_axis(self.graph, name, classes, inner=self.inner)
         labels = self.labels.unite_rows(choices[axis], reason)
         if melts(labels, moved) or axis in self.cuts.setdefault(name, {}):  # 3
             self.labels.pin(labels, reason)

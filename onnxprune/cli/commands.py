@@ -37,6 +37,7 @@ def main() -> None:
 @options.JSON
 @click.option("--svg", type=options.FILE, metavar="FILE", help="Also draw the network, as SVG.")
 @options.ALLOW_INEXACT
+@options.ALSO
 @options.INPUT_SHAPES
 @options.VOLUME
 @click.pass_obj
@@ -69,6 +70,7 @@ def inspect(screen: Screen, /, model: str, as_json: bool, svg: str | None, **ask
 @OUTPUT
 @options.CRITERION
 @options.ALLOW_INEXACT
+@options.ALSO
 @options.WORK
 @click.pass_obj
 def score(screen: Screen, /, model: str, data: str | None, output: str, **asked: Any) -> None:
@@ -85,7 +87,7 @@ def score(screen: Screen, /, model: str, data: str | None, output: str, **asked:
 
     settings = Settings.of(**asked)
     graph, samples = open_model(load_model(model), data, settings)
-    groups = find_groups(graph, allow_inexact=settings.allow_inexact)
+    groups = find_groups(graph, allow_inexact=settings.allow_inexact, also=settings.also)
     with screen.progress(f"scoring {len(groups):,} channels"):
         scores = score(
             graph,

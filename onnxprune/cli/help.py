@@ -9,7 +9,7 @@ SECTIONS = {
     "Target": "--rate --params --macs --size --latency-ms --for --latency-batch",
     "Accuracy": "--metric --outputs --max-drop --min-accuracy",
     "Limits": "--include --exclude --layer-rate --min-channels --max-layer-rate --round-to "
-    "--allow-inexact",
+    "--allow-inexact --also",
     "Method": "--method --over --control --criterion --compensate --set",
     "Network": "--from --input-shape --weights",
     "Export": "--exporter --opset --fixed-batch --keep-batchnorm",

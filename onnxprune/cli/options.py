@@ -153,10 +153,12 @@ TARGET = together(
 )
 FLOOR = together(*map(option, ("min_accuracy", "max_drop")))
 ALLOW_INEXACT = option("allow_inexact")
+ALSO = option("also")
 LIMITS = together(
     *map(option, ("min_channels", "max_layer_rate", "layer_rate", "include", "exclude")),
     option("round_to"),
     ALLOW_INEXACT,
+    ALSO,
 )
 
 SAMPLES = "a folder, .npz or module:function; labels are optional"

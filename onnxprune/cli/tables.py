@@ -41,7 +41,8 @@ def class_table(comparison: Mapping[str, Any]) -> Table:
 
 def group_table(inspection: Mapping[str, Any]) -> Table:
     """Return the groups: convolutions, widths, the share that may go, what each filter saves."""
-    table = _table("convolutions", "width", "may go", "params\neach", "MACs\neach", numbered=True)
+    first = "layers" if "units" in inspection else "convolutions"
+    table = _table(first, "width", "may go", "params\neach", "MACs\neach", numbered=True)
     for number, group in enumerate(inspection["groups"], 1):
         names, widths = group["titles"], group["widths"]
         figures = (
@@ -75,10 +76,17 @@ def pinned_table(inspection: Mapping[str, Any]) -> list[Table]:
 def totals(inspection: Mapping[str, Any]) -> str:
     """Return one line: parameters, multiply-adds, filters, and how many of them may go."""
     filters, removable = inspection["filters"], inspection["removable_filters"]
-    return (
+    line = (
         f"{inspection['params']:,} parameters, {count(inspection['macs'])} MACs, "
         f"{filters:,} filters, of which {removable:,} "
         f"({percent(removable / max(filters, 1))}) may go"
+    )
+    if "units" not in inspection:
+        return line
+    units, removable = inspection["units"], inspection["removable_units"]
+    return (
+        f"{line}; {units:,} dense units, of which {removable:,} "
+        f"({percent(removable / max(units, 1))}) may go"
     )
 
 

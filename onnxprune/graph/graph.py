@@ -174,9 +174,16 @@ class Graph:
             self._hows[node.name] = found
         return self._hows[node.name]
 
-    def filter_axis(self, node: Node) -> int | None:
-        """Return the axis of its output along which a node's filters lie, None without any."""
-        return None if node.op is None else node.op.filter_axis(self.site(node))
+    def filter_axis(self, node: Node, *, dense: bool = False) -> int | None:
+        """Return the axis of its output along which a node's filters lie, None without any.
+
+        With `dense` the units of a dense layer are filters, too.
+        """
+        return None if node.op is None else node.op.filter_axis(self.site(node), dense=dense)
+
+    def is_dense(self, node: Node) -> bool:
+        """Say whether a node is a dense layer, whose units are no filters."""
+        return node.op is not None and node.op.is_dense(self.site(node))
 
     def site(self, node: Node) -> Site:
         """Return what an operator is told of a node."""

@@ -77,8 +77,9 @@ class Op:
     the number of channels that a node of the pruned model states.
     `relevance` may depend on the attribute `reduction`.
     `weights` and `biases` are the input positions that LRP's rules modify and silence. `filters`
-    says that its output channels are filters, `filters_along` finds the output axis of those of a
-    product that is a convolution, `scatters` that the weight is applied once for each
+    says that its output channels are filters, `columns_along` finds the output axis along which the
+    columns of a matrix write, the filters of a 1x1 convolution or the units of a dense layer,
+    `scatters` that the weight is applied once for each
     position of the input, not of the output. `zero_points` gives, for an input that is quantised,
     the position of the input that holds the integer standing for 0, None where that is 0; `scales`
     that of the input that holds its scale. `quantises` are the inputs that hold the scale and the
@@ -97,7 +98,7 @@ class Op:
     weights: Ints
     biases: Ints
     filters: bool
-    filters_along: Callable[[Site], int | None] | None
+    columns_along: Callable[[Site], int | None] | None
     scatters: bool
     zero_points: Mapping[int, int | None]
     scales: Mapping[int, int]
@@ -120,11 +121,18 @@ class Op:
         by = self.relevance
         return (by,) if isinstance(by, Relevance) else tuple(dict.fromkeys(by.values()))
 
-    def filter_axis(self, site: Site) -> int | None:
-        """Return the axis of the output along which the node's filters lie, None without any."""
-        if self.filters_along is not None:
-            return self.filters_along(site)
-        return 1 if self.filters else None
+    def filter_axis(self, site: Site, *, dense: bool = False) -> int | None:
+        """Return the axis of the output along which the node's filters lie, None without any.
+
+        With `dense` the units of a dense layer are filters, too.
+        """
+        if self.columns_along is None:
+            return 1 if self.filters else None
+        return self.columns_along(site) if dense or not self.is_dense(site) else None
+
+    def is_dense(self, site: Site) -> bool:
+        """Say whether a product of matrices is a dense layer: it has one position, not several."""
+        return self.columns_along is not None and len(site.output_shapes[0] or ()) <= 2
 
     def channels_read(self, weight: Ints, groups: int) -> int:
         """Return how many channels an operator with filters reads, by the shape of its weight."""
@@ -211,7 +219,7 @@ def op(
     weights: Ints = (),
     biases: Ints = (),
     filters: bool = False,
-    filters_along: Callable[[Site], int | None] | None = None,
+    columns_along: Callable[[Site], int | None] | None = None,
     scatters: bool = False,
     zero_points: Mapping[int, int | None] | None = None,
     scales: Mapping[int, int] | None = None,
@@ -241,7 +249,7 @@ def op(
             weights=weights,
             biases=biases,
             filters=filters,
-            filters_along=filters_along,
+            columns_along=columns_along,
             scatters=scatters,
             zero_points=zero_points or {},
             scales=scales or {},

@@ -62,13 +62,20 @@ class Axes:
     """Relates named axes: `"n i *, o i *, o -> n o *"`.
 
     `why` says why axes with a capital letter stay whole. `loose` is the pattern for users who allow
-    this operator to be pruned inexactly. `sizes` gives those of letters that follow from no shape.
+    this operator to be pruned inexactly, `inner` that for users who ask for the inner widths of
+    attention, which a product of two activations sums over. `sizes` gives those of letters that
+    follow from no shape.
     """
 
     pattern: str
     why: str = "which needs all of these channels"
     loose: str = ""
     sizes: Mapping[str, int] = field(default_factory=dict)
+    inner: str = ""
+
+    def pattern_for(self, *, loose: bool, inner: bool) -> str:
+        """Return the pattern for users who allow what it is named for."""
+        return (loose and self.loose) or (inner and self.inner) or self.pattern
 
 
 MOVES, ALIGNS, SHAPES, HOLDS, FILLS = Moves(), Aligns(), Shapes(), Holds(), Fills()

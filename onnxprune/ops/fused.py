@@ -21,7 +21,7 @@ from onnxprune.ops.channels import ALIGNS, Axes, How
 from onnxprune.ops.linear import UNKNOWN, conv_operands, convolve, restate_group
 from onnxprune.ops.normalise import SHARES, layer_normalization
 from onnxprune.ops.pattern import letters
-from onnxprune.ops.product import SUMS, gemm, gemm_channels, matmul_operands
+from onnxprune.ops.product import columns, gemm, gemm_channels, matmul_operands, product
 from onnxprune.ops.site import Ints, Site
 from onnxprune.ops.window import Window, windowed
 
@@ -88,7 +88,14 @@ def fused_conv(
     return _activate(y if z is None else y + z, activation, *(activation_params or ()))
 
 
-@_fused("FusedGemm", gemm_channels, relevance=Relevance.SLOPE, weights=(1,), biases=(2,))
+@_fused(
+    "FusedGemm",
+    gemm_channels,
+    relevance=Relevance.SLOPE,
+    weights=(1,),
+    biases=(2,),
+    columns_along=columns,
+)
 def fused_gemm(
     a: Tensor,
     b: Tensor,
@@ -121,10 +128,16 @@ def _matmul_channels(site: Site) -> How:
     if found is None:
         return UNKNOWN
     a, b = (" ".join(_turned(axes.split(), turn)) for axes, turn in zip(found, turns, strict=False))
-    return Axes(f"{a}, {b} -> {found[2]}", why=SUMS)
+    return product(f"{a}, {b} -> {found[2]}")
 
 
-@_fused("FusedMatMul", _matmul_channels, relevance=Relevance.LINEAR, weights=(1,))
+@_fused(
+    "FusedMatMul",
+    _matmul_channels,
+    relevance=Relevance.LINEAR,
+    weights=(1,),
+    columns_along=columns,
+)
 def fused_matmul(
     a: Tensor,
     b: Tensor,

@@ -13,7 +13,7 @@ from onnxprune.ops._op import op
 from onnxprune.ops._torch import torch
 from onnxprune.ops.channels import Axes, How
 from onnxprune.ops.linear import UNKNOWN, conv_operands, convolve, restate_group
-from onnxprune.ops.product import SUMS, matmul_operands, pointwise
+from onnxprune.ops.product import SUMS, columns, matmul_operands
 from onnxprune.ops.quantise import centred, round_to
 from onnxprune.ops.site import Ints, Site
 from onnxprune.ops.window import Window, windowed
@@ -151,7 +151,7 @@ def _rows(values: Tensor) -> Tensor:
     zero_points={0: 2, 3: 5},
     scales={0: 1, 3: 4},
     quantises=(6, 7),
-    filters_along=partial(pointwise, weight=3),
+    columns_along=partial(columns, weight=3),
 )
 def qlinear_matmul(
     a: Tensor,
@@ -180,7 +180,7 @@ def qlinear_matmul(
     since=(10,),
     weights=(1,),
     zero_points={0: 2, 1: 3},
-    filters_along=pointwise,
+    columns_along=columns,
 )
 def matmul_integer(
     a: Tensor,

@@ -27,12 +27,18 @@ def summed(site: Site, *operands: int, letter: str = "i") -> str:
     return letter if any(site.constant[k] for k in operands) else letter.upper()
 
 
+def product(pattern: str) -> Axes:
+    """Return how channels cross a product whose pattern has one capital: the axis summed over."""
+    inner = pattern.lower()
+    return Axes(pattern, SUMS, inner="" if inner == pattern else inner)
+
+
 def gemm_channels(site: Site) -> Axes:
     """Return how channels cross a product of two matrices, either of them transposed."""
     i = summed(site, 0, 1)
     left = f"{i} n" if site.attribute("transA", 0) else f"n {i}"
     right = f"o {i}" if site.attribute("transB", 0) else f"{i} o"
-    return Axes(f"{left}, {right}, {broadcast_letters(site, 2, 'n o')} -> n o", why=SUMS)
+    return product(f"{left}, {right}, {broadcast_letters(site, 2, 'n o')} -> n o")
 
 
 def broadcast_letters(site: Site, index: int, names: str) -> str:
@@ -44,6 +50,13 @@ def broadcast_letters(site: Site, index: int, names: str) -> str:
     return " ".join("1" if n == 1 else name for name, n in zip(last, shape, strict=True))
 
 
+def columns(site: Site, weight: int = 1) -> int | None:
+    """Return the last axis of a product with a constant matrix, along which its columns write."""
+    shape = site.output_shapes[0]
+    is_matrix = site.constant[weight] and site.rank(weight) > 1
+    return len(shape) - 1 if shape and is_matrix else None
+
+
 @op(
     "Gemm",
     gemm_channels,
@@ -51,6 +64,7 @@ def broadcast_letters(site: Site, index: int, names: str) -> str:
     relevance=Relevance.LINEAR,
     weights=(1,),
     biases=(2,),
+    columns_along=columns,
 )
 def gemm(
     a: Tensor,
@@ -83,10 +97,10 @@ def matmul_operands(site: Site, left: int = 0, right: int = 1) -> tuple[str, str
     rows, columns = ["x"] * (len(a) > 1), ["y"] * (len(b) > 1)
     batch = letters(max(len(a), len(b), 2) - 2, ())
     ours, theirs = _batch_letters(batch, a[:-2]), _batch_letters(batch, b[:-2])
-    both = [o if o != "1" else t for o, t in zip(*_aligned(ours, theirs), strict=True)]
-    axes = [*ours, *rows, i], [*theirs, i, *columns], [*both, *rows, *columns]
-    first, second, product = map(" ".join, axes)
-    return first, second, product
+    shared = [o if o != "1" else t for o, t in zip(*_aligned(ours, theirs), strict=True)]
+    axes = [*ours, *rows, i], [*theirs, i, *columns], [*shared, *rows, *columns]
+    first, second, both = map(" ".join, axes)
+    return first, second, both
 
 
 def _batch_letters(batch: str, sizes: Shape) -> list[str]:
@@ -104,14 +118,8 @@ def _matmul_channels(site: Site) -> How:
     found = matmul_operands(site)
     if found is None:
         return Pins("whose shapes are not known")
-    first, second, product = found
-    return Axes(f"{first}, {second} -> {product}", why=SUMS)
-
-
-def pointwise(site: Site, weight: int = 1) -> int | None:
-    """Return the last axis, where a weight is applied at several positions: a 1x1 convolution."""
-    shape = site.output_shapes[0]
-    return len(shape) - 1 if shape and len(shape) > 2 and site.constant[weight] else None
+    first, second, both = found
+    return product(f"{first}, {second} -> {both}")
 
 
 @op(
@@ -120,7 +128,7 @@ def pointwise(site: Site, weight: int = 1) -> int | None:
     since=(1, 9, 13),
     relevance=Relevance.LINEAR,
     weights=(1,),
-    filters_along=pointwise,
+    columns_along=columns,
 )
 def matmul(a: Tensor, b: Tensor, /) -> Tensor:
     """Multiply matrices over the last two axes; the axes before them are broadcast.
@@ -153,7 +161,7 @@ def _einsum_channels(site: Site) -> How:
         )
         for o, s in zip(operands, site.shapes, strict=True)
     ]
-    return Axes(f"{', '.join(spelt)} -> {' '.join(right)}", why=SUMS)
+    return product(f"{', '.join(spelt)} -> {' '.join(right)}")
 
 
 def _spell(name: str, pinned: set[str]) -> str:

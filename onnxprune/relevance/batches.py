@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,12 +13,20 @@ from onnxprune.errors import InvalidModel
 from onnxprune.ops._torch import torch
 from onnxprune.relevance.mirror import Mirror
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 SAME = 1e-3
 """Absolute and relative; samples that got mixed up differ by far more."""
 
 
-def batches_of(mirror: Mirror, data: Data, size: int) -> Iterator[tuple[Samples, IntArray]]:
+def batches_of(
+    mirror: Mirror, data: Data, size: int, tensors: Collection[str] = ()
+) -> Iterator[tuple[Samples, IntArray]]:
     """Yield batches of `size` samples with their labels, or of the size that the model fixes.
+
+    Where one of the `tensors` that are looked at has its samples in another place than first, as
+    tokens of many samples one under another, a batch is one sample.
 
     Many models that fix the batch in name compute any size, so two samples are tried first. Where
     the size is fixed indeed, the last batch is filled with copies, which have no labels.
@@ -31,9 +40,22 @@ def batches_of(mirror: Mirror, data: Data, size: int) -> Iterator[tuple[Samples,
     fixed = shape[0] if shape and dynamic and not dynamic[0] else 0
     if fixed and len(data) > 1 and _takes_any_size(mirror, data.x[:2]):
         fixed = 0
+    first = shape[0] if shape else 1
+    if any((mirror.graph.shape(name) or (first,))[0] != first for name in tensors):
+        size = 1
     for x, y in data.batches(fixed or size):
         filled = np.minimum(np.arange(max(fixed, len(x))), len(x) - 1)
         yield x[filled] if len(x) < fixed else x, y
+
+
+def by_filter(x: Tensor, axis: int, samples: int) -> Tensor:
+    """Return the values of each filter, of which `axis` is the one of a batch's tensor.
+
+    Shapes: x `[samples, filters, *]`, in any order if there is one sample -> `[samples, filters,
+    positions]`.
+    """
+    values = x.movedim(axis, -1)
+    return values.reshape(samples, -1, values.shape[-1]).mT
 
 
 def _takes_any_size(mirror: Mirror, x: Samples) -> bool:

@@ -336,7 +336,7 @@ def _class_means(
     count = shares.sum(0)
     sums = {name: np.zeros((len(data.classes), size)) for name, size in sizes.items()}
     done = 0
-    for x, y in batches_of(mirror, data, batch_size):
+    for x, y in batches_of(mirror, data, batch_size, tensors):
         filled = np.minimum(np.arange(len(x)), len(y) - 1)
         labels = torch.from_numpy(y[filled]).to(mirror.device)
         found = chosen.from_samples(mirror, x, labels, tensors)

@@ -28,7 +28,7 @@ from onnxprune.errors import UnsupportedOp
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
 from onnxprune.relevance.advice import advise
-from onnxprune.relevance.batches import batches_of
+from onnxprune.relevance.batches import batches_of, by_filter
 from onnxprune.relevance.criteria import score
 from onnxprune.relevance.divergence import Directions, find_directions, outputs_of
 from onnxprune.relevance.fuse import folded
@@ -146,7 +146,8 @@ class Meter:
         data = self.data.every(turns, turn)
         before, done = self._before, 0
         effects, slope = [], np.zeros(len(groups))
-        for x, y in batches_of(mirror, data, self.batch_size):
+        outputs = [filters.output for filters in groups.filters]
+        for x, y in batches_of(mirror, data, self.batch_size, outputs):
             mine = slice(turn + done * turns, turn + (done + len(y)) * turns, turns)
             unpruned = {name: values[mine] for name, values in before.items()}
             done += len(y)
@@ -189,7 +190,7 @@ class Meter:
             starts,
             self.composite,
             tensors,
-            reduce=lambda name, r: r.movedim(tensors[name], 1).flatten(2).sum(2).double(),
+            reduce=lambda name, r: by_filter(r, tensors[name], len(x)).sum(2).double(),
         )
         values = [_by_channel(groups, trace, len(y)) for trace in traces]
         return found[0], torch.stack(values, 2)

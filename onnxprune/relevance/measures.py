@@ -24,6 +24,7 @@ from onnxprune.errors import UnsupportedOp
 from onnxprune.graph import Graph
 from onnxprune.ops import Relevance
 from onnxprune.ops._torch import functional, torch
+from onnxprune.relevance.batches import by_filter
 from onnxprune.relevance.fuse import is_diagonal
 from onnxprune.relevance.lrp import (
     by_class,
@@ -46,13 +47,9 @@ BLOCK = 2**16
 """Elements of a weight that are computed at once: 512 KiB in float64 fit into a cache."""
 
 
-def _space(x: Tensor, axis: int) -> Tensor:
+def _space(x: Tensor, axis: int, samples: int) -> Tensor:
     """Sum over all but the samples and `axis`, in float64. Shapes: `[N, *]` -> `[N, C]`."""
-    return _rows(x, axis).sum(2, dtype=torch.float64)
-
-
-def _rows(x: Tensor, axis: int) -> Tensor:
-    return x.movedim(axis, 1).flatten(2)
+    return by_filter(x, axis, samples).sum(2, dtype=torch.float64)
 
 
 def lrp(
@@ -71,7 +68,7 @@ def lrp(
     Source: Yeom et al. 2021, section 3.
     """
     return relevance(
-        mirror, x, y, composite, tensors, reduce=lambda name, r: _space(r, tensors[name])
+        mirror, x, y, composite, tensors, reduce=lambda name, r: _space(r, tensors[name], len(x))
     )
 
 
@@ -88,7 +85,8 @@ def taylor(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[str,
     """
     kept, slopes = _slopes(mirror, x, y, tensors)
     return {
-        name: _space(kept[name].detach() * slope, tensors[name]) for name, slope in slopes.items()
+        name: _space(kept[name].detach() * slope, tensors[name], len(x))
+        for name, slope in slopes.items()
     }
 
 
@@ -101,7 +99,7 @@ def gradient(mirror: Mirror, x: npt.NDArray[Any], y: Tensor, tensors: Mapping[st
     Source: Sun et al. 2017, section 3 (meProp); as a criterion Yeom et al. 2021, section 4.
     """
     return {
-        name: _space(slope, tensors[name])
+        name: _space(slope, tensors[name], len(x))
         for name, slope in _slopes(mirror, x, y, tensors)[1].items()
     }
 
@@ -180,7 +178,7 @@ def activation(
             for name in step.node.outputs:
                 if name in tensors:
                     real = _real(mirror, step, env, env[name])
-                    passed = _rows(real.clamp(min=0), tensors[name])
+                    passed = by_filter(real.clamp(min=0), tensors[name], len(x))
                     found[name] = passed.mean(2, dtype=torch.float64)
     return found
 

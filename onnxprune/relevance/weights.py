@@ -18,7 +18,7 @@ from onnxprune.arrays import FloatArray
 from onnxprune.channels import STAYS, ChannelGroups, Filters
 from onnxprune.errors import UnsupportedOp
 from onnxprune.graph import Graph
-from onnxprune.ops import Aligns, Node, Relevance
+from onnxprune.ops import Aligns, Axes, Node, Relevance, parse
 from onnxprune.ops._torch import torch
 from onnxprune.relevance.mirror import Mirror
 
@@ -34,10 +34,28 @@ def weight_of(graph: Graph, groups: ChannelGroups, filters: Filters) -> npt.NDAr
     weight = value_of(graph, filters.weight)
     if weight is None:
         return _made_of(graph, groups, filters)
-    axes = groups.cuts.get(filters.weight, {})
-    made = [a for a, owners in axes.items() if np.array_equal(owners, filters.channels)]
-    rows = np.moveaxis(weight, made[0] if made else 0, 0).reshape(len(filters.channels), -1)
+    axis = _axis_of(graph, groups, filters)
+    rows = np.moveaxis(weight, axis, 0).reshape(len(filters.channels), -1)
     return _as_real(graph, filters, rows)
+
+
+def _axis_of(graph: Graph, groups: ChannelGroups, filters: Filters) -> int:
+    """The axis of a weight along which its filters lie.
+
+    It has the letter that the filters have in the output. Where none has, as in a transposed
+    convolution with groups, the filters are on it.
+    """
+    node = graph.producers[filters.output]
+    how, shape = graph.how(node), graph.shape(filters.output)
+    assert isinstance(how, Axes) and node.op is not None and shape is not None
+    inputs, outputs = parse(how.pattern)
+    index = node.op.weights[0]
+    written = outputs[0].match(shape, str(node))[filters.axis][0].names
+    weight = inputs[index].match(graph.shape(filters.weight) or (), str(node))
+    named = [k for k, (axis, _) in enumerate(weight) if axis.names == written]
+    cuts = groups.cuts.get(filters.weight, {}).items()
+    held = [axis for axis, owners in cuts if np.array_equal(owners, filters.channels)]
+    return next(iter(named + held), 0)
 
 
 def value_of(graph: Graph, name: str) -> npt.NDArray[Any] | None:

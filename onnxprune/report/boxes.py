@@ -66,7 +66,8 @@ def _convolution(
     group = Counter(groups.group[owned].tolist()).most_common(1)[0][0] if owned.size else None
     removable = int(groups.removable[owned].sum())
     reasons = dict.fromkeys(groups.reasons[c].text for c in owned.tolist() if c in groups.reasons)
-    facts += [f"{removable:,} of {channels.size:,} filters may go", *_group_fact(groups, group)]
+    kind = "units" if filters.dense else "filters"
+    facts += [f"{removable:,} of {channels.size:,} {kind} may go", *_group_fact(groups, group)]
     facts += [f"stays: {'; '.join(reasons)}"] if reasons else []
     return Box(vertex, title, group, channels.size, removable, tuple(facts))
 

@@ -20,6 +20,9 @@ SLOWER = 1.02
 MULTIPLE = 8
 """Of which runtimes like widths to be multiples: their kernels compute so many channels at once."""
 
+COUNTS = {"params": "Parameters", "macs": "MACs", "filters": "Filters", "units": "Dense units"}
+"""Units are there where they may go."""
+
 STOPPED = {
     "target": "target reached",
     "floor": "every further step breaks the accuracy floor",
@@ -45,7 +48,9 @@ def rows(
 ) -> list[Row]:
     """Return a row for each figure that both sides have; `report.json` has such sides."""
     found = []
-    for key, label in (("params", "Parameters"), ("macs", "MACs"), ("filters", "Filters")):
+    for key, label in COUNTS.items():
+        if key not in before:
+            continue
         one, other = before[key], after[key]
         found.append(Row(label, count(one), count(other), _relative(one, other)))
     for key, label, scale, unit in (

@@ -15,7 +15,7 @@ import numpy as np
 from onnx import ModelProto
 
 from onnxprune.arrays import FloatArray
-from onnxprune.channels import ChannelGroups, find_groups
+from onnxprune.channels import DENSE, ChannelGroups, find_groups
 from onnxprune.graph import Graph, InputShapes, ModelSource
 from onnxprune.ops import Pins
 from onnxprune.report.drawing import write_drawing
@@ -31,11 +31,14 @@ def inspect(
     model: ModelSource,
     *,
     allow_inexact: Sequence[str] = (),
+    also: Sequence[str] = (),
     svg: str | Path | None = None,
     input_shapes: InputShapes = (),
 ) -> dict[str, Any]:
     """Return what can be removed from a model, what cannot and why, and what each group costs.
 
+    With `also=["dense"]` the units of dense layers are groups, too, and are counted in `units` and
+    `removable_units`; `filters` and `coverage` are those of convolutions alone.
     With `svg`, also draw the network into that file. `input_shapes` are sizes of inputs that the
     model leaves open, by name; what is assumed without them is logged as a warning.
     Units: `coverage`, removable filters over filters; `channels` and `removable`, channels of a
@@ -49,7 +52,7 @@ def inspect(
     graph.warn()
     for tensor in graph.proto.initializer:
         graph.constant(tensor.name)  # what is cut short is found here, not when it is pruned
-    groups = find_groups(graph, allow_inexact=allow_inexact)
+    groups = find_groups(graph, allow_inexact=allow_inexact, also=also)
     if svg is not None:
         write_drawing(graph, groups, svg, _title(model, graph))
     costs = find_costs(graph, groups)
@@ -62,13 +65,16 @@ def inspect(
     }
     found = [_group(groups, costs, k, members[k], weights) for k in range(len(groups.names))]
     found += _ungrouped(graph, groups)
-    filters = sum(group["filters"] for group in found)
+    filters = sum(group["filters"] for group in found) - (full.units or 0)
+    removable_units = int(groups.unit_count[groups.removable].sum())
+    removable = groups.removable_filters - removable_units
     return {
         **full.figures(),
         "macs_unknown": list(full.unknown),
         "filters": filters,
-        "removable_filters": groups.removable_filters,
-        "coverage": groups.removable_filters / max(filters, 1),
+        "removable_filters": removable,
+        "coverage": removable / max(filters, 1),
+        **({} if full.units is None else {"removable_units": removable_units}),
         "inexact": list(groups.inexact),
         "groups": found,
     }
@@ -120,7 +126,7 @@ def _ungrouped(graph: Graph, groups: ChannelGroups) -> Iterator[dict[str, Any]]:
     """Yield a pinned group for each convolution whose filters the analysis does not follow."""
     known = {found.node for found in groups.filters}
     for node in graph.nodes:
-        op, axis = node.op, graph.filter_axis(node)
+        op, axis = node.op, graph.filter_axis(node, dense=DENSE in groups.also)
         if op is None or axis is None or node.name in known:
             continue
         how, shape = graph.how(node), graph.shape(node.outputs[0])

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from onnxprune.channels import ChannelGroups
+from onnxprune.channels import DENSE, ChannelGroups
 from onnxprune.graph import Graph, Shape
 from onnxprune.ops import Moves, Node, Op, Shapes
 
@@ -39,7 +39,7 @@ class Vertex:
 
 def find_vertices(graph: Graph, groups: ChannelGroups) -> list[Vertex]:
     """Return the vertices of a network in topological order."""
-    walk = _Walk(graph, pinning(groups))
+    walk = _Walk(graph, pinning(groups), DENSE in groups.also)
     for name in graph.inputs:
         walk.add(Vertex("input", name), [name])
     for node in graph.nodes:
@@ -64,6 +64,7 @@ class _Walk:
 
     graph: Graph
     pinning: frozenset[str]
+    dense: bool = False
     vertices: list[Vertex] = field(default_factory=list)
     behind: dict[str, int] = field(default_factory=dict)
     joined: dict[tuple[int, ...], int] = field(default_factory=dict)
@@ -85,7 +86,7 @@ class _Walk:
         if not sources:
             return
         moves = isinstance(self.graph.how(node), Moves)
-        if self.graph.filter_axis(node) is not None:
+        if self.graph.filter_axis(node, dense=self.dense) is not None:
             kind: Kind | None = "filters"
         else:
             kind = self._kind(node, op, sources, moves=moves)

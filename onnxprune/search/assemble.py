@@ -83,7 +83,7 @@ def make_task(
 
     `more` are the images without labels, which are read where they are not given.
     """
-    groups = find_groups(graph, allow_inexact=settings.allow_inexact)
+    groups = find_groups(graph, allow_inexact=settings.allow_inexact, also=settings.also)
     groups = hold_untaken(graph, groups, data)
     settings.limits.allowed(groups)  # refuses, before anything is measured, what matches nothing
     fitted = _fitted(data, more or open_unlabelled(graph, data, settings))

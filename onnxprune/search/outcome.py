@@ -116,7 +116,7 @@ def make_report(
 ) -> dict[str, Any]:
     """Return the content of `report.json`: before, after, and how the run went."""
     task = nets.task
-    left = count(Graph(pruned, input_shapes=task.graph.input_shapes))
+    left = count(Graph(pruned, input_shapes=task.graph.input_shapes), also=task.groups.also)
     unpruned = task.graph.model
     times = _before_and_after(nets, state, pruned, data, settings)
     held_out = nets.hold_out(state) if state.corrected else None
@@ -146,6 +146,7 @@ def make_report(
             {
                 "name": f.node,
                 "title": task.groups.title(f.node),
+                "kind": "dense" if f.dense else "convolution",
                 "filters": int(f.channels.size),
                 "removed": int(state.dead[f.channels].sum()),
             }

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.arrays import BoolArray
-from onnxprune.channels import ALLOW_INEXACT, ChannelGroups
+from onnxprune.channels import ALLOW_INEXACT, ALSO, ChannelGroups
 from onnxprune.checks import Number, Object, is_plain, kind_of, shown
 from onnxprune.errors import InvalidPlan, InvalidType, InvalidValue, check_name
 from onnxprune.files import write_whole
@@ -28,6 +28,8 @@ from onnxprune.plugins import first_line
 
 FORMAT = 1
 EXPECTED = '{"format": 1, "removed": {node: [filter numbers]}}, as \'onnxprune prune\' writes it'
+REQUESTS = ("allow_inexact", "also")
+"""What a plan was made with, and needs again: lists that it holds where they are not empty."""
 FILTER = Number(whole=True, least=0)
 
 
@@ -35,12 +37,14 @@ FILTER = Number(whole=True, least=0)
 class Plan:
     """The filters that go, by the name of their convolution node.
 
-    `allow_inexact` are the operators that the plan was made to prune through inexactly.
+    `allow_inexact` are the operators that the plan was made to prune through inexactly, `also` says
+    what it was made to remove beside filters of convolutions.
     Raises: InvalidPlan for what is not names with lists of filter numbers.
     """
 
     removed: Mapping[str, tuple[int, ...]]
     allow_inexact: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the names and numbers, and keep them as tuples."""
@@ -50,9 +54,11 @@ class Plan:
         object.__setattr__(self, "removed", removed)
         try:
             allowed = ALLOW_INEXACT.take("allow_inexact", self.allow_inexact)
+            also = ALSO("also", self.also)
         except (InvalidType, InvalidValue) as error:
             raise InvalidPlan(f"plan: {error}") from error
         object.__setattr__(self, "allow_inexact", allowed)
+        object.__setattr__(self, "also", also)
 
     def __len__(self) -> int:
         return sum(len(filters) for filters in self.removed.values())
@@ -62,7 +68,7 @@ class Plan:
         """Return the plan that removes the `dead` channels. Shapes: dead `[channels]`."""
         found = {f.node: np.flatnonzero(dead[f.channels]).tolist() for f in groups.filters}
         removed = {name: tuple(filters) for name, filters in found.items() if filters}
-        return cls(removed, tuple(allow_inexact))
+        return cls(removed, tuple(allow_inexact), groups.also)
 
     def dead(self, groups: ChannelGroups) -> BoolArray:
         """Return which channels of a graph the plan removes, tied filters included.
@@ -89,14 +95,14 @@ class Plan:
 
     def to_json(self) -> str:
         """Return the text that `plan.json` holds."""
-        lines = ",\n".join(
+        rows = ",\n".join(
             f"    {json.dumps(name)}: {json.dumps(list(filters))}"
             for name, filters in self.removed.items()
         )
-        body = f"{{\n{lines}\n  }}" if lines else "{}"
-        allowed = json.dumps(list(self.allow_inexact))
-        also = f'  "allow_inexact": {allowed},\n' if self.allow_inexact else ""
-        return f'{{\n  "format": {FORMAT},\n{also}  "removed": {body}\n}}\n'
+        body = f"{{\n{rows}\n  }}" if rows else "{}"
+        asked = {name: getattr(self, name) for name in REQUESTS}
+        lines = [f'  "{name}": {json.dumps(list(of))},\n' for name, of in asked.items() if of]
+        return f'{{\n  "format": {FORMAT},\n{"".join(lines)}  "removed": {body}\n}}\n'
 
     @classmethod
     def from_json(cls, text: str, where: str = "plan") -> Plan:
@@ -108,14 +114,14 @@ class Plan:
             content = Object(kind=dict)("plan", json.loads(text, object_pairs_hook=_once))
             found, removed = content["format"], content["removed"]
             for key in content:
-                check_name("key", key, ("format", "removed", "allow_inexact"))
+                check_name("key", key, ("format", "removed", *REQUESTS))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             why = f"no {error}" if isinstance(error, KeyError) else first_line(error)
             raise InvalidPlan(f"{where}: not a plan ({why}); expected {EXPECTED}") from error
         if found != FORMAT or isinstance(found, bool):
             raise InvalidPlan(f"{where}: format {shown(found)}; expected {FORMAT}")
         try:
-            return cls(removed, content.get("allow_inexact", ()))
+            return cls(removed, **{name: content.get(name, ()) for name in REQUESTS})
         except InvalidPlan as error:
             raise InvalidPlan(f"{where}{str(error).removeprefix('plan')}") from error
 

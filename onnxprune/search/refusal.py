@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onnxprune.channels import find_groups
+from onnxprune.channels import DENSE, find_groups
 from onnxprune.errors import UnreachableTarget
 from onnxprune.graph import file_size
 from onnxprune.search.nets import Nets
@@ -127,7 +127,8 @@ def _lifts(task: Task) -> Iterator[str]:
     best, more = "", 0
     for tried in (*names, ",".join(names)):
         if tried:
-            found = find_groups(task.graph, allow_inexact=[*known, *tried.split(",")])
+            allowed = [*known, *tried.split(",")]
+            found = find_groups(task.graph, allow_inexact=allowed, also=groups.also)
             gained = found.removable_filters - groups.removable_filters
             best, more = (tried, gained) if gained > more else (best, more)
     if best:
@@ -140,7 +141,7 @@ def _dense(task: Task, state: State) -> Iterator[str]:
     params: dict[str, float] = {}
     macs = 0.0
     for node in graph.nodes:
-        if node.op is None or graph.filter_axis(node) is not None:
+        if node.op is None or graph.filter_axis(node, dense=DENSE in task.groups.also) is not None:
             continue
         for name in (node.inputs[k] for k in node.op.weights if k < len(node.inputs)):
             shape = graph.shape(name)
@@ -154,5 +155,5 @@ def _dense(task: Task, state: State) -> Iterator[str]:
         if goal is not None and whole and part / whole >= LARGE:
             yield (
                 f"{100 * part / whole:.0f} % of the {what} that are left are those of dense "
-                f"layers, whose units are not pruned"
+                f"layers, whose units are pruned with --also dense"
             )

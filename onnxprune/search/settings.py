@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
-from onnxprune.channels import ALLOW_INEXACT
+from onnxprune.channels import ALLOW_INEXACT, ALSO
 from onnxprune.checks import (
     BATCH_SIZE,
     DEVICE,
@@ -133,6 +133,7 @@ class Settings(Checked):
     limits: Limits = asked(Object(kind=Limits), Limits())
     tuning: Control = asked(Object(kind=Control), Control())
     allow_inexact: tuple[str, ...] = asked(ALLOW_INEXACT, ())
+    also: tuple[str, ...] = asked(ALSO, ())
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = asked(INPUT_SHAPES, ())
     preprocess: str = asked(PREPROCESS, "auto")
     per_class: int | None = asked(PER_CLASS, None)

@@ -16,7 +16,7 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.arrays import BoolArray, FloatArray
-from onnxprune.channels import GROUPS, ChannelGroups
+from onnxprune.channels import DENSE, GROUPS, ChannelGroups
 from onnxprune.graph import GRAPH, Graph, Shape, inner_nodes
 from onnxprune.ops import Axes, Node, parse
 
@@ -34,18 +34,21 @@ class Cost:
     `unknown` are the nodes whose multiply-adds are not known: they are in `macs` at the sizes
     supposed of them, or not at all.
     Units: params, elements of constants but shapes, indices (64-bit integers) and truth values;
-    macs, multiply-adds for one image; filters, output channels of all convolutions.
+    macs, multiply-adds for one image; filters, output channels of all convolutions; units, those of
+    all dense layers, where they may go (None where they may not).
     """
 
     params: int
     macs: int
     filters: int
     unknown: tuple[str, ...] = ()
+    units: int | None = None
 
     def figures(self) -> dict[str, int | None]:
         """Return what is shown; `macs` is None where it is not known."""
         macs = None if self.unknown else self.macs
-        return {"params": self.params, "macs": macs, "filters": self.filters}
+        found = {"params": self.params, "macs": macs, "filters": self.filters}
+        return found if self.units is None else {**found, "units": self.units}
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class Costs:
     `macs` are the multiply-adds for one image; `constants` are the tensors that count as
     parameters; an alias does as soon as it is cut otherwise than what it stands for. `unknown` are
     the nodes whose multiply-adds are not known, `loops` those that run them no one knows how often.
+    `units` are those of all dense layers, None where they stay.
     """
 
     groups: ChannelGroups
@@ -109,6 +113,7 @@ class Costs:
     filters: int
     unknown: tuple[str, ...] = ()
     loops: tuple[str, ...] = ()
+    units: int | None = None
 
     @property
     def caveat(self) -> str:
@@ -135,11 +140,13 @@ class Costs:
             dead = np.zeros(len(self.groups), np.bool_)
         alike, elements = self.groups.cut_alike, self.params.elements
         own = (name for name, base in self.aliases.items() if not alike(name, base, dead))
+        units = int(self.groups.unit_count[dead].sum())
         return Cost(
             params=int(self.params.of(dead)) + sum(elements(name, dead) for name in own),
             macs=int(self.macs.of(dead)),
-            filters=self.filters - int(self.groups.filter_count[dead].sum()),
+            filters=self.filters - int(self.groups.filter_count[dead].sum()) + units,
             unknown=self.unknown,
+            units=None if self.units is None else self.units - units,
         )
 
     @cached_property
@@ -162,10 +169,10 @@ class Costs:
         return Figure(self.groups, self.shapes, times)
 
 
-def count(graph: Graph) -> Cost:
-    """Return what a model costs as it is."""
+def count(graph: Graph, *, also: Sequence[str] = ()) -> Cost:
+    """Return what a model costs as it is; with `dense` in `also` its units are counted."""
     nothing = np.empty(0, np.int64)
-    return find_costs(graph, ChannelGroups({}, (), nothing, (), {})).of()
+    return find_costs(graph, ChannelGroups({}, (), nothing, (), {}, also=tuple(also))).of()
 
 
 def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
@@ -183,11 +190,11 @@ def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
             if name not in ignored:
                 constants.append(name)
             shapes[name] = tuple(tensor.dims)
-    filters = 0
+    widths = {False: 0, True: 0}
     for node in graph.nodes:
-        axis, shape = graph.filter_axis(node), graph.shape(node.outputs[0])
+        axis, shape = graph.filter_axis(node, dense=True), graph.shape(node.outputs[0])
         if axis is not None and shape is not None:
-            filters += shape[axis]
+            widths[graph.is_dense(node)] += shape[axis]
         shapes |= {name: graph.shape(name) or () for name in repeats(graph, node)}
     aliases = {a: name for a, name in graph.aliases.items() if a in shapes}
     unknown = tuple(node.name for node in graph.nodes if not knows_macs(graph, node))
@@ -198,9 +205,10 @@ def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
         frozenset(constants),
         aliases,
         _macs(graph, groups, shapes, graph.nodes, 0),
-        filters,
+        widths[False],
         unknown,
         tuple(loops),
+        widths[True] if DENSE in groups.also else None,
     )
 
 

@@ -167,6 +167,18 @@ class Constants:
         self._taken.add(name)
         return self._insert(name, array)
 
+    def scale_input(self, node: Node, index: int, factor: Array) -> None:
+        """Multiply what a node reads as input `index` by a constant, for this node alone.
+
+        Shapes: factor broadcasts to the input.
+        """
+        proto = self.proto(node)
+        own = self.add(f"{proto.input[index]}_factor", factor).name
+        scaled = helper.make_node("Mul", [proto.input[index], own], [f"{own}_scaled"])
+        body = next(body for body in self._bodies if proto in body.node)
+        proto.input[index] = scaled.output[0]
+        body.node.insert(list(body.node).index(proto), scaled)
+
     def remove(self, node: Node) -> None:
         """Remove a node, and the declared shapes of its outputs."""
         self._drop(self._protos.pop(node.outputs))

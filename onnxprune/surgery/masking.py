@@ -6,7 +6,7 @@ written into weights only: a divisor of 0 would not be a mask.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from onnxprune.arrays import BoolArray
 from onnxprune.channels import ChannelGroups
 from onnxprune.graph import Graph
 from onnxprune.ops import Axes, Moves, Node, parse
-from onnxprune.surgery.editor import copy_model
+from onnxprune.surgery.editor import Constants, copy_model
 
 Array = npt.NDArray[Any]
 
@@ -29,6 +29,7 @@ def mask(graph: Graph, groups: ChannelGroups, dead: BoolArray) -> ModelProto:
     """Return the model with the `dead` channels set to zero where weights make or read them.
 
     Only constants of weighing operators (`Axes`) are zeroed: a divisor of 0 would not be a mask.
+    A product of two activations that sums over channels gets one of them times 0 there.
     Shapes: dead `[channels]`.
     Raises: InvalidPlan when a channel must stay or an axis would be emptied.
     """
@@ -38,7 +39,46 @@ def mask(graph: Graph, groups: ChannelGroups, dead: BoolArray) -> ModelProto:
         mine = masked.pop(alias, graph.constant(alias))
         if not np.array_equal(mine, masked.get(name, graph.constant(name))):
             masked[alias] = mine
-    return copy_model(graph, masked)
+    model = copy_model(graph, masked)
+    _silence(graph, groups, dead, model)
+    return model
+
+
+def _silence(graph: Graph, groups: ChannelGroups, dead: BoolArray, model: ModelProto) -> None:
+    """Multiply what products of two activations sum over by 0 where the `dead` channels are.
+
+    Shapes: dead `[channels]`.
+    """
+    constants = Constants(graph, model)
+    for node in graph.nodes:
+        for index, axis, alive in _summed(graph, groups, dead, node):
+            shape = graph.shape(node.inputs[index]) or ()
+            element = graph.facts.types[node.inputs[index]].tensor_type.elem_type
+            factor = alive.astype(helper.tensor_dtype_to_np_dtype(element))
+            column = factor.reshape(-1, *(1,) * (len(shape) - axis - 1))
+            constants.scale_input(node, index, column)
+
+
+def _summed(
+    graph: Graph, groups: ChannelGroups, dead: BoolArray, node: Node
+) -> Iterator[tuple[int, int, BoolArray]]:
+    """The inputs of a product of two activations that lose channels which it sums over.
+
+    Of each letter one input is enough: it comes with the axis, and what survives there.
+    Shapes: dead `[channels]`.
+    """
+    how = graph.how(node)
+    if not isinstance(how, Axes) or not how.inner:
+        return
+    inputs, outputs = parse(how.inner)
+    done = {axis.names for axis in outputs[0].axes}
+    for index, (name, operand) in enumerate(zip(node.inputs, inputs, strict=False)):
+        kept = groups.kept(name, dead)
+        axes = operand.match(graph.shape(name) or (), str(node)) if kept else ()
+        for k, (axis, _) in enumerate(axes):
+            if k in kept and axis.names not in done:
+                done.add(axis.names)
+                yield index, k, kept[k]
 
 
 def _masked_constants(graph: Graph, groups: ChannelGroups, dead: BoolArray) -> dict[str, Array]:

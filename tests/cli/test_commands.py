@@ -169,7 +169,7 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
         *("--device", "cpu", "--threads", "1", "--batch-size", "7", "--memory", "900"),
         *("--preprocess", "raw", "--per-class", "4", "--trust-baseline", "--metric", "top-2"),
         *("--outputs", "y"),
-        *("--allow-inexact", "layernorm, groupnorm"),
+        *("--allow-inexact", "layernorm, groupnorm", "--also", "dense"),
         *("--input-shape", "x:1,1,8,8"),
         *("--set", "harmful=0", "--set", "reranks=never"),
     )
@@ -194,6 +194,7 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
         },
         "tuning": asdict(replace(Control(), harmful=0, reranks="never")),
         "allow_inexact": ["layernorm", "groupnorm"],
+        "also": ["dense"],
         "input_shapes": [["x", [1, 1, 8, 8]]],
         "preprocess": "raw",
         "per_class": 4,

@@ -176,8 +176,8 @@ def _way(how: How) -> str:
 def _flags(op: Op) -> Iterator[str]:
     if op.filters:
         yield "its output channels are filters"
-    if op.filters_along is not None:
-        yield "filters, where it is a convolution of one pixel"
+    if op.columns_along is not None:
+        yield "filters, where it is a convolution of one pixel; units, with `--also dense`"
     if op.restate is not None:
         yield "restates counts"
 
@@ -188,6 +188,8 @@ def _notes(how: How) -> Iterator[str]:
     elif isinstance(how, Axes):
         if any(axis.fixed and axis.names for axis in parse(how.pattern)[0][0].axes[1:]):
             yield f"CAPITALS: {how.why}"
+        if how.inner:
+            yield "inner widths with `--also dense`"
         if how.loose:
             yield "prunable with `--allow-inexact`"
 

@@ -77,7 +77,7 @@ def output_convolutions(graph: Graph) -> set[str]:
         op = None if node is None else node.op
         if node is None or op is None or op.how == SHAPES:
             continue
-        if op.filters or op.filters_along is not None:
+        if op.filters or op.columns_along is not None:
             found.add(node.name)
         ranks = [len(graph.shape(node.inputs[k]) or ()) for k in op.weights]
         if max(ranks, default=0) < 2:  # normalisation scales, it does not weigh

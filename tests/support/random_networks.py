@@ -310,8 +310,32 @@ def head(net: Network, x: Image, name: str) -> str:
     return "float[N,2]"
 
 
+def attend(net: Network, x: Image) -> Image:
+    """Each pixel attends to all, in two heads of two or three."""
+    size, width = net.pick(2, 3), x.channels
+    if net.open or x.size > 8:
+        return x
+    tokens = net.node(f"Reshape({x.name}, {net.ints(0, width, -1)})")
+    rows = net.node(f"Transpose<perm=[0,2,1]>({tokens})")
+
+    def heads(perm: str) -> str:
+        y = net.node(f"MatMul({rows}, {net.weight(width, 2 * size)})")
+        y = net.node(f"Add({y}, {net.weight(2 * size)})") if net.pick(0, 1) else y
+        return net.node(
+            f"Transpose<perm=[{perm}]>({net.node(f'Reshape({y}, {net.ints(0, -1, 2, size)})')})"
+        )
+
+    scores = net.node(f"MatMul({heads('0,2,1,3')}, {heads('0,2,3,1')})")
+    means = net.node(f"MatMul({net.node(f'Softmax<axis=-1>({scores})')}, {heads('0,2,1,3')})")
+    joined = net.node(f"Transpose<perm=[0,2,1,3]>({means})")
+    flat = net.node(f"Reshape({joined}, {net.ints(0, -1, 2 * size)})")
+    out = net.node(f"MatMul({flat}, {net.weight(2 * size, width)})")
+    back = net.node(f"Transpose<perm=[0,2,1]>({out})")
+    return net.image(f"Reshape({back}, {net.ints(0, width, x.size, x.size)})", width, x.size)
+
+
 BLOCKS = (conv, shared_conv, grouped, activate, join, concat, split, select, shuffle)
-BLOCKS += (excite, mask, resize, turn, pointwise, normalise, pad)
+BLOCKS += (excite, mask, resize, turn, pointwise, normalise, pad, attend)
 
 
 @st.composite

@@ -23,10 +23,17 @@ SIZES = (8, 16)
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(networks(), st.integers(0, 2**16), st.sampled_from([0.1, 0.5, 1.0]))
-def test_pruned_equals_masked_in_any_network(text: str, seed: int, share: float) -> None:
+@given(
+    networks(),
+    st.integers(0, 2**16),
+    st.sampled_from([0.1, 0.5, 1.0]),
+    st.sampled_from([(), ("dense",)]),
+)
+def test_pruned_equals_masked_in_any_network(
+    text: str, seed: int, share: float, also: tuple[str, ...]
+) -> None:
     graph = Graph(model(text, seed=seed))
-    groups = find_groups(graph)
+    groups = find_groups(graph, also=also)
     dead = some(groups, share, seed)
     if dead.any():
         check_pruned(graph, groups, dead, SIZES, EXACT)
