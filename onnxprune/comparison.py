@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto
 
-from onnxprune.channels import find_groups
 from onnxprune.data import Data, SampleSource
 from onnxprune.errors import DataError, UnknownName, check_name
 from onnxprune.evaluation import Accuracy, Evaluator, agreement
@@ -45,7 +44,7 @@ from onnxprune.search import (
     search,
     time_in_turn,
 )
-from onnxprune.surgery import find_costs
+from onnxprune.surgery import count
 
 LAST_RATE = 0.95
 """Where the curves end: with less left nothing works any more."""
@@ -216,7 +215,7 @@ def compare(
         shapes = {n: shape for n, shape in opened.input_shapes.items() if n in inputs}
         graph = Graph(model, input_shapes=shapes)
         graph.warn()
-        costs.append(find_costs(graph, find_groups(graph)).of())
+        costs.append(count(graph))
     check_baseline(models[0], samples, settings, decide=True)
     judge = make_evaluator(samples, settings)
     sides, given = [], []

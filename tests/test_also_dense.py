@@ -133,3 +133,20 @@ def test_the_command_line_takes_the_option(tmp_path: Path) -> None:
     assert "Dense units" in call("prune", path, "-o", small, *free, "--plan", plan)
     call("apply", path, plan, "-o", again)
     assert onnx.load(again).graph.initializer == onnx.load(small).graph.initializer
+
+
+def test_a_net_without_convolutions_is_pruned_and_compared() -> None:
+    text = """
+    g (float[N,6] x) => (float[N,4] y) <float[6,16] v, float[16] b, float[16,4] u> {
+      h = Gemm(x, v, b)
+      r = Relu(h)
+      y = Gemm(r, u)
+    }
+    """
+    proto = model(text)
+    x = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
+    data = (x, run(proto, x)[0].argmax(1))
+    found = onnxprune.prune(proto, data, also=("dense",), rate=0.25, round_to=1)
+    assert found.report["after"]["units"] == 12 + 4
+    compared = onnxprune.compare(proto, found.model, data)
+    assert compared["after"]["params"] == found.report["after"]["params"]

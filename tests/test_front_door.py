@@ -102,9 +102,7 @@ PATTERNS = Values(
         None,
         [1],
         [None],
-        [""],
-        ["one", b"two"],
-        {"one": 1},
+        *([""], ["one", b"two"], {"one": 1}),
     ),
     (),
 )
@@ -182,8 +180,8 @@ TABLE: Mapping[str, Values] = {
     ),
     "also": Values(
         ((), ["dense"], ("dense", "dense")),
-        ("dense", b"dense", 1, True, None, [1], [""], ["luck"], ["dense", "luck"], {}, ["Dense"]),
-        ("luck", "dense,luck", "dense luck"),
+        ("dense", b"dense", 1, True, None, [1], [""], ["Dense"]),
+        ("luck", "dense,luck"),
     ),
     "input_shapes": Values(
         ((), {}, {"x": (1, 3, 8, 8)}, {"x": (np.int64(1),)}, (("x", (1, 3)), ("z", (2,)))),
