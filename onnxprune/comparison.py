@@ -19,7 +19,7 @@ from onnx import ModelProto
 
 from onnxprune.data import Data, SampleSource
 from onnxprune.errors import DataError, UnknownName, check_name
-from onnxprune.evaluation import Accuracy, Evaluator, agreement
+from onnxprune.evaluation import FIDELITY, Accuracy, Evaluator, agreement
 from onnxprune.files import write_whole
 from onnxprune.graph import Graph, ModelSource, load_model
 from onnxprune.relevance import use_threads
@@ -230,9 +230,29 @@ def compare(
         "after": sides[1],
         "metric": metric_name(samples, settings),
         "agreement": _agreement(given, sides[1]),
+        "worst": _worst(judge, models[1], samples),
         "samples": len(samples),
         "classes": list(parts_of(samples, settings, sides[0]["accuracy"])),
     }
+
+
+WORST = 5
+"""How many samples a comparison names, those that agree least."""
+
+
+def _worst(judge: Evaluator, after: ModelProto, samples: Data) -> list[dict[str, Any]]:
+    """The samples on which a model agrees least with the unpruned one, the worst first."""
+    if judge.metric.name != FIDELITY:
+        return []
+    outputs = judge.outputs(after)
+    scores = []
+    for k in range(len(samples)):
+        one = {name: rows[k : k + 1] for name, rows in outputs.items()}
+        found = judge.metric(one, samples.y[k : k + 1], np.array([k]))
+        scores.append(found.mean)
+    order = np.argsort(scores, kind="stable")[:WORST]
+    names = samples.names or tuple(f"sample {k}" for k in range(len(samples)))
+    return [{"sample": names[k], "score": scores[k]} for k in order.tolist()]
 
 
 def _judged(judge: Evaluator, model: ModelProto) -> tuple[Accuracy, npt.NDArray[Any] | None]:

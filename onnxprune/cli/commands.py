@@ -249,7 +249,7 @@ def _compare(
     *,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    from onnxprune.cli.tables import before_after_table, class_table
+    from onnxprune.cli.tables import before_after_table, class_table, worst_line
     from onnxprune.comparison import compare
     from onnxprune.report import slower
 
@@ -257,6 +257,8 @@ def _compare(
         found = compare(model, other, data, settings)
     if not quiet:
         screen.print(*filter(None, [slower(found)]), before_after_table(found), class_table(found))
+        if found["worst"]:
+            screen.print(worst_line(found))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from onnxprune.evaluation import FIDELITY
 from onnxprune.report import amount, count, percent, rows
 
 if TYPE_CHECKING:
@@ -20,14 +21,26 @@ def before_after_table(report: Mapping[str, Any]) -> Table:
     sides = report["before"], report["after"]
     for row in rows(*sides, report.get("metric", "top-1"), report.get("held_out")):
         table.add_row(row.label, row.before, row.after, row.change)
-    if "agreement" in report:
+    if "agreement" in report and not is_fidelity(report):
         table.add_row("Same class given", "", "", percent(report["agreement"]))
     return table
 
 
+def is_fidelity(report: Mapping[str, Any]) -> bool:
+    """Whether agreement with the unpruned model was measured, in place of labels."""
+    return bool(report.get("metric") == FIDELITY)
+
+
+def worst_line(comparison: Mapping[str, Any]) -> str:
+    """Return the samples on which the models agree least, the worst first."""
+    found = [f"{one['sample']} ({percent(one['score'])})" for one in comparison["worst"]]
+    return f"least alike: {', '.join(found)}"
+
+
 def class_table(comparison: Mapping[str, Any]) -> Table:
     """Return the score of each class that has samples, before and after."""
-    table = _table("class", "before", "after", "change")
+    first = "part of the outputs" if is_fidelity(comparison) else "class"
+    table = _table(first, "before", "after", "change")
     sides = (comparison[side]["accuracy"]["per_class"] for side in ("before", "after"))
     for number, (one, other) in enumerate(zip(*sides, strict=True)):
         if one is None or other is None:

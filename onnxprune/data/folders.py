@@ -53,7 +53,8 @@ def _from_classes(folder: Path, form: Wanted) -> Data:
     for name, group in found.items():
         if not group:
             logger.warning("%s: class folder %r has no images", folder, name)
-    return Data(decode(files, form), y, classes, form.preprocess)
+    names = tuple(str(file.relative_to(folder)) for file in files)
+    return Data(decode(files, form), y, classes, form.preprocess, names=names)
 
 
 def _unlabelled(folder: Path, form: Wanted) -> Data:
@@ -61,7 +62,8 @@ def _unlabelled(folder: Path, form: Wanted) -> Data:
     if not files:
         raise _no_images(folder)
     y = np.zeros(len(files), np.int64)
-    return Data(decode(files, form), y, ALL, form.preprocess, labelled=False)
+    names = tuple(str(file.relative_to(folder)) for file in files)
+    return Data(decode(files, form), y, ALL, form.preprocess, labelled=False, names=names)
 
 
 def _no_images(folder: Path) -> DataError:

@@ -31,7 +31,7 @@ class Data:
     the unpruned model gives them. `preprocess` is the preset that scaled the pixels of files, empty
     where it was none. `heads` says what the outputs hold, where that is known; without them the
     first output is class scores. `reference` are the outputs of the unpruned model, by the tensor
-    of a head.
+    of a head. `names` are those of the samples' files, where they come from files.
 
     Shapes: x `[n, ...]`, `x[i]` is one sample; y `[n]`, or maps `[n, H, W]`, 255 not counting;
     targets `[n, ...]`.
@@ -46,6 +46,7 @@ class Data:
     labelled: bool = True
     heads: tuple[Head, ...] = ()
     reference: Mapping[str, npt.NDArray[Any]] | None = None
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         inputs = self.x.arrays if isinstance(self.x, Inputs) else {"x": self.x}
@@ -77,8 +78,9 @@ class Data:
         """Return some of the samples. Shapes: chosen, a slice, numbers or a mask `[n]`."""
         targets = None if self.targets is None else self.targets[chosen]
         held = self.reference and {name: rows[chosen] for name, rows in self.reference.items()}
-        y = self.y[chosen]
-        return replace(self, x=self.x[chosen], y=y, targets=targets, reference=held)
+        y, names = self.y[chosen], tuple(np.array(self.names, object)[chosen]) if self.names else ()
+        x = self.x[chosen]
+        return replace(self, x=x, y=y, targets=targets, reference=held, names=names)
 
     def batches(self, size: int) -> Iterator[tuple[Samples, IntArray]]:
         """Yield views of at most `size` samples, in order; one by one where they are `apart`.

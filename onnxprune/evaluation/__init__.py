@@ -14,7 +14,13 @@ and do not import it.
 from onnxprune.evaluation.accuracy import Accuracy
 from onnxprune.evaluation.class_scores import agreement
 from onnxprune.evaluation.evaluator import Evaluator
-from onnxprune.evaluation.fidelity import Fidelity, highest, row_sums, varying_rows
+from onnxprune.evaluation.fidelity import (
+    Fidelity,
+    highest,
+    mean_of,
+    spread_of,
+    varying_rows,
+)
 from onnxprune.evaluation.guessing import Answers, Hits
 from onnxprune.evaluation.inputs import TURNS, Feeds, made_up
 from onnxprune.evaluation.metrics import (
@@ -50,9 +56,10 @@ __all__ = [
     "latencies",
     "latency",
     "made_up",
+    "mean_of",
     "node_times",
     "reason",
-    "row_sums",
     "session",
+    "spread_of",
     "varying_rows",
 ]

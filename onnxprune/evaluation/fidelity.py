@@ -95,7 +95,7 @@ class _Classes(_Part):
         often = numbers[times >= (FEW if self.given.ndim == 1 else 1)]
         self.place = np.full(max(int(numbers.max(initial=0)) + 1, 2), len(often))
         self.place[often] = np.arange(len(often))
-        self.names = tuple(f"{prefix}{number}" for number in often)
+        self.names = tuple(f"{prefix}class {number}" for number in often)
         if len(often) < len(numbers):
             self.names += (f"{prefix}{REST}",)
 
@@ -210,8 +210,8 @@ class _Values(_Part):
 
     def __init__(self, head: Head, reference: Array, prefix: str) -> None:
         super().__init__(head, reference, prefix)
-        self.mean = reference.mean(0) if len(reference) > 1 else np.zeros_like(reference[0])
-        spread = self._squares(reference - self.mean)
+        self.mean = mean_of(reference)
+        spread = spread_of(head, reference, self.mean)
         self.chosen = varying_rows(head, reference, spread)
         self.whole = spread[self.chosen]
         rows = np.flatnonzero(self.chosen)
@@ -229,6 +229,24 @@ class _Values(_Part):
         of = len(self.reference)
         right = (spread - error) * of
         return right, spread * of, right
+
+
+CHUNK = 16
+"""Samples that are squared at once, in double precision."""
+
+
+def mean_of(reference: Array) -> Array:
+    """Return the mean over samples; of a single one, zeros. Shapes: `[n, ...]` -> `[...]`."""
+    return np.asarray(reference.mean(0)) if len(reference) > 1 else np.zeros_like(reference[0])
+
+
+def spread_of(head: Head, reference: Array, mean: Array) -> FloatArray:
+    """Return the sum of squares of each row, seen from the mean over samples.
+
+    Shapes: reference `[n, ...]`, mean `[...]` -> `[rows]`.
+    """
+    parts = (reference[k : k + CHUNK] - mean for k in range(0, len(reference), CHUNK))
+    return np.asarray(sum(row_sums(head, part.astype(np.float64) ** 2) for part in parts))
 
 
 def row_sums(head: Head, x: Array) -> FloatArray:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.data import KINDS, Head
-from onnxprune.evaluation import row_sums, varying_rows
+from onnxprune.evaluation import mean_of, spread_of, varying_rows
 from onnxprune.graph import Graph
 
 Array = npt.NDArray[Any]
@@ -113,8 +113,7 @@ def deviation(head: Head, values: Array) -> Array | None:
     """
     if head.is_scores:
         return None
-    mean = values.mean(0) if len(values) > 1 else np.zeros_like(values[0])
-    spread = row_sums(head, (values - mean).astype(np.float64) ** 2)
+    spread = spread_of(head, values, mean_of(values))
     chosen = varying_rows(head, values, spread)
     count = values.size / max(len(spread), 1)
     with np.errstate(divide="ignore"):

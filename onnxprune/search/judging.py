@@ -53,6 +53,8 @@ def with_heads(graph: Graph, data: Data, settings: Settings) -> Data:
     asked = dict(_asked(graph, settings.outputs))
     if find_metric(name).answers or (name != FIDELITY and _are_classes(graph, data)):
         return _with_class_scores(graph, data, asked)
+    if name == FIDELITY and not data.labelled:
+        logger.warning("no labels: what the unpruned model says of the samples is the reference")
     tensors = list(asked) or [t for output in graph.outputs for t in judged(graph, output)]
     tensors = list(dict.fromkeys(tensors))
     reference = _reference(graph, data, settings, tensors)
@@ -66,7 +68,7 @@ def with_heads(graph: Graph, data: Data, settings: Settings) -> Data:
             continue
         head = head_of(graph, tensor, values, asked.get(tensor, ""))
         heads.append(replace(head, deviation=deviation(head, values)))
-        logger.info("%s", say(head, values.shape))
+        logger.warning("%s", say(head, values.shape))
     if not heads:
         raise _cannot_judge(tensors[0], reference[tensors[0]])
     data = replace(data, heads=tuple(heads))
