@@ -59,12 +59,23 @@ def _kind(tensor: str, values: Array, axis: int | None) -> str:
     rows = values.reshape(len(values), -1).astype(np.float64)
     if rows.shape[1] >= LEAST and _is_unit(rows):
         return "vector"
-    e = np.exp(rows - rows.max(1, keepdims=True))
-    sure = (e.max(1) / e.sum(1)).mean()
-    if sure >= max(SURE, 1.5 / rows.shape[1]) and rows.min() < 0:
+    if rows.min() < 0 and _are_logits(rows):
         return "classes"
     centre = (rows.mean(0) ** 2).sum() / max((rows**2).sum(1).mean(), 1e-30)
     return "vector" if rows.shape[1] >= LEAST and centre < CENTRED else "values"
+
+
+def _are_logits(rows: Array) -> bool:
+    """Whether one number of a row stands out: after a softmax, and farther than by chance.
+
+    The largest of k normal numbers is about `sqrt(2 log k)` deviations above their mean.
+    """
+    e = np.exp(rows - rows.max(1, keepdims=True))
+    sure = (e.max(1) / e.sum(1)).mean()
+    if rows.shape[1] < LEAST:
+        return bool(sure >= max(SURE, 1.5 / rows.shape[1]))
+    ahead = (rows.max(1) - rows.mean(1)) / np.maximum(rows.std(1), 1e-30)
+    return bool(sure >= SURE and ahead.mean() >= np.sqrt(2 * np.log(rows.shape[1])))
 
 
 def _is_unit(rows: Array) -> bool:
