@@ -22,13 +22,16 @@ class Head:
 
     `kind` is one of `KINDS`; `axis` is that of the classes or rows. `deviation` is how far the
     unpruned network's numbers are from their mean over samples: a change is measured in it.
-    Shapes: deviation, as a sample of the output, or such that it can be broadcast to it.
+    `alone` says that the tensor has no batch axis in the first place, so that samples are run one
+    by one and get one.
+    Shapes: deviation broadcasts to the output of samples, `[n, ...]`.
     """
 
     tensor: str
     kind: str = "classes"
     axis: int = 1
     deviation: npt.NDArray[Any] | None = None
+    alone: bool = False
 
     @property
     def is_scores(self) -> bool:

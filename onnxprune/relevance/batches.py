@@ -32,7 +32,8 @@ def batches_of(
     the size is fixed indeed, the last batch is filled with copies, which have no labels.
     Shapes: samples `[b, ...]`, labels `[l]` or maps `[l, H, W]`, `l` at most `b`.
     """
-    if isinstance(data.x, Inputs) and data.x.apart:
+    one_by_one = any(head.alone for head in data.heads)
+    if one_by_one or (isinstance(data.x, Inputs) and data.x.apart):
         yield from data.batches(1)
         return
     first = mirror.graph.inputs[0]

@@ -32,7 +32,7 @@ from onnxprune.relevance.batches import batches_of, by_filter
 from onnxprune.relevance.criteria import score
 from onnxprune.relevance.divergence import Directions, find_directions, outputs_of
 from onnxprune.relevance.fuse import folded
-from onnxprune.relevance.lrp import explain
+from onnxprune.relevance.lrp import explain, with_batch
 from onnxprune.relevance.mirror import Mirror, Tensors
 from onnxprune.relevance.routes import find_ends
 from onnxprune.relevance.rules import Composite
@@ -164,7 +164,8 @@ class Meter:
         heads = find_ends(mirror)
         with torch.no_grad():
             batches = batches_of(mirror, self.data, self.batch_size)
-            found = [outputs_of(_run(mirror, x, heads), heads, y) for x, y in batches]
+            runs = ((with_batch(_run(mirror, x, heads), heads), y) for x, y in batches)
+            found = [outputs_of(ends, heads, y) for ends, y in runs]
         return {name: torch.cat([one[name] for one in found]) for name in heads}
 
     def _explain(

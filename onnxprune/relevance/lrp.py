@@ -94,13 +94,22 @@ def explain(
     routes = find_routes(mirror, composite, tensors, ends)
     with torch.no_grad():
         records, outputs = _forward(mirror, x, routes, ends)
-        begun = list(starts(outputs))
+        heads = find_ends(mirror)
+        begun = [
+            {name: flow[0] if heads[name].alone else flow for name, flow in one.items()}
+            for one in starts(with_batch(outputs, heads))
+        ]
         walks = [records.copy() for _ in begun[1:]]
         walks.append(records)
         return [
             _walk_back(walk, dict(flow), tensors, reduce, again=walk is not records)
             for walk, flow in zip(walks, begun, strict=True)
         ]
+
+
+def with_batch(ends: Tensors, heads: Mapping[str, Head]) -> Tensors:
+    """Return the ends of samples, each with a batch axis in the first place. Shapes: `[n, ...]`."""
+    return {name: end[None] if heads[name].alone else end for name, end in ends.items()}
 
 
 def _walk_back(

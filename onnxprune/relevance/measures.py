@@ -33,6 +33,7 @@ from onnxprune.relevance.lrp import (
     pixel_weights,
     random_signs,
     relevance,
+    with_batch,
 )
 from onnxprune.relevance.mirror import Mirror, Step, Tensors
 from onnxprune.relevance.routes import find_ends
@@ -120,7 +121,8 @@ def _slopes(
             outputs.update({name: env[name] for name in step.node.outputs if name in ends})
             if len(outputs) == len(ends):
                 break
-        smooth = {name: value for name, value in outputs.items() if value.requires_grad}
+        held = with_batch(outputs, ends)
+        smooth = {name: value for name, value in held.items() if value.requires_grad}
         if not smooth:
             raise UnsupportedOp(
                 f"graph '{mirror.graph.proto.name}': no gradient comes from '{next(iter(ends))}' "

@@ -43,8 +43,7 @@ def open_model(
         return graph, None
     samples = open_samples(graph, data, settings)
     if any(None in shape[1:] for shape, _ in graph.input_forms.values()):
-        sizes = {n: (1, *shape[1:]) for n, shape in _shapes(graph, samples).items()}
-        graph = Graph(model, input_shapes={**graph.input_shapes, **sizes})
+        graph = Graph(model, input_shapes={**graph.input_shapes, **_shapes(graph, samples)})
     samples = with_heads(graph, samples, settings)
     head = samples.heads[0].tensor if samples.heads else graph.outputs[0]
     output = graph.shape(head) or ()

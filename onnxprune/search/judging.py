@@ -67,7 +67,8 @@ def with_heads(graph: Graph, data: Data, settings: Settings) -> Data:
             logger.warning("%s; it is left out", _cannot_judge(tensor, values))
             continue
         head = head_of(graph, tensor, values, asked.get(tensor, ""))
-        heads.append(replace(head, deviation=deviation(head, values)))
+        alone = len(graph.shape(tensor) or values.shape) < values.ndim
+        heads.append(replace(head, deviation=deviation(head, values), alone=alone))
         logger.warning("%s", say(head, values.shape))
     if not heads:
         raise _cannot_judge(tensors[0], reference[tensors[0]])
