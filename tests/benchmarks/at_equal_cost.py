@@ -1,87 +1,182 @@
-"""Accuracy on unseen images at the same multiply-adds, and the time that is left, by several ways.
+"""Accuracy on unseen images at the same multiply-adds and at the same latency, by several ways.
 
-    python -m tests.benchmarks.at_equal_cost samples/fashion_mnist resnet --seeds 3 -o equal.json
+    pip install ".[compare]"
+    python -m tests.benchmarks.at_equal_cost --reference reference.tar --test test.tar -o DIR
 
-Each folder holds `model.onnx`, `reference/` and `test/`, as the sample does and as the experiments
-of this folder write them. A seed chooses ten reference images of each class. Latencies before and
-after are measured in turn, on one thread; medians of the seeds are given.
+Tasks are those of `tests.benchmarks.compare_methods`; a task that is a folder holds `model.onnx`,
+`reference/` and `test/`, as the sample does, and a seed chooses ten reference images of each class.
+DIR keeps what each way reached as JSON, so a stopped run goes on where it was; `--only-table`
+prints what is there. One thread; latency is CPU time of it, beside the unpruned model's, in turn.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
-from collections.abc import Iterator, Mapping
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 
-import onnxprune
 from onnxprune.data import Data, load_data
 from onnxprune.errors import OnnxPruneError
+from onnxprune.evaluation import Evaluator
 from onnxprune.files import write_whole
 from onnxprune.graph.graph import Graph
+from onnxprune.relevance import use_threads
+from onnxprune.search.assemble import make_task
+from onnxprune.search.latency import Latency
+from onnxprune.search.nets import Nets
+from onnxprune.search.settings import Settings
+from onnxprune.surgery import count
+from tests.benchmarks.comparison import slug
+from tests.benchmarks.comparison_tasks import Sources, Task, source_options
+from tests.benchmarks.walks import GOALS, Goal, Stopwatch, Way, walk
 
-WAYS: Mapping[str, Mapping[str, Any]] = {
-    "by multiply-adds": {"aim": "macs"},
-    "by latency": {"aim": "latency"},
-    "by filters": {"aim": "rate"},
-    "by filters, any width": {"aim": "rate", "round_to": 1},
-    "LRP, one ranking": {"control": "one-shot", "criterion": "lrp", "round_to": 1},
-    "magnitude, one ranking": {"control": "one-shot", "criterion": "magnitude", "round_to": 1},
-}
-"""What is compared; weights are corrected by least squares in all of them."""
 PER_CLASS = 10
+TASKS = (
+    "resnet-fashion/0_tshirt,3_dress,4_coat:10",
+    "efficientnet-lite0/cat,dog,ship:10",
+    "vgg16/cat,dog,ship:10",
+)
+FITTED = "least-squares"
+ANY_WIDTH: Mapping[str, Any] = {"aim": "rate", "round_to": 1}
+ZPLUS: Mapping[str, Any] = {"control": "one-shot", "criterion": "lrp:zplus", "round_to": 1}
+PEER: Mapping[str, Any] = {"control": "one-shot", "criterion": "magnitude", "round_to": 1}
+WAYS = (
+    Way("--for latency", {"aim": "latency"}, compensate=FITTED),
+    Way("--for macs", {"aim": "macs"}, compensate=FITTED),
+    Way("--for rate, any width", ANY_WIDTH, compensate=FITTED),
+    Way("--for latency", {"aim": "latency"}),
+    Way("--for macs", {"aim": "macs"}),
+    Way("--for rate, any width", ANY_WIDTH),
+    Way("LRP z+, one ranking", ZPLUS),
+    Way("Torch-Pruning magnitude, each layer", PEER, importance="magnitude:uniform"),
+    Way("Torch-Pruning magnitude, global", PEER, importance="magnitude"),
+    Way("Torch-Pruning Taylor, each layer", PEER, importance="taylor:uniform"),
+    Way("Torch-Pruning Taylor, global", PEER, importance="taylor"),
+    Way("onnxsim", onnxsim="l2"),
+    Way("LRP z+, one ranking", ZPLUS, compensate=FITTED),
+    Way(
+        "Torch-Pruning magnitude, each layer",
+        PEER,
+        importance="magnitude:uniform",
+        compensate=FITTED,
+    ),
+    Way("Torch-Pruning Taylor, global", PEER, importance="taylor", compensate=FITTED),
+)
+"""What is compared. *--for rate, any width* is how onnxprune went before it looked at costs."""
 
 
-def main() -> None:
-    """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.3])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("-o", "--output", type=Path, default=Path("equal.json"))
-    asked = parser.parse_args()
-    rows = []
-    for folder in asked.folders:
-        for goal in asked.macs:
-            for way in WAYS:
-                row = summary(folder, goal, way, list(runs(folder, goal, way, asked.seeds)))
-                rows.append(row)
-                print(line(row), flush=True)
-                write_whole(asked.output, json.dumps(rows, indent=2) + "\n")
+@dataclass(frozen=True)
+class Case:
+    """One task with one seed."""
 
+    task: str
+    seed: int
+    output: Path
 
-def runs(folder: Path, goal: float, way: str, seeds: int) -> Iterator[dict[str, float]]:
-    """Yield what each seed reaches on the test images."""
-    shape, dtype = Graph.load(folder / "model.onnx").image_form
-    everything = load_data(folder / "reference", shape=shape, dtype=dtype)
-    for seed in range(seeds):
-        chosen = choose(everything, np.random.default_rng(seed))
-        try:
-            result = onnxprune.prune(
-                folder / "model.onnx",
-                chosen,
-                **{"macs": goal, "compensate": "least-squares", "threads": 1, "seed": seed},
-                **WAYS[way],
+    @cached_property
+    def folder(self) -> Path:
+        """Where what was reached is kept, and what is built."""
+        return self.output / f"{self.name}-{self.seed}"
+
+    @property
+    def name(self) -> str:
+        return slug(Path(self.task).name if self.is_folder else self.task)
+
+    @property
+    def is_folder(self) -> bool:
+        return (Path(self.task) / "model.onnx").exists()
+
+    @property
+    def source(self) -> Path:
+        """The folder of the model and the images."""
+        return Path(self.task) if self.is_folder else self.folder
+
+    def build(self, sources: Sources) -> None:
+        """Build the model and the images unless they are there."""
+        if not (self.source / "model.onnx").exists():
+            with redirect_stdout(sys.stderr):
+                Task.parse(self.task).build(sources, self.seed, self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def place(self, way: Way) -> Path:
+        return self.folder / f"{slug(way.title).strip('-')}.json"
+
+    def images(self, graph: Graph, name: str) -> Data:
+        shape, dtype = graph.image_form
+        return load_data(self.source / name, shape=shape, dtype=dtype, preprocess="unit")
+
+    def references(self, graph: Graph) -> Data:
+        data = self.images(graph, "reference")
+        return choose(data, np.random.default_rng(self.seed)) if self.is_folder else data
+
+    def table(self, graph: Graph, data: Data) -> Latency:
+        """Return what widths cost in time, measured once for each task."""
+        kept = self.output / f"{self.name}.latency.json"
+        if kept.exists():
+            return Latency.from_json(json.loads(kept.read_text("utf-8")))
+        settings = Settings(threads=1, aim="latency", compensate="none")
+        found = Nets(make_task(graph, data, settings)).latency
+        write_whole(kept, json.dumps(found.to_json(), indent=2) + "\n")
+        return found
+
+    def run(self, ways: Sequence[Way]) -> Iterator[str]:
+        """Prune in the ways that are not kept yet; yield a line for each."""
+        missing = [way for way in ways if not self.place(way).exists()]
+        if not missing:
+            return
+        graph = Graph.load(self.source / "model.onnx")
+        data, unseen = self.references(graph), self.images(graph, "test")
+        judge = Evaluator(unseen, threads=1)
+        whole = judge(graph.model)
+        watch = Stopwatch(graph.model, data.x.shape[1:])
+        table = self.table(graph, data)
+        common = Settings(threads=1, preprocess="unit", seed=self.seed)
+        for way in missing:
+            started, points = time.process_time(), []
+            problem = ""
+            try:
+                for reached in walk(way, graph, data, common, watch, table):
+                    accuracy = judge(reached.model)
+                    net = Graph(reached.model, input_shapes=graph.input_shapes)
+                    points.append(
+                        {
+                            "goal": reached.goal.name,
+                            "mean": accuracy.mean,
+                            "harmonic": accuracy.harmonic,
+                            "macs": count(net).macs / count(graph).macs,
+                            "latency": watch.share(reached.model, 0.4),
+                            "rate": reached.rate,
+                            "corrected": reached.corrected,
+                            "widths": widths(net),
+                        }
+                    )
+            except (OnnxPruneError, RuntimeError, ValueError, AttributeError) as error:
+                problem = f"{type(error).__name__}: {error}".splitlines()[0]
+            record = {
+                "task": self.task,
+                "seed": self.seed,
+                "way": way.name,
+                "compensate": way.compensate,
+                "unpruned": {"mean": whole.mean, "harmonic": whole.harmonic},
+                "points": points,
+                "problem": problem,
+                "cpu": time.process_time() - started,
+            }
+            write_whole(self.place(way), json.dumps(record, indent=1) + "\n")
+            yield f"{self.folder.name}: {way.title}: {record['cpu']:.0f} s" + (
+                f": {problem}" if problem else ""
             )
-        except OnnxPruneError as error:
-            print(f"{folder.name}, {way}, seed {seed}: {error}")
-            continue
-        found = onnxprune.compare(
-            folder / "model.onnx", result.model, folder / "test", threads=1, trust_baseline=True
-        )
-        before, after = found["before"], found["after"]
-        yield {
-            "mean": after["accuracy"]["mean"],
-            "harmonic": after["accuracy"]["harmonic"],
-            "unpruned": before["accuracy"]["mean"],
-            "macs": after["macs"] / before["macs"],
-            "latency": after["latency_ms"] / before["latency_ms"],
-            "evaluations": result.report["evaluations"],
-        }
 
 
 def choose(data: Data, rng: np.random.Generator) -> Data:
@@ -90,27 +185,94 @@ def choose(data: Data, rng: np.random.Generator) -> Data:
         rng.permutation(np.flatnonzero(data.y == label))[:PER_CLASS] for label in np.unique(data.y)
     ]
     rows = np.sort(np.concatenate(chosen))
-    return Data(data.x[rows], data.y[rows], data.classes)
+    return data.rows(rows)
 
 
-def summary(folder: Path, goal: float, way: str, found: list[dict[str, float]]) -> dict[str, Any]:
-    """Return the medians of the seeds, and the lowest and highest mean accuracy."""
-    row: dict[str, Any] = {"model": folder.name, "goal": goal, "way": way, "seeds": len(found)}
-    if found:
-        row |= {name: statistics.median(one[name] for one in found) for name in found[0]}
-        row |= {"low": min(f["mean"] for f in found), "high": max(f["mean"] for f in found)}
-    return row
+def widths(net: Graph) -> list[int]:
+    """Return how many filters each convolution has."""
+    tensors = net.constant_tensors
+    return [
+        int(tensors[node.inputs[1]].dims[0])
+        for node in net.nodes
+        if node.op_type == "Conv" and node.inputs[1] in tensors
+    ]
 
 
-def line(row: Mapping[str, Any]) -> str:
-    """Return a row as a line of a Markdown table."""
-    if not row["seeds"]:
-        return f"| {row['model']} | {row['goal']:.0%} | {row['way']} | out of reach |"
+def table(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows of one task: means over its seeds."""
+    unpruned = [r["unpruned"] for r in {r["seed"]: r for r in records}.values()]
+    lines = [
+        f"**{records[0]['task']}, {len(unpruned)} seeds, unpruned "
+        f"{_mean(unpruned, 'mean'):.3f} / {_mean(unpruned, 'harmonic'):.3f}**",
+        "",
+        f"| way | weights | {' | '.join(goal.name for goal in GOALS)} |",
+        "|---|---|" + "---|" * len(GOALS),
+    ]
+    for way in WAYS:
+        own = [r for r in records if (r["way"], r["compensate"]) == (way.name, way.compensate)]
+        if own:
+            weights = "untouched" if way.compensate == "none" else way.compensate
+            cells = " | ".join(cell(own, goal, len(unpruned)) for goal in GOALS)
+            lines.append(f"| {way.name} | {weights} | {cells} |")
+    return "\n".join(lines)
+
+
+def cell(records: Sequence[Mapping[str, Any]], goal: Goal, seeds: int) -> str:
+    """Return mean and harmonic accuracy at a goal, and in brackets what is left of the other."""
+    points = [p for r in records for p in r["points"] if p["goal"] == goal.name]
+    if not points:
+        return "out of reach" if len(records) == seeds else ""
+    other = "latency" if goal.over == "macs" else "macs"
+    some = "" if len(points) == seeds else f", {len(points)} seeds"
     return (
-        f"| {row['model']} | {row['goal']:.0%} | {row['way']} | {row['mean']:.3f} "
-        f"({row['low']:.3f} to {row['high']:.3f}) | {row['harmonic']:.3f} | "
-        f"{row['latency']:.2f} | {row['evaluations']:.0f} |"
+        f"{_mean(points, 'mean'):.3f} / {_mean(points, 'harmonic'):.3f} "
+        f"({_mean(points, other):.2f}{some})"
     )
+
+
+def _mean(points: Sequence[Mapping[str, Any]], name: str) -> float:
+    return statistics.fmean(point[name] for point in points)
+
+
+def read(output: Path, tasks: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Read what is kept of each task, in their order."""
+    found: dict[str, list[dict[str, Any]]] = {task: [] for task in tasks}
+    for path in sorted(output.glob("*-*/*.json")):
+        record = json.loads(path.read_text("utf-8"))
+        if record.get("task") in found and "points" in record:
+            found[record["task"]].append(record)
+    return {task: records for task, records in found.items() if records}
+
+
+@click.command(help="Prune by every way to the same costs; print a table for each task.")
+@source_options
+@click.option("--task", "tasks", multiple=True, help=f"[default: {' '.join(TASKS)}]")
+@click.option("--seed", "seeds", multiple=True, type=int, help="[default: 0 1 2]")
+@click.option("--way", "patterns", multiple=True, help="Patterns of WAY/WEIGHTS, such as '*/none'.")
+@click.option("--only-table", is_flag=True, help="Print what is kept, prune nothing.")
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True)
+def main(
+    tasks: tuple[str, ...],
+    seeds: tuple[int, ...],
+    patterns: tuple[str, ...],
+    only_table: bool,
+    output: Path,
+    **sources: Any,
+) -> None:
+    tasks = tasks or TASKS
+    asked = patterns or ("*",)
+    ways = [way for way in WAYS if any(fnmatchcase(way.title, one) for one in asked)]
+    if not only_table:
+        given = Sources(**{k: v for k, v in sources.items() if v is not None}, threads=1)
+        for seed in seeds or (0, 1, 2):
+            for task in tasks:
+                case = Case(task, seed, output)
+                case.build(given)
+                with use_threads(1):
+                    for line in case.run(ways):
+                        click.echo(line, err=True)
+    for records in read(output, tasks).values():
+        click.echo(f"{table(records)}\n")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from onnxprune.search.limits import Limits
 from onnxprune.search.settings import Settings
 from tests.benchmarks import peers
 from tests.benchmarks.comparison import Comparison, overall_table, slug, task_table, write_plot
-from tests.benchmarks.comparison_tasks import SOURCES, Sources, Task
+from tests.benchmarks.comparison_tasks import Sources, Task, source_options
 from tests.benchmarks.peers import CannotRun, draw_peer
 
 METHODS = (
@@ -236,16 +236,8 @@ def report(records: list[dict[str, Any]], output: Path) -> str:
     return text
 
 
-def _source_options(command: Any) -> Any:
-    for name, says in reversed(SOURCES.items()):
-        kind = click.IntRange(min=1) if name in ("size", "test_per_class") else None
-        place = kind or click.Path(exists=True, path_type=Path)
-        command = click.option(f"--{name.replace('_', '-')}", type=place, help=says)(command)
-    return command
-
-
 @click.command(help="Draw every method on every task with every seed; print a table for each task.")
-@_source_options
+@source_options
 @click.option("--task", "tasks", multiple=True, help=f"[default: {' '.join(TASKS)}]")
 @click.option("--seed", "seeds", multiple=True, type=int, help="[default: 0 1 2]")
 @click.option("--method", "methods", multiple=True, help=f"[default: {' '.join(METHODS)}]")

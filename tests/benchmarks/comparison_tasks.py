@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import click
 import onnx
@@ -21,6 +22,15 @@ SOURCES = {
     "test_per_class": "[default: 40]",
 }
 """The options of a program that builds tasks, and their help."""
+
+
+def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of `SOURCES` to a command."""
+    for name, says in reversed(SOURCES.items()):
+        kind = click.IntRange(min=1) if name in ("size", "test_per_class") else None
+        place = kind or click.Path(exists=True, path_type=Path)
+        command = click.option(f"--{name.replace('_', '-')}", type=place, help=says)(command)
+    return command
 
 
 @dataclass(frozen=True)
