@@ -27,7 +27,6 @@ import click
 import numpy as np
 
 from onnxprune.data import Data, load_data
-from onnxprune.errors import OnnxPruneError
 from onnxprune.evaluation import Evaluator
 from onnxprune.files import write_whole
 from onnxprune.graph.graph import Graph
@@ -39,7 +38,7 @@ from onnxprune.search.settings import Settings
 from onnxprune.surgery import count
 from tests.benchmarks.comparison import slug
 from tests.benchmarks.comparison_tasks import Sources, Task, source_options
-from tests.benchmarks.walks import GOALS, Goal, Stopwatch, Way, walk
+from tests.benchmarks.walks import GOALS, Goal, Reached, Stopwatch, Way, walk
 
 PER_CLASS = 10
 TASKS = (
@@ -48,32 +47,35 @@ TASKS = (
     "vgg16/cat,dog,ship:10",
 )
 FITTED = "least-squares"
-ANY_WIDTH: Mapping[str, Any] = {"aim": "rate", "round_to": 1}
-ZPLUS: Mapping[str, Any] = {"control": "one-shot", "criterion": "lrp:zplus", "round_to": 1}
-PEER: Mapping[str, Any] = {"control": "one-shot", "criterion": "magnitude", "round_to": 1}
+ANY_WIDTH: Mapping[str, Any] = {"round_to": 1}
+ONCE: Mapping[str, Any] = {"control": "one-shot", "criterion": "magnitude"}
+ZPLUS: Mapping[str, Any] = {"control": "one-shot", "criterion": "lrp:zplus"}
 WAYS = (
     Way("--for latency", {"aim": "latency"}, compensate=FITTED),
     Way("--for macs", {"aim": "macs"}, compensate=FITTED),
-    Way("--for rate, any width", ANY_WIDTH, compensate=FITTED),
+    Way("--for rate, any width", {"aim": "rate", **ANY_WIDTH}, compensate=FITTED),
     Way("--for latency", {"aim": "latency"}),
     Way("--for macs", {"aim": "macs"}),
-    Way("--for rate, any width", ANY_WIDTH),
-    Way("LRP z+, one ranking", ZPLUS),
-    Way("Torch-Pruning magnitude, each layer", PEER, importance="magnitude:uniform"),
-    Way("Torch-Pruning magnitude, global", PEER, importance="magnitude"),
-    Way("Torch-Pruning Taylor, each layer", PEER, importance="taylor:uniform"),
-    Way("Torch-Pruning Taylor, global", PEER, importance="taylor"),
-    Way("onnxsim", onnxsim="l2"),
-    Way("LRP z+, one ranking", ZPLUS, compensate=FITTED),
+    Way("--for rate, any width", {"aim": "rate", **ANY_WIDTH}),
+    Way("LRP z+, one ranking", {**ZPLUS, **ANY_WIDTH}),
     Way(
         "Torch-Pruning magnitude, each layer",
-        PEER,
+        {**ONCE, **ANY_WIDTH},
+        importance="magnitude:uniform",
+    ),
+    Way("Torch-Pruning Taylor, global", {**ONCE, **ANY_WIDTH}, importance="taylor"),
+    Way("onnxsim", onnxsim="l2"),
+    Way("LRP z+, one ranking, blocks", ZPLUS, compensate=FITTED),
+    Way(
+        "Torch-Pruning magnitude, each layer, blocks",
+        ONCE,
         importance="magnitude:uniform",
         compensate=FITTED,
     ),
-    Way("Torch-Pruning Taylor, global", PEER, importance="taylor", compensate=FITTED),
+    Way("Torch-Pruning Taylor, global, blocks", ONCE, importance="taylor", compensate=FITTED),
 )
-"""What is compared. *--for rate, any width* is how onnxprune went before it looked at costs."""
+"""What is compared. *--for rate, any width* is how onnxprune went before it looked at costs;
+*blocks* are the widths of `--round-to auto`, which the other ways of onnxprune have, too."""
 
 
 @dataclass(frozen=True)
@@ -130,53 +132,58 @@ class Case:
         write_whole(kept, json.dumps(found.to_json(), indent=2) + "\n")
         return found
 
+    def stored(self, way: Way) -> bool:
+        """Return True if what a way reached is kept. A way that could not run is tried again."""
+        place = self.place(way)
+        return place.exists() and not json.loads(place.read_text("utf-8"))["problem"]
+
     def run(self, ways: Sequence[Way]) -> Iterator[str]:
         """Prune in the ways that are not kept yet; yield a line for each."""
-        missing = [way for way in ways if not self.place(way).exists()]
+        missing = [way for way in ways if not self.stored(way)]
         if not missing:
             return
         graph = Graph.load(self.source / "model.onnx")
-        data, unseen = self.references(graph), self.images(graph, "test")
-        judge = Evaluator(unseen, threads=1)
-        whole = judge(graph.model)
-        watch = Stopwatch(graph.model, data.x.shape[1:])
+        data = self.references(graph)
+        judge = Evaluator(self.images(graph, "test"), threads=1)
+        unpruned = judge(graph.model)
+        watch = Stopwatch(graph.model, graph.image_form[0])
         table = self.table(graph, data)
-        common = Settings(threads=1, preprocess="unit", seed=self.seed)
+        settings = Settings(threads=1, preprocess="unit", seed=self.seed)
         for way in missing:
-            started, points = time.process_time(), []
-            problem = ""
+            started, problem = time.process_time(), ""
+            points: list[dict[str, Any]] = []
             try:
-                for reached in walk(way, graph, data, common, watch, table):
-                    accuracy = judge(reached.model)
-                    net = Graph(reached.model, input_shapes=graph.input_shapes)
-                    points.append(
-                        {
-                            "goal": reached.goal.name,
-                            "mean": accuracy.mean,
-                            "harmonic": accuracy.harmonic,
-                            "macs": count(net).macs / count(graph).macs,
-                            "latency": watch.share(reached.model, 0.4),
-                            "rate": reached.rate,
-                            "corrected": reached.corrected,
-                            "widths": widths(net),
-                        }
-                    )
-            except (OnnxPruneError, RuntimeError, ValueError, AttributeError) as error:
+                ends = walk(way, graph, data, settings, watch, table)
+                points = [describe(reached, graph, judge, watch) for reached in ends]
+            except Exception as error:  # another tool may raise anything
                 problem = f"{type(error).__name__}: {error}".splitlines()[0]
             record = {
                 "task": self.task,
                 "seed": self.seed,
                 "way": way.name,
                 "compensate": way.compensate,
-                "unpruned": {"mean": whole.mean, "harmonic": whole.harmonic},
+                "unpruned": {"mean": unpruned.mean, "harmonic": unpruned.harmonic},
                 "points": points,
                 "problem": problem,
                 "cpu": time.process_time() - started,
             }
             write_whole(self.place(way), json.dumps(record, indent=1) + "\n")
-            yield f"{self.folder.name}: {way.title}: {record['cpu']:.0f} s" + (
-                f": {problem}" if problem else ""
-            )
+            yield f"{self.folder.name}: {way.title}: {problem or 'done'}, {record['cpu']:.0f} s"
+
+
+def describe(reached: Reached, graph: Graph, judge: Evaluator, watch: Stopwatch) -> dict[str, Any]:
+    """Return what a net at a goal gets right, and what is left of the costs."""
+    accuracy, net = judge(reached.model), Graph(reached.model, input_shapes=graph.input_shapes)
+    return {
+        "goal": reached.goal.name,
+        "mean": accuracy.mean,
+        "harmonic": accuracy.harmonic,
+        "macs": count(net).macs / count(graph).macs,
+        "latency": watch.share(reached.model, 0.4),
+        "rate": reached.rate,
+        "corrected": reached.corrected,
+        "widths": widths(net),
+    }
 
 
 def choose(data: Data, rng: np.random.Generator) -> Data:
@@ -239,7 +246,7 @@ def read(output: Path, tasks: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {task: [] for task in tasks}
     for path in sorted(output.glob("*-*/*.json")):
         record = json.loads(path.read_text("utf-8"))
-        if record.get("task") in found and "points" in record:
+        if record.get("task") in found and record.get("points"):
             found[record["task"]].append(record)
     return {task: records for task, records in found.items() if records}
 

@@ -59,7 +59,7 @@ class Stopwatch:
     """
 
     unpruned: ModelProto
-    shape: tuple[int, ...]
+    shape: tuple[Any, ...]
     patience: float = 0.15
 
     def share(self, model: ModelProto, patience: float | None = None) -> float:
