@@ -28,6 +28,8 @@ from onnxprune.search.untaken import hold_untaken
 
 DEFAULT_FLOOR, FIDELITY_FLOOR = Floor(max_drop=0.01), Floor(max_drop=0.05)
 """What holds when nothing is asked for: prune as far as this drop of the harmonic mean allows."""
+ENOUGH = 10
+"""Samples without labels that agreement is measured on at least, where it alone decides."""
 
 
 def open_model(
@@ -199,6 +201,11 @@ def complete(settings: Settings, data: Data | None) -> Settings:
             "--macs, --size, --latency-ms or --layer-rate, or --data"
         )
     agrees = metric_name(data, settings) == FIDELITY
+    if agrees and len(data) < ENOUGH and not settings.trust_baseline:
+        raise DataError(
+            f"samples: {len(data)} of them, on which agreement says little; give {ENOUGH} or more, "
+            "or a target (--trust-baseline goes on as it is)"
+        )
     return settings.with_floor(FIDELITY_FLOOR if agrees else DEFAULT_FLOOR)
 
 
