@@ -70,7 +70,7 @@ class Evaluator:
         self._numbers = np.arange(len(data)) if numbers is None else numbers
         self._targets = data.y if data.targets is None else data.targets
         self._bound: dict[tuple[Any, ...], list[Batch]] = {}
-        self._apart = False
+        self._mixed: frozenset[str] | None = None  # the first run tells
 
     def __call__(self, model: Model) -> Accuracy:
         """Measure what the model gets right; label maps are resized to its output.
@@ -130,7 +130,7 @@ class Evaluator:
 
     def _part(self, rows: IntArray) -> Evaluator:
         """Return an evaluator of a part of the samples. Shapes: rows `[m]`, their places."""
-        return Evaluator(
+        part = Evaluator(
             self.data.rows(rows),
             metric=self.metric,
             device=self._device,
@@ -139,6 +139,8 @@ class Evaluator:
             outputs=self._names,
             numbers=self._numbers[rows],
         )
+        part._mixed = self._mixed
+        return part
 
     def outputs(self, model: Model) -> Outputs:
         """Run the model on all samples and return the outputs that the metric reads, by name.
@@ -165,18 +167,31 @@ class Evaluator:
         if net.place == "cpu":
             self._device = "cpu"  # a GPU that did not start is not asked again
         names = self._names or (net.outputs if not self.metric.answers else net.outputs[:1])
-        left = len(self.data)
+        left, mixed = len(self.data), self._mixed_up(net, names)
         for batch in self._batches(net):
-            outputs = net.run(batch, names)
-            if not self._apart and not self.metric.answers and _is_mixed(outputs, batch.size):
-                self._apart = True  # the first batch tells
-                yield from self._run(model)
-                return
-            if self._apart:
-                outputs = {name: _alone(rows) for name, rows in outputs.items()}
+            given = net.run(batch, names)
+            outputs = {name: rows[None] if name in mixed else rows for name, rows in given.items()}
             checked = {n: self._checked(net, n, rows, batch.size) for n, rows in outputs.items()}
             yield {name: rows[:left] for name, rows in checked.items()}
             left -= batch.size
+
+    def _mixed_up(self, net: Network, names: Sequence[str]) -> frozenset[str]:
+        """The outputs without a row for each sample, so that nobody can tell whose is whose.
+
+        By chance there may be as many rows as samples in a batch, so one is looked at alone too.
+        """
+        if self.metric.answers:
+            return frozenset()
+        if self._mixed is None:
+            x = net.fitted(self.data.x)
+            alone = [] if x.apart or net.batch else [net.bind(x[:1], "cpu")]
+            self._mixed = frozenset(
+                name
+                for batch in (*alone, *self._batches(net))
+                for name, rows in net.run(batch, names).items()
+                if rows.shape[:1] != (batch.size,)
+            )
+        return self._mixed
 
     def _opened(self, model: Model) -> Model:
         """The model, with those tensors for outputs that are read inside it."""
@@ -225,14 +240,13 @@ class Evaluator:
 
     def _batches(self, net: Network) -> list[Batch]:
         """Bind the samples in the form that the model takes, unless they are bound so already."""
-        key = (*net.ports.values(), net.place, self._apart)
+        key = (*net.ports.values(), net.place, bool(self._mixed))
         if key not in self._bound:
             x = net.fitted(self.data.x)
-            size = 1 if self._apart or x.apart else net.batch or self._batch_size
+            size = 1 if self._mixed or x.apart else net.batch or self._batch_size
             batches = [x[start : start + size] for start in range(0, len(x), size)]
             if net.batch and not x.apart:  # the last is filled with copies, which `_run` drops
                 batches[-1] = batches[-1][np.arange(net.batch) % len(batches[-1])]
-            self._apart = self._apart or x.apart
             place = net.place if x.nbytes <= RESIDENT_BYTES else "cpu"
             self._bound[key] = [net.bind(batch, place) for batch in batches]
         return self._bound[key]
@@ -240,16 +254,6 @@ class Evaluator:
 
 def _first(outputs: Outputs) -> npt.NDArray[Any]:
     return next(iter(outputs.values()))
-
-
-def _is_mixed(outputs: Outputs, samples: int) -> bool:
-    """Whether an output has no row for each sample, so that nobody can tell whose is whose."""
-    return samples > 1 and any(rows.shape[:1] != (samples,) for rows in outputs.values())
-
-
-def _alone(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The output of one sample as one row; as `[1, ...]` it is one already."""
-    return rows if rows.shape[:1] == (1,) else rows[None]
 
 
 def _joined(batches: list[Outputs]) -> Outputs:
