@@ -1,4 +1,4 @@
-"""Networks of any inputs and outputs: each sample keeps its own row, and the metric gets them all."""
+"""Networks of any inputs and outputs: a sample keeps its own row, and a metric gets them all."""
 
 from typing import Any
 
