@@ -124,7 +124,7 @@ def test_another_output_that_is_class_scores_is_named() -> None:
 def test_integers_of_a_regression_are_no_classes() -> None:
     x, _ = arrays()
     ages = np.random.default_rng(0).integers(20, 60, len(x)).astype(np.float32)
-    with pytest.raises(DataError, match=r"label .*, expected 0 to 5 as the model has 6 classes"):
+    with pytest.raises(DataError, match=r"label \d+, expected 0 to 5"):
         onnxprune.prune(network(), (x, ages), **QUICK)
 
 
