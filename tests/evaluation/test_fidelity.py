@@ -89,7 +89,7 @@ def test_each_class_that_the_reference_gives_has_its_share() -> None:
     eye = np.eye(4, dtype=np.float32)
     fidelity = Fidelity([Head("y")], {"y": eye[wanted]})
     accuracy = fidelity.metric({"y": eye[found]}, wanted)
-    assert fidelity.metric.parts == ("0", "1", "3")
+    assert fidelity.metric.parts == ("class 0", "class 1", "class 3")
     np.testing.assert_allclose(accuracy.per_class, [6 / 8, 5 / 6, 9 / 10])
     assert accuracy.harmonic == pytest.approx(3 / (8 / 6 + 6 / 5 + 10 / 9))
 
@@ -101,7 +101,7 @@ def test_rare_classes_count_as_one() -> None:
     eye = np.eye(7, dtype=np.float32)
     fidelity = Fidelity([Head("y")], {"y": eye[wanted]})
     accuracy = fidelity.metric({"y": eye[found]}, wanted)
-    assert fidelity.metric.parts == ("0", "6", REST)
+    assert fidelity.metric.parts == ("class 0", "class 6", REST)
     np.testing.assert_allclose(accuracy.per_class, [1, 1, 3 / 4])
 
 
@@ -110,7 +110,7 @@ def test_a_class_of_few_pixels_has_a_score_of_its_own() -> None:
     wanted[1, 2, 3] = 2
     scores = np.moveaxis(np.eye(3, dtype=np.float32)[wanted], -1, 1)
     fidelity = Fidelity([Head("y")], {"y": scores})
-    assert fidelity.metric.parts == ("0", "2")
+    assert fidelity.metric.parts == ("class 0", "class 2")
     lost = scores.copy()
     lost[1, :, 2, 3] = [1, 0, 0]
     assert fidelity.metric({"y": lost}, wanted).per_class.tolist() == [1, 0]
