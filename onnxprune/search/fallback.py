@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from onnxprune.channels import find_groups
 from onnxprune.data import Data
-from onnxprune.errors import UnsupportedOp
+from onnxprune.errors import OnnxPruneError, UnsupportedOp
 from onnxprune.graph import Graph
 from onnxprune.relevance import score
 from onnxprune.search.settings import Settings
@@ -33,4 +33,6 @@ def with_fallback(graph: Graph, data: Data | None, settings: Settings) -> Settin
         logger.warning("%s; filters go by '%s' in place of relevance", error.what, name)
         compensate = settings.compensate if runs else "none"
         return replace(settings, criterion=name, compensate=compensate)
+    except OnnxPruneError:
+        pass  # who looks at the samples says it better
     return settings
