@@ -166,8 +166,7 @@ def _prune(
     resume: bool = False,
 ) -> Any:
     """Run a search, show its progress and print its result."""
-    from onnxprune.cli.tables import before_after_table, step_line
-    from onnxprune.report import slower, why_stopped
+    from onnxprune.cli.tables import outcome, remarks, step_line
     from onnxprune.run import prune
     from onnxprune.search import summary
 
@@ -185,10 +184,9 @@ def _prune(
         result = prune(
             model, data, settings=settings, run_dir=run_dir, resume=resume, on_state=show
         )
-    screen.print(*filter(None, [slower(result.report)]), before_after_table(result.report))
-    screen.say(f"stopped: {why_stopped(result.report)}")
-    if result.report["inexact"]:
-        screen.say(f"pruned through, as allowed: {', '.join(result.report['inexact'])}")
+    screen.print(*outcome(result.report))
+    for line in remarks(result.report):
+        screen.say(line)
     return result
 
 
@@ -249,14 +247,13 @@ def _compare(
     *,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    from onnxprune.cli.tables import before_after_table, class_table, worst_line
+    from onnxprune.cli.tables import class_table, outcome, worst_line
     from onnxprune.comparison import compare
-    from onnxprune.report import slower
 
     with screen.progress("running both models"):
         found = compare(model, other, data, settings)
     if not quiet:
-        screen.print(*filter(None, [slower(found)]), before_after_table(found), class_table(found))
+        screen.print(*outcome(found), class_table(found))
         if found["worst"]:
             screen.print(worst_line(found))
     return found

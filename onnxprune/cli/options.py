@@ -171,7 +171,12 @@ def samples(name: str, metavar: str, help: str, *, required: bool = True) -> Dec
     )
 
 
-DATA = samples("--data", "REF", "Reference samples", required=False)
+DATA = samples(
+    "--data",
+    "REF",
+    "Reference samples (generated[:N] makes N from what the model stores)",
+    required=False,
+)
 
 METHODS_DRAWN = click.option(
     "--method",

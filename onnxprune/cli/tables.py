@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.evaluation import FIDELITY
-from onnxprune.report import amount, count, percent, rows
+from onnxprune.report import amount, count, percent, rows, samples_of, slower, why_stopped
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 SHOWN = 4
 """Convolutions, and reasons, that the tables name for one group; more are counted."""
+
+
+def outcome(report: Mapping[str, Any]) -> list[Any]:
+    """Return the figures of a report or a comparison, after a word on a latency that rose."""
+    return [*filter(None, [slower(report)]), before_after_table(report)]
 
 
 def before_after_table(report: Mapping[str, Any]) -> Table:
@@ -116,6 +121,15 @@ def step_line(figures: Mapping[str, Any], harmonic: float | None, *, included: b
     if harmonic is not None:
         parts.append(f"harmonic mean {percent(harmonic)}")
     return ", ".join(parts)
+
+
+def remarks(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what there is to say under the table of a run."""
+    if report["generated"]:
+        yield f"measured on {samples_of(report)}: images may tell otherwise"
+    yield f"stopped: {why_stopped(report)}"
+    if report["inexact"]:
+        yield f"pruned through, as allowed: {', '.join(report['inexact'])}"
 
 
 def curve_line(method: str, saved: float, mean: float) -> str:

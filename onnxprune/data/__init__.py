@@ -5,6 +5,7 @@ Imports errors, checks and plugins only. `load_data` is the way in.
 * `samples`: `Data`; `inputs`: samples of several inputs; `heads`: what the outputs hold
 * `sources`: every source that becomes one; `forms`: how its items are held against the model
 * `folders`, `images`: folders of images, decoding, presets; `targets`: labels and other targets
+* `noise`: noise that is smooth as photographs are
 * `variants`: what else the same images could be, where a model does not recognise them
 * `layouts`: folders of other layouts, recognised to be refused
 * `letterbox`: an image whole on a canvas of another shape, and where its boxes go
@@ -17,6 +18,7 @@ from onnxprune.data.inputs import Inputs, Samples, by_name, joined
 from onnxprune.data.label_maps import IGNORED, class_axis, class_shares, counted, fit_labels
 from onnxprune.data.layouts import annotation_files, boxes_layout, check_classes
 from onnxprune.data.letterbox import FITS, Placement, fitted
+from onnxprune.data.noise import noisy_pixels, smooth_noise
 from onnxprune.data.samples import ALL, DATA, Data
 from onnxprune.data.sources import PER_CLASS, InputForm, SampleSource, load_data
 from onnxprune.data.variants import of_preset, readings
@@ -52,6 +54,8 @@ __all__ = [
     "image_size",
     "joined",
     "load_data",
+    "noisy_pixels",
     "of_preset",
     "readings",
+    "smooth_noise",
 ]

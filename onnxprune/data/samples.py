@@ -29,9 +29,10 @@ class Data:
     Labels are class numbers. `targets` are given in their place to a metric of one's own, where
     they are anything else. Samples that are not `labelled` have 0 for a label, or the class that
     the unpruned model gives them. `preprocess` is the preset that scaled the pixels of files, empty
-    where it was none. `heads` says what the outputs hold, where that is known; without them the
-    first output is class scores. `reference` are the outputs of the unpruned model, by the tensor
-    of a head. `names` are those of the samples' files, where they come from files.
+    where it was none. `generated` says what they are made of, where nobody gave them. `heads` says
+    what the outputs hold, where that is known; without them the first output is class scores.
+    `reference` are the outputs of the unpruned model, by the tensor of a head. `names` are those of
+    the samples' files, where they come from files.
 
     Shapes: x `[n, ...]`, `x[i]` is one sample; y `[n]`, or maps `[n, H, W]`, 255 not counting;
     targets `[n, ...]`.
@@ -44,6 +45,7 @@ class Data:
     preprocess: str = ""
     targets: npt.NDArray[Any] | None = None
     labelled: bool = True
+    generated: str = ""
     heads: tuple[Head, ...] = ()
     reference: Mapping[str, npt.NDArray[Any]] | None = None
     names: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ Imports channels, data and what lies below. `score` and `Meter` are the ways in.
 * `criteria`: criteria by name; `measures`: their formulas; `scores`: their result
 * `weights`: filters as rows of real numbers; `advice`: what to use where a criterion cannot be
 * `damage`: what removing several channels together does; `divergence`: to the class probabilities
+* `generated`: inputs that have the statistics which a network stores
 * `threads`: how many threads torch may use
 """
 
@@ -21,6 +22,7 @@ from onnxprune.relevance.criteria import (
     score,
 )
 from onnxprune.relevance.damage import Damage, Meter
+from onnxprune.relevance.generated import match_statistics, stored_statistics
 from onnxprune.relevance.memory import allowed_bytes, batch_within, on_disk
 from onnxprune.relevance.mirror import Mirror, Tensors
 from onnxprune.relevance.rules import RULES, Branch, Composite, Rule, Term, find_composite
@@ -45,7 +47,9 @@ __all__ = [
     "data_free",
     "find_composite",
     "find_criterion",
+    "match_statistics",
     "on_disk",
     "score",
+    "stored_statistics",
     "use_threads",
 ]

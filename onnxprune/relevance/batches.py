@@ -36,11 +36,8 @@ def batches_of(
     if one_by_one or (isinstance(data.x, Inputs) and data.x.apart):
         yield from data.batches(1)
         return
-    first = mirror.graph.inputs[0]
-    shape, dynamic = mirror.graph.shape(first), mirror.graph.dynamic(first)
-    fixed = shape[0] if shape and dynamic and not dynamic[0] else 0
-    if fixed and len(data) > 1 and _takes_any_size(mirror, data.x[:2]):
-        fixed = 0
+    fixed = fixed_batch(mirror, data.x)
+    shape = mirror.graph.shape(mirror.graph.inputs[0])
     first = shape[0] if shape else 1
     if any((mirror.graph.shape(name) or (first,))[0] != first for name in tensors):
         size = 1
@@ -57,6 +54,17 @@ def by_filter(x: Tensor, axis: int, samples: int) -> Tensor:
     """
     values = x.movedim(axis, -1)
     return values.reshape(samples, -1, values.shape[-1]).mT
+
+
+def fixed_batch(mirror: Mirror, x: Samples) -> int:
+    """Return the batch size that the model fixes, 0 where it computes any.
+
+    Shapes: x `[n, ...]`, two of which are tried.
+    """
+    first = mirror.graph.inputs[0]
+    shape, dynamic = mirror.graph.shape(first), mirror.graph.dynamic(first)
+    fixed = shape[0] if shape and dynamic and not dynamic[0] else 0
+    return 0 if fixed and len(x) > 1 and _takes_any_size(mirror, x[:2]) else fixed
 
 
 def _takes_any_size(mirror: Mirror, x: Samples) -> bool:

@@ -10,7 +10,7 @@ objects.
   `layout`: where it stands
 """
 
-from onnxprune.report.figures import amount, count, percent, rows, slower, why_stopped
+from onnxprune.report.figures import amount, count, percent, rows, samples_of, slower, why_stopped
 from onnxprune.report.inspection import inspect
 from onnxprune.report.page import write_page
 from onnxprune.report.plots import write_curve_plot
@@ -21,6 +21,7 @@ __all__ = [
     "inspect",
     "percent",
     "rows",
+    "samples_of",
     "slower",
     "why_stopped",
     "write_curve_plot",

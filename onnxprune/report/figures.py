@@ -30,6 +30,13 @@ STOPPED = {
 }
 
 
+GENERATED = {
+    "statistics": "inputs made to have the statistics that the model stores",
+    "noise": "inputs of smooth noise",
+}
+"""What samples are that nobody gave, by the `generated` of a report."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One figure before and after pruning, and the change, as text."""
@@ -78,6 +85,12 @@ def rows(
     else:
         found.append(Row("Accuracy", percent(None), percent(None), "not measured"))
     return found
+
+
+def samples_of(report: Mapping[str, Any]) -> str:
+    """Return what accuracy was measured on."""
+    what = GENERATED.get(report.get("generated", ""), "reference samples")
+    return f"{report['samples']:,} {what}"
 
 
 def slower(report: Mapping[str, Any]) -> str:

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.evaluation import caption
 from onnxprune.files import write_whole
-from onnxprune.report.figures import HELD_OUT, count, duration, percent, rows, slower, why_stopped
+from onnxprune.report.figures import (
+    HELD_OUT,
+    count,
+    duration,
+    percent,
+    rows,
+    samples_of,
+    slower,
+    why_stopped,
+)
 from onnxprune.report.plots import run_plot
 from onnxprune.report.record import Record
 
@@ -45,6 +54,7 @@ def page(run: Record) -> str:
         figures=[] if run.sides is None else rows(*run.sides, run.metric, held_out),
         not_on_tiles=("Filters", f"Mean {caption(run.metric)}", HELD_OUT),
         slower=slower(run.report) if run.report is not None else "",
+        samples=samples_of(run.report) if run.report is not None else None,
         why=why_stopped(run.report) if run.report is not None else None,
         held_out=held_out,
         plot=run_plot(run.points, run.floor, run.metric) if run.points else None,

@@ -9,6 +9,7 @@ Imports every room but report and cli. `make_task` puts a `Task` together, `sear
 * `target`: how far, and what must hold; `reach`: whether a net is there
 * `settings`: what a run is asked for; `control`: its constants; `assemble`: a search made of them
 * `samples`: samples as a model takes them; `scaling`: what a model says of the pixels it takes
+* `generated`: samples for a model that comes without any
 * `baseline`: whether the unpruned model recognises the samples, and what fits if not
 * `untaken`: branches that no sample takes
 * `plan`: which filters went; `journal`: the run directory; `outcome`: what a run came to;

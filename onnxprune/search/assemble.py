@@ -180,17 +180,19 @@ def complete(settings: Settings, data: Data | None) -> Settings:
     """
     if data is None and settings.control == "accuracy-aware":
         raise DataError(
-            "control 'accuracy-aware': needs reference samples; give --data, or use "
-            "--control one-shot with a data-free criterion and a target"
+            "control 'accuracy-aware': needs reference samples; give --data (generated makes "
+            "some), or use --control one-shot with a data-free criterion and a target"
         )
     if data is None and find_criterion(settings.criterion).needs_samples:
         free = ", ".join(data_free())
         raise DataError(
-            f"criterion '{settings.criterion}': needs reference samples; give --data, or use one "
-            f"of {free}"
+            f"criterion '{settings.criterion}': needs reference samples; give --data (generated "
+            f"makes some), or use one of {free}"
         )
     if data is None and settings.floor:
-        raise DataError("floor: needs reference samples to measure accuracy on; give --data")
+        raise DataError(
+            "floor: needs reference samples to measure on; give --data (generated makes some)"
+        )
     if settings.compensate == AUTO:
         settings = replace(settings, compensate="none" if data is None else "least-squares")
     if settings.target or settings.floor or settings.limits.layer_rate:

@@ -142,6 +142,7 @@ def make_report(
         "inexact": task.groups.crossed(state.dead),
         "classes": [] if data is None else list(parts_of(data, settings, before["accuracy"])),
         "samples": len(data) if data is not None else 0,
+        "generated": data.generated if data is not None else "",
         "layers": [
             {
                 "name": f.node,

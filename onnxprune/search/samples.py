@@ -15,6 +15,7 @@ from onnxprune.errors import DataError
 from onnxprune.evaluation import FIDELITY, find_metric
 from onnxprune.graph import Graph
 from onnxprune.search.baseline import better_preset
+from onnxprune.search.generated import generate, generated_count
 from onnxprune.search.scaling import class_names, find_scaling
 from onnxprune.search.settings import Settings
 
@@ -29,6 +30,9 @@ def open_samples(graph: Graph, source: SampleSource, settings: Settings) -> Data
     Class folders are numbered by the names that the metadata gives to the classes, if it does.
     Raises: DataError where the samples cannot be read or do not fit the model.
     """
+    count = generated_count(source)
+    if count is not None:
+        return generate(graph, count, settings)
     own = find_metric(settings.metric).answers == 0 and settings.metric != FIDELITY
     of_files = isinstance(source, (str, Path)) and Path(source).is_dir()
 
