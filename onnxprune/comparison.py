@@ -18,6 +18,7 @@ import numpy.typing as npt
 from onnx import ModelProto
 
 from onnxprune.data import Data, SampleSource
+from onnxprune.detection import OVERLAPS
 from onnxprune.errors import DataError, UnknownName, check_name
 from onnxprune.evaluation import FIDELITY, Accuracy, Evaluator, agreement
 from onnxprune.files import write_whole
@@ -201,7 +202,8 @@ def compare(
     """Return cost, latency and accuracy of two models on the same samples, and their agreement.
 
     `options` are fields of `Settings`; what they do not name is as in `settings`.
-    Units: `agreement`, share of the samples, or pixels, that both put into the same class.
+    Units: `agreement`, share of the samples, or pixels, that both put into the same class; None for
+    boxes.
     Raises: OnnxPruneError for whatever is wrong with a model or the samples.
     """
     settings = merged(settings, options)
@@ -229,7 +231,7 @@ def compare(
         "before": sides[0],
         "after": sides[1],
         "metric": metric_name(samples, settings),
-        "agreement": _agreement(given, sides[1]),
+        "agreement": _agreement(given, sides[1], metric_name(samples, settings)),
         "worst": _worst(judge, models[1], samples),
         "samples": len(samples),
         "classes": list(parts_of(samples, settings, sides[0]["accuracy"])),
@@ -260,9 +262,13 @@ def _judged(judge: Evaluator, model: ModelProto) -> tuple[Accuracy, npt.NDArray[
     return (judge(model), None) if judge.metric.parts else judge.judge(model)
 
 
-def _agreement(classes: list[npt.NDArray[Any] | None], after: Mapping[str, Any]) -> float:
+def _agreement(
+    classes: list[npt.NDArray[Any] | None], after: Mapping[str, Any], metric: str
+) -> float | None:
     """Share of the samples that both models put into one class, or else their fidelity."""
     before, now = classes
+    if metric in OVERLAPS:
+        return None
     if before is None or now is None:
         return float(after["accuracy"]["harmonic"])
     return agreement(before, now)

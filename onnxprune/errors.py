@@ -120,6 +120,10 @@ def out_of_memory(where: str, error: Exception) -> OutOfMemory | None:
     return None
 
 
+NOTICE = 25
+"""The level of a log line that everybody sees and that is no warning."""
+
+
 def check_name(kind: str, name: str, known: Collection[str]) -> None:
     """Refuse a name that is none of the known ones.
 

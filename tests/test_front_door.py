@@ -139,10 +139,11 @@ TABLE: Mapping[str, Values] = {
         (None, "images", Path("images")), ("", 1, 0.5, True, ["images"], b"images"), ()
     ),
     "metric": Values(
-        ("top-1", "top-3", "mean-iou", measure),
+        ("top-1", "top-3", "mean-iou", "map", "map50", measure),
         (*WORDS, "top-0", "top-x", "top--1", "nowhere.py:f", "math:pi", lambda: 1),
         ("luck", "top-0", "nowhere.py:f"),
     ),
+    "head": Values(("auto", "ssd", "math:sqrt"), (*WORDS, "math:pi"), ("luck", "nowhere.py:f")),
     "outputs": Values((["logits"], ["a", "b=vector"], ()), ("a", 1, [1], [""], b"a", None), ()),
     "rate": Values(SHARE.right, (*SHARE.wrong, 0, 0.0), (*SHARE.texts, "0")),
     "params": POSITIVE,

@@ -112,6 +112,8 @@ def _moved(graph: Graph, node: Node, index: int, axis: int) -> Iterator[tuple[st
     )
     arguments = []
     for k, name in enumerate(node.inputs):
+        if op.is_parameter(k) and name and site.values[k] is None:
+            return  # computed from the input: nobody knows where positions go
         if op.is_parameter(k):
             arguments.append(op.parameter(k, site.values[k]))
         else:

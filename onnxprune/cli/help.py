@@ -7,7 +7,7 @@ import click
 SECTIONS = {
     "Samples": "--data --test --unlabelled --preprocess --per-class --trust-baseline",
     "Target": "--rate --params --macs --size --latency-ms --for --latency-batch",
-    "Accuracy": "--metric --outputs --max-drop --min-accuracy",
+    "Accuracy": "--metric --head --outputs --max-drop --min-accuracy",
     "Limits": "--include --exclude --layer-rate --min-channels --max-layer-rate --round-to "
     "--allow-inexact --also",
     "Method": "--method --over --control --criterion --compensate --set",

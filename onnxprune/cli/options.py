@@ -119,7 +119,7 @@ RUNNING = together(
 )
 WORK = together(RUNNING, option("memory"))
 CRITERION = option("criterion")
-METRIC = together(option("metric"), option("outputs"))
+METRIC = together(*map(option, ("metric", "head", "outputs")))
 UNLABELLED = option("unlabelled")
 
 
@@ -161,7 +161,7 @@ LIMITS = together(
     ALSO,
 )
 
-SAMPLES = "a folder, .npz or module:function; labels are optional"
+SAMPLES = "a folder, .npz, data.yaml, COCO json or module:function; labels are optional"
 
 
 def samples(name: str, metavar: str, help: str, *, required: bool = True) -> Decorator[Any]:

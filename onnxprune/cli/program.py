@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from onnxprune.cli.help import Command
-from onnxprune.errors import OnnxPruneError, SurgeryError
+from onnxprune.errors import NOTICE, OnnxPruneError, SurgeryError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +29,7 @@ NAME = "onnxprune"
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit codes."""
 
-LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
+LEVELS = {-1: logging.ERROR, 0: NOTICE, 1: logging.INFO}
 WIDTH = 160
 """Columns of a table in a file or a pipe."""
 
@@ -52,7 +52,7 @@ class Screen:
         return _console(stderr=True)
 
     def set_volume(self, volume: int) -> None:
-        """Print errors only (-1), warnings too (0), steps too (1), or everything (2)."""
+        """Print errors only (-1), warnings and notices (0), steps too (1), or everything (2)."""
         self.volume = volume
         level = LEVELS.get(volume, logging.DEBUG)
         for name in (NAME, "py.warnings"):

@@ -26,7 +26,7 @@ def before_after_table(report: Mapping[str, Any]) -> Table:
     sides = report["before"], report["after"]
     for row in rows(*sides, report.get("metric", "top-1"), report.get("held_out")):
         table.add_row(row.label, row.before, row.after, row.change)
-    if "agreement" in report and not is_fidelity(report):
+    if report.get("agreement") is not None and not is_fidelity(report):
         table.add_row("Same class given", "", "", percent(report["agreement"]))
     return table
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +32,8 @@ class Data:
     where it was none. `generated` says what they are made of, where nobody gave them. `heads` says
     what the outputs hold, where that is known; without them the first output is class scores.
     `reference` are the outputs of the unpruned model, by the tensor of a head. `names` are those of
-    the samples' files, where they come from files.
+    the samples' files, where they come from files. `detector` reads boxes off the outputs, where
+    the targets are the objects of images (`onnxprune.detection`).
 
     Shapes: x `[n, ...]`, `x[i]` is one sample; y `[n]`, or maps `[n, H, W]`, 255 not counting;
     targets `[n, ...]`.
@@ -49,6 +50,7 @@ class Data:
     heads: tuple[Head, ...] = ()
     reference: Mapping[str, npt.NDArray[Any]] | None = None
     names: tuple[str, ...] = ()
+    detector: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         inputs = self.x.arrays if isinstance(self.x, Inputs) else {"x": self.x}

@@ -1,9 +1,33 @@
 """Detectors: boxes read from data sets and from outputs, and how well they agree.
 
-Imports data and plugins.
+Imports data, evaluation and plugins.
 
 * `reading`: the way in: data sets of any layout; `yolo`, `coco`, `voc`: a reader for each;
-  `annotations`: what they read
+  `annotations`: what they read; `samples`: the same as a model sees it
 * `heads`: what outputs say; `recognise`: which head a model has
 * `boxes`: overlap and suppression; `precision`: average precision and its soft form
+* `metrics`: both as a metric of one model's outputs
 """
+
+from onnxprune.detection.annotations import Annotated, annotation_kind
+from onnxprune.detection.metrics import ENOUGH, OVERLAPS, Precision
+from onnxprune.detection.reading import limited, numbered, read_annotations
+from onnxprune.detection.recognise import AUTO, HEAD_NAMES, Detector, check_head, find_detector
+from onnxprune.detection.samples import load_objects
+
+__all__ = [
+    "AUTO",
+    "ENOUGH",
+    "HEAD_NAMES",
+    "OVERLAPS",
+    "Annotated",
+    "Detector",
+    "Precision",
+    "annotation_kind",
+    "check_head",
+    "find_detector",
+    "limited",
+    "load_objects",
+    "numbered",
+    "read_annotations",
+]

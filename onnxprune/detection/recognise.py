@@ -62,6 +62,10 @@ class Detector:
         with users_code(f"head '{self.head}'", USER_DECODE):
             return [_found(*image) for image in decode(dict(outputs), self.size)]
 
+    def __str__(self) -> str:
+        words = f"{self.classes} classes; {self.fit} to {self.size[1]} x {self.size[0]}"
+        return f"detector: head '{self.head}' of {words} (--head names another)"
+
     @property
     def fit(self) -> str:
         """How an image becomes one of the model's size: letterbox, corner or stretch."""
@@ -87,6 +91,17 @@ def _found(boxes: Any, scores: Any, kinds: Any) -> Found:
     return found
 
 
+def check_head(head: str) -> None:
+    """Refuse a name that is none of a head, or of a function.
+
+    Raises: UnknownName.
+    """
+    if ":" in head:
+        find_function(head, USER_DECODE)
+    else:
+        check_name("head", head, HEAD_NAMES)
+
+
 def find_detector(
     shapes: Shapes, size: Size, classes: int, *, head: str = AUTO, task: str = ""
 ) -> Detector:
@@ -95,10 +110,9 @@ def find_detector(
     `task` is what Ultralytics' metadata says the model does.
     Raises: UnknownName for a head that does not exist; DataError where none fits, or several.
     """
+    check_head(head)
     if ":" in head:
-        find_function(head, USER_DECODE)
         return Detector(head, size, classes)
-    check_name("head", head, HEAD_NAMES)
     outputs = {name: _empty(shape) for name, shape in shapes.items()}
     fitting = [name for name, fits in FITS.items() if fits(outputs, size, classes)]
     if task in ("segment", "pose") and not fitting:

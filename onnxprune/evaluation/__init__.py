@@ -25,6 +25,7 @@ from onnxprune.evaluation.guessing import Answers, Hits
 from onnxprune.evaluation.inputs import TURNS, Feeds, made_up
 from onnxprune.evaluation.metrics import (
     AUTO,
+    AVERAGE_PRECISION,
     FIDELITY,
     METRIC_NAMES,
     METRICS,
@@ -37,6 +38,7 @@ from onnxprune.evaluation.runtime import block_width, latencies, latency, reason
 
 __all__ = [
     "AUTO",
+    "AVERAGE_PRECISION",
     "FIDELITY",
     "METRICS",
     "METRIC_NAMES",

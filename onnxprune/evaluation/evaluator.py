@@ -225,7 +225,8 @@ class Evaluator:
                 rows = rows[..., 0]
             expected, fits = "classes", rows.ndim == 2
         read = not self.metric.answers or rows.dtype.kind == "f"
-        if not (fits and read and rows.shape[:1] == (samples,) and rows.size > 0):
+        empty = rows.size == 0 and bool(self.metric.answers)  # a detector may find nothing
+        if not (fits and read and rows.shape[:1] == (samples,)) or empty:
             how = "; or give label maps" if rows.ndim == 4 and not maps else ""
             raise InvalidModel(
                 f"{net.name}: output {name!r} is {rows.dtype} {found}, expected floats "

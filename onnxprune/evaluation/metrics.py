@@ -3,6 +3,7 @@
     top-1, top-5, ...    share of a class's samples whose class has one of the highest 1, 5, scores
     mean-iou             intersection over union of a class's pixels, predicted and true
     fidelity             agreement with the unpruned network (`onnxprune.evaluation.fidelity`)
+    map, map50           average precision of a class's boxes (`onnxprune.detection`)
     MODULE:FUNCTION, FILE.py:FUNCTION    a user's function (outputs, targets) -> scores [classes]
 
 Samples that have a class and pixels that have one are measured alike. A class without samples or
@@ -176,6 +177,13 @@ def _top(k: int) -> Metric:
     return of_classes(f"top-{k}", partial(top_k, k=k), caption, answers=k)
 
 
+def _no_boxes(*_: Any) -> Accuracy:
+    raise DataError(
+        "metric: average precision needs samples with boxes; give data.yaml, annotations of COCO "
+        "or a folder of Pascal VOC as --data"
+    )
+
+
 def _unbound(*_: Any) -> Accuracy:
     raise DataError(
         "metric 'fidelity': the unpruned model's outputs are missing; evaluate with "
@@ -186,6 +194,9 @@ def _unbound(*_: Any) -> Accuracy:
 AUTO, FIDELITY = "auto", "fidelity"
 """What fits the samples, top-1 where they have classes; agreement with the unpruned model."""
 
+AVERAGE_PRECISION = "map"
+"""The metric of samples with boxes, where none is named."""
+
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         metric.name: metric
@@ -194,6 +205,8 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             _top(5),
             of_classes("mean-iou", mean_iou, "IoU"),
             Metric(FIDELITY, _unbound, FIDELITY),
+            Metric(AVERAGE_PRECISION, _no_boxes, "AP"),
+            Metric("map50", _no_boxes, "AP50"),
         )
     }
 )

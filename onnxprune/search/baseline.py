@@ -15,8 +15,11 @@ import numpy as np
 from onnx import ModelProto
 
 from onnxprune.data import PRESETS, Data, Inputs, of_preset, readings
+from onnxprune.detection import OVERLAPS
 from onnxprune.errors import DataError, OnnxPruneError
 from onnxprune.evaluation import Answers, Hits
+from onnxprune.search.detectors import box_problem
+from onnxprune.search.judging import metric_name
 from onnxprune.search.outcome import make_evaluator
 from onnxprune.search.scaling import Scaling
 from onnxprune.search.settings import Settings
@@ -71,6 +74,8 @@ def find_problem(model: ModelProto, data: Data, settings: Settings) -> str | Non
     A user's own metric says itself what is right: it is only asked to find something right at all.
     Raises: InvalidModel or DataError where the model cannot be evaluated on the samples.
     """
+    if data.detector is not None and metric_name(data, settings) in OVERLAPS:
+        return box_problem(model, data, settings)
     judge = make_evaluator(data, settings)
     answers = judge.answers(model)
     if answers is None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from onnxprune.data import ALL, KINDS, Data, Head
 from onnxprune.errors import DataError, InvalidModel, InvalidValue, check_name
-from onnxprune.evaluation import AUTO, FIDELITY, Evaluator, find_metric, highest
+from onnxprune.evaluation import AUTO, AVERAGE_PRECISION, FIDELITY, Evaluator, find_metric, highest
 from onnxprune.graph import Graph
 from onnxprune.search.holding import deviation, head_of, say
 from onnxprune.search.settings import Settings
@@ -34,6 +34,8 @@ def metric_name(data: Data, settings: Settings) -> str:
 
     Raises: DataError where a metric of labels is asked for and there are none.
     """
+    if settings.metric == AUTO and data.detector is not None:
+        return AVERAGE_PRECISION
     if settings.metric == AUTO:
         return "top-1" if data.labelled else FIDELITY
     if not data.labelled and settings.metric != FIDELITY and find_metric(settings.metric).answers:

@@ -10,6 +10,7 @@ from typing import Any
 from onnx import ModelProto
 
 from onnxprune.data import ALL, Data, Inputs
+from onnxprune.detection import OVERLAPS, Precision
 from onnxprune.evaluation import (
     FIDELITY,
     Evaluator,
@@ -89,6 +90,8 @@ def find_judge(data: Data, settings: Settings) -> Metric:
     name = metric_name(data, settings)
     if name == FIDELITY and data.reference is not None:
         return Fidelity(data.heads, data.reference).metric
+    if data.detector is not None and name in OVERLAPS:
+        return Precision(data.detector, data.targets, data.classes).metric(name)
     found = find_metric(name)
     if found.answers and data.heads:
         return replace(found, reads=(data.heads[0].tensor,))

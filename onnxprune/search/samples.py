@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.data import Data, SampleSource, check_classes, load_data
+from onnxprune.detection import annotation_kind
 from onnxprune.errors import DataError
 from onnxprune.evaluation import FIDELITY, find_metric
 from onnxprune.graph import Graph
 from onnxprune.search.baseline import better_preset
 from onnxprune.search.generated import generate, generated_count
+from onnxprune.search.detectors import open_objects
 from onnxprune.search.scaling import class_names, find_scaling
 from onnxprune.search.settings import Settings
 
@@ -28,11 +30,14 @@ def open_samples(graph: Graph, source: SampleSource, settings: Settings) -> Data
     Of image files, `preprocess="auto"` scales the pixels as the model's metadata or its first nodes
     say; where they say nothing the usual preset is held against the others on some of the samples.
     Class folders are numbered by the names that the metadata gives to the classes, if it does.
+    Annotations of boxes, and folders of such, are read for a detector.
     Raises: DataError where the samples cannot be read or do not fit the model.
     """
     count = generated_count(source)
     if count is not None:
         return generate(graph, count, settings)
+    if annotation_kind(source):
+        return open_objects(graph, Path(str(source)), settings)
     own = find_metric(settings.metric).answers == 0 and settings.metric != FIDELITY
     of_files = isinstance(source, (str, Path)) and Path(source).is_dir()
 

@@ -57,14 +57,15 @@ def find_scaling(graph: Graph) -> Scaling:
     """
     shape, dtype = graph.image_form
     return (
-        _from_metadata(_metadata(graph))
+        _from_metadata(metadata(graph))
         or (Scaling("raw", f"as the model takes {dtype}") if dtype.kind in "iu" else None)
         or _from_nodes(graph)
         or Scaling("unit" if len(shape) == 3 and 1 in (shape[0], shape[2]) else "imagenet")
     )
 
 
-def _metadata(graph: Graph) -> dict[str, str]:
+def metadata(graph: Graph) -> dict[str, str]:
+    """Return what the metadata of a model says, by key."""
     return {entry.key: entry.value for entry in graph.bare.metadata_props}
 
 
@@ -168,13 +169,15 @@ def _followed(graph: Graph, node: Node, slope: Array, offset: Array) -> tuple[Ar
 
 def class_names(graph: Graph) -> tuple[str, ...]:
     """Return the names of the model's classes, in order, that its metadata lists; often none."""
-    said = _metadata(graph)
-    for key in NAME_KEYS:
-        found = _names(said.get(key, ""))
-        shape = graph.shape(graph.outputs[0])
-        if found and (not shape or len(found) in shape[1:]):
-            return found
-    return ()
+    shape = graph.shape(graph.outputs[0])
+    found = (names for names in listed_names(graph) if not shape or len(names) in shape[1:])
+    return next(found, ())
+
+
+def listed_names(graph: Graph) -> Iterator[tuple[str, ...]]:
+    """Yield the lists of names that the metadata holds."""
+    said = metadata(graph)
+    return filter(None, (_names(said.get(key, "")) for key in NAME_KEYS))
 
 
 def _names(text: str) -> tuple[str, ...]:

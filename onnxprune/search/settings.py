@@ -23,6 +23,8 @@ from onnxprune.checks import (
 )
 from onnxprune.compensate import METHODS
 from onnxprune.data import KINDS, PER_CLASS, PREPROCESS
+from onnxprune.detection import AUTO as HEAD_AUTO
+from onnxprune.detection import HEAD_NAMES, check_head
 from onnxprune.errors import check_name
 from onnxprune.evaluation import AUTO as METRIC_AUTO
 from onnxprune.evaluation import METRIC_NAMES, find_metric
@@ -105,9 +107,19 @@ class Settings(Checked):
             metavar="NAME",
             known=METRIC_NAMES,
             help=f"What is measured of each class: {', '.join(METRIC_NAMES)}. auto is top-1 with "
-            "labels; without, fidelity: agreement with the unpruned model.",
+            "labels, map with boxes; without, fidelity: agreement with the unpruned model.",
         ),
         METRIC_AUTO,
+    )
+    head: str = asked(
+        Text(
+            also=check_head,
+            known=HEAD_NAMES,
+            metavar="NAME",
+            help="How boxes are read off the outputs of a detector, by default recognised: "
+            f"{', '.join(HEAD_NAMES)}.",
+        ),
+        HEAD_AUTO,
     )
     outputs: tuple[str, ...] = asked(
         Names(

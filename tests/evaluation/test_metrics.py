@@ -363,3 +363,16 @@ def test_a_metric_that_is_none_is_refused_in_one_line(
     with pytest.raises(kind, match=match) as caught:
         find_metric(name.format(own))(np.zeros((3, 4)), np.arange(3))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("map", "average precision needs samples with boxes; give data.yaml"),
+        ("map50", "average precision needs samples with boxes; give data.yaml"),
+        ("fidelity", "the unpruned model's outputs are missing"),
+    ],
+)
+def test_what_compares_with_more_than_labels_is_bound_first(name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        find_metric(name)(np.zeros((1, 4)), np.zeros(1, np.int64))

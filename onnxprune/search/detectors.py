@@ -1,0 +1,204 @@
+"""Detectors: their samples, as their outputs and metadata say, and whether they find anything."""
+
+from __future__ import annotations
+
+import ast
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+
+from onnxprune.data import PRESETS, Data, of_preset, readings
+from onnxprune.detection import (
+    ENOUGH,
+    Detector,
+    Precision,
+    find_detector,
+    limited,
+    load_objects,
+    numbered,
+    read_annotations,
+)
+from onnxprune.errors import NOTICE, DataError, OnnxPruneError
+from onnxprune.evaluation import Evaluator
+from onnxprune.graph import Graph
+from onnxprune.search.scaling import Scaling, find_scaling, listed_names, metadata
+from onnxprune.search.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LOOKED_AT = 64
+"""Images that other readings are tried on."""
+NOTHING = 0.05
+"""A mean AP50 below this is as good as nothing."""
+USUAL, GAINED = 0.5, 0.1
+"""A mean AP50 below which other readings are tried, and what one has to gain to be named."""
+AS_TRAINED = "as networks of such a head usually take them"
+
+
+def open_objects(graph: Graph, source: Path, settings: Settings) -> Data:
+    """Read images with their objects as a detector sees them, and say how it was recognised.
+
+    Raises: DataError where the data set cannot be read, or does not fit the model.
+    """
+    found = limited(read_annotations(source), settings.per_class)
+    shape, dtype = _input(graph)
+    names = next(listed_names(graph), ())
+    found = numbered(found, names)
+    detector = _detector(graph, shape, names or found.classes, settings)
+    logger.log(NOTICE, "%s", detector)
+
+    def read(preset: str) -> Data:
+        return load_objects(found, detector, shape, dtype, preset)
+
+    scaling = _scaling(graph, detector, settings)
+    samples = read(scaling.preset)
+    judged = Precision(detector, samples.targets, samples.classes)
+    if judged.judged.any() and judged.left_out:
+        logger.log(
+            NOTICE,
+            "not judged, as they have fewer than %d objects: %s",
+            ENOUGH,
+            ", ".join(judged.left_out),
+        )
+    guessed = settings.preprocess == "auto" and scaling.why in ("", AS_TRAINED)
+    better = _better_preset(graph.model, samples, settings) if guessed else None
+    if better is not None:
+        logger.warning("preprocess: %s; name another to have it so", better[1])
+        return read(better[0])
+    logger.info("%s", scaling)
+    return samples
+
+
+def _input(graph: Graph) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape of an image and its type; a size that is open is that of Ultralytics' metadata."""
+    shape, dtype = graph.image_form
+    if None in shape:
+        said = metadata(graph).get("imgsz", "")
+        try:
+            sizes = iter(ast.literal_eval(said))
+            shape = tuple(next(sizes) if size is None else size for size in shape)
+        except (ValueError, SyntaxError, TypeError, StopIteration) as error:
+            raise DataError(
+                f"detector: input '{graph.image}' leaves its size open; give it with "
+                f"--input-shape {graph.image}:1,3,640,640"
+            ) from error
+    if len(shape) != 3 or not {shape[0], shape[2]} & {1, 3}:
+        raise DataError(f"detector: input '{graph.image}' is {list(shape)}; expected an image")
+    return tuple(int(size) for size in shape if size is not None), dtype
+
+
+def _detector(
+    graph: Graph, shape: tuple[int, ...], names: tuple[str, ...], settings: Settings
+) -> Detector:
+    size = (shape[1], shape[2]) if shape[0] in (1, 3) else (shape[0], shape[1])
+    if None in graph.image_form[0]:
+        graph = Graph(graph.model, input_shapes={graph.image: (1, *shape)})
+    shapes = {name: graph.shape(name) or _declared(graph, name) for name in graph.outputs}
+    task = metadata(graph).get("task", "")
+    return find_detector(shapes, size, len(names), head=settings.head, task=task)
+
+
+def _declared(graph: Graph, name: str) -> tuple[int | None, ...]:
+    """The shape of an output as the model states it: how many boxes there are may be open."""
+    (value,) = (value for value in graph.proto.output if value.name == name)
+    return tuple(axis.dim_value or None for axis in value.type.tensor_type.shape.dim)
+
+
+def _scaling(graph: Graph, detector: Detector, settings: Settings) -> Scaling:
+    """The preset that is given, that the model asks for, or that its head usually takes."""
+    if settings.preprocess != "auto":
+        return Scaling(settings.preprocess, "as given")
+    found = find_scaling(graph)
+    return Scaling(detector.preset, AS_TRAINED) if detector.preset and not found.why else found
+
+
+# Does it find anything?
+
+
+def box_problem(model: ModelProto, data: Data, settings: Settings) -> str | None:
+    """Return what is wrong with the samples of a detector, or None where it finds their objects.
+
+    Raises: InvalidModel or DataError where the model cannot be run on the samples.
+    """
+    found = _mean(model, data, settings)
+    if found >= USUAL:
+        return None
+    fits = sorted(_readings(model, data, settings), reverse=True)
+    if fits and fits[0][0] >= found + GAINED:
+        best, words = fits[0]
+        return f"samples: the unpruned model's AP50 is {found:.3f}; with {words} it is {best:.3f}"
+    if found >= NOTHING:
+        return None
+    alike = _mean(model, _of_one_class(data), settings)
+    if alike >= max(GAINED, 2 * found):
+        return (
+            f"samples: the unpruned model's AP50 is {found:.3f}, and {alike:.3f} if classes do not "
+            "matter, so the classes are in another order; list the model's in its metadata (names) "
+            "or in data.yaml"
+        )
+    return (
+        f"samples: the unpruned model's AP50 is {found:.3f}, next to nothing, and no other preset "
+        "or order of channels that was tried fits; look at --head, the size of its input and the "
+        "class names"
+    )
+
+
+def _mean(model: ModelProto, data: Data, settings: Settings) -> float:
+    """The mean AP50 of the classes."""
+    assert data.detector is not None
+    metric = Precision(data.detector, data.targets, data.classes).metric("map50")
+    judge = Evaluator(
+        data,
+        metric=metric,
+        device=settings.device,
+        threads=settings.threads,
+        batch_size=settings.batch_size,
+    )
+    return judge(model).mean
+
+
+def _readings(model: ModelProto, data: Data, settings: Settings) -> Iterator[tuple[float, str]]:
+    """The mean AP50 of other readings of the same pixels, with the words for each."""
+    some = data.every(-(-len(data) // LOOKED_AT))
+    assert isinstance(some.x, np.ndarray)
+    for words, x in readings(some.x, some.preprocess):
+        if x.shape != some.x.shape or np.allclose(x, some.x, atol=1e-3):
+            continue
+        try:
+            tried = replace(some, x=np.ascontiguousarray(x, some.x.dtype))
+            yield _mean(model, tried, settings), words
+        except OnnxPruneError:
+            continue
+
+
+def _better_preset(model: ModelProto, data: Data, settings: Settings) -> tuple[str, str] | None:
+    """A preset by which clearly more is found than by that of the samples, and what to say."""
+    some = data.every(-(-len(data) // LOOKED_AT))
+    before = _mean(model, some, settings)
+    if before >= USUAL:
+        return None
+    names = {of_preset(name): name for name in PRESETS}
+    found = [one for one in _readings(model, data, settings) if one[1] in names]
+    best, words = max(found, default=(0.0, ""))
+    if best < before + GAINED:
+        return None
+    return names[words], f"'{names[words]}', by which AP50 is {best:.3f}, not {before:.3f}"
+
+
+def _of_one_class(data: Data) -> Data:
+    """The same samples, with all objects and all that is found of one class."""
+    detector, objects = data.detector, np.empty(len(data), object)
+    assert detector is not None and data.targets is not None
+    for row, held in enumerate(data.targets):
+        objects[row] = held.copy()
+        objects[row][:, 4] = 0
+
+    def alike(outputs: object) -> list[object]:
+        return [replace(one, classes=np.zeros_like(one.classes)) for one in detector(outputs)]
+
+    return replace(data, targets=objects, classes=("object",), detector=alike)
