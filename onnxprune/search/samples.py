@@ -16,8 +16,8 @@ from onnxprune.errors import DataError
 from onnxprune.evaluation import FIDELITY, find_metric
 from onnxprune.graph import Graph
 from onnxprune.search.baseline import better_preset
-from onnxprune.search.generated import generate, generated_count
 from onnxprune.search.detectors import open_objects
+from onnxprune.search.generated import generate, generated_count
 from onnxprune.search.scaling import class_names, find_scaling
 from onnxprune.search.settings import Settings
 
