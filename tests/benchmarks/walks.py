@@ -128,8 +128,12 @@ def walk(
         return
     settings = way.settings(common)
     task = replace(make_task(graph, data, settings), clock=watch.share)
-    if way.importance:
-        scores = importance(way.importance, graph, task.groups, data, settings)
+    if settings.control == "one-shot":
+        scores = (
+            importance(way.importance, graph, task.groups, data, settings)
+            if way.importance
+            else task.rank(graph, task.groups)
+        )
         task = replace(task, rank=lambda *_: scores)
     ends = {goal: Nets(replace(task, target=_target(goal))) for goal in GOALS}
     nets = Nets(replace(task, target=Target(macs=LEAST)))
