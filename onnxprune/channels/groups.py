@@ -27,7 +27,7 @@ from onnxprune.channels.requests import ALLOW_INEXACT, ALSO, DENSE
 from onnxprune.checks import Object
 from onnxprune.errors import InvalidModel, InvalidPlan, UnknownName
 from onnxprune.graph import GRAPH, Called, Graph, call, inner_nodes, nearest
-from onnxprune.ops import Node
+from onnxprune.ops import Held, Node
 
 Cuts = Mapping[str, Mapping[int, IntArray]]
 
@@ -62,6 +62,7 @@ class ChannelGroups:
     people know the convolutions, by the names of their nodes; it has all of them, those whose
     filters are not followed included. `also` says what counts as filters beside those of
     convolutions: with `dense` the units of dense layers, which are then meant by filters here.
+    `untaken` are the branches of an If that no sample takes.
     Shapes: cuts `[size]` of the axis, group `[channels]`.
     """
 
@@ -73,6 +74,7 @@ class ChannelGroups:
     inexact: Mapping[str, IntArray] = field(default_factory=dict)
     called: Mapping[str, Called] = field(default_factory=dict)
     also: tuple[str, ...] = ()
+    untaken: frozenset[Held] = frozenset()
 
     def __len__(self) -> int:
         return int(self.group.size)
@@ -242,6 +244,7 @@ class ChannelGroups:
             {node: number[c][number[c] >= 0] for node, c in self.inexact.items()},
             self.called,
             self.also,
+            self.untaken,
         )
 
     def crossed(self, dead: BoolArray) -> list[str]:

@@ -22,12 +22,14 @@ MISFITS = (Misfit, ArithmeticError, AssertionError, IndexError, TypeError, Value
 
 
 def why_misfit(graph: Graph, node: Node, error: Exception) -> Reason:
-    """Return why what a node reads stays, where its sizes are only supposed.
+    """Return why what a node reads stays, where sizes are only supposed or a branch is not taken.
 
     Raises: InvalidModel where they are not.
     """
     if not graph.facts.unsure.isdisjoint(node.inputs):
         return Reason(f"feeds {node}, whose input shape is not known", node.name)
+    if any(held.is_branch for held in node.within):
+        return Reason(f"feeds {node}, whose branch is not for inputs of these sizes", node.name)
     read = (f"'{name}' {dims(graph.shape(name))}" for name in node.inputs if graph.shape(name))
     raise InvalidModel(
         f"{node}: does not fit what it reads, {', '.join(read)} ({error}); "

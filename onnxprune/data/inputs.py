@@ -37,7 +37,9 @@ class Inputs:
     @property
     def feeds(self) -> dict[str, Array]:
         """The arrays as a session takes them. Shapes: each as the input's."""
-        return {name: array[0] if self.apart else array for name, array in self.arrays.items()}
+        if not self.apart:
+            return dict(self.arrays)
+        return {name: np.asarray(array[0]) for name, array in self.arrays.items()}
 
     @property
     def nbytes(self) -> int:

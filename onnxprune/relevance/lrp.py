@@ -266,14 +266,15 @@ def _record(mirror: Mirror, step: Step, env: Tensors, route: Route | None) -> Re
     outputs: Tensors = {}
     if route is None or route.way is Way.PASS:
         mirror.execute(step, env, outputs)
-        names = route.inputs if route else ()
+        names = [n for n in route.inputs if n in env] if route else ()
         # An expanded scalar has the shape and no memory.
         leaves = {n: env[n].new_empty(()).expand(env[n].shape) for n in names}
         return Record(step, route, leaves, outputs)
     if route.way is Way.RULE:
         mirror.execute(step, env, outputs)
         return Record(step, route, {}, outputs, _layer(mirror, step, env, route.inputs[0]))
-    leaves = {n: env[n].detach() for n in route.inputs if env[n].is_floating_point()}
+    leaves = {n: env[n].detach() for n in route.inputs if n in env}
+    leaves = {n: leaf for n, leaf in leaves.items() if leaf.is_floating_point()}
     with torch.enable_grad():
         for leaf in leaves.values():
             leaf.requires_grad_()

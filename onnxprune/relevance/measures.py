@@ -116,7 +116,7 @@ def _slopes(
         for step in mirror.walk(env):
             mirror.execute(step, env)
             for name in step.node.outputs:
-                if name in tensors and env[name].is_floating_point():
+                if name in tensors and name in env and env[name].is_floating_point():
                     kept[name] = env[name].requires_grad_()
             outputs.update({name: env[name] for name in step.node.outputs if name in ends})
             if len(outputs) == len(ends):
@@ -178,7 +178,7 @@ def activation(
         for step in mirror.walk(env):
             mirror.execute(step, env)
             for name in step.node.outputs:
-                if name in tensors:
+                if name in tensors and name in env:
                     real = _real(mirror, step, env, env[name])
                     passed = by_filter(real.clamp(min=0), tensors[name], len(x))
                     found[name] = passed.mean(2, dtype=torch.float64)

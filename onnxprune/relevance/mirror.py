@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from onnxprune.arrays import dims, is_float
 from onnxprune.data import Head, Inputs
 from onnxprune.errors import InvalidModel, out_of_memory
 from onnxprune.graph import Graph
-from onnxprune.ops import Node, Op, require_op
+from onnxprune.ops import Border, Node, Op, require_op
 from onnxprune.ops._torch import torch
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ class Mirror:
     ) -> None:
         """Run one node on tensors of `env` and put its outputs there, or into `into`.
 
+        A node that fails in a branch that is not taken leaves its outputs out.
         Shapes: each tensor as the graph says.
         Raises: InvalidModel where torch refuses the inputs.
         """
@@ -136,17 +138,33 @@ class Mirror:
         target = env if into is None else into
         try:
             results = op(node, self.arguments(step, env))
-        except (RuntimeError, IndexError, TypeError, MemoryError) as error:
+        except (RuntimeError, IndexError, TypeError, AttributeError, MemoryError) as error:
             if (exhausted := out_of_memory(f"{node}", error)) is not None:
                 raise exhausted from error
+            if not self._is_taken(node, env):
+                return
             shapes = [dims(getattr(env.get(n), "shape", None)) for n in node.inputs if n in env]
             raise InvalidModel(
                 f"{node}: torch cannot run it on inputs of shape {', '.join(shapes)}: "
                 f"{str(error).splitlines()[0]}"
             ) from error
         for name, value in zip(node.outputs, results, strict=False):
-            if name:
+            if name and value is not None:
                 target[name] = self._tensor(value)  # type: ignore[index]
+
+    def _is_taken(self, node: Node, env: Mapping[str, Any]) -> bool:
+        """Say whether all branches that hold a node are taken."""
+        for held in node.within:
+            condition = self._value(self._conditions.get(held.by, ""), env)
+            if condition is not None and bool(condition.all()) != (held.number == 0):
+                return False
+        return True
+
+    @cached_property
+    def _conditions(self) -> dict[str, str]:
+        """What decides between the branches of each opened If, by its first output."""
+        choices = [node for node in self.graph.nodes if node.border is Border.CHOICE]
+        return {node.outputs[0]: node.inputs[0] for node in choices}
 
     def _value(self, name: str, env: Mapping[str, Any]) -> Any:
         if not name:

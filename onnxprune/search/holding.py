@@ -101,7 +101,10 @@ def _scores_axis(graph: Graph, tensor: str, values: Array) -> int | None:
 
 
 def _class_axis(values: Array) -> int:
-    """The axis of class scores where nothing says it: the last of three, else the second."""
+    """The axis of class scores where nothing says it: the only long one, else the last of three."""
+    wide = [k for k, n in enumerate(values.shape) if k and n > 1]
+    if len(wide) == 1:
+        return wide[0]
     return 2 if values.ndim == 3 and values.shape[2] > 1 else 1
 
 

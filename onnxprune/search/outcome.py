@@ -119,7 +119,7 @@ def make_report(
 ) -> dict[str, Any]:
     """Return the content of `report.json`: before, after, and how the run went."""
     task = nets.task
-    left = count(Graph(pruned, input_shapes=task.graph.input_shapes), also=task.groups.also)
+    left = count(Graph(pruned, input_shapes=task.graph.input_shapes), like=task.groups)
     unpruned = task.graph.model
     times = _before_and_after(nets, state, pruned, data, settings)
     held_out = nets.hold_out(state) if state.corrected else None

@@ -12,26 +12,30 @@ from onnxprune.channels import ChannelGroups, Reason
 from onnxprune.data import Data, Inputs, by_name
 from onnxprune.evaluation import session
 from onnxprune.graph import Graph, open_branches
+from onnxprune.ops import Held
 
 
 def hold_untaken(graph: Graph, groups: ChannelGroups, data: Data | None) -> ChannelGroups:
     """Return the groups, in which channels stay that only branches without a sample hold.
 
-    Without samples no branch is worth more than another.
+    Their multiply-adds do not count either. Without samples no branch is worth more than another.
     """
     ifs = [node for node in graph.proto.node if open_branches(graph.model, node)]
     if data is None or not ifs:
         return groups
     taken = _taken(graph, data, {node.input[0] for node in ifs})
-    reasons = dict(groups.reasons)
+    reasons, untaken = dict(groups.reasons), set[Held]()
     for node in ifs:
         branches = open_branches(graph.model, node)
         for branch, way in zip(branches, (True, False), strict=True):
             if way not in taken[node.input[0]]:
                 reason = Reason(f"stands in a branch of If '{node.output[0]}' that no sample takes")
+                first = next(filter(None, node.output))
+                untaken.add(Held(first, 0 if way else 1, is_branch=True))
                 inside = set(_written(graph.model, branch))
                 reasons |= dict.fromkeys(_only_in(groups, inside) - reasons.keys(), reason)
-    return replace(groups, reasons=dict(sorted(reasons.items())))
+    held = dict(sorted(reasons.items()))
+    return replace(groups, reasons=held, untaken=frozenset(untaken))
 
 
 def _taken(graph: Graph, data: Data, conditions: Collection[str]) -> dict[str, set[bool]]:

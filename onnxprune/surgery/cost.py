@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,7 @@ from onnx import TensorProto
 from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.channels import DENSE, GROUPS, ChannelGroups
 from onnxprune.graph import GRAPH, Graph, Shape, inner_nodes
-from onnxprune.ops import Axes, Node, parse
+from onnxprune.ops import Axes, Held, Node, parse
 
 MOST_NAMED = 3
 """Nodes that a caveat names."""
@@ -169,10 +169,15 @@ class Costs:
         return Figure(self.groups, self.shapes, times)
 
 
-def count(graph: Graph, *, also: Sequence[str] = ()) -> Cost:
-    """Return what a model costs as it is; with `dense` in `also` its units are counted."""
-    nothing = np.empty(0, np.int64)
-    return find_costs(graph, ChannelGroups({}, (), nothing, (), {}, also=tuple(also))).of()
+def count(graph: Graph, *, also: Sequence[str] = (), like: ChannelGroups | None = None) -> Cost:
+    """Return what a model costs as it is; with `dense` in `also` its units are counted.
+
+    With `like` what counts is what does so of the channels of another model with its names.
+    """
+    whole = ChannelGroups({}, (), np.empty(0, np.int64), (), {}, also=tuple(also))
+    if like is not None:
+        whole = replace(whole, also=like.also, untaken=like.untaken)
+    return find_costs(graph, whole).of()
 
 
 def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
@@ -231,8 +236,12 @@ def _macs(
         for name, count in repeats(graph, node).items():
             times[name] = times.get(name, 0) + count
     either = (
-        tuple(_macs(graph, groups, shapes, inner, depth + 1) for inner in one.values())
-        for one in branches.values()
+        tuple(
+            _macs(graph, groups, shapes, inner, depth + 1)
+            for number, inner in one.items()
+            if Held(by, number, is_branch=True) not in groups.untaken or len(one) == 1
+        )
+        for by, one in branches.items()
     )
     return Figure(groups, shapes, times, 0.0, tuple(either))
 
