@@ -25,6 +25,7 @@ import tempfile
 import time
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -273,7 +274,7 @@ def measure(real: Real, path: Path) -> dict[str, Any]:
             "filters": found.filters,
             "removable": found.removable,
             "share": found.removable / max(found.filters, 1),
-            "why": (found.avoidable + found.undefined).most_common(3),
+            "why": reasons(groups),
             "caveat": costs.caveat,
         }
         row |= exactness(graph, groups, feeds)
@@ -281,6 +282,14 @@ def measure(real: Real, path: Path) -> dict[str, Any]:
     except Exception as error:  # what a real model meets first is what this run is for
         row["problem"] = f"{type(error).__name__}: {_line(error)}"
     return row
+
+
+def reasons(groups: ChannelGroups) -> list[tuple[str, int]]:
+    """Return the three reasons that hold most filters, and how many each holds."""
+    held: Counter[str] = Counter()
+    for channel, reason in groups.reasons.items():
+        held[str(reason)] += int(groups.filter_count[channel])
+    return held.most_common(3)
 
 
 def _line(error: BaseException) -> str:
