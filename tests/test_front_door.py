@@ -180,7 +180,7 @@ TABLE: Mapping[str, Values] = {
         ("luck", "reducemean,luck", "reducemean luck"),
     ),
     "also": Values(
-        ((), ["dense"], ("dense", "dense")),
+        ((), ["dense"], ("dense", "branches")),
         ("dense", b"dense", 1, True, None, [1], [""], ["Dense"]),
         ("luck", "dense,luck"),
     ),

@@ -10,7 +10,7 @@ Imports graph and ops; names no operator. `find_groups` is the way in.
   further on need whole
 * `shuffles`: several nodes that together only reorder channels; `places`: where those that are
   written in place are listed
-* `requests`: what may go on request only
+* `requests`: what may go on request only; `whole_branches`: what is left where all of one goes
 * `choices`: which channels may still go, as a search says it to what orders them
 """
 
@@ -24,12 +24,14 @@ from onnxprune.channels.groups import (
 )
 from onnxprune.channels.labels import Reason
 from onnxprune.channels.places import Source, find_source
-from onnxprune.channels.requests import ALLOW_INEXACT, ALSO, DENSE
+from onnxprune.channels.requests import ALLOW_INEXACT, ALSO, BRANCHES, DENSE
 from onnxprune.channels.shuffles import Shuffle, find_shuffles
+from onnxprune.channels.whole_branches import Remains, empty_tensors, find_remains
 
 __all__ = [
     "ALLOW_INEXACT",
     "ALSO",
+    "BRANCHES",
     "DENSE",
     "GROUPS",
     "STAYS",
@@ -37,9 +39,12 @@ __all__ = [
     "Choices",
     "Filters",
     "Reason",
+    "Remains",
     "Shuffle",
     "Source",
+    "empty_tensors",
     "find_groups",
+    "find_remains",
     "find_shuffles",
     "find_source",
 ]

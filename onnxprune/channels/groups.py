@@ -23,10 +23,11 @@ import numpy as np
 from onnxprune.arrays import BoolArray, IntArray, Kept
 from onnxprune.channels.labels import Labels, Reason, balance
 from onnxprune.channels.propagate import Propagation
-from onnxprune.channels.requests import ALLOW_INEXACT, ALSO, DENSE
+from onnxprune.channels.requests import ALLOW_INEXACT, ALSO, BRANCHES, DENSE, why_no_filters
+from onnxprune.channels.whole_branches import find_whole
 from onnxprune.checks import Object
 from onnxprune.errors import InvalidModel, InvalidPlan, UnknownName
-from onnxprune.graph import GRAPH, Called, Graph, call, inner_nodes, nearest
+from onnxprune.graph import GRAPH, Called, Graph, call, nearest
 from onnxprune.ops import Held, Node
 
 Cuts = Mapping[str, Mapping[int, IntArray]]
@@ -63,6 +64,7 @@ class ChannelGroups:
     filters are not followed included. `also` says what counts as filters beside those of
     convolutions: with `dense` the units of dense layers, which are then meant by filters here.
     `untaken` are the branches of an If that no sample takes.
+    `whole` are the sets of channels that may all go, and a branch with them.
     Shapes: cuts `[size]` of the axis, group `[channels]`.
     """
 
@@ -75,6 +77,7 @@ class ChannelGroups:
     called: Mapping[str, Called] = field(default_factory=dict)
     also: tuple[str, ...] = ()
     untaken: frozenset[Held] = frozenset()
+    whole: tuple[IntArray, ...] = ()
 
     def __len__(self) -> int:
         return int(self.group.size)
@@ -209,9 +212,23 @@ class ChannelGroups:
         Shapes: dead `[channels]`.
         """
         for tensor, axis, channels in self._each_cut:
-            if channels.min() >= 0 and dead[channels].all():
+            if channels.min() >= 0 and dead[channels].all() and not self.may_empty(channels):
                 return tensor, axis
         return None
+
+    def may_empty(self, channels: IntArray) -> bool:
+        """Say whether all channels of an axis may go, and a branch with them. Shapes: `[n]`."""
+        return bool(self._whole) and np.unique(channels).tobytes() in self._whole
+
+    @cached_property
+    def _whole(self) -> frozenset[bytes]:
+        return frozenset(channels.tobytes() for channels in self.whole)
+
+    def last(self, dead: BoolArray) -> BoolArray:
+        """Return one channel of each axis that the `dead` ones empty. Shapes: `[channels]`."""
+        found = np.zeros(len(self), np.bool_)
+        found[[channels[0] for channels in self.whole if dead[channels].all()]] = True
+        return found
 
     @cached_property
     def axes(self) -> tuple[IntArray, ...]:
@@ -235,9 +252,11 @@ class ChannelGroups:
             left = np.where(owned, number[channels], STAYS)
             return left[~owned | (left >= 0)]
 
+        cuts = {t: {a: renumber(c) for a, c in axes.items()} for t, axes in self.cuts.items()}
+        filters = (replace(f, channels=renumber(f.channels)) for f in self.filters)
         return ChannelGroups(
-            {t: {a: renumber(c) for a, c in axes.items()} for t, axes in self.cuts.items()},
-            tuple(replace(f, channels=renumber(f.channels)) for f in self.filters),
+            {t: axes for t, axes in cuts.items() if all(c.size for c in axes.values())},
+            tuple(f for f in filters if f.channels.size),
             self.group[~dead],
             self.names,
             {int(number[c]): why for c, why in self.reasons.items()},
@@ -245,7 +264,13 @@ class ChannelGroups:
             self.called,
             self.also,
             self.untaken,
+            tuple(left for channels in self.whole if (left := renumber(channels)).size),
         )
+
+    def on(self, graph: Graph) -> ChannelGroups:
+        """Return the same for a graph from which branches are gone: filters that it still has."""
+        left = tuple(f for f in self.filters if f.output in graph.producers)
+        return self if len(left) == len(self.filters) else replace(self, filters=left)
 
     def crossed(self, dead: BoolArray) -> list[str]:
         """Return the nodes whose result changes, beyond the lack of the `dead` channels.
@@ -266,7 +291,7 @@ def find_groups(
 
     `allow_inexact` names operators, or the beginnings of their names, through which channels may be
     removed although the result changes: `["layernorm", "ReduceMean"]`. With `also=["dense"]` the
-    units of dense layers are filters as well.
+    units of dense layers are filters as well; with `branches` the last filters of a branch may go.
     Raises: InvalidModel when the graph has no convolution; UnknownName for an operator that there
     is not, or for another `also`; InvalidType for a graph or a list that is none.
     """
@@ -288,30 +313,17 @@ def find_groups(
             units = graph.is_dense(node)
             sources.append(Filters(node.name, weight, node.outputs[0], labels, axis, units))
     if not convolutions:
-        raise InvalidModel(_why_none(graph, dense=dense))
+        raise InvalidModel(why_no_filters(graph, dense=dense))
     for name in graph.outputs:
         for labels in walk.cuts.get(name, {}).values():
             walk.labels.pin(labels, Reason(f"is the graph output '{name}'"))
         walk.pin_counted(name, Reason(f"their number goes into the graph output '{name}'"))
     balance(walk.labels, walk.balances)
-    return replace(_number(walk, sources), called=call(convolutions), also=asked)
-
-
-def _why_none(graph: Graph, *, dense: bool) -> str:
-    """What to say of a graph without convolutions of its own; `dense` was asked for or not."""
-    for node in graph.nodes:
-        if any(inner.op and inner.op.filters for inner in inner_nodes(node, graph.opsets)):
-            return (
-                f"{node}: holds the convolutions of graph '{graph.proto.name}' in a graph of its "
-                f"own, where onnxprune does not follow them; expected them in the main graph, in "
-                f"branches of an If or the body of a Loop or Scan; export that graph as a model"
-            )
-    weighs = any(graph.filter_axis(node, dense=True) is not None for node in graph.nodes)
-    others = "its dense layers are pruned with --also dense; " if weighs and not dense else ""
-    return (
-        f"graph '{graph.proto.name}': has no convolutions, so there are no filters to prune; "
-        f"{others}onnxprune is made for CNNs"
-    )
+    found = replace(_number(walk, sources), called=call(convolutions), also=asked)
+    if BRANCHES not in asked:
+        return found
+    axes = [channels for channels in found.axes if found.removable[channels].all()]
+    return replace(found, whole=tuple(find_whole(graph, found.cuts, axes, len(found))))
 
 
 def _number(walk: Propagation, sources: Sequence[Filters]) -> ChannelGroups:

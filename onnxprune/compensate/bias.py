@@ -44,7 +44,7 @@ class Bias:
         for one in self._reference.narrowed(dead):
             reader = one.reader
             mean = self._means.get(reader.key)
-            if reader.bias is None or mean is None:
+            if reader.bias is None or mean is None or not writer.constants.has(reader.node):
                 continue
             gone = torch.from_numpy(~one.read).to(mean.device)
             place = [-1 if axis == reader.axes.input else 1 for axis in range(mean.ndim)]

@@ -153,7 +153,7 @@ class Nets:
         if not state.dead.any():
             return self.task.graph, self.task.groups
         net = Graph(self.build(state), input_shapes=self.task.graph.input_shapes)
-        return net, self.task.groups.without(state.dead)
+        return net, self.task.groups.without(state.dead).on(net)
 
     def scores(self, state: State) -> FloatArray:
         """Return the score of each channel of the net; infinity for those that are gone.

@@ -53,7 +53,7 @@ class Allowance:
         for axis in self.picker.axes_of(channel):
             self.spare[axis] -= 1
             if self.spare[axis] <= 0:
-                self.free[groups.axes[axis]] = False
+                self.free[self.picker.axes[axis]] = False
 
 
 @dataclass
@@ -104,6 +104,7 @@ class Picker:
     limits: Limits
     block: int = 1
     rest: bool = True
+    axes: list[IntArray] = field(init=False)
     _members: list[int] = field(init=False)
     _ends: list[int] = field(init=False)
     _first: list[int] = field(init=False)
@@ -111,7 +112,8 @@ class Picker:
 
     def __post_init__(self) -> None:
         """Index which axes each channel is on."""
-        axes = self.groups.axes
+        may_empty = self.groups.may_empty if self.limits.min_channels == 1 else lambda _: False
+        axes = self.axes = [axis for axis in self.groups.axes if not may_empty(axis)]
         owners = np.concatenate(axes or [np.empty(0, np.int64)])
         members = np.repeat(np.arange(len(axes)), [channels.size for channels in axes])
         self._members = members[np.argsort(owners, kind="stable")].tolist()
@@ -228,7 +230,7 @@ class Picker:
             cap = np.minimum(cap, np.maximum(np.floor(layer_share * (whole - gone)), least))
         for one, quota in self.quotas.items():
             cap[one] = min(cap[one], quota - gone[one])
-        axes = self.groups.axes
+        axes = self.axes
         spare = [int(c.size - dead[c].sum()) - self.limits.min_channels for c in axes]
         free = self.allowed & ~dead & (cap[group] >= 1)
         if due := self.due(dead):

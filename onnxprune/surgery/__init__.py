@@ -3,6 +3,7 @@
 Imports channels and graph; names no operator.
 
 * `removal`: `remove_channels`, and its postcondition; `masking`: `mask`, its oracle
+* `branches`: branches that go as a whole
 * `editor`: the constants of a copy of the model; `cost`: parameters and multiply-adds
 """
 

@@ -179,6 +179,11 @@ class Constants:
         proto.input[index] = scaled.output[0]
         body.node.insert(list(body.node).index(proto), scaled)
 
+    def reads(self, node: Node) -> bool:
+        """Return True if anything reads an output of a node."""
+        read = self._captured.union(self._returned(), *(other.input for other in self._nodes()))
+        return not read.isdisjoint(node.outputs)
+
     def remove(self, node: Node) -> None:
         """Remove a node, and the declared shapes of its outputs."""
         self._drop(self._protos.pop(node.outputs))

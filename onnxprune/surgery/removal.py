@@ -16,10 +16,11 @@ import numpy as np
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from onnxprune.arrays import BoolArray, IntArray, Kept, dims
-from onnxprune.channels import ChannelGroups, Shuffle, find_shuffles, find_source
+from onnxprune.channels import ChannelGroups, Shuffle, empty_tensors, find_shuffles, find_source
 from onnxprune.errors import SurgeryError
-from onnxprune.graph import Graph, Shape, Weights, fill, open_bodies, start_facts
+from onnxprune.graph import NONE_APART, Graph, Shape, Weights, fill, open_bodies, start_facts
 from onnxprune.ops import Edit, Node, PrunedSite, Writes, as_gather, node_of
+from onnxprune.surgery.branches import drop_branches
 from onnxprune.surgery.editor import Constants, cut_model
 
 
@@ -44,7 +45,12 @@ def remove_channels_apart(
     groups.check(dead)
     if not dead.any():
         return cut_model(graph, {})
-    return _Removal(graph, groups, dead).run()
+    last = groups.last(dead)  # they stay until their branch goes
+    model, apart = _Removal(graph, groups, dead & ~last).run()
+    if not last.any():
+        return model, apart
+    net = Graph(fill(model, apart), input_shapes=graph.input_shapes)
+    return drop_branches(net, empty_tensors(groups.cuts, dead)), NONE_APART
 
 
 @dataclass
