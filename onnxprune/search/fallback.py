@@ -23,7 +23,7 @@ def with_fallback(graph: Graph, data: Data | None, settings: Settings) -> Settin
     """
     if data is None or settings.criterion != Settings.criterion:
         return settings
-    groups = find_groups(graph, allow_inexact=settings.allow_inexact)
+    groups = find_groups(graph, allow_inexact=settings.allow_inexact, also=settings.also)
     try:
         score(graph, groups, data.rows(slice(0, 1)), settings.criterion, device="cpu")
     except UnsupportedOp as error:

@@ -97,7 +97,8 @@ class Picker:
 
     An axis never falls under `min_channels`. `block` is how many channels the runtime computes at
     once, to which widths are rounded where the limits leave that to the device. Groups that have to
-    lose a share go before the others, or alone where the `rest` stays.
+    lose a share go before the others, or alone where the `rest` stays. Of `axes` a channel stays.
+    Shapes: axes each `[n]`.
     """
 
     groups: ChannelGroups
