@@ -54,7 +54,8 @@ def _kind(tensor: str, values: Array, axis: int | None) -> str:
     if len(wide) != 1:
         return "values"
     named = [kind for kind, parts in NAMES.items() if any(p in tensor.lower() for p in parts)]
-    if named:
+    alone = values.min() >= 0 and values.max() <= 1  # probabilities that are no shares of one
+    if named and not (alone and named[0] == "classes"):
         return named[0]
     rows = values.reshape(len(values), -1).astype(np.float64)
     if rows.shape[1] >= LEAST and _is_unit(rows):
