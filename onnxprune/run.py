@@ -50,6 +50,7 @@ from onnxprune.search import (
     merged,
     open_model,
     open_unlabelled,
+    parted,
     samples_decide,
     search,
     summary,
@@ -144,7 +145,7 @@ def _prune(
     corrected = state.corrected and nets.task.compensate is not None
     Proof(graph, nets.task.groups, state.dead, _few(samples), corrected=corrected)(pruned)
     seconds = spent.seconds + time.monotonic() - started
-    report = make_report(nets, state, pruned, samples, settings, seconds)
+    report = make_report(nets, state, pruned, parted(samples)[1], settings, seconds)
     plan = Plan.of(nets.task.groups, state.dead, settings.allow_inexact)
     result = Result(pruned, plan, report)
     record.finish(result.model, result.plan, result.report)

@@ -99,7 +99,7 @@ def _matched(
     mirror: Mirror, stored: list[Statistics], inputs: Inputs
 ) -> dict[str, npt.NDArray[Any]]:
     """Match one batch."""
-    env = {name: torch.from_numpy(array.copy()) for name, array in inputs.arrays.items()}
+    env = {name: torch.from_numpy(array) for name, array in inputs.arrays.items()}
     free = {name: value for name, value in env.items() if value.is_floating_point()}
     groups = [
         {"params": [value.requires_grad_()], "lr": RATE * float(value.detach().std())}

@@ -28,6 +28,7 @@ from onnxprune.search.baseline import check_baseline
 from onnxprune.search.control import Control
 from onnxprune.search.controllers import CONTROLLER_NAMES, CONTROLLERS, find_controller, search
 from onnxprune.search.fallback import with_fallback
+from onnxprune.search.generated import parted
 from onnxprune.search.journal import RunDirectory
 from onnxprune.search.judging import metric_name
 from onnxprune.search.limits import Limits
@@ -83,6 +84,7 @@ __all__ = [
     "metric_name",
     "open_model",
     "open_unlabelled",
+    "parted",
     "parts_of",
     "samples_decide",
     "search",

@@ -16,6 +16,7 @@ from onnxprune.evaluation import FIDELITY, Evaluator, block_width
 from onnxprune.graph import Graph
 from onnxprune.relevance import allowed_bytes, batch_within, data_free, find_criterion, score
 from onnxprune.search.control import Strategy
+from onnxprune.search.generated import NOISE, parted
 from onnxprune.search.judging import metric_name, with_heads
 from onnxprune.search.outcome import clock, make_evaluator, profiler
 from onnxprune.search.protocols import HoldOut, Measured, MeasureDamage, Rank
@@ -86,10 +87,11 @@ def make_task(
     """
     groups = find_groups(graph, allow_inexact=settings.allow_inexact, also=settings.also)
     groups = hold_untaken(graph, groups, data)
+    data, judging = parted(data)
     settings.limits.allowed(groups)  # refuses, before anything is measured, what matches nothing
     fitted = _fitted(data, more or open_unlabelled(graph, data, settings))
     strategy = choose_strategy(settings)
-    evaluator = None if data is None else make_evaluator(data, settings)
+    evaluator = None if judging is None else make_evaluator(judging, settings)
     correct = _corrector(graph, groups, fitted, settings)
     task = Task(
         graph,
@@ -98,7 +100,7 @@ def make_task(
         evaluate=evaluator if strategy.measures else None,
         damage=_meter(graph, data, settings),
         compensate=correct,
-        hold_out=_hold_out(evaluator, correct),
+        hold_out=None if judging is not data else _hold_out(evaluator, correct),
         clock=clock(data, settings),
         profile=profiler(data, settings),
         target=settings.target,
@@ -201,6 +203,11 @@ def complete(settings: Settings, data: Data | None) -> Settings:
         raise DataError(
             "target: without samples there is no accuracy to stop at; give --rate, --params, "
             "--macs, --size, --latency-ms or --layer-rate, or --data"
+        )
+    if data.generated == NOISE:
+        raise DataError(
+            "target: agreement on noise says little of images, so it is no floor to stop at alone; "
+            "give --rate, --params, --macs, --size or --latency-ms, or any images with --data"
         )
     agrees = metric_name(data, settings) == FIDELITY
     if agrees and len(data) < ENOUGH and not settings.trust_baseline:

@@ -19,7 +19,7 @@ from onnxprune.search.settings import Settings
 logger = logging.getLogger(__name__)
 
 ASKED = re.compile(r"generated(?::(\d+))?")
-COUNT = 32
+COUNT = 64
 """Inputs that are made where no number is given."""
 
 STATISTICS, NOISE = "statistics", "noise"
@@ -38,6 +38,17 @@ def generated_count(source: Any) -> int | None:
     if count < 1:
         raise InvalidValue(f"data '{source}': expected generated or generated:N, N 1 or more")
     return count
+
+
+def parted(data: Data | None) -> tuple[Data | None, Data | None]:
+    """Return the samples that a search works with, and those that judge it.
+
+    They are the same, but for generated inputs: what is fitted to made-up inputs agrees on these
+    much better than on images, so others of them judge.
+    """
+    if data is None or not data.generated or len(data) < 2:
+        return data, data
+    return data.every(2), data.every(2, 1)
 
 
 def generate(graph: Graph, count: int, settings: Settings) -> Data:
@@ -63,8 +74,8 @@ def generate(graph: Graph, count: int, settings: Settings) -> Data:
         layers = 0
         logger.warning(
             "samples: the model stores no statistics of its inputs (batch normalisation is folded "
-            "away or never was), so %d inputs are smooth noise, which says less; any images of the "
-            "kind that it will see, without labels, say more",
+            "away or never was), so %d inputs are smooth noise, on which a network agrees far "
+            "longer than on images: remove little, or give any images of the kind that it will see",
             count,
         )
     x = inputs.arrays[graph.inputs[0]] if len(arrays) == 1 else inputs

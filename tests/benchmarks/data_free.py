@@ -12,8 +12,8 @@ Three networks, weights untouched, the same share of every layer and any width:
 * vgg16: its features with a linear head for the classes of `--reference`, on `--test`.
 
 Those without their images are left out. Criteria see weights alone; *generated* is the default
-method on the inputs that `--data generated` makes, where layers need not lose the same share. The
-unpruned network says what agrees. Images that judge are seen by nothing else.
+method with `--data generated`, by which layers need not lose the same share. The unpruned network
+says what agrees. Images that judge are seen by nothing else.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def judged(network: Network, way: str, seed: int, rates: Any) -> Iterator[tuple[
     data = None
     if way.startswith("generated"):
         settings = Settings.of(preprocess=network.preprocess, threads=1, seed=seed)
-        data = generate(Graph(network.model), 32, settings)
+        data = generate(Graph(network.model), 64, settings)
     else:
         ask["control"] = "one-shot"
     given = answers(network.model, network.x)

@@ -1,6 +1,7 @@
 """Samples are made for a model that comes without any; what they are is said."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from onnxprune.cli.commands import main
 from onnxprune.data import Inputs
 from onnxprune.errors import DataError, InvalidValue
 from onnxprune.graph.graph import Graph
-from onnxprune.search.generated import COUNT, generate, generated_count
+from onnxprune.search.generated import COUNT, generate, generated_count, parted
 from onnxprune.search.settings import Settings
 from tests.relevance.test_generated import trained
 from tests.support.models import model, run
@@ -104,7 +105,7 @@ def test_the_unpruned_model_is_what_they_are_judged_by(caplog: pytest.LogCapture
     with caplog.at_level(logging.INFO):
         result = onnxprune.prune(proto, "generated:16", macs=0.7, round_to=1, **ONE)
     report = result.report
-    assert (report["samples"], report["generated"]) == (16, "statistics")
+    assert (report["samples"], report["generated"]) == (8, "statistics")
     assert report["metric"] == "fidelity"
     assert report["before"]["accuracy"]["harmonic"] == 1
     assert "16 inputs made to have the statistics that 2 batch normalisations" in caplog.text
@@ -120,6 +121,24 @@ def test_a_floor_stops_before_the_network_is_destroyed() -> None:
     assert report["after"]["accuracy"]["harmonic"] >= 0.95 - 1e-9
 
 
+def test_noise_alone_is_no_floor() -> None:
+    with pytest.raises(DataError, match=r"agreement on noise says little of images.*any images"):
+        onnxprune.prune(model(FOLDED), "generated:8", preprocess="unit", **ONE)
+    assert onnxprune.prune(model(FOLDED), "generated:8", preprocess="unit", rate=0.1, **ONE)
+
+
+def test_other_inputs_judge_than_those_that_are_fitted() -> None:
+    data = made(FOLDED, 7)
+    work, judge = parted(data)
+    assert (len(work), len(judge)) == (4, 3)
+    assert not any((one == other).all() for one in work.x for other in judge.x)
+    one = made(FOLDED, 1)
+    assert parted(one) == (one, one)
+    given = replace(data, generated="")
+    assert parted(given) == (given, given)
+    assert parted(None) == (None, None)
+
+
 def test_noise_is_said_to_be_noise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -130,8 +149,8 @@ def test_noise_is_said_to_be_noise(
     found = CliRunner().invoke(main, [*words, *more])
     assert found.exit_code == 0, found.output
     assert "warning: samples: the model stores no statistics of its inputs" in found.output
-    assert "measured on 8 inputs of smooth noise: images may tell otherwise" in found.output
-    assert "8 inputs of smooth noise" in Path("run/report.html").read_text()
+    assert "measured on 4 inputs of smooth noise: images may tell otherwise" in found.output
+    assert "4 inputs of smooth noise" in Path("run/report.html").read_text()
     again = CliRunner().invoke(main, [*words, *more, "--resume"])
     assert again.exit_code == 0, again.output
 

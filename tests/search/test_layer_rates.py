@@ -12,8 +12,10 @@ from onnxprune.channels.groups import find_groups
 from onnxprune.cli.tables import step_line
 from onnxprune.errors import OnnxPruneError
 from onnxprune.graph.graph import Graph
+from onnxprune.search.assemble import make_task
 from onnxprune.search.limits import Limits
 from onnxprune.search.picker import Picker
+from onnxprune.search.settings import Settings
 from tests.support.models import model
 from tests.support.runs import FREE, samples
 from tests.support.small_net import Small
@@ -75,6 +77,16 @@ def test_the_rest_follows_the_target(share: float, rate: float) -> None:
     assert gone["a"] == share * 40
     whole = sum(WIDTHS.values())
     assert sum(gone.values()) == pytest.approx(max(rate * whole, share * 40), abs=2)
+
+
+def test_a_search_aims_at_layers_with_a_share_alone_unless_more_is_asked_for() -> None:
+    def groups(**asked: Any) -> set[int]:
+        settings = Settings.of(**FREE, compensate="none", layer_rate={"a": 0.3}, **asked)
+        picker = make_task(Graph(model(NET)), None, settings).picker
+        return set(GROUPS.group[picker.allowed].tolist())
+
+    assert groups() == {0}
+    assert groups(rate=0.2) == groups(max_drop=0.1) == {0, 1, 2}
 
 
 def test_a_report_says_what_was_reached() -> None:
