@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.data import ALL, KINDS, Data, Head
-from onnxprune.errors import DataError, InvalidModel, InvalidValue, check_name
+from onnxprune.errors import NOTICE, DataError, InvalidModel, InvalidValue, check_name
 from onnxprune.evaluation import AUTO, AVERAGE_PRECISION, FIDELITY, Evaluator, find_metric, highest
 from onnxprune.graph import Graph
 from onnxprune.search.holding import deviation, head_of, say
@@ -56,7 +56,9 @@ def with_heads(graph: Graph, data: Data, settings: Settings) -> Data:
     if find_metric(name).answers or (name != FIDELITY and _are_classes(graph, data)):
         return _with_class_scores(graph, data, asked)
     if name == FIDELITY and not data.labelled:
-        logger.warning("no labels: what the unpruned model says of the samples is the reference")
+        logger.log(
+            NOTICE, "no labels: what the unpruned model says of the samples is the reference"
+        )
     tensors = list(asked) or [t for output in graph.outputs for t in judged(graph, output)]
     tensors = list(dict.fromkeys(tensors))
     reference = _reference(graph, data, settings, tensors)
@@ -71,7 +73,7 @@ def with_heads(graph: Graph, data: Data, settings: Settings) -> Data:
         head = head_of(graph, tensor, values, asked.get(tensor, ""))
         alone = len(graph.shape(tensor) or values.shape) < values.ndim
         heads.append(replace(head, deviation=deviation(head, values), alone=alone))
-        logger.warning("%s", say(head, values.shape))
+        logger.log(NOTICE if data.detector is None else logging.INFO, "%s", say(head, values.shape))
     if not heads:
         raise _cannot_judge(tensors[0], reference[tensors[0]])
     data = replace(data, heads=tuple(heads))
