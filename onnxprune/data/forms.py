@@ -166,7 +166,7 @@ def collect(
                     f"{where}: {held} is {shape} and y is {list(y.shape)}, expected one label or "
                     "label map [H, W] per sample; y holds class numbers, not one-hot rows"
                 )
-        if ys and y.dtype != object and y.shape[1:] != ys[0].shape[1:]:
+        if ys and not form.any_target and y.shape[1:] != ys[0].shape[1:]:
             raise DataError(
                 f"{where}: labels of a sample are {list(y.shape[1:])}, those before "
                 f"{list(ys[0].shape[1:])}; resize the label maps to one size"
@@ -178,7 +178,7 @@ def collect(
         ys.append(y)
     if not sum(map(len, ys)):
         raise DataError(f"{where}: no samples; {HOW}")
-    return _data(joined(xs), np.concatenate(ys), classes, labelled and form.labelled, form, where)
+    return _data(joined(xs), _in_one(ys), classes, labelled and form.labelled, form, where)
 
 
 def _targets(y: Any, form: Wanted, where: str) -> npt.NDArray[Any]:
@@ -186,10 +186,22 @@ def _targets(y: Any, form: Wanted, where: str) -> npt.NDArray[Any]:
     if not form.any_target:
         return read_labels(np.asarray(y), where)
     try:
-        found = np.asarray(y)
+        return np.asarray(y)
     except ValueError:  # of different shapes
-        found = np.empty(len(y), object)
-        found[:] = list(y)
+        return _objects(y)
+
+
+def _in_one(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """All targets; as objects where they differ in shape, as the boxes of images do."""
+    if len({part.shape[1:] for part in parts}) == 1:
+        return np.concatenate(parts)
+    return _objects([one for part in parts for one in part])
+
+
+def _objects(rows: Any) -> npt.NDArray[Any]:
+    found = np.empty(len(rows), object)
+    for place, row in enumerate(rows):
+        found[place] = row
     return found
 
 

@@ -267,5 +267,6 @@ def _stacked(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         return np.concatenate(parts)
     rows = [row for part in parts for row in part]
     held = np.empty(len(rows), object)
-    held[:] = rows
+    for place, row in enumerate(rows):
+        held[place] = row
     return held

@@ -28,7 +28,13 @@ import numpy as np
 from onnxprune.arrays import IntArray
 from onnxprune.data import IGNORED, Head
 from onnxprune.ops._torch import torch
-from onnxprune.relevance.lrp import as_logits, by_class, deviation_of, random_signs
+from onnxprune.relevance.lrp import (
+    as_logits,
+    by_class,
+    deviation_of,
+    is_labelled,
+    random_signs,
+)
 from onnxprune.relevance.mirror import Tensors
 
 if TYPE_CHECKING:
@@ -61,15 +67,21 @@ def outputs_of(ends: Tensors, heads: Mapping[str, Head], y: IntArray) -> Tensors
     Shapes: ends by name, each `[N, ...]`, y `[n]` or maps -> each `[n, ...]`.
     """
     return {
-        name: _compared(ends[name][: len(y)], head, y, alone=len(heads) == 1)
+        name: _compared(ends[name][: len(y)], head, y, labelled=is_labelled(ends[name], heads, y))
         for name, head in heads.items()
     }
 
 
-def _compared(end: Tensor, head: Head, y: IntArray, *, alone: bool) -> Tensor:
-    if alone and head.kind == "classes":
+def _compared(end: Tensor, head: Head, y: IntArray, *, labelled: bool) -> Tensor:
+    if labelled:
         return probabilities(end, y)
-    return end.movedim(head.axis, -1).double().softmax(-1) if head.is_scores else end.double()
+    return _shares(end, head) if head.is_scores else end.double()
+
+
+def _shares(end: Tensor, head: Head) -> Tensor:
+    """The probabilities of class scores, classes last. Shapes: `[n, .., K, ..]` -> `[n, .., K]`."""
+    z = end.movedim(head.axis, -1).double()
+    return z.sigmoid() if z.shape[-1] == 1 else z.softmax(-1)
 
 
 def find_directions(
@@ -84,8 +96,8 @@ def find_directions(
     Shapes: ends by name, each `[N, ...]`; y `[n]` or maps; `before`, what `outputs_of` returns of
     the unpruned net.
     """
-    (name, head), *others = heads.items()
-    if not others and head.kind == "classes":
+    name = next(iter(heads))
+    if is_labelled(ends[name], heads, y):
         found = of_classes(ends[name], y, before[name], rng)
         return Directions([{name: start} for start in found[0]], *found[1:])
     columns = [
@@ -107,9 +119,9 @@ def _columns(
     """
     z = end[:samples].double()
     if head.is_scores:
-        rows = z.movedim(head.axis, -1)
-        vectors, curvature, slope = _basis(rows.softmax(-1), before)
-        positions = max(math.prod(rows.shape[1:-1]), 1)
+        p = _shares(z, head)
+        vectors, curvature, slope = _basis(p, before)
+        positions = max(math.prod(p.shape[1:-1]), 1)
         bent = vectors @ curvature
         signs = random_signs(bent[..., :1, :], rng)
         one = (bent * signs).sum(-1) / positions**0.5

@@ -7,6 +7,7 @@ with it and frees it. There are no hooks and no modules: a residual sum is a nod
 
 from __future__ import annotations
 
+import math
 from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from onnxprune.arrays import IntArray
 from onnxprune.data import IGNORED, Head, class_axis, fit_labels
 from onnxprune.errors import DataError
 from onnxprune.ops._torch import torch
@@ -140,11 +142,40 @@ def start_at(
     Shapes: as the ends; y as `start` takes it.
     Raises: DataError for a label that is none of the model's classes.
     """
-    return {
-        name: (start(ends[name], y) if head.kind == "classes" else signed(ends[name], head, rng))
-        / len(heads)
-        for name, head in heads.items()
-    }
+    starts = {}
+    for name, head in heads.items():
+        end = ends[name]
+        if is_labelled(end, heads, y):
+            starts[name] = start(end, y)
+        else:
+            one = of_highest(end, head) if head.kind == "classes" else signed(end, head, rng)
+            starts[name] = one / len(heads)
+    return starts
+
+
+def is_labelled(end: Tensor, heads: Mapping[str, Head], y: Tensor | IntArray) -> bool:
+    """Return whether labels are classes of an output: of the only one, a sample's or a pixel's.
+
+    Shapes: end `[N, ...]`, y `[N]` or maps.
+    """
+    sizes = end.shape[1:]
+    kinds = [head.kind for head in heads.values()]
+    return kinds == ["classes"] and (y.ndim == 3 or max(sizes, default=1) == math.prod(sizes))
+
+
+def of_highest(scores: Tensor, head: Head) -> Tensor:
+    """Return the relevance of class scores without labels: `start` for the highest at each place.
+
+    Shapes: as the scores.
+    Units: shares; their absolute values sum to 1 over a sample.
+    """
+    z = scores.movedim(head.axis, 1)
+    relevance = z if z.shape[1] == 1 else -z / z.shape[1]
+    if z.shape[1] > 1:
+        best = z.argmax(1, keepdim=True)
+        relevance = relevance.scatter_add(1, best, z.gather(1, best))
+    total = relevance.abs().flatten(1).sum(1).clamp(min=_LEAST)
+    return (relevance / total.reshape(-1, *[1] * (z.ndim - 1))).movedim(1, head.axis)
 
 
 def signed(values: Tensor, head: Head, rng: np.random.Generator) -> Tensor:

@@ -30,6 +30,7 @@ from onnxprune.relevance.lrp import (
     by_class,
     check_labels,
     deviation_of,
+    is_labelled,
     pixel_weights,
     random_signs,
     relevance,
@@ -130,17 +131,23 @@ def _slopes(
                 f"before it was quantised"
             )
         rng = np.random.default_rng(0)
-        losses = [_loss_of(ends[name], value, y, rng) for name, value in smooth.items()]
+        losses = [_loss_of(ends, name, value, y, rng) for name, value in smooth.items()]
         loss = torch.stack(losses).sum()
         grads = torch.autograd.grad(loss, list(kept.values()), allow_unused=True)
     found = zip(kept, grads, strict=True)
     return kept, {name: grad for name, grad in found if grad is not None}
 
 
-def _loss_of(head: Head, output: Tensor, y: Tensor, rng: np.random.Generator) -> Tensor:
-    """The loss of one output, summed over samples."""
-    if head.kind == "classes":
+def _loss_of(
+    heads: Mapping[str, Head], name: str, output: Tensor, y: Tensor, rng: np.random.Generator
+) -> Tensor:
+    """The loss of one output, summed over samples; without labels the highest class is true."""
+    head = heads[name]
+    if is_labelled(output, heads, y):
         return _loss(*by_class(output, y))
+    if head.kind == "classes" and output.shape[head.axis] > 1:
+        z = output.movedim(head.axis, 1)[..., None].flatten(2)
+        return functional.cross_entropy(z, z.argmax(1), reduction="sum") / z.shape[2]
     return (output * random_signs(output, rng) / deviation_of(head, output)).sum()
 
 

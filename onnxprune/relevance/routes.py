@@ -63,10 +63,14 @@ def find_ends(mirror: Mirror) -> dict[str, Head]:
 
     For class scores it is the input of the final softmax or activation, else the output itself.
     """
-    return {
-        find_logits(mirror, head.tensor) if head.is_scores else head.tensor: head
-        for head in mirror.heads
-    }
+    return {_end(mirror, head): head for head in mirror.heads}
+
+
+def _end(mirror: Mirror, head: Head) -> str:
+    logits = find_logits(mirror, head.tensor) if head.is_scores else head.tensor
+    shapes = {mirror.graph.shape(name) for name in (logits, head.tensor)}
+    only = len(mirror.heads) == 1 and head.kind == "classes"
+    return logits if only or len(shapes) == 1 else head.tensor  # the axis of classes is the head's
 
 
 def find_logits(mirror: Mirror, output: str = "") -> str:

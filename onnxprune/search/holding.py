@@ -97,7 +97,8 @@ def _scores_axis(graph: Graph, tensor: str, values: Array) -> int | None:
     for node in graph.consumers.get(tensor, ()):
         if node.op_type in ("Softmax", "LogSoftmax", "ArgMax"):
             given = node.attributes.get("axis", -1 if node.op_type != "ArgMax" else 0)
-            return int(given) % values.ndim
+            rank = len(graph.shape(tensor) or values.shape)
+            return int(given) % rank + values.ndim - rank
     return None
 
 
