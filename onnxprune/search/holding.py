@@ -20,6 +20,8 @@ SURE = 0.4
 """Mean probability of the highest class, after a softmax, above which logits are class scores."""
 ROWS = 256
 """Of more rows than this none is judged by itself."""
+SIDE = 8
+"""Pixels along the shorter side of a map; of fewer it is a table, as of boxes."""
 CENTRED = 0.5
 """A vector whose mean over samples holds less than this of its squares has a direction to keep."""
 LEAST = 16
@@ -111,12 +113,18 @@ def _class_axis(values: Array) -> int:
 
 
 def _row_axis(shape: Sequence[int]) -> int:
-    """The axis of the rows: the smaller one where there are two; 0 for one row in all."""
+    """The axis of the rows: the smaller one where there are two; 0 for one row in all.
+
+    A map of one channel, as of depth, is one row.
+    """
     wide = [(n, k) for k, n in enumerate(shape) if k and n > 1]
     if not wide:
         return 0
     if len(shape) == 4 and len(wide) > 1:
-        wide = [(n, k) for n, k in wide if k in (1, 3)] or wide
+        is_map = len(wide) == 2 and (2 in (wide[0][1], wide[1][1])) and min(wide)[0] >= SIDE
+        wide = [] if is_map else [(n, k) for n, k in wide if k in (1, 3)]
+    if not wide:
+        return 0
     count, axis = min(wide)
     return axis if count <= ROWS else 0
 

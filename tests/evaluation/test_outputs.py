@@ -109,7 +109,8 @@ def test_a_fixed_batch_of_one_has_its_own_steps_too() -> None:
 
 
 FOUND = """
-net (float[N,1,4,4] x) => (int64[R,K] places, float[N,1,4,4] y, int64[K,R] turned) <float[1,1,1,1] w> {
+net (float[N,1,4,4] x) => (int64[R,K] places, float[N,1,4,4] y, int64[K,R] turned)
+<float[1,1,1,1] w> {
   y = Conv(x, w)
   r = Relu(y)
   turned = NonZero(r)

@@ -1,0 +1,136 @@
+"""What an output holds is read off its values: made here so that one knows what they are."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from onnxprune.data import KINDS, Head
+from onnxprune.graph import Graph
+from onnxprune.search.holding import deviation, head_of, say
+from tests.support.models import model
+
+Array = npt.NDArray[np.float64]
+N = 40
+
+
+def graph(behind: str = "z = Identity(y)") -> Graph:
+    """A graph of any shapes, with a node that reads its output."""
+    return Graph(model(f"net (float[N,A,B,C] x) => (float[N,A,B,C] z) {{ y = Relu(x)  {behind} }}"))
+
+
+def normal(*shape: int) -> Array:
+    return np.random.default_rng(0).normal(size=(N, *shape))
+
+
+def softmax(x: Array, axis: int) -> Array:
+    e = np.exp(x - x.max(axis, keepdims=True))
+    return np.asarray(e / e.sum(axis, keepdims=True))
+
+
+def unit(x: Array) -> Array:
+    return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True))
+
+
+def logits(classes: int) -> Array:
+    """Numbers of which one stands out."""
+    x = normal(classes)
+    x[np.arange(N), np.arange(N) % classes] += 12
+    return x
+
+
+def boxes() -> Array:
+    """Four coordinates in pixels and three scores of 100 places."""
+    rng = np.random.default_rng(0)
+    return np.concatenate([rng.uniform(0, 640, (N, 4, 100)), rng.random((N, 3, 100)) ** 4], 1)
+
+
+HELD: dict[str, tuple[Callable[[], Array], str, int]] = {
+    "probabilities": (lambda: softmax(normal(7), 1), "classes", 1),
+    "logits": (lambda: logits(10), "classes", 1),
+    "logits of many classes": (lambda: logits(200), "classes", 1),
+    "logits of two classes": (lambda: logits(2), "classes", 1),
+    "probabilities of pixels": (lambda: softmax(normal(5, 6, 7), 1), "classes", 1),
+    "probabilities of pixels, last": (lambda: softmax(normal(6, 7, 5), 3), "classes", 3),
+    "probabilities along a sequence": (lambda: softmax(normal(12, 9), 2), "sequence", 2),
+    "the same, classes first": (lambda: softmax(normal(9, 12), 1), "sequence", 1),
+    "the same, an axis of one": (lambda: softmax(normal(12, 1, 9), 3), "sequence", 3),
+    "unit vectors": (lambda: unit(normal(128)), "vector", 0),
+    "vectors of many lengths": (lambda: 3 * normal(128), "vector", 0),
+    "coordinates": (lambda: 100 + 5 * normal(4), "values", 1),
+    "boxes": (boxes, "values", 1),
+    "boxes, last": (lambda: boxes().transpose(0, 2, 1), "values", 2),
+    "an image": (lambda: normal(3, 16, 16), "values", 1),
+    "a map": (lambda: normal(1, 16, 16) ** 2, "values", 0),
+    "a map, last": (lambda: normal(9, 12, 1) ** 2, "values", 0),
+    "a table of boxes": (lambda: normal(1, 50, 7) ** 2, "values", 3),
+    "a number": (lambda: normal(1), "values", 0),
+}
+
+
+@pytest.mark.parametrize(("make", "kind", "axis"), HELD.values(), ids=HELD)
+def test_what_an_output_holds_is_read_off_its_values(
+    make: Callable[[], Array], kind: str, axis: int
+) -> None:
+    head = head_of(graph(), "y", make())
+    assert (head.tensor, head.kind, head.axis) == ("y", kind, axis)
+
+
+@pytest.mark.parametrize(
+    ("behind", "axis"),
+    [
+        ("z = Softmax<axis=1>(y)", 1),
+        ("z = Softmax<axis=-1>(y)", 3),
+        ("z = LogSoftmax<axis=2>(y)", 2),
+        ("a = ArgMax<axis=1>(y)  z = Cast<to=1>(a)", 1),
+        ("a = ArgMax<axis=-1>(y)  z = Cast<to=1>(a)", 3),
+    ],
+)
+def test_what_is_read_by_a_softmax_or_arg_max_is_class_scores(behind: str, axis: int) -> None:
+    head = head_of(graph(behind), "y", normal(5, 6, 7))
+    assert (head.kind, head.axis) == ("classes", axis)
+
+
+def test_the_axis_of_a_run_of_one_sample_is_one_further() -> None:
+    """A tensor `[T, 1, K]` becomes `[n, T, 1, K]`."""
+    text = "net (float[T,N,K] x) => (float[T,N,K] z) { y = Relu(x)  z = Softmax<axis=2>(y) }"
+    head = head_of(Graph(model(text)), "y", normal(12, 1, 9))
+    assert (head.kind, head.axis) == ("sequence", 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("logits", "classes"), ("embedding", "vector"), ("y", "values")]
+)
+def test_a_name_says_what_numbers_alone_do_not(name: str, kind: str) -> None:
+    assert head_of(graph(), name, np.abs(normal(20)) + 5).kind == kind
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_that_is_given_is_not_guessed(kind: str) -> None:
+    for values in (normal(12, 9), softmax(normal(12, 9), 2)):
+        head = head_of(graph(), "y", values, kind)
+        assert head.kind == kind
+        assert not head.is_scores or head.axis == 2
+    assert say(Head("y", kind, 2), (N, 12, 9)).startswith(f"output 'y' [N, 12, 9] is {KINDS[kind]}")
+
+
+# Deviations
+
+
+def test_a_deviation_is_that_of_each_row_over_samples_at_its_place() -> None:
+    x = normal(3, 30) * np.array([1.0, 5, 20])[:, None] + np.arange(30)
+    found = deviation(Head("y", "values", 1), x)
+    assert found is not None and found.shape == (1, 3, 1)
+    np.testing.assert_allclose(found.ravel(), np.sqrt(x.var(axis=0).mean(1)))
+    whole = deviation(Head("y", "values", 0), x)
+    assert whole is not None
+    np.testing.assert_allclose(whole.ravel(), [np.sqrt(x.var(axis=0).mean())])
+
+
+def test_what_hardly_varies_has_no_weight() -> None:
+    x = normal(3, 30)
+    x[:, 1] = 7
+    found = deviation(Head("y", "values", 1), x)
+    assert found is not None and np.isinf(found.ravel()).tolist() == [False, True, False]
+    assert deviation(Head("y", "classes", 1), x) is None
