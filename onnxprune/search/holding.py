@@ -118,14 +118,10 @@ def _row_axis(shape: Sequence[int]) -> int:
     A map of one channel, as of depth, is one row.
     """
     wide = [(n, k) for k, n in enumerate(shape) if k and n > 1]
-    if not wide:
+    axes = [k for _, k in wide]
+    if not wide or (len(shape) == 4 and axes in ([1, 2], [2, 3]) and min(wide)[0] >= SIDE):
         return 0
-    if len(shape) == 4 and len(wide) > 1:
-        is_map = len(wide) == 2 and (2 in (wide[0][1], wide[1][1])) and min(wide)[0] >= SIDE
-        wide = [] if is_map else [(n, k) for n, k in wide if k in (1, 3)]
-    if not wide:
-        return 0
-    count, axis = min(wide)
+    count, axis = min(one for one in wide if axes != [1, 2, 3] or one[1] != 2)
     return axis if count <= ROWS else 0
 
 

@@ -65,6 +65,7 @@ HELD: dict[str, tuple[Callable[[], Array], str, int]] = {
     "a map": (lambda: normal(1, 16, 16) ** 2, "values", 0),
     "a map, last": (lambda: normal(9, 12, 1) ** 2, "values", 0),
     "a table of boxes": (lambda: normal(1, 50, 7) ** 2, "values", 3),
+    "a table of boxes, an axis of one last": (lambda: normal(50, 7, 1) ** 2, "values", 2),
     "a number": (lambda: normal(1), "values", 0),
 }
 
