@@ -142,6 +142,8 @@ def test_a_vector_is_seen_from_the_mean_direction() -> None:
     assert measured(head, shifted, near + 50).harmonic == pytest.approx(expected, rel=1e-4)
     assert (a * b).sum(1).mean() > 0.999 > expected
     assert measured(head, reference, 7 * reference).harmonic == pytest.approx(1)
+    turned = reference * np.where(np.arange(N) < N / 2, -1, 1)[:, None].astype(np.float32)
+    assert 0.4 < measured(head, reference, turned).harmonic < 0.6  # no cosine is below 0
 
 
 def test_each_row_is_one_minus_error_over_variance() -> None:
