@@ -160,7 +160,7 @@ def test_the_score_of_a_class_that_never_occurs_is_left_out() -> None:
     """Rows of coordinates in pixels, of a score that occurs, and of one that says nothing."""
     head, shape = Head("y", "values", 1), (N, 40)
     coordinates = RNG.uniform(0, 640, shape)
-    occurs, never = RNG.random(shape) ** 4, 0.01 * RNG.random(shape)
+    occurs, never = RNG.random(shape) ** 4, 0.1 * RNG.random(shape)
     constant = np.full(shape, 3.0)
     reference = np.stack([coordinates, occurs, never, constant], 1)
     fidelity = Fidelity([head], {"y": reference})
