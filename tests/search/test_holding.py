@@ -57,6 +57,7 @@ HELD: dict[str, tuple[Callable[[], Array], str, int]] = {
     "the same, classes first": (lambda: softmax(normal(9, 12), 1), "sequence", 1),
     "the same, an axis of one": (lambda: softmax(normal(12, 1, 9), 3), "sequence", 3),
     "unit vectors": (lambda: unit(normal(128)), "vector", 0),
+    "unit vectors without a sign": (lambda: unit(np.abs(normal(128))), "vector", 0),
     "vectors of many lengths": (lambda: 3 * normal(128), "vector", 0),
     "coordinates": (lambda: 100 + 5 * normal(4), "values", 1),
     "boxes": (boxes, "values", 1),
@@ -83,6 +84,7 @@ def test_what_an_output_holds_is_read_off_its_values(
     [
         ("z = Softmax<axis=1>(y)", 1),
         ("z = Softmax<axis=-1>(y)", 3),
+        ("z = Softmax(y)", 3),
         ("z = LogSoftmax<axis=2>(y)", 2),
         ("a = ArgMax<axis=1>(y)  z = Cast<to=1>(a)", 1),
         ("a = ArgMax<axis=-1>(y)  z = Cast<to=1>(a)", 3),
