@@ -107,6 +107,7 @@ def test_the_axis_of_a_run_of_one_sample_is_one_further() -> None:
 )
 def test_a_name_says_what_numbers_alone_do_not(name: str, kind: str) -> None:
     assert head_of(graph(), name, np.abs(normal(20)) + 5).kind == kind
+    assert head_of(graph(), "probs", softmax(normal(20), 1) * 0.5 + 0.25).kind == "values"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -268,5 +268,5 @@ def test_a_criterion_that_works_takes_the_place_of_relevance(
     assert found.criterion != SETTINGS.criterion
     (line,) = [r.getMessage() for r in caplog.records if "in place of relevance" in r.getMessage()]
     assert "Sign" in line and f"filters go by '{found.criterion}'" in line
-    named = Settings(threads=1, device="cpu", criterion="taylor")
+    named = Settings(threads=1, device="cpu", criterion="lrp:epsilon")
     assert with_fallback(graph, data, named) is named
