@@ -69,13 +69,19 @@ def test_the_parts_of_a_data_set(place: Path, parts: tuple[str, ...]) -> None:
     assert "give one of them, as all/train" in pruned("all")
 
 
-@pytest.mark.parametrize(("other", "kind"), [("labels/1.txt", "YOLO"), ("boxes.json", "COCO")])
-def test_data_for_a_detector(place: Path, other: str, kind: str) -> None:
+def test_data_for_a_detector(place: Path) -> None:
     shutil.copytree("data/0_blue", "boxes/images")
-    file = place / "boxes" / other
-    file.parent.mkdir(exist_ok=True)
-    file.write_text('{"images": [], "annotations": []}')
-    assert f"looks like a {kind} data set" in pruned("boxes")
+    (place / "boxes" / "labels").mkdir()
+    assert "6 images without a single box (YOLO labels" in pruned("boxes")
+    for image in Path("boxes/images").iterdir():
+        (place / "boxes" / "labels" / f"{image.stem}.txt").write_text("0 0.5 0.5 0.4 0.4")
+    assert "--head" in pruned("boxes")
+
+
+def test_annotations_without_categories(place: Path) -> None:
+    shutil.copytree("data/0_blue", "boxes/images")
+    Path("boxes/boxes.json").write_text('{"images": [], "annotations": []}')
+    assert "boxes/boxes.json: has no categories" in pruned("boxes")
 
 
 def test_what_is_right_goes_through(place: Path) -> None:
