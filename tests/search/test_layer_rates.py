@@ -221,3 +221,11 @@ def test_a_step_says_of_what_the_rate_is_a_share() -> None:
     figures = {"rate": 0.3, "params": 9, "macs": 9}
     assert "30.0 % removed" in step_line(figures, None)
     assert "30.0 % of the included filters removed" in step_line(figures, None, included=True)
+
+
+def test_a_layer_share_is_of_what_is_left() -> None:
+    """20 of 40 are gone: a half of the others are 10, not 20."""
+    dead = np.zeros(len(GROUPS), np.bool_)
+    dead[np.flatnonzero(GROUPS.group == 0)[:20]] = True
+    allowed = Picker(GROUPS, Limits(round_to=1)).allowance(dead, 0.5)
+    assert allowed.left[0] == 10
