@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from onnx import TensorProto
 
 from onnxprune.data import ALL, KINDS, Data, Head
 from onnxprune.errors import NOTICE, DataError, InvalidModel, InvalidValue, check_name
@@ -24,6 +25,8 @@ from onnxprune.search.settings import Settings
 logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
+
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 SELECTS = ("NonMaxSuppression", "TopK", "NonZero", "ArgMax", "ArgMin", "Unique", "Compress")
 """Operators whose outputs jump: what they choose from is judged in the place of what they give."""
@@ -175,12 +178,9 @@ def judged(graph: Graph, output: str) -> list[str]:
 
 def _varies(graph: Graph, name: str) -> bool:
     """Whether a tensor holds floats that are computed from the inputs."""
-    import onnx
-
     held = graph.facts.types.get(name)
     kind = held.tensor_type.elem_type if held is not None else 0
-    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-    return name in graph.producers and name not in graph.constant_names and kind in floats
+    return name in graph.producers and name not in graph.constant_names and kind in FLOATS
 
 
 def _reference(
