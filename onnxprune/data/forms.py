@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,9 @@ class Wanted(Form):
 
     def named(self, item: Mapping[str, Any], where: str) -> tuple[Any, Any]:
         """Return the samples of a dict, by name where there are several inputs, and its targets."""
-        left = {str(n): v for n, v in item.items() if n not in (TARGET, CLASSES)}
+        left = {
+            str(n): v for n, v in item.items() if n in self.inputs or n not in (TARGET, CLASSES)
+        }
         names = tuple(self.inputs) or (("x",) if "x" in left else (self.name or "x",))
         missing = [n for n in names if n not in left]
         if missing or len(left) > len(names):
@@ -65,16 +67,12 @@ class Wanted(Form):
                 f"np.savez({names[0]}=..., y=...)"
             )
         x = {name: left[name] for name in names} if self.inputs else left[names[0]]
-        return x, item.get(TARGET)
+        return x, None if TARGET in self.inputs else item.get(TARGET)
 
     def item(self, x: Any, y: Any, where: str) -> Item:
         """Return a batch, or a single sample as a batch of one. Shapes: `[n, ...]` or `[...]`."""
         if not self.inputs:
-            if isinstance(x, dict):
-                x = next(iter(x.values()))
             single = x.ndim == len(self.shape)
-            if x.ndim == 1 + len(self.shape) and not self.any_target and y is not None:
-                single = y.ndim == 0
             return Item(x[None] if single else x, _batched(y, single))
         if not isinstance(x, dict):
             names = ", ".join(self.inputs)
@@ -93,7 +91,7 @@ class Wanted(Form):
         """
         if not isinstance(x, Inputs):
             sizes = _fit(x.shape[1:], self.shape, "a sample", where)
-            return _cast(x, self.dtype, where), _with(self, shape=sizes)
+            return _cast(x, self.dtype, where), replace(self, shape=sizes)
         arrays: dict[str, npt.NDArray[Any]] = {}
         inputs: dict[str, Any] = {}
         for name, (shape, dtype) in self.inputs.items():
@@ -104,11 +102,7 @@ class Wanted(Form):
         if len({len(array) for array in arrays.values()}) != 1:
             counts = ", ".join(f"{len(a)} of '{n}'" for n, a in arrays.items())
             raise DataError(f"{where}: {counts}; expected as many samples of each input")
-        return Inputs(arrays, x.apart), _with(self, inputs=inputs)
-
-
-def _with(form: Wanted, **changed: Any) -> Wanted:
-    return Wanted(**{**vars(form), **changed})
+        return Inputs(arrays, x.apart), replace(self, inputs=inputs)
 
 
 def _batched(y: Any, single: bool) -> Any:

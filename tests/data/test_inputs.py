@@ -225,3 +225,10 @@ def test_as_many_targets_as_samples() -> None:
     with pytest.raises(DataError, match="5 targets for 6 samples, expected one for each"):
         Data(A, np.zeros(N, np.int64), ALL, targets=np.arange(5))
     refused(r"x is \[6, 3, 4, 4\] and y is \[5", (A, np.arange(5) / 2), (3, 4, 4), any_target=True)
+
+
+def test_an_input_may_have_the_name_of_the_targets() -> None:
+    """Nothing is left to hold targets then: the samples have none."""
+    found = load({"y": A, "b": B}, {"y": FORMS["a"], "b": FORMS["b"]})
+    assert not found.labelled
+    assert np.array_equal(found.x.arrays["y"], A)
