@@ -24,8 +24,8 @@ from onnxprune.detection import (
     read_annotations,
 )
 from onnxprune.errors import NOTICE, DataError, OnnxPruneError
-from onnxprune.evaluation import Evaluator
 from onnxprune.graph import Graph
+from onnxprune.search.evaluators import evaluator_of
 from onnxprune.search.scaling import Scaling, find_scaling, listed_names, metadata
 from onnxprune.search.settings import Settings
 
@@ -152,14 +152,7 @@ def _mean(model: ModelProto, data: Data, settings: Settings) -> float:
     """The mean AP50 of the classes."""
     assert data.detector is not None
     metric = Precision(data.detector, data.targets, data.classes).metric("map50")
-    judge = Evaluator(
-        data,
-        metric=metric,
-        device=settings.device,
-        threads=settings.threads,
-        batch_size=settings.batch_size,
-    )
-    return judge(model).mean
+    return evaluator_of(data, settings, metric)(model).mean
 
 
 def _readings(model: ModelProto, data: Data, settings: Settings) -> Iterator[tuple[float, str]]:

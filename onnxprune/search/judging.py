@@ -17,8 +17,9 @@ from onnx import TensorProto
 
 from onnxprune.data import ALL, KINDS, Data, Head
 from onnxprune.errors import NOTICE, DataError, InvalidModel, InvalidValue, check_name
-from onnxprune.evaluation import AUTO, AVERAGE_PRECISION, FIDELITY, Evaluator, find_metric, highest
+from onnxprune.evaluation import AUTO, AVERAGE_PRECISION, FIDELITY, find_metric, highest
 from onnxprune.graph import Graph
+from onnxprune.search.evaluators import evaluator_of
 from onnxprune.search.holding import deviation, head_of, say
 from onnxprune.search.settings import Settings
 
@@ -187,15 +188,7 @@ def _reference(
     graph: Graph, data: Data, settings: Settings, tensors: list[str]
 ) -> Mapping[str, Array]:
     """The outputs of the unpruned model for all samples."""
-    evaluator = Evaluator(
-        data,
-        metric=FIDELITY,
-        device=settings.device,
-        threads=settings.threads,
-        batch_size=settings.batch_size,
-        outputs=tensors,
-    )
-    return evaluator.outputs(graph.model)
+    return evaluator_of(data, settings, FIDELITY, tensors).outputs(graph.model)
 
 
 def _cannot_judge(tensor: str, values: Array) -> InvalidModel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +21,7 @@ from onnxprune.evaluation import (
     node_times,
 )
 from onnxprune.graph import Graph, file_size
+from onnxprune.search.evaluators import evaluator_of, named_outputs
 from onnxprune.search.judging import metric_name
 from onnxprune.search.nets import Nets
 from onnxprune.search.protocols import Clock, Measured, Profile
@@ -75,14 +75,8 @@ def already_met(nets: Nets, state: State) -> str:
 
 def make_evaluator(data: Data, settings: Settings) -> Evaluator:
     """Return what evaluates models on the samples, as the settings say."""
-    return Evaluator(
-        data,
-        metric=find_judge(data, settings),
-        device=settings.device,
-        threads=settings.threads,
-        batch_size=settings.batch_size,
-        outputs=[text.partition("=")[0] for text in settings.outputs] if not data.heads else (),
-    )
+    outputs = () if data.detector is not None else named_outputs(settings)
+    return evaluator_of(data, settings, find_judge(data, settings), outputs)
 
 
 def find_judge(data: Data, settings: Settings) -> Metric:
@@ -92,10 +86,7 @@ def find_judge(data: Data, settings: Settings) -> Metric:
         return Fidelity(data.heads, data.reference).metric
     if data.detector is not None and name in OVERLAPS:
         return Precision(data.detector, data.targets, data.classes).metric(name)
-    found = find_metric(name)
-    if found.answers and data.heads:
-        return replace(found, reads=(data.heads[0].tensor,))
-    return found
+    return find_metric(name)
 
 
 def parts_of(data: Data, settings: Settings, accuracy: Mapping[str, Any]) -> tuple[str, ...]:

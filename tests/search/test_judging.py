@@ -17,6 +17,7 @@ from onnxprune.graph import Graph
 from onnxprune.search.assemble import complete, open_model
 from onnxprune.search.fallback import with_fallback
 from onnxprune.search.judging import judged, metric_name
+from onnxprune.search.outcome import make_evaluator
 from onnxprune.search.settings import Settings
 from tests.support.coloured import network, pixels
 from tests.support.models import images, model, run
@@ -270,3 +271,15 @@ def test_a_criterion_that_works_takes_the_place_of_relevance(
     assert "Sign" in line and f"filters go by '{found.criterion}'" in line
     named = Settings(threads=1, device="cpu", criterion="lrp:epsilon")
     assert with_fallback(graph, data, named) is named
+
+
+def test_a_metric_of_ones_own_reads_the_output_that_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def wide(outputs, targets):\n    return float(outputs.shape[1] == 5)\n")
+    proto = model(TWO)
+    data = load_data((images(proto, 8), np.arange(8) % 4), shape=(3, 8, 8))
+    for outputs, found in (((), 0.0), (("logits",), 1.0)):
+        settings = Settings(**QUICK, metric=f"{file}:wide", outputs=outputs)
+        samples = open_model(proto, data, settings)[1]
+        assert samples is not None
+        assert make_evaluator(samples, settings)(proto).mean == found
