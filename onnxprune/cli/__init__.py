@@ -2,7 +2,8 @@
 
 Imports whatever it calls, when it calls it.
 
-* `commands`: one function for each command; `options`: their options; `types`: their values
+* `commands`: all commands; they stand in `pruning`, `comparing`, `converting` and `demo`
+* `group`: the program; `options`: what commands take; `types`: the values of options
 * `program`: output, progress, errors, exit codes; `help`: help texts; `tables`: results as tables
 """
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import onnxprune
-from onnxprune.cli import commands as cli
+from onnxprune.cli import demo
 from onnxprune.cli.commands import main
 from onnxprune.cli.options import TUNING
 from onnxprune.data import Data
@@ -332,4 +332,4 @@ def test_the_demo_works_and_takes_no_folder_of_others(folder: Path) -> None:
     assert "Same class given" in result.stdout
     assert "onnxprune-demo/report.html" in result.stdout
     assert (folder / "onnxprune-demo" / "report.html").is_file()
-    assert cli._free_name("onnxprune-demo") == "onnxprune-demo-2"
+    assert demo._free_name("onnxprune-demo") == "onnxprune-demo-2"

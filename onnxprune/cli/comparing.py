@@ -1,0 +1,139 @@
+"""Commands that say what came out: compare, curve, report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxprune.cli import options
+from onnxprune.cli.group import MODEL, main
+from onnxprune.cli.help import example
+from onnxprune.cli.program import Screen
+from onnxprune.files import folder_to_fill
+from onnxprune.search import Settings
+
+
+@main.command(epilog=example("onnxprune compare model.onnx small.onnx --data test/"))
+@MODEL
+@click.argument("other", type=options.FILE)
+@options.samples("--data", "TEST", "Test samples, best ones that pruning has not seen")
+@options.TRUST_BASELINE
+@options.JSON
+@options.METRIC
+@options.LATENCY_BATCH
+@options.RUNNING
+@click.pass_obj
+def compare(
+    screen: Screen, /, model: str, other: str, data: str, as_json: bool, **work: Any
+) -> None:
+    """Compare MODEL and OTHER on test samples.
+
+    Shows class accuracies, agreement, size, parameters, MACs and latency.
+    """
+    found = show_comparison(screen, model, other, data, Settings.of(**work), quiet=as_json)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+
+
+def show_comparison(
+    screen: Screen,
+    /,
+    model: str | Path,
+    other: str | Path,
+    data: str | Path,
+    settings: Settings,
+    *,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    from onnxprune.cli.tables import class_table, outcome, worst_line
+    from onnxprune.comparison import compare
+
+    with screen.progress("running both models"):
+        found = compare(model, other, data, settings)
+    if not quiet:
+        screen.print(*outcome(found), class_table(found))
+        if found["worst"]:
+            screen.print(worst_line(found))
+    return found
+
+
+@main.command(
+    epilog=example(
+        "onnxprune curve model.onnx --data reference/ --test test/ -o curves/ \\",
+        "    --method accuracy-aware/lrp --method one-shot/magnitude",
+    )
+)
+@MODEL
+@options.samples("--data", "REF", "Reference samples, to prune with")
+@options.samples("--test", "TEST", "Test samples, to draw with")
+@options.TRUST_BASELINE
+@options.METHODS_DRAWN
+@options.DRAWN_OVER
+@click.option(
+    "-o",
+    "--output",
+    type=options.FILE,
+    required=True,
+    metavar="DIR",
+    help="Folder for curve.json, curve.svg and curve.png.",
+)
+@options.UNLABELLED
+@options.METRIC
+@options.TUNE
+@options.LIMITS
+@options.WORK
+@click.pass_obj
+def curve(
+    screen: Screen,
+    /,
+    model: str,
+    data: str,
+    test: str,
+    methods: tuple[str, ...],
+    over: str,
+    output: str,
+    **settings: Any,
+) -> None:
+    """Draw accuracy over what several methods save.
+
+    Each method prunes until 95 % of the removable filters are gone, or of the figure that it is
+    drawn over. The area under its curve (AUC) is relative to that of a curve which stays at 100 %.
+    """
+    from onnxprune.cli.tables import curve_line, curve_table
+    from onnxprune.comparison import draw_curve, parse_method, write_curves
+    from onnxprune.graph import load_model
+    from onnxprune.report import write_curve_plot
+
+    asked = Settings.of(**settings)
+    for method in methods:
+        parse_method(method, asked)
+    proto = load_model(model)
+    found: dict[str, Any] = {}
+    with folder_to_fill(output) as folder:
+        for method in dict.fromkeys(methods):
+            with screen.progress(method) as progress:
+
+                def show(method: str, saved: float, mean: float, progress: Any = progress) -> None:
+                    progress.step(curve_line(method, saved, mean), max(saved, 0.0))
+
+                drawn = draw_curve(proto, data, test, method, asked, over=over, on_point=show)
+            found[method] = drawn.to_json()
+            write_curves(found, asked.metric, folder / "curve.json")
+        plots = (folder / f"curve.{kind}" for kind in ("png", "svg"))
+        *_, drawing = (write_curve_plot(found, path, asked.metric) for path in plots)
+    screen.print(curve_table(found))
+    screen.say(f"curves: {drawing}")
+
+
+@main.command(epilog=example("onnxprune report run/"))
+@click.argument("directory", type=options.FILE)
+@options.VOLUME
+@click.pass_obj
+def report(screen: Screen, /, directory: str) -> None:
+    """Write the page of a run, finished or not, and print its path."""
+    from onnxprune.report import write_page
+
+    screen.print(str(write_page(directory)))

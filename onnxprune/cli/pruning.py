@@ -1,0 +1,200 @@
+"""Commands that say what may go, and take it: inspect, score, prune, apply."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from onnxprune.cli import options
+from onnxprune.cli.group import MODEL, OUTPUT, main
+from onnxprune.cli.help import example
+from onnxprune.cli.program import Screen
+from onnxprune.files import check_place
+from onnxprune.search import Settings
+
+
+@main.command(epilog=example("onnxprune inspect model.onnx"))
+@MODEL
+@options.JSON
+@click.option("--svg", type=options.FILE, metavar="FILE", help="Also draw the network, as SVG.")
+@options.ALLOW_INEXACT
+@options.ALSO
+@options.INPUT_SHAPES
+@options.VOLUME
+@click.pass_obj
+def inspect(screen: Screen, /, model: str, as_json: bool, svg: str | None, **asked: Any) -> None:
+    """Show which filters can go, what that would save, and why the others stay.
+
+    The convolutions of one group are tied: their filters go together. "each" is what the removal
+    of one filter saves.
+    """
+    if svg:
+        check_place(svg)
+    from onnxprune.report import inspect
+
+    found = inspect(model, svg=svg, **asked)
+    if svg:
+        screen.say(f"drawing: {svg}")
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    from onnxprune.cli.tables import group_table, pinned_table, totals
+
+    screen.print(group_table(found), *pinned_table(found), totals(found))
+    if found["inexact"]:
+        screen.say(f"inexact, as allowed: {', '.join(found['inexact'])}")
+
+
+@main.command(epilog=example("onnxprune score model.onnx --data reference/ -o scores.npz"))
+@MODEL
+@options.DATA
+@OUTPUT
+@options.CRITERION
+@options.ALLOW_INEXACT
+@options.ALSO
+@options.WORK
+@click.pass_obj
+def score(screen: Screen, /, model: str, data: str | None, output: str, **asked: Any) -> None:
+    """Score the channels of MODEL by a criterion.
+
+    Writes an .npz with the score of each channel, for each class where the criterion tells classes
+    apart.
+    """
+    check_place(output)
+    from onnxprune.channels import find_groups
+    from onnxprune.graph import load_model
+    from onnxprune.relevance import score
+    from onnxprune.search import open_model, walk_batch
+
+    settings = Settings.of(**asked)
+    graph, samples = open_model(load_model(model), data, settings)
+    groups = find_groups(graph, allow_inexact=settings.allow_inexact, also=settings.also)
+    with screen.progress(f"scoring {len(groups):,} channels"):
+        scores = score(
+            graph,
+            groups,
+            samples,
+            settings.criterion,
+            device=settings.device,
+            batch_size=walk_batch(graph, samples, settings),
+            threads=settings.threads,
+            rng=np.random.default_rng(settings.seed),
+        )
+    scores.save(output)
+    screen.say(f"scores of {len(groups):,} channels: {output}")
+
+
+@main.command(
+    epilog=example("onnxprune prune model.onnx -o small.onnx --data reference/ --max-drop 0.01")
+)
+@MODEL
+@OUTPUT
+@options.DATA
+@options.TRUST_BASELINE
+@options.METHOD
+@options.TARGET
+@options.FLOOR
+@options.LIMITS
+@click.option("--plan", type=options.FILE, metavar="FILE", help="Also save the plan.")
+@click.option(
+    "--run-dir",
+    type=options.FILE,
+    metavar="DIR",
+    help="Record the run here: settings, journal, plan, model, report, page.",
+)
+@click.option("--resume", is_flag=True, help="Continue the run in --run-dir.")
+@options.WORK
+@click.pass_obj
+def prune(
+    screen: Screen,
+    /,
+    model: str,
+    output: str,
+    data: str | None,
+    plan: str | None,
+    run_dir: str | None,
+    resume: bool,
+    **settings: Any,
+) -> None:
+    """Remove filters from MODEL.
+
+    Stops when a target is reached, or when the next step would break the accuracy floor. With
+    neither given, the floor is a drop of 0.01 in the harmonic mean of the class accuracies on the
+    reference samples.
+    """
+    for place in filter(None, (output, plan)):
+        check_place(place)
+    asked = Settings.of(**settings)
+    result = show_pruning(screen, model, data, asked, run_dir=run_dir, resume=resume)
+    from onnxprune.graph import reads_back, save_model
+
+    save_model(result.model, output, check=reads_back(result.model))
+    if plan:
+        result.plan.save(plan)
+    screen.say(f"pruned model: {output}")
+    if run_dir:
+        screen.say(f"report: {Path(run_dir) / 'report.html'}")
+
+
+def show_pruning(
+    screen: Screen,
+    /,
+    model: str | Path,
+    data: str | Path | None,
+    settings: Settings,
+    *,
+    run_dir: str | Path | None,
+    resume: bool = False,
+) -> Any:
+    """Run a search, show its progress and print its result."""
+    from onnxprune.cli.tables import outcome, remarks, step_line
+    from onnxprune.run import prune
+    from onnxprune.search import summary
+
+    goal = settings.target.rate
+
+    def show(task: Any, state: Any) -> None:
+        if state.stopped:
+            return
+        figures = summary(task, state)
+        harmonic = None if state.accuracy is None else state.accuracy.harmonic
+        line = step_line(figures, harmonic, included=bool(settings.limits.include))
+        progress.step(line, figures["rate"] / goal if goal else None)
+
+    with screen.resumable(run_dir), screen.progress("analysing the model") as progress:
+        result = prune(
+            model, data, settings=settings, run_dir=run_dir, resume=resume, on_state=show
+        )
+    screen.print(*outcome(result.report))
+    for line in remarks(result.report):
+        screen.say(line)
+    return result
+
+
+@main.command(epilog=example("onnxprune apply model.onnx run/plan.json -o small.onnx"))
+@MODEL
+@click.argument("plan", type=options.FILE)
+@OUTPUT
+@click.option("--masked", is_flag=True, help="Set the filters to zero; all shapes stay.")
+@options.INPUT_SHAPES
+@options.VOLUME
+@click.pass_obj
+def apply(
+    screen: Screen, /, model: str, plan: str, output: str, masked: bool, **asked: Any
+) -> None:
+    """Remove the filters of PLAN from MODEL.
+
+    Needs neither samples nor torch. A plan names filters and holds no weights: the weights that a
+    run corrected (--compensate) are only in the model that it wrote.
+    """
+    check_place(output)
+    from onnxprune.run import apply_to
+    from onnxprune.search import Plan
+
+    wanted = Plan.load(plan)
+    apply_to(output, model, wanted, masked=masked, **asked)
+    screen.say(f"{len(wanted):,} filters {'masked' if masked else 'removed'}: {output}")
