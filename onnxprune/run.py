@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 from onnx import ModelProto
@@ -29,6 +29,8 @@ from onnxprune.graph import (
     fill,
     load_model,
     save_model,
+    to_graphsurgeon,
+    to_ir,
 )
 from onnxprune.proof import Proof
 from onnxprune.relevance import use_threads
@@ -59,6 +61,10 @@ from onnxprune.search import (
 )
 from onnxprune.surgery import mask, remove_channels_apart
 
+if TYPE_CHECKING:
+    import onnx_graphsurgeon
+    import onnx_ir
+
 logger = logging.getLogger(__name__)
 
 
@@ -72,6 +78,20 @@ class Result:
     model: ModelProto
     plan: Plan
     report: dict[str, Any]
+
+    def as_graphsurgeon(self) -> onnx_graphsurgeon.Graph:
+        """Return the pruned model as a graph of onnx-graphsurgeon.
+
+        Raises: MissingPackage when onnx-graphsurgeon is not installed.
+        """
+        return to_graphsurgeon(self.model)
+
+    def as_ir(self) -> onnx_ir.Model:
+        """Return the pruned model as a model of onnx_ir.
+
+        Raises: MissingPackage when onnx_ir is not installed.
+        """
+        return to_ir(self.model)
 
 
 def prune(

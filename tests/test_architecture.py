@@ -50,6 +50,8 @@ LEVELS = 10
 ONLY_IN = {
     "torch": {"ops", "relevance", "compensate"},
     "onnxruntime": {"evaluation"},
+    "onnx_graphsurgeon": {"graph"},
+    "onnx_ir": {"graph"},
     "jinja2": {"report"},
     "matplotlib": {"report"},
     "PIL": {"data"},
@@ -75,6 +77,8 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "faster_coco_eval": "faster-coco-eval",
     "google": "onnx",  # protobuf comes with onnx
+    "onnx_graphsurgeon": "onnx-graphsurgeon",
+    "onnx_ir": "onnx-ir",
     "yaml": "pyyaml",
 }
 MAX_LINES = 400
@@ -236,6 +240,7 @@ def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     lines = [*project["dependencies"], *extras["cpu"], *extras["detection"]]
+    lines += [*extras["graphsurgeon"], *extras["ir"]]
     declared = {re.split(r"[^\w.-]", line)[0].lower() for line in lines}
     used = {item.name.split(".")[0] for item in read_imports(sources())}
     outside = used - set(sys.stdlib_module_names) - {"onnxprune"}

@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,11 +18,11 @@ import onnx
 from onnxprune.checks import DEVICE
 from onnxprune.data import Inputs, Samples, by_name
 from onnxprune.errors import DataError, InvalidModel, MissingPackage, out_of_memory
-from onnxprune.graph import session_source
+from onnxprune.graph import ModelSource, is_foreign, load_model, session_source
 
 logger = logging.getLogger(__name__)
 
-Model: TypeAlias = onnx.ModelProto | str | Path
+Model: TypeAlias = ModelSource
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -179,6 +178,7 @@ class Network:
     def __init__(
         self, model: Model, device: str, threads: int, *, exact: bool, profile: str = ""
     ) -> None:
+        model = load_model(model) if is_foreign(model) else model
         self.name = _name(model)
         self.session = session(model, device=device, threads=threads, exact=exact, profile=profile)
         self.binding = self.session.io_binding()

@@ -11,11 +11,13 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
   it reads; `inputs`: the sizes at which a model is looked at
 * `storage`: models as files; `wire`: reading a file field by field; `large_weights`: weights that
   stay apart from the message; `read_back`: whether a file holds what was written
+* `in_kind`: models as onnx-graphsurgeon and onnx_ir hold them
 """
 
 from onnxprune.graph.dependence import Variation
 from onnxprune.graph.facts import Facts, start_facts
 from onnxprune.graph.graph import GRAPH, STEPS, Graph
+from onnxprune.graph.in_kind import is_foreign, to_graphsurgeon, to_ir
 from onnxprune.graph.inputs import INPUT_SHAPES, InputShapes, Shape, look
 from onnxprune.graph.large_weights import (
     AS_THEY_LIE,
@@ -60,6 +62,7 @@ __all__ = [
     "file_size",
     "fill",
     "inner_nodes",
+    "is_foreign",
     "is_large",
     "load_model",
     "look",
@@ -71,4 +74,6 @@ __all__ = [
     "session_source",
     "shell",
     "start_facts",
+    "to_graphsurgeon",
+    "to_ir",
 ]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +27,16 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnxprune.checks import kind_of
 from onnxprune.errors import InvalidModel, InvalidType
 from onnxprune.files import write_whole
+from onnxprune.graph.in_kind import is_foreign, read_foreign
 from onnxprune.graph.large_weights import AS_THEY_LIE, NONE_APART, Weight, Weights
 from onnxprune.graph.order import sort_nodes
 from onnxprune.graph.wire import Take, prefix, read_pieces
 
-ModelSource = str | Path | ModelProto
+if TYPE_CHECKING:
+    import onnx_graphsurgeon
+    import onnx_ir
+
+ModelSource = Union[str, Path, ModelProto, "onnx_graphsurgeon.Graph", "onnx_ir.Model"]
 
 LARGE = 1024
 """Elements. A shell leaves out the initializers that have more."""
@@ -47,23 +52,26 @@ IN_PIECES = 2**24
 
 
 def load_model(source: ModelSource) -> ModelProto:
-    """Read a model from a file, with its external data. A model in memory is returned as it is.
+    """Read a model from a file, with its external data. A ModelProto is returned as it is.
 
-    The nodes of a file are sorted where they do not stand in an order in which they run.
+    A graph of onnx-graphsurgeon and a model of onnx_ir are written into a new one. The nodes of a
+    file are sorted where they do not stand in an order in which they run.
     Raises: InvalidModel when the file does not exist or is not ONNX; InvalidType when `source` is
     neither a path nor a model.
     """
+    if is_foreign(source):
+        return read_foreign(source)
     return source if isinstance(source, ModelProto) else _load(_path(source), _leave)
 
 
 def load_apart(source: ModelSource) -> tuple[ModelProto, Weights]:
     """Read a model from a file, and the values of its large weights apart from it.
 
-    A model in memory is returned as it is, with no weights apart.
+    A model in memory is returned as `load_model` does, with no weights apart.
     Raises: as `load_model`.
     """
-    if isinstance(source, ModelProto):
-        return source, {}
+    if isinstance(source, ModelProto) or is_foreign(source):
+        return load_model(source), {}
     path, weights = _path(source), dict[str, Weight]()
 
     def take(tensor: TensorProto, start: int, end: int) -> bool:
@@ -91,8 +99,11 @@ def check_proto(model: Any, expected: str = "an onnx.ModelProto; Graph.load read
     if isinstance(model, ModelProto):
         return
     hint = ""
-    if isinstance(getattr(model, "model", None), ModelProto):
+    held = getattr(model, "model", None)
+    if isinstance(held, ModelProto) or is_foreign(held):
         hint = ": give its .model"
+    elif is_foreign(model):
+        hint = "; Graph.load takes it"
     elif isinstance(model, bytes | bytearray):
         hint = "; onnx.load_model_from_string reads bytes"
     elif hasattr(model, "state_dict"):

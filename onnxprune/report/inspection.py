@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto
 
 from onnxprune.arrays import FloatArray
 from onnxprune.channels import DENSE, ChannelGroups, find_groups
@@ -81,7 +80,7 @@ def inspect(
 
 
 def _title(model: ModelSource, graph: Graph) -> str:
-    return graph.proto.name if isinstance(model, ModelProto) else Path(model).stem
+    return Path(model).stem if isinstance(model, str | Path) else graph.proto.name
 
 
 def _group(

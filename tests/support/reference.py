@@ -27,9 +27,10 @@ INTRO = """\
 
 <!-- Written by `python tasks.py docs` from the docstrings; a test holds it to them. -->
 
-Everything that `import onnxprune` gives. A `ModelSource` is a path or an `onnx.ModelProto`. A
-`SampleSource` is [whatever `--data` takes](reference.md#samples), arrays `(x, y)`, or anything that
-yields batches of them. Errors are subclasses of `OnnxPruneError`, and their text is one line.
+Everything that `import onnxprune` gives. A `ModelSource` is a path, an `onnx.ModelProto`, a graph
+of onnx-graphsurgeon or a model of onnx_ir. A `SampleSource` is
+[whatever `--data` takes](reference.md#samples), arrays `(x, y)`, or anything that yields batches of
+them. Errors are subclasses of `OnnxPruneError`, and their text is one line.
 """
 
 SECTION = re.compile(r"(?:^|(?<=\. ))(Shapes|Units|Raises|Sources?):\s*", re.MULTILINE)
