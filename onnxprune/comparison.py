@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -202,6 +202,7 @@ def compare(
     """Return cost, latency and accuracy of two models on the same samples, and their agreement.
 
     `options` are fields of `Settings`; what they do not name is as in `settings`.
+    `per_class` of each side goes by the names of the classes.
     Units: `agreement`, share of the samples, or pixels, that both put into the same class; None for
     boxes.
     Raises: OnnxPruneError for whatever is wrong with a model or the samples.
@@ -227,6 +228,9 @@ def compare(
         given.append(classes)
         side = describe(model, cost, samples, settings, accuracy=accuracy, latency_ms=latency_ms)
         sides.append(side)
+    names = parts_of(samples, settings, sides[0]["accuracy"])
+    for side in sides:
+        side["accuracy"]["per_class"] = _named(names, side["accuracy"]["per_class"])
     return {
         "before": sides[0],
         "after": sides[1],
@@ -234,8 +238,21 @@ def compare(
         "agreement": _agreement(given, sides[1], metric_name(samples, settings)),
         "worst": _worst(judge, models[1], samples),
         "samples": len(samples),
-        "classes": list(parts_of(samples, settings, sides[0]["accuracy"])),
+        "classes": list(sides[0]["accuracy"]["per_class"]),
     }
+
+
+def _named(names: Sequence[str], scores: Sequence[float | None]) -> dict[str, float | None]:
+    """Scores by the names of their classes; a number stands for a name that is not there, or twice.
+
+    >>> _named(["cat", "dog", "cat"], [0.5, None, 0.75, 1.0])
+    {'cat': 0.5, 'dog': None, 'cat (2)': 0.75, '3': 1.0}
+    """
+    found: dict[str, float | None] = {}
+    for number, score in enumerate(scores):
+        name = names[number] if number < len(names) else str(number)
+        found[f"{name} ({number})" if name in found else name] = score
+    return found
 
 
 WORST = 5

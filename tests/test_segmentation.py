@@ -263,7 +263,9 @@ def test_a_metric_goes_through_every_command(folder: Path, metric: str) -> None:
     found = json.loads(done.output)
     assert found["metric"] == metric
     report = json.loads(Path("run/report.json").read_text())
-    assert found["after"]["accuracy"] == report["after"]["accuracy"]
+    named = found["after"]["accuracy"]
+    assert named == {**report["after"]["accuracy"], "per_class": named["per_class"]}
+    assert list(named["per_class"].values()) == report["after"]["accuracy"]["per_class"]
     given = [
         run(onnx.load(name), np.load("scenes.npz")["x"])[0].argmax(1)
         for name in ("net.onnx", "small.onnx")

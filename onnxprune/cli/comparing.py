@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import click
 from onnxprune.cli import options
 from onnxprune.cli.group import MODEL, main
 from onnxprune.cli.help import example
-from onnxprune.cli.program import Screen
-from onnxprune.files import folder_to_fill
+from onnxprune.cli.program import Screen, fail
+from onnxprune.files import check_place, folder_to_fill, write_whole
+from onnxprune.gate import Condition, figures
 from onnxprune.search import Settings
 
 
@@ -21,21 +23,54 @@ from onnxprune.search import Settings
 @click.argument("other", type=options.FILE)
 @options.samples("--data", "TEST", "Test samples, best ones that pruning has not seen")
 @options.TRUST_BASELINE
+@options.FAIL_IF
 @options.JSON
+@options.MARKDOWN
 @options.METRIC
 @options.LATENCY_BATCH
 @options.RUNNING
 @click.pass_obj
 def compare(
-    screen: Screen, /, model: str, other: str, data: str, as_json: bool, **work: Any
+    screen: Screen,
+    /,
+    model: str,
+    other: str,
+    data: str,
+    fail_if: Condition | None,
+    as_json: bool,
+    markdown: str | None,
+    **work: Any,
 ) -> None:
     """Compare MODEL and OTHER on test samples.
 
     Shows class accuracies, agreement, size, parameters, MACs and latency.
     """
-    found = show_comparison(screen, model, other, data, Settings.of(**work), quiet=as_json)
+    on_screen = markdown == options.SCREEN
+    if as_json and on_screen:
+        raise click.UsageError("--json and --markdown: give --markdown a file, or one of the two")
+    if markdown is not None and not on_screen:
+        check_place(markdown)
+    quiet = as_json or on_screen
+    found = show_comparison(screen, model, other, data, Settings.of(**work), quiet=quiet)
     if as_json:
         click.echo(json.dumps(found, indent=2))
+    reasons = None if fail_if is None else fail_if.reasons(figures(found))
+    if markdown is not None:
+        _write_markdown(found, reasons, None if on_screen else markdown)
+    if reasons:
+        fail(f"--fail-if: {'; '.join(reasons)}")
+
+
+def _write_markdown(
+    found: Mapping[str, Any], reasons: Sequence[str] | None, path: str | None
+) -> None:
+    from onnxprune.report import markdown
+
+    text = markdown(found, reasons)
+    if path is None:
+        click.echo(text)
+    else:
+        write_whole(path, text + "\n")
 
 
 def show_comparison(

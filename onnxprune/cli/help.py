@@ -7,7 +7,7 @@ import click
 SECTIONS = {
     "Samples": "--data --test --unlabelled --preprocess --per-class --trust-baseline",
     "Target": "--rate --params --macs --size --latency-ms --for --latency-batch",
-    "Accuracy": "--metric --head --outputs --max-drop --min-accuracy",
+    "Accuracy": "--metric --head --outputs --max-drop --min-accuracy --fail-if",
     "Limits": "--include --exclude --layer-rate --min-channels --max-layer-rate --round-to "
     "--allow-inexact --also",
     "Method": "--method --over --control --criterion --compensate --set",
@@ -15,7 +15,7 @@ SECTIONS = {
     "Export": "--exporter --opset --fixed-batch --keep-batchnorm",
     "Computation": "--device --threads --batch-size --memory --seed",
     "Run directory": "--run-dir --resume",
-    "Output": "--output --plan --masked --json --svg --verbose --quiet --help",
+    "Output": "--output --plan --masked --json --markdown --svg --verbose --quiet --help",
 }
 """The options of each section, in the order of the help. An option without one comes last."""
 

@@ -14,6 +14,8 @@ from onnxprune.cli.program import Screen
 from onnxprune.cli.types import Convolution, Given, Method, Name
 from onnxprune.compensate import METHODS
 from onnxprune.converters import CONVERTER_NAMES, Options
+from onnxprune.errors import OnnxPruneError
+from onnxprune.gate import Condition
 from onnxprune.relevance import CRITERION_NAMES
 from onnxprune.search import CONTROLLERS, OPTIONS, OVER, Control
 
@@ -104,6 +106,32 @@ TRUST_BASELINE = click.option(
 
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON in place of tables, even with --quiet."
+)
+
+SCREEN = "-"
+
+MARKDOWN = click.option(
+    "--markdown",
+    type=FILE,
+    is_flag=False,
+    flag_value=SCREEN,
+    metavar="[FILE]",
+    help="Write the tables in Markdown, for a pull request; without FILE, print them instead.",
+)
+
+
+def _condition(ctx: click.Context, param: click.Parameter, value: str | None) -> Condition | None:
+    try:
+        return None if value is None else Condition(value)
+    except OnnxPruneError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+FAIL_IF = click.option(
+    "--fail-if",
+    callback=_condition,
+    metavar="CONDITION",
+    help="End in exit code 1 if this holds, as in 'harmonic_drop > 0.01 or latency_ratio > 1'.",
 )
 
 LATENCY_BATCH = option("latency_batch")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.evaluation import FIDELITY
-from onnxprune.report import amount, count, percent, rows, samples_of, slower, why_stopped
+from onnxprune.report import amount, classes, count, percent, rows, samples_of, slower, why_stopped
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,14 +46,8 @@ def class_table(comparison: Mapping[str, Any]) -> Table:
     """Return the score of each class that has samples, before and after."""
     first = "part of the outputs" if is_fidelity(comparison) else "class"
     table = _table(first, "before", "after", "change")
-    sides = (comparison[side]["accuracy"]["per_class"] for side in ("before", "after"))
-    for number, (one, other) in enumerate(zip(*sides, strict=True)):
-        if one is None or other is None:
-            continue
-        names = comparison["classes"]
-        name = names[number] if number < len(names) else str(number)
-        change = f"{100 * (other - one):+.1f} points".replace("-", "\u2212")
-        table.add_row(name, percent(one), percent(other), change)
+    for line in classes(comparison):
+        table.add_row(*line)
     return table
 
 

@@ -80,8 +80,7 @@ def rows(
         for label, key, figures in measured:
             if figures is not None:
                 one, other = before["accuracy"][key], figures[key]
-                change = f"{100 * (other - one):+.1f} points".replace("-", "\u2212")
-                found.append(Row(label, percent(one), percent(other), change))
+                found.append(Row(label, percent(one), percent(other), points(one, other)))
     else:
         found.append(Row("Accuracy", percent(None), percent(None), "not measured"))
     return found
@@ -121,6 +120,15 @@ def why_stopped(report: Mapping[str, Any]) -> str:
 def percent(share: float | None) -> str:
     """Format a share; None (a class without samples) is a dash."""
     return "\u2013" if share is None else f"{100 * share:.1f} %"
+
+
+def points(one: float, other: float) -> str:
+    """Format the change of a share.
+
+    >>> points(0.75, 0.5)
+    '\u221225.0 points'
+    """
+    return f"{100 * (other - one):+.1f} points".replace("-", "\u2212")
 
 
 def duration(seconds: float) -> str:

@@ -308,7 +308,8 @@ def prune_and_compare(folder: Path, macs: float, threads: int) -> None:
     before, after = found["before"], found["after"]
     click.echo(f"mAP on {found['samples']} test scenes     before   after")
     sides = (before["accuracy"]["per_class"], after["accuracy"]["per_class"])
-    for name, *scores in zip(found["classes"], *sides, strict=True):
+    for name in found["classes"]:
+        scores = [side[name] for side in sides]
         if None in scores:  # too few objects of it to judge
             continue
         click.echo(f"{name:28} {scores[0]:8.3f} {scores[1]:7.3f}")

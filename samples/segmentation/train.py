@@ -175,7 +175,8 @@ def prune_and_compare(folder: Path, rate: float, threads: int) -> None:
     before, after = found["before"], found["after"]
     click.echo(f"IoU on {found['samples']} test scenes     before   after")
     sides = (before["accuracy"]["per_class"], after["accuracy"]["per_class"])
-    for name, *scores in zip(found["classes"], *sides, strict=True):
+    for name in found["classes"]:
+        scores = [side[name] for side in sides]
         click.echo(f"{name:28} {scores[0]:8.3f} {scores[1]:7.3f}")
     for key in ("mean", "harmonic"):
         click.echo(f"{key:28} {before['accuracy'][key]:8.3f} {after['accuracy'][key]:7.3f}")

@@ -340,11 +340,10 @@ def test_step_lines_stand_under_each_other() -> None:
     assert step_line(steps[0], None).endswith("MACs")
 
 
-def test_classes_without_a_name_are_numbered() -> None:
-    table = class_table({"before": SIDE, "after": AFTER, "classes": ["cat"]})
-    names, *_, change = cells(table)
-    assert names == ["cat", "1"]
-    assert change == ["\u22125.0 points", "+1.0 points"]
+def test_classes_stand_under_each_other() -> None:
+    sides = [{"accuracy": {"per_class": {"cat": one, "dog": None}}} for one in (0.9, 0.85)]
+    names, *_, change = cells(class_table({"before": sides[0], "after": sides[1]}))
+    assert (names, change) == (["cat"], ["\u22125.0 points"])
 
 
 def test_of_many_tied_convolutions_the_rest_is_counted() -> None:
