@@ -42,6 +42,7 @@ ROOMS = {
     "__init__": 10,
     "__main__": 10,
     "cli": 10,
+    "integrations": 10,
 }
 """The rooms of docs/design.md and the level of each: imports point down, or aside (never in a
 circle)."""
