@@ -17,6 +17,7 @@
     ├── OutputError            a file or folder that cannot be written
     ├── RunDirectoryError      a run directory that cannot be read or resumed
     ├── MissingPackage         an optional package that the request needs
+    ├── RuntimeFailed          a runtime that refuses a model, crashes or hangs
     └── ConversionError        a source that a converter cannot turn into ONNX
 
 A filter that cannot go is not an error but data: see `ChannelGroups.reasons`.
@@ -99,6 +100,10 @@ class RunDirectoryError(OnnxPruneError):
 
 class MissingPackage(OnnxPruneError):
     """An optional package that is not installed; the message says how to install it."""
+
+
+class RuntimeFailed(OnnxPruneError):
+    """A runtime, in a process of its own, that refuses a model, crashes or hangs."""
 
 
 class ConversionError(OnnxPruneError):

@@ -31,6 +31,7 @@ ROOMS = {
     "channels": 4,
     "evaluation": 4,
     "detection": 5,
+    "runtimes": 5,
     "surgery": 5,
     "relevance": 6,
     "report": 6,
@@ -51,7 +52,8 @@ LEVELS = 10
 
 ONLY_IN = {
     "torch": {"ops", "relevance", "compensate"},
-    "onnxruntime": {"evaluation"},
+    "onnxruntime": {"evaluation", "runtimes"},
+    "openvino": {"runtimes"},
     "onnx_graphsurgeon": {"graph"},
     "onnx_ir": {"graph"},
     "jinja2": {"report"},
@@ -241,8 +243,8 @@ def test_every_room_has_its_level() -> None:
 def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *extras["cpu"], *extras["detection"]]
-    lines += [*extras["graphsurgeon"], *extras["ir"]]
+    optional = ("cpu", "detection", "graphsurgeon", "ir", "openvino")
+    lines = itertools.chain(project["dependencies"], *(extras[name] for name in optional))
     declared = {re.split(r"[^\w.-]", line)[0].lower() for line in lines}
     used = {item.name.split(".")[0] for item in read_imports(sources())}
     outside = used - set(sys.stdlib_module_names) - {"onnxprune"}

@@ -7,6 +7,7 @@ and do not import it.
 * `metrics`: what scores them; `class_scores`: held against labels; `fidelity`: against the
   unpruned model
 * `guessing`: whether a model clearly beats a guesser, and the order of classes that fits best
+* `net`: a model that runs, on whatever runtime
 * `runtime`: onnxruntime: sessions, devices, latency; `profile`: the time of each node
 * `inputs`: inputs for a model that comes without samples
 """
@@ -33,8 +34,17 @@ from onnxprune.evaluation.metrics import (
     caption,
     find_metric,
 )
+from onnxprune.evaluation.net import Batch, Net, Port
 from onnxprune.evaluation.profile import node_times
-from onnxprune.evaluation.runtime import block_width, latencies, latency, reason, session
+from onnxprune.evaluation.runtime import (
+    Runnable,
+    block_width,
+    latencies,
+    latency,
+    reason,
+    running,
+    session,
+)
 
 __all__ = [
     "AUTO",
@@ -45,11 +55,15 @@ __all__ = [
     "TURNS",
     "Accuracy",
     "Answers",
+    "Batch",
     "Evaluator",
     "Feeds",
     "Fidelity",
     "Hits",
     "Metric",
+    "Net",
+    "Port",
+    "Runnable",
     "agreement",
     "block_width",
     "caption",
@@ -61,6 +75,7 @@ __all__ = [
     "mean_of",
     "node_times",
     "reason",
+    "running",
     "session",
     "spread_of",
     "varying_rows",

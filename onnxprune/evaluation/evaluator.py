@@ -25,7 +25,8 @@ from onnxprune.evaluation.accuracy import Accuracy
 from onnxprune.evaluation.class_scores import predict
 from onnxprune.evaluation.guessing import Answers, every_other
 from onnxprune.evaluation.metrics import Function, Metric, find_metric
-from onnxprune.evaluation.runtime import Batch, Model, Network
+from onnxprune.evaluation.net import Batch, Net
+from onnxprune.evaluation.runtime import Runnable, running
 from onnxprune.graph import load_model
 
 RESIDENT_BYTES = 4 << 30
@@ -72,7 +73,7 @@ class Evaluator:
         self._bound: dict[tuple[Any, ...], list[Batch]] = {}
         self._mixed: frozenset[str] | None = None  # the first run tells
 
-    def __call__(self, model: Model) -> Accuracy:
+    def __call__(self, model: Runnable) -> Accuracy:
         """Measure what the model gets right; label maps are resized to its output.
 
         Raises: InvalidModel where its output does not fit the labels; DataError where the samples
@@ -80,7 +81,7 @@ class Evaluator:
         """
         return self._measure(self._run(model))
 
-    def judge(self, model: Model) -> tuple[Accuracy, npt.NDArray[Any]]:
+    def judge(self, model: Runnable) -> tuple[Accuracy, npt.NDArray[Any]]:
         """Measure, and return the predicted class of each sample, or pixel, as well.
 
         Shapes: `[n]` or `[n, H, W]`.
@@ -95,7 +96,7 @@ class Evaluator:
 
         return self._measure(noted()), np.concatenate(classes)
 
-    def answers(self, model: Model) -> Answers | None:
+    def answers(self, model: Runnable) -> Answers | None:
         """Count what the model says of the samples, None for a metric without classes.
 
         Raises: InvalidModel and DataError as a call does.
@@ -112,7 +113,7 @@ class Evaluator:
             start += len(rows)
         return reduce(add, counted)
 
-    def apart(self, models: Iterable[Model], folds: IntArray) -> Accuracy:
+    def apart(self, models: Iterable[Runnable], folds: IntArray) -> Accuracy:
         """Measure each fold of the samples with a model of its own.
 
         Shapes: folds `[n]`, with one value for each model, in the order of the models.
@@ -142,7 +143,7 @@ class Evaluator:
         part._mixed = self._mixed
         return part
 
-    def outputs(self, model: Model) -> Outputs:
+    def outputs(self, model: Runnable) -> Outputs:
         """Run the model on all samples and return the outputs that the metric reads, by name.
 
         Shapes: each `[n, ...]`; an array `[n]` of arrays where samples differ in shape.
@@ -161,9 +162,9 @@ class Evaluator:
             start = part.stop
         return reduce(add, measured)
 
-    def _run(self, model: Model) -> Iterator[Outputs]:
+    def _run(self, model: Runnable) -> Iterator[Outputs]:
         """Yield the checked outputs of each batch."""
-        net = Network(self._opened(model), self._device, self._threads, exact=True)
+        net = running(self._opened(model), self._device, self._threads, exact=True)
         if net.place == "cpu":
             self._device = "cpu"  # a GPU that did not start is not asked again
         names = self._names or (net.outputs if not self.metric.answers else net.outputs[:1])
@@ -175,7 +176,7 @@ class Evaluator:
             yield {name: rows[:left] for name, rows in checked.items()}
             left -= batch.size
 
-    def _mixed_up(self, net: Network, names: Sequence[str]) -> frozenset[str]:
+    def _mixed_up(self, net: Net, names: Sequence[str]) -> frozenset[str]:
         """The outputs without a row for each sample, so that nobody can tell whose is whose.
 
         By chance there may be as many rows as samples in a batch, so one is looked at alone too.
@@ -193,9 +194,16 @@ class Evaluator:
             )
         return self._mixed
 
-    def _opened(self, model: Model) -> Model:
+    def _opened(self, model: Runnable) -> Runnable:
         """The model, with those tensors for outputs that are read inside it."""
         if not self._names:
+            return model
+        if isinstance(model, Net):
+            if left := set(self._names) - set(model.outputs):
+                raise InvalidModel(
+                    f"{model.name}: has no output {', '.join(sorted(left))}, which the metric "
+                    f"reads; it has {', '.join(model.outputs)}"
+                )
             return model
         proto = model if isinstance(model, ModelProto) else load_model(model)
         given = {output.name for output in proto.graph.output}
@@ -208,7 +216,7 @@ class Evaluator:
         return opened
 
     def _checked(
-        self, net: Network, name: str, rows: npt.NDArray[Any], samples: int
+        self, net: Net, name: str, rows: npt.NDArray[Any], samples: int
     ) -> npt.NDArray[Any]:
         """Refuse an output that the metric cannot read.
 
@@ -239,7 +247,7 @@ class Evaluator:
             raise InvalidModel(f"{net.name}: output {name!r} holds NaN or infinity")
         return rows
 
-    def _batches(self, net: Network) -> list[Batch]:
+    def _batches(self, net: Net) -> list[Batch]:
         """Bind the samples in the form that the model takes, unless they are bound so already."""
         key = (*net.ports.values(), net.place, bool(self._mixed))
         if key not in self._bound:

@@ -6,9 +6,7 @@ import contextlib
 import importlib
 import io
 import logging
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,13 +14,15 @@ import numpy.typing as npt
 import onnx
 
 from onnxprune.checks import DEVICE
-from onnxprune.data import Inputs, Samples, by_name
-from onnxprune.errors import DataError, InvalidModel, MissingPackage, out_of_memory
+from onnxprune.data import Inputs, Samples
+from onnxprune.errors import InvalidModel, MissingPackage, out_of_memory
+from onnxprune.evaluation.net import Batch, Net, Port
 from onnxprune.graph import ModelSource, is_foreign, load_model, session_source
 
 logger = logging.getLogger(__name__)
 
 Model: TypeAlias = ModelSource
+Runnable: TypeAlias = Model | Net
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -152,124 +152,29 @@ def reason(error: Exception) -> str:
     return line.split(" : ", 3)[-1] if line.startswith("[ONNXRuntimeError]") else line
 
 
-@dataclass(frozen=True)
-class Port:
-    """An input of a model: its type, and its shape, None where that or an axis is open."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int | None, ...] | None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples where a session reads them, by input, and how many they are."""
-
-    values: dict[str, Any]
-    size: int
-
-
-class Network:
-    """A session whose inputs and outputs are bound.
-
-    `batch` is the number of samples that the model fixes, None where it is open.
-    """
+class Network(Net):
+    """A session whose inputs and outputs are bound."""
 
     def __init__(
         self, model: Model, device: str, threads: int, *, exact: bool, profile: str = ""
     ) -> None:
         model = load_model(model) if is_foreign(model) else model
-        self.name = _name(model)
         self.session = session(model, device=device, threads=threads, exact=exact, profile=profile)
         self.binding = self.session.io_binding()
-        self.place = "cuda" if CUDA in self.session.get_providers() else "cpu"
-        self.ports = {one.name: self._port(one) for one in self.session.get_inputs()}
-        self.outputs = tuple(one.name for one in self.session.get_outputs())
-        if not self.ports:
-            raise InvalidModel(f"{self.name}: has no inputs, expected samples to be its input")
-        first = next(iter(self.ports.values()))
-        self.batch: int | None = first.shape[0] if first.shape else None
+        place = "cuda" if CUDA in self.session.get_providers() else "cpu"
+        name, inputs = _name(model), self.session.get_inputs()
+        ports = {one.name: self._port(name, one, len(inputs)) for one in inputs}
+        super().__init__(name, ports, [one.name for one in self.session.get_outputs()], place)
 
-    def _port(self, given: Any) -> Port:
+    @staticmethod
+    def _port(name: str, given: Any, inputs: int) -> Port:
         if given.type not in DTYPES:
             raise InvalidModel(
-                f"{self.name}: input {given.name!r} is {given.type}, expected one of "
-                f"{', '.join(DTYPES)}"
+                f"{name}: input {given.name!r} is {given.type}, expected one of {', '.join(DTYPES)}"
             )
         sizes = [size if isinstance(size, int) else None for size in given.shape]
-        known = bool(sizes) or len(self.session.get_inputs()) > 1
+        known = bool(sizes) or inputs > 1
         return Port(given.name, DTYPES[given.type], tuple(sizes) if known else None)
-
-    def fitted(self, x: Samples) -> Inputs:
-        """Cast samples to the types that the model takes, without a copy where they have them.
-
-        Shapes: each `[n, ...]` -> the same.
-        Raises: DataError where a name, a shape or a value does not fit.
-        """
-        given = by_name(x, next(iter(self.ports)))
-        missing = [name for name in self.ports if name not in given.arrays]
-        if missing:
-            held = ", ".join(given.arrays) if isinstance(x, Inputs) else "one array"
-            raise DataError(
-                f"{self.name}: takes {', '.join(self.ports)}, the samples are {held}; give every "
-                "input by its name"
-            )
-        arrays = {n: self._cast(p, given.arrays[n], given.apart) for n, p in self.ports.items()}
-        return Inputs(arrays, given.apart)
-
-    def _cast(self, port: Port, x: npt.NDArray[Any], apart: bool) -> npt.NDArray[Any]:
-        found = x.shape[1:]
-        want = found if port.shape is None else port.shape if apart else port.shape[1:]
-        pairs = zip(want, found, strict=False)
-        if len(want) != len(found) or any(size not in (None, has) for size, has in pairs):
-            raise DataError(
-                f"{self.name}: takes samples of {list(want)}, these are {list(found)}; "
-                "load them in that shape"
-            )
-        with np.errstate(over="ignore", invalid="ignore"):
-            cast = np.ascontiguousarray(x, port.dtype)
-        exact = np.array_equal(cast, x) if port.dtype.kind in "iub" else np.isfinite(cast).all()
-        if not exact:
-            raise DataError(
-                f"{self.name}: takes {port.dtype}, which cannot hold all values of these samples "
-                f"({x.dtype}); scale, round or clean them"
-            )
-        return cast
-
-    def noise(self, batch_size: int, shape: Sequence[int] | None) -> Inputs:
-        """Return a batch of noise for the one input; a fixed batch size is kept.
-
-        Shapes: shape, that of one sample, -> `[b, *shape]`.
-        Raises: InvalidModel where an axis is open and no shape is given.
-        """
-        (port, *others) = self.ports.values()
-        if others:
-            names = ", ".join(self.ports)
-            raise InvalidModel(
-                f"{self.name}: has {len(self.ports)} inputs ({names}); pass samples= to time it"
-            )
-        open_shape = None if port.shape is None else port.shape[1:]
-        sizes = open_shape if shape is None else tuple(shape)
-        if sizes is None or None in sizes:
-            raise InvalidModel(f"{self.name}: input {port.name!r} has open axes; pass shape=")
-        sample = [size for size in sizes if size is not None]
-        noise = np.random.default_rng(0).random((self.batch or batch_size, *sample))
-        scaled = (noise * (127 if port.dtype.kind in "iu" else 1)).astype(port.dtype)
-        return Inputs({port.name: scaled})
-
-    def batch_of(
-        self, batch_size: int, shape: Sequence[int] | None, samples: Samples | None
-    ) -> Batch:
-        """Return a bound batch to time, of samples or else of noise."""
-        if samples is None:
-            return self.bind(self.noise(batch_size, shape), self.place)
-        return self.bind(self.repeated(samples, batch_size), self.place)
-
-    def repeated(self, x: Samples, batch_size: int) -> Inputs:
-        """Return a batch of the first samples, repeated to the size asked for or fixed."""
-        given = self.fitted(x)
-        size = 1 if given.apart else self.batch or batch_size
-        return given[np.arange(size) % len(given)]
 
     def bind(self, batch: Inputs, place: str) -> Batch:
         """Put a batch where the session reads it; the CPU needs no copy."""
@@ -301,13 +206,18 @@ class Network:
         return dict(zip(names, map(np.asarray, values), strict=True))
 
 
-def latency(model: Model, **options: Any) -> float:
+def running(model: Runnable, device: str, threads: int, *, exact: bool) -> Net:
+    """Return a model that runs: a session, unless it runs elsewhere already."""
+    return model if isinstance(model, Net) else Network(model, device, threads, exact=exact)
+
+
+def latency(model: Runnable, **options: Any) -> float:
     """Return how long a model takes for one batch of noise: `latencies` of a single one."""
     return latencies([model], **options)[0]
 
 
 def latencies(
-    models: Sequence[Model],
+    models: Sequence[Runnable],
     *,
     batch_size: int = 1,
     device: str = "auto",
@@ -328,14 +238,12 @@ def latencies(
     Units: ms, median of `repeats` runs after `warmup`.
     Raises: InvalidModel where an axis is open and no shape is given; otherwise as `session`.
     """
-    nets = [Network(model, device, threads, exact=False) for model in models]
+    nets = [running(model, device, threads, exact=False) for model in models]
     batches = [net.batch_of(batch_size, shape, samples) for net in nets]
     times = np.zeros((warmup + repeats, len(nets)))
     for turn in range(warmup + repeats):
         for number, (net, batch) in enumerate(zip(nets, batches, strict=True)):
-            start = time.perf_counter()
-            net.run(batch)
-            times[turn, number] = time.perf_counter() - start
+            times[turn, number] = net.seconds(batch)
         measured = times[warmup : turn + 1]
         if len(measured) >= 5 and measured.sum() > patience * len(nets):
             break

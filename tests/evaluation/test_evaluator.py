@@ -252,14 +252,14 @@ def test_no_samples_are_refused() -> None:
 def test_latency_is_the_median_after_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     durations = [9.0, 9.0, 0.003, 0.001, 0.002]  # two runs of warm-up, then three
     ticks = iter(np.cumsum(np.repeat(durations, 2) * np.tile([0, 1], 5)).tolist())
-    monkeypatch.setattr(onnxprune.evaluation.runtime.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(onnxprune.evaluation.net.time, "perf_counter", lambda: next(ticks))
     assert latency(NET, repeats=3, warmup=2, threads=1) == pytest.approx(2.0)
     assert next(ticks, None) is None
 
 
 def test_latency_of_a_slow_model_takes_fewer_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(1000))
-    monkeypatch.setattr(onnxprune.evaluation.runtime.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(onnxprune.evaluation.net.time, "perf_counter", lambda: next(ticks))
     assert latency(NET, warmup=2, patience=6.5, threads=1) == pytest.approx(1000)
     assert next(ticks) == 2 * (2 + 7), "each run takes a second"
     assert latency(NET, warmup=0, patience=0, threads=1) == pytest.approx(1000)

@@ -1,0 +1,49 @@
+"""A model with all axes of its inputs fixed, as runtimes of small machines want it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnx import ModelProto, ValueInfoProto
+
+from onnxprune.graph import Graph, Shape, look
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A model whose inputs have these shapes, and whose outputs are named so."""
+
+    model: ModelProto
+    shapes: Mapping[str, Shape]
+    outputs: tuple[str, ...]
+
+
+def fix_axes(graph: Graph, sizes: Mapping[str, Shape] | None = None) -> Fixed:
+    """Return a copy of a model whose inputs have sizes, those of one sample where they are open.
+
+    `sizes` are taken where the model leaves an axis open; else those that the graph is looked at.
+    """
+    given = {**graph.input_shapes, **(sizes or {})}
+    found, _ = look(graph.proto, {n: given[n] for n in given if n in graph.inputs})
+    names = [value.name for value in graph.model.graph.input if value.name in graph.inputs]
+    model = ModelProto()
+    model.CopyFrom(graph.model)
+    for value in model.graph.input:
+        if value.name in found:
+            _set_shape(value, found[value.name])
+    del model.graph.value_info[:]  # it may name the axes that are no longer open
+    known = Graph(graph.model, input_shapes=found)
+    for value in model.graph.output:
+        shape = known.shape(value.name)
+        if shape is not None:
+            _set_shape(value, shape)
+    shapes = {name: found[name] for name in names if name in found}
+    return Fixed(model, shapes, tuple(value.name for value in model.graph.output))
+
+
+def _set_shape(value: ValueInfoProto, shape: Shape) -> None:
+    value.type.tensor_type.ClearField("shape")
+    held = value.type.tensor_type.shape
+    for size in shape:
+        held.dim.add(dim_value=size)
