@@ -53,7 +53,6 @@ LEVELS = 10
 ONLY_IN = {
     "torch": {"ops", "relevance", "compensate"},
     "onnxruntime": {"evaluation", "runtimes"},
-    "openvino": {"runtimes"},
     "onnx_graphsurgeon": {"graph"},
     "onnx_ir": {"graph"},
     "jinja2": {"report"},
@@ -243,7 +242,7 @@ def test_every_room_has_its_level() -> None:
 def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    optional = ("cpu", "detection", "graphsurgeon", "ir", "openvino")
+    optional = ("cpu", "detection", "graphsurgeon", "ir", "mnn", "ncnn", "openvino")
     lines = itertools.chain(project["dependencies"], *(extras[name] for name in optional))
     declared = {re.split(r"[^\w.-]", line)[0].lower() for line in lines}
     used = {item.name.split(".")[0] for item in read_imports(sources())}

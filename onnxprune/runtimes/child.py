@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import runpy
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -99,6 +100,9 @@ def serve(worker: Worker, requests: BinaryIO, answers: BinaryIO) -> None:
         method: Callable[..., tuple[Message, Arrays]] = getattr(worker, message.pop("call"))
         try:
             answer, found = method(arrays, **message)
+        except subprocess.CalledProcessError as error:
+            name = Path(error.cmd[0]).name
+            answer, found = {"printed": f"{name} ended with exit code {error.returncode}"}, {}
         except BaseException as error:  # whatever it is, the parent says it in one line
             said = (str(error).strip().splitlines() or [""])[0]
             answer, found = {"error": f"{type(error).__name__}: {said}".rstrip(": ")}, {}

@@ -124,6 +124,8 @@ class Child:
         message, found = received
         if "error" in message:
             raise RuntimeFailed(message["error"])
+        if "printed" in message:
+            raise RuntimeFailed(f"{message['printed']}{self.last_line()}")
         return message, found
 
     @property

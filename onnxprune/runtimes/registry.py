@@ -54,15 +54,13 @@ class Runtime:
 
     def files(self, path: Path) -> list[Path]:
         """Return the files that a deployed model consists of."""
-        if not self.beside:
-            return [path]
-        ends = self.suffix.rpartition(".")
-        return [path, path.with_name(path.name.removesuffix("." + ends[2]) + self.beside)]
+        stem = path.name.removesuffix(self.suffix)
+        return [path, path.with_name(stem + self.beside)] if self.beside else [path]
 
 
 def _known(name: str, suffix: str, **more: Any) -> Runtime:
     file = Path(__file__).with_name(f"{name.replace('-', '_')}.py")
-    return Runtime(name, file, suffix, extra=more.pop("extra", name), **more)
+    return Runtime(name, file, suffix, **{"extra": name, **more})
 
 
 RUNTIMES: Mapping[str, Runtime] = {
@@ -70,6 +68,9 @@ RUNTIMES: Mapping[str, Runtime] = {
     for one in (
         _known("onnxruntime", ".onnx", extra="cpu"),
         _known("openvino", ".xml", beside=".bin"),
+        _known("mnn", ".mnn"),
+        _known("ncnn", ".param", beside=".bin"),
+        _known("ort-mobile", ".ort", extra="cpu"),
     )
 }
 """The runtimes by name."""
