@@ -246,8 +246,9 @@ class Picker:
         return self._members[self._ends[channel] : self._ends[channel + 1]]
 
     def thinned(self, shares: Mapping[int, float]) -> BoolArray:
-        """Return a net without the first channels of each group, a share of it, rounded.
+        """Return a net without a share of each group, rounded, spread over all of its channels.
 
+        No axis is left with fewer than `min_channels`, rounded or not.
         Shapes: -> gone `[channels]`.
         """
         dead = np.zeros(len(self.groups), np.bool_)
@@ -256,7 +257,11 @@ class Picker:
             own = np.flatnonzero((self.groups.group == group) & self.allowed)
             stops = rounding.stops[group]
             most = stops[stops <= min(share * own.size, own.size - self.limits.min_channels)]
-            dead[own[: most.max(initial=0)]] = True
+            count = int(most.max(initial=0))
+            dead[own[np.arange(count) * own.size // max(count, 1)]] = True
+        for axis in self.axes:  # the parts of a Split are axes of one group
+            missing = self.limits.min_channels - int((~dead[axis]).sum())
+            dead[axis[dead[axis]][: max(missing, 0)]] = False
         return dead
 
     def axes_of_group(self, group: int) -> list[int]:

@@ -13,7 +13,7 @@ from onnxprune.channels.groups import find_groups
 from onnxprune.errors import RunDirectoryError
 from onnxprune.graph.graph import Graph
 from onnxprune.search.journal import RunDirectory
-from onnxprune.search.latency import Latency, measure_latency
+from onnxprune.search.latency import SHARES, Latency, measure_latency
 from onnxprune.search.limits import Limits
 from onnxprune.search.picker import Picker
 from onnxprune.surgery.cost import find_costs
@@ -81,6 +81,33 @@ def test_the_check_says_how_far_off_the_lines_are(caplog: pytest.LogCaptureFixtu
         return {**formula(proto), "": 50.0 * (next(turns) == 7)}
 
     assert measure_latency(GRAPH, COSTS, PICKER, jumps).error == pytest.approx(1, abs=0.2)
+
+
+SPLIT = """
+net (float[N,3,8,8] x) => (float[N,4,8,8] y)
+<float[32,3,3,3] w, float[4,LEFT,1,1] v, float[4,RIGHT,1,1] t> {
+  a = Conv<pads=[1,1,1,1]>(x, w)
+  sizes = Constant<value_ints=[LEFT,RIGHT]>()
+  one, other = Split<axis=1>(a, sizes)
+  b = Conv(one, v)
+  c = Conv(other, t)
+  y = Add(b, c)
+}
+"""
+
+
+@pytest.mark.parametrize("left", [16, 2, 30])
+@pytest.mark.parametrize("least", [1, 2])
+def test_no_part_of_a_split_is_emptied_to_time_it(left: int, least: int) -> None:
+    proto = model(SPLIT.replace("LEFT", str(left)).replace("RIGHT", str(32 - left)))
+    graph = Graph(proto)
+    groups = find_groups(graph)
+    picker = Picker(groups, Limits(min_channels=least), 8)
+    for share in SHARES:
+        dead = picker.thinned(dict.fromkeys(range(len(groups.names)), share))
+        kept = widths(remove_channels(graph, groups, dead))
+        assert min(kept["v"][1], kept["t"][1]) >= least
+        assert kept["w"][0] < 32
 
 
 def test_names_that_say_nothing_are_a_constant() -> None:
