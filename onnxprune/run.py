@@ -36,16 +36,20 @@ from onnxprune.proof import Proof
 from onnxprune.relevance import use_threads
 from onnxprune.report import write_page
 from onnxprune.search import (
+    ABOUT,
+    EVIDENCE,
     Nets,
     Plan,
     RunDirectory,
     Settings,
     State,
     Task,
+    about_run,
     already_met,
     check_baseline,
     check_reach,
     complete,
+    evidence_of,
     find_controller,
     make_report,
     make_task,
@@ -56,6 +60,7 @@ from onnxprune.search import (
     samples_decide,
     search,
     summary,
+    to_try,
     unreachable,
     with_fallback,
 )
@@ -117,28 +122,31 @@ def prune(
     if on_state is not None and not callable(on_state):
         raise InvalidType(f"on_state: is {kind_of(on_state)}; expected a function (task, state)")
     with use_threads(0 if data is None else settings.threads):
-        return _prune(load_model(model), data, settings, run_dir, resume, on_state)
+        return _prune(model, data, settings, run_dir, resume, on_state)
 
 
 RUN_DIR = Text(of="a folder", path=True, optional=True)
 
 
 def _prune(
-    proto: ModelProto,
+    model: ModelSource,
     data: SampleSource | None,
-    settings: Settings,
+    asked: Settings,
     run_dir: str | Path | None,
     resume: bool,
     on_state: OnState | None,
 ) -> Result:
-    graph, samples = open_model(proto, data, settings)
-    settings = with_fallback(graph, samples, complete(settings, samples))
+    proto = load_model(model)
+    graph, samples = open_model(proto, data, asked)
+    settings = with_fallback(graph, samples, complete(asked, samples))
     started = time.monotonic()
     more = open_unlabelled(graph, samples, settings)
     nets = Nets(make_task(graph, samples, settings, more))
     if nets.task.costs.caveat:
         logger.warning("%s", nets.task.costs.caveat)
     record = RunDirectory.open(run_dir, settings, proto, samples, more, resume=resume)
+    if record.path is not None and not (record.path / ABOUT).exists():
+        record.keep(ABOUT, about_run(nets.task, model, data, asked, record.path))
     last, spent = record.last()
     nets.evaluations = spent.evaluations
     state = last
@@ -150,7 +158,8 @@ def _prune(
             nets.latency = record.latency(lambda: nets.latency)
         for state in search(nets, find_controller(settings.control), last):
             spent_now = spent.seconds + time.monotonic() - started
-            record.append(state, summary(nets.task, state), nets.evaluations, spent_now)
+            tried = [to_try(one, summary(nets.task, one)) for one in nets.taken_back(state)]
+            record.append(state, summary(nets.task, state), nets.evaluations, spent_now, tried)
             if on_state is not None:
                 on_state(nets.task, state)
     except OnnxPruneError:
@@ -170,6 +179,7 @@ def _prune(
     result = Result(pruned, plan, report)
     record.finish(result.model, result.plan, result.report)
     if record.path is not None:
+        record.keep(EVIDENCE, evidence_of(nets, state, pruned, samples, settings))
         write_page(record.path)
     return result
 

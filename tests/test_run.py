@@ -28,7 +28,10 @@ from tests.support.models import run
 from tests.support.runs import FREE, journal, params, samples
 from tests.support.small_net import Small
 
-FILES = {"config.json", "journal.jsonl", "plan.json", "pruned.onnx", "report.json", "report.html"}
+FILES = {
+    *("config.json", "journal.jsonl", "plan.json", "pruned.onnx", "report.json", "report.html"),
+    *("about.json", "evidence.json"),
+}
 
 
 # What comes out

@@ -9,6 +9,7 @@ Imports channels, data and what lies below. `score` and `Meter` are the ways in.
 * `weights`: filters as rows of real numbers; `advice`: what to use where a criterion cannot be
 * `damage`: what removing several channels together does; `divergence`: to the class probabilities
 * `generated`: inputs that have the statistics which a network stores
+* `heat`: what a network looks at in an image
 * `threads`: how many threads torch may use
 """
 
@@ -23,6 +24,7 @@ from onnxprune.relevance.criteria import (
 )
 from onnxprune.relevance.damage import Damage, Meter
 from onnxprune.relevance.generated import match_statistics, stored_statistics
+from onnxprune.relevance.heat import heat_maps
 from onnxprune.relevance.memory import allowed_bytes, batch_within, on_disk
 from onnxprune.relevance.mirror import Mirror, Tensors
 from onnxprune.relevance.rules import RULES, Branch, Composite, Rule, Term, find_composite
@@ -47,6 +49,7 @@ __all__ = [
     "data_free",
     "find_composite",
     "find_criterion",
+    "heat_maps",
     "match_statistics",
     "on_disk",
     "score",

@@ -3,31 +3,45 @@
 Imports channels, surgery's costs and evaluation's captions. Reads the files of a run, not its
 objects.
 
-* `page`: the page of a run, with the template `page.html`; `record`: what a run's files say
+* `page`: the page of a run, with its `templates`; `record`: what a run's files say
 * `figures`: figures as text; `pull_request`: a comparison in Markdown
-* `plots`: accuracy over pruning rate
+* `plots`: curves of several methods
 * `inspection`: which filters can go, and why the others stay
-* `drawing`: the network as SVG; `skeleton`: what of it is drawn; `boxes`: what is written into it;
-  `layout`: where it stands
+* `drawing`: the network as SVG; `network`: as JSON, for the page; `skeleton`: what of it is drawn;
+  `boxes`: what is written into it; `layout`: where it stands; `colouring`: what is tied
+* `verdict`, `opportunities`, `steps`, `layers`, `changes`: what the page says
+* `intervals`: how sure figures of few samples are; `png`: small pictures
 """
 
 from onnxprune.report.figures import amount, count, percent, rows, samples_of, slower, why_stopped
 from onnxprune.report.inspection import inspect
+from onnxprune.report.intervals import paired, resampled, weighted, wilson
+from onnxprune.report.network import network_of
 from onnxprune.report.page import write_page
 from onnxprune.report.plots import write_curve_plot
+from onnxprune.report.png import Pixels, data_uri, heat, photo
 from onnxprune.report.pull_request import classes, markdown
 
 __all__ = [
+    "Pixels",
     "amount",
     "classes",
     "count",
+    "data_uri",
+    "heat",
     "inspect",
     "markdown",
+    "network_of",
+    "paired",
     "percent",
+    "photo",
+    "resampled",
     "rows",
     "samples_of",
     "slower",
+    "weighted",
     "why_stopped",
+    "wilson",
     "write_curve_plot",
     "write_page",
 ]

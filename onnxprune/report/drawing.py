@@ -6,25 +6,20 @@ It is one SVG, made of nothing but the graph: the same model gives the same pict
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import pairwise
-from math import dist, inf
 from pathlib import Path
 
 from onnxprune.channels import ChannelGroups
 from onnxprune.files import write_whole
 from onnxprune.graph import Graph
 from onnxprune.report.boxes import Box, find_boxes
+from onnxprune.report.colouring import COLOURS, colours_of, neighbours
 from onnxprune.report.layout import Layout, Point, Size, lay_out
 from onnxprune.report.skeleton import pinning
 
-COLOURS = (
-    *("#77aadd", "#ee8866", "#eedd88", "#ffaabb"),
-    *("#99ddff", "#44bb99", "#bbcc33", "#c9a3d6"),
-)
-"""Fills for black text that colour-blind readers can tell apart. Source: Tol 2021, Colour schemes,
-"light"; its olive, hard to tell from pear at this size, is replaced."""
 STAYS, ALONE, PLAIN = "url(#stays)", "#eceef0", "#ffffff"
 """Fills: no filter may go; a group of one convolution; no group."""
 HATCHED = (
@@ -69,10 +64,7 @@ def write_drawing(
 def draw(graph: Graph, groups: ChannelGroups, title: str = "network") -> str:
     """Return the picture of a network as SVG."""
     boxes = find_boxes(graph, groups)
-    layout = lay_out(
-        [_size(box) for box in boxes],
-        [(source, k) for k, box in enumerate(boxes) for source in box.vertex.sources],
-    )
+    layout = lay_out([box_size(box) for box in boxes], edges_of(boxes))
     return _Picture(title, groups, boxes, layout).text()
 
 
@@ -91,26 +83,32 @@ def short_name(name: str, op_type: str = "") -> str:
     )
 
 
-def _size(box: Box) -> Size:
+def box_size(box: Box) -> Size:
+    """Return the width and height of a box. Units: pixels."""
     if box.is_convolution:
         return BOX
     return (LETTER * len(_clip(box.title, MARK_LETTERS)) + 18, MARK)
 
 
-def colours_of(places: Mapping[int, Sequence[Point]]) -> dict[int, str]:
-    """Give each group the colour whose nearest box is farthest away.
+def tied_groups(groups: ChannelGroups, boxes: Sequence[Box]) -> list[int]:
+    """Return the groups of several convolutions that may go."""
+    members = Counter(box.group for box in boxes if box.is_convolution and box.group is not None)
+    return [g for g, count in members.items() if count > 1 and g not in groups.pinned]
 
-    `places[group]` are the centres of its boxes. Colours that are not yet used come first.
-    """
-    found: dict[int, str] = {}
-    used: dict[str, list[Point]] = {colour: [] for colour in COLOURS}
-    for group, mine in places.items():
-        found[group] = max(
-            COLOURS,
-            key=lambda c: min((dist(a, b) for a in mine for b in used[c]), default=inf),
-        )
-        used[found[group]] += mine
-    return found
+
+def group_colours(groups: ChannelGroups, boxes: Sequence[Box], layout: Layout) -> dict[int, str]:
+    """Return the colour of each tied group; those that neighbour have different ones."""
+    tied = tied_groups(groups, boxes)
+    places: dict[int, list[Point]] = {group: [] for group in tied}
+    for box, centre in zip(boxes, layout.centres, strict=True):
+        if box.group in places:
+            places[box.group].append(centre)
+    return colours_of(places, neighbours([box.group for box in boxes], edges_of(boxes), places))
+
+
+def edges_of(boxes: Sequence[Box]) -> list[tuple[int, int]]:
+    """Return the lines between boxes, by their numbers."""
+    return [(source, k) for k, box in enumerate(boxes) for source in box.vertex.sources]
 
 
 class _Picture:
@@ -120,17 +118,11 @@ class _Picture:
         self.title, self.groups, self.boxes, self.layout = title, groups, boxes, layout
         self.pinning = pinning(groups)
         self.members: dict[int, list[Box]] = {}
-        places: dict[int, list[Point]] = {}
-        for box, centre in zip(boxes, layout.centres, strict=True):
+        for box in boxes:
             if box.group is not None:
-                places.setdefault(box.group, []).append(centre)
                 self.members.setdefault(box.group, []).extend([box] * box.is_convolution)
-        self.tied = [
-            group
-            for group, members in self.members.items()
-            if len(members) > 1 and group not in groups.pinned
-        ]
-        self.colours = colours_of({group: places[group] for group in self.tied})
+        self.tied = tied_groups(groups, boxes)
+        self.colours = group_colours(groups, boxes, layout)
 
     def text(self) -> str:
         inner = max(self.layout.width, 2 * COLUMN)
@@ -146,7 +138,7 @@ class _Picture:
             f'<rect width="100%" height="100%" fill="{PLAIN}"/>',
             *legend,
             f'<g class="edges" transform="{shift}">',
-            *(f'<path d="{_path(points)}"/>' for points in self.layout.lines),
+            *(f'<path d="{line_path(points)}"/>' for points in self.layout.lines),
             "</g>",
             f'<g class="boxes" transform="{shift}">',
             *(self._box(box, *centre) for box, centre in boxes),
@@ -162,7 +154,7 @@ class _Picture:
         return plain if box.group is None else self.colours.get(box.group, plain)
 
     def _box(self, box: Box, x: float, y: float) -> str:
-        width, height = _size(box)
+        width, height = box_size(box)
         x, y, fill = x - width / 2, y - height / 2, self._fill(box)
         pins = box.vertex.node is not None and box.vertex.node.name in self.pinning
         parts = [
@@ -175,7 +167,7 @@ class _Picture:
             share = f"{box.filters:,} filters, {_percent(box.removable, box.filters)}"
             number = "" if box.group is None else f"#{box.group + 1}"
             parts += [
-                _text(x + 6, y + 14, _fit(_label(box), BOX_LETTERS)),
+                _text(x + 6, y + 14, _fit(short_title(box), BOX_LETTERS)),
                 _text(x + 6, y + 29, share, "small"),
                 _text(x + width - 6, y + 29, number, "small end"),
             ]
@@ -219,7 +211,7 @@ class _Picture:
         """One line of the legend."""
         boxes, why = self.members[group], str(self.groups.pinned.get(group, ""))
         more = f" and {len(boxes) - 1} more" if len(boxes) > 1 else ""
-        line = f"#{group + 1}  {_label(boxes[0])}{more}" + (f": {why}" if why else "")
+        line = f"#{group + 1}  {short_title(boxes[0])}{more}" + (f": {why}" if why else "")
         tip = "\n".join([*(box.title for box in boxes), *([why] if why else [])])
         return (
             f"<g><title>{_xml(tip)}</title>"
@@ -235,8 +227,16 @@ def _lines(*texts: str) -> Iterable[str]:
     )
 
 
-def _label(box: Box) -> str:
+def short_title(box: Box) -> str:
+    """Return what is written into a box."""
     return short_name(box.title, box.vertex.node.op_type if box.vertex.node else "")
+
+
+def box_label(box: Box) -> str:
+    """Return what is written into a box, as much as fits."""
+    if box.is_convolution:
+        return _fit(short_title(box), BOX_LETTERS)
+    return _clip(box.title, MARK_LETTERS)
 
 
 def _text(x: float, y: float, text: str, kind: str = "") -> str:
@@ -244,7 +244,7 @@ def _text(x: float, y: float, text: str, kind: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}"{mark}>{_xml(text)}</text>' if text else ""
 
 
-def _path(points: Sequence[Point]) -> str:
+def line_path(points: Sequence[Point]) -> str:
     """Return an SVG path: straight between points that share a coordinate, else a curve."""
     (x, y), steps = points[0], [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
     for a, b in points[1:]:

@@ -39,12 +39,16 @@ GENERATED = {
 
 @dataclass(frozen=True)
 class Row:
-    """One figure before and after pruning, and the change, as text."""
+    """One figure before and after pruning, and the change, as text.
+
+    `standing` is good where a cost fell, bad where one rose.
+    """
 
     label: str
     before: str
     after: str
     change: str
+    standing: str = ""
 
 
 def rows(
@@ -59,7 +63,9 @@ def rows(
         if key not in before:
             continue
         one, other = before[key], after[key]
-        found.append(Row(label, count(one), count(other), _relative(one, other)))
+        found.append(
+            Row(label, count(one), count(other), _relative(one, other), _standing(one, other))
+        )
     for key, label, scale, unit in (
         ("size_bytes", "File size", 1e-6, "MB"),
         ("latency_ms", "Latency", 1.0, "ms"),
@@ -68,7 +74,7 @@ def rows(
         if one and other:
             one, other = one * scale, other * scale
             texts = (f"{one:,.3g} {unit}", f"{other:,.3g} {unit}")
-            found.append(Row(label, *texts, _relative(one, other)))
+            found.append(Row(label, *texts, _relative(one, other), _standing(one, other)))
     if before.get("accuracy") and after.get("accuracy"):
         measured = [
             (f"Mean {caption(metric)}", "mean", after["accuracy"]),
@@ -131,6 +137,15 @@ def points(one: float, other: float) -> str:
     return f"{100 * (other - one):+.1f} points".replace("-", "\u2212")
 
 
+def milliseconds(time: float) -> str:
+    """Format the time of a layer, in ms without the unit.
+
+    >>> [milliseconds(time) for time in (0.00881, 12.34, 1234.5)]
+    ['0.00881', '12.3', '1,234']
+    """
+    return f"{time:,.0f}" if time >= 1000 else f"{time:.3g}"
+
+
 def duration(seconds: float) -> str:
     """Format a time.
 
@@ -165,6 +180,12 @@ def amount(number: int | None) -> str:
 def count(number: int | None) -> str:
     """Format a count whole; None is one that is not known."""
     return UNKNOWN if number is None else f"{number:,}"
+
+
+def _standing(one: float | None, other: float | None) -> str:
+    if not one or other is None or abs(other - one) <= (SLOWER - 1) * one:
+        return ""
+    return "good" if other < one else "bad"
 
 
 def _relative(one: float | None, other: float | None) -> str:

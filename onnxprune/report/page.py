@@ -1,35 +1,53 @@
 """The page of a run: one HTML file without requests, to read, print and pass on.
 
-`page.html` is its template; this file prepares what the template shows. All of it comes from the
-files of a run directory. The page of a run that has not finished shows the steps so far.
+`templates/page.html` shows what this file prepares; all of it comes from the files of a run
+directory. What charts and drawings need is one JSON in the page. The page of a run that has not
+finished shows the steps so far.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.evaluation import caption
+from onnxprune.evaluation import FIDELITY, caption
 from onnxprune.files import write_whole
+from onnxprune.report.changes import class_rows, move_rows, shown_samples
 from onnxprune.report.figures import (
     HELD_OUT,
+    amount,
     count,
     duration,
+    milliseconds,
     percent,
+    points,
     rows,
     samples_of,
-    slower,
     why_stopped,
 )
-from onnxprune.report.plots import run_plot
+from onnxprune.report.layers import groups_of
+from onnxprune.report.opportunities import opportunities
 from onnxprune.report.record import Record
+from onnxprune.report.steps import class_lines, steps_of
+from onnxprune.report.verdict import verdict
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment
 
 SHOWN_CLASSES = 40
 """Of more classes, the page shows those that changed most, and folds the others away."""
+DOWNLOADS = {
+    "pruned.onnx": "the pruned model",
+    "plan.json": "its plan",
+    "report.json": "all figures",
+    "journal.jsonl": "all steps",
+    "config.json": "all settings",
+}
+SAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+"""What would end a script, or a line of one, within JSON."""
 
 
 def write_page(path: str | Path) -> Path:
@@ -43,60 +61,91 @@ def write_page(path: str | Path) -> Path:
 
 def page(run: Record) -> str:
     """Return the page of a run as HTML."""
-    held_out = (run.report or {}).get("held_out")
-    classes = list(_classes(run))
-    lost_most = classes
-    if len(classes) > SHOWN_CLASSES:
-        lost_most = sorted(classes, key=lambda one: one["after"] - one["before"])[:SHOWN_CLASSES]
-    return _template().render(
-        run=run,
-        report=run.report,
-        figures=[] if run.sides is None else rows(*run.sides, run.metric, held_out),
-        not_on_tiles=("Filters", f"Mean {caption(run.metric)}", HELD_OUT),
-        slower=slower(run.report) if run.report is not None else "",
-        samples=samples_of(run.report) if run.report is not None else None,
-        why=why_stopped(run.report) if run.report is not None else None,
-        held_out=held_out,
-        plot=run_plot(run.points, run.floor, run.metric) if run.points else None,
-        metric=caption(run.metric),
-        classes=lost_most,
-        other_classes=[one for one in classes if one not in lost_most],
-        settings=dict(_settings(run)),
+    report, held_out = run.report, (run.report or {}).get("held_out")
+    classes = class_rows(run)
+    steps = steps_of(run)
+    data = {
+        "metric": caption(run.metric),
+        "floor": run.floor if run.decisive == "harmonic" else None,
+        "steps": steps,
+        "lines": class_lines(run),
+        "classes": [one.to_json() for one in classes[SHOWN_CLASSES:]],
+        "plan": {key: run.settings.get(key) or [] for key in ("allow_inexact", "also")},
+        "model": run.about.get("model", {}).get("path") or "MODEL",
+        "shapes": [
+            f"{n}:{','.join(map(str, s))}" for n, s in run.settings.get("input_shapes") or ()
+        ],
+        "network": run.about.get("network"),
+        "layers": run.evidence.get("layers", {}),
+    }
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            run=run,
+            report=report,
+            verdict=verdict(run),
+            figures=[] if run.sides is None else rows(*run.sides, run.metric, held_out),
+            not_on_tiles=("Filters", f"Mean {caption(run.metric)}", HELD_OUT),
+            samples=samples_of(report) if report is not None else None,
+            why=why_stopped(report) if report is not None else None,
+            opportunities=opportunities(run),
+            metric=caption(run.metric),
+            parts="Part" if run.metric == FIDELITY else "Class",
+            steps=steps,
+            classes=classes[:SHOWN_CLASSES],
+            more_classes=len(classes[SHOWN_CLASSES:]),
+            moves=move_rows(run),
+            shown=shown_samples(run),
+            groups=groups_of(run),
+            settings=dict(_settings(run)),
+            downloads={name: what for name, what in DOWNLOADS.items() if name in run.files},
+            data=as_json(data),
+            charted=any(step["harmonic"] is not None for step in steps),
+        )
     )
 
 
-def _template() -> Template:
+def as_json(content: Any) -> str:
+    """Return JSON that may stand within a script of a page."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    for letter, escaped in SAFE.items():
+        text = text.replace(letter, escaped)
+    return text
+
+
+def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("onnxprune.report", "."),
+        loader=PackageLoader("onnxprune.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": percent, "duration": duration, "count": count}
-    return environment.get_template("page.html")
+    environment.filters |= {
+        "percent": percent,
+        "duration": duration,
+        "count": count,
+        "amount": amount,
+        "points": partial(points, 0.0),
+    }
+    environment.globals |= {"amount": amount, "milliseconds": milliseconds}
+    environment.globals["asset"] = _asset
+    return environment
 
 
-def _classes(run: Record) -> Iterator[Mapping[str, Any]]:
-    """Number, name, score before and score after of each class that has samples."""
-    sides = run.sides or ()
-    if not sides or not all(side.get("accuracy") for side in sides):
-        return
-    names = run.report["classes"] if run.report is not None else []
-    scores = zip(*(side["accuracy"]["per_class"] for side in sides), strict=True)
-    for number, (before, after) in enumerate(scores):
-        if before is not None and after is not None:
-            name = names[number] if number < len(names) else str(number)
-            yield {"number": number, "name": name, "before": before, "after": after}
+def _asset(name: str) -> str:
+    """Return a file of the templates' folder, to stand in the page as it is."""
+    return (Path(__file__).parent / "templates" / name).read_text("utf-8")
 
 
 def _settings(run: Record) -> Iterator[tuple[str, str]]:
     """The settings that have a value, those of target, floor and limits among them."""
     for key, value in run.settings.items():
-        for name, one in value.items() if isinstance(value, dict) else [(key, value)]:
+        for name, one in value.items() if isinstance(value, Mapping) else [(key, value)]:
             if one is not None and one != []:
                 texts = map(_plain, one) if isinstance(one, list) else [str(one)]
                 yield name.replace("_", " "), ", ".join(texts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,6 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 design."""
 DASHES = ("-", "--", ":", "-.")
 
-INLINE = {"#010101": "var(--ink)", "#020202": "var(--accent)", "#030303": "var(--muted)"}
-"""Placeholder colours, replaced by the CSS variables of the page."""
-INK, ACCENT, MUTED = INLINE
-
 SAVED = {
     "rate": "Removed share of the removable filters",
     "macs": "Saved share of the multiply-adds",
@@ -33,43 +29,6 @@ SAVED = {
 """What an axis says, by what a curve is drawn over."""
 
 SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "onnxprune", "font.size": 10.0}
-
-
-def run_plot(
-    points: Sequence[Mapping[str, float]], floor: float | None = None, metric: str = "top-1"
-) -> str:
-    """Return the plot of a run as inline SVG, coloured by the CSS variables of the page.
-
-    Each point has `rate`, `mean` and `harmonic`; `floor` is the lowest harmonic mean allowed.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-        axes = figure.add_subplot()
-        rates = [p["rate"] for p in points]
-        style: dict[str, Any] = {"marker": "o", "markersize": 3.5}
-        means, harmonics = [p["mean"] for p in points], [p["harmonic"] for p in points]
-        axes.plot(rates, means, color=MUTED, linewidth=1.2, label="mean", **style)
-        axes.plot(rates, harmonics, color=ACCENT, linewidth=2, label="harmonic mean", **style)
-        if floor is not None:
-            axes.axhline(floor, color=INK, linewidth=1, linestyle=":", label="floor")
-        lowest = min([*means, *harmonics, *([] if floor is None else [floor])])
-        _frame(axes, INK, metric, lowest=lowest, last=max(rates))
-        axes.legend(
-            frameon=False,
-            labelcolor=INK,
-            fontsize=9,
-            ncols=3,
-            loc="lower right",
-            bbox_to_anchor=(1, 1),
-            borderaxespad=0,
-        )
-        svg = _svg(figure)
-    for colour, variable in INLINE.items():
-        svg = svg.replace(colour, variable)
-    return svg
 
 
 def write_curve_plot(

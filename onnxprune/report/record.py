@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,20 @@ from onnxprune.evaluation import AUTO, Accuracy
 
 @dataclass(frozen=True)
 class Record:
-    """The settings and steps of a run and, once it has finished, its report."""
+    """The settings and steps of a run and, once it has finished, its report.
+
+    `about` tells of the model, the machine and the network, `evidence` of samples and layers; both
+    are empty for a run of an earlier version. `digests` are those of the model and the samples.
+    """
 
     name: str
     settings: Mapping[str, Any]
     steps: Sequence[Mapping[str, Any]]
     report: Mapping[str, Any] | None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    digests: Mapping[str, Any] = field(default_factory=dict)
+    files: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, path: Path) -> Record:
@@ -34,11 +42,16 @@ class Record:
         journal, report = path / "journal.jsonl", path / "report.json"
         written = journal.read_text("utf-8") if journal.is_file() else ""
         whole = written[: written.rfind("\n") + 1].splitlines()
+        config = _parse(path / "config.json")
         return cls(
             path.resolve().name,
-            _parse(path / "config.json").get("settings", {}),
+            config.get("settings", {}),
             [_step(_parse(journal, line)) for line in whole],
             _parse(report) if report.is_file() else None,
+            _if_there(path / "about.json"),
+            _if_there(path / "evidence.json") if report.is_file() else {},
+            {key: value for key, value in config.items() if key.endswith("sha256") and value},
+            frozenset(one.name for one in path.iterdir() if one.is_file()),
         )
 
     @property
@@ -68,23 +81,34 @@ class Record:
         return float(last["rate"])
 
     @property
-    def points(self) -> list[dict[str, float]]:
-        """Rate, mean and harmonic mean of each measured step, and of the result."""
-        found = [_point(step["rate"], step["accuracy"]) for step in self.steps if step["accuracy"]]
-        if self.report is not None and self.report["after"]["accuracy"]:
-            if not found:
-                found.append(_point(0.0, self.report["before"]["accuracy"]))
-            found.append(_point(self.rate, self.report["after"]["accuracy"]))
-        return list({point["rate"]: point for point in found}.values())
+    def title(self) -> str:
+        """The name of the model, or of the folder."""
+        return str(self.about.get("model", {}).get("name") or self.name)
+
+    @property
+    def decisive(self) -> str:
+        """The figure that a floor looks at: shrunk where a class is never right."""
+        before = (self.sides[0]["accuracy"] if self.sides else None) or {}
+        void = before.get("harmonic") == 0 and "shrunk_harmonic" in before
+        return "shrunk_harmonic" if void else "harmonic"
 
     @property
     def floor(self) -> float | None:
-        """The lowest harmonic mean that the settings allow, or None."""
+        """The lowest `decisive` mean that the settings allow, or None."""
         asked = self.settings.get("floor", {})
         levels = [] if asked.get("min_accuracy") is None else [asked["min_accuracy"]]
-        if asked.get("max_drop") is not None and self.points:
-            levels.append(self.points[0]["harmonic"] - asked["max_drop"])
+        before = self.sides[0]["accuracy"] if self.sides else None
+        if asked.get("max_drop") is not None and before:
+            levels.append(before[self.decisive] - asked["max_drop"])
         return max((level for level in levels if level > 0), default=None)
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of what has a score: classes, or parts of outputs; numbers without names."""
+        names = list(self.report["classes"]) if self.report is not None else []
+        sides = self.sides
+        count = len(sides[1]["accuracy"]["per_class"]) if sides and sides[1]["accuracy"] else 0
+        return names + [str(number) for number in range(len(names), count)]
 
 
 def _parse(path: Path, text: str | None = None) -> dict[str, Any]:
@@ -95,12 +119,16 @@ def _parse(path: Path, text: str | None = None) -> dict[str, Any]:
     return content
 
 
-def _point(rate: float, accuracy: Mapping[str, float]) -> dict[str, float]:
-    return {"rate": rate, "mean": accuracy["mean"], "harmonic": accuracy["harmonic"]}
+def _if_there(path: Path) -> dict[str, Any]:
+    return _parse(path) if path.is_file() else {}
 
 
 def _step(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of the journal, its accuracy in the form of `report.json`."""
+    """A line of the journal, its accuracies in the form of `report.json`."""
+    return {**_measured(line), "tried": [_measured(one) for one in line.get("tried", ())]}
+
+
+def _measured(line: Mapping[str, Any]) -> dict[str, Any]:
     counts = line["accuracy"]
     return {**line, "accuracy": counts and Accuracy.from_counts(counts).to_json()}
 

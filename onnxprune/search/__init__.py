@@ -1,6 +1,6 @@
 """How far, in which order, and the record of a run.
 
-Imports every room but report and cli. `make_task` puts a `Task` together, `search` walks down.
+Imports every room but cli. `make_task` puts a `Task` together, `search` walks down.
 
 * `controllers`: the order of steps; `nets`: what they build, rank and measure, remembered
 * `task`: what one search is given, and where it is; `protocols`: what it knows of other rooms
@@ -14,8 +14,10 @@ Imports every room but report and cli. `make_task` puts a `Task` together, `sear
 * `untaken`: branches that no sample takes
 * `plan`: which filters went; `journal`: the run directory; `outcome`: what a run came to;
   `refusal`: why a target is out of reach
+* `about`: the model, machine and command of a run; `evidence`: its samples and layers, for the page
 """
 
+from onnxprune.search.about import about_run
 from onnxprune.search.assemble import (
     complete,
     make_task,
@@ -27,9 +29,10 @@ from onnxprune.search.assemble import (
 from onnxprune.search.baseline import check_baseline
 from onnxprune.search.control import Control
 from onnxprune.search.controllers import CONTROLLER_NAMES, CONTROLLERS, find_controller, search
+from onnxprune.search.evidence import evidence_of
 from onnxprune.search.fallback import with_fallback
 from onnxprune.search.generated import parted
-from onnxprune.search.journal import RunDirectory
+from onnxprune.search.journal import ABOUT, EVIDENCE, RunDirectory, to_try
 from onnxprune.search.judging import metric_name
 from onnxprune.search.limits import Limits
 from onnxprune.search.nets import Nets
@@ -52,9 +55,11 @@ from onnxprune.search.target import Floor, Target, share_removed
 from onnxprune.search.task import State, Task
 
 __all__ = [
+    "ABOUT",
     "AUTO",
     "CONTROLLERS",
     "CONTROLLER_NAMES",
+    "EVIDENCE",
     "OPTIONS",
     "OVER",
     "PARTS",
@@ -70,12 +75,14 @@ __all__ = [
     "State",
     "Target",
     "Task",
+    "about_run",
     "already_met",
     "check_baseline",
     "check_reach",
     "clock",
     "complete",
     "describe",
+    "evidence_of",
     "find_controller",
     "make_evaluator",
     "make_report",
@@ -91,6 +98,7 @@ __all__ = [
     "share_removed",
     "summary",
     "time_in_turn",
+    "to_try",
     "unreachable",
     "walk_batch",
     "with_fallback",

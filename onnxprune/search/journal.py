@@ -1,8 +1,11 @@
 """The run directory: settings, a journal of accepted steps, and what the run ended in.
 
     config.json     the settings, and digests of the model and the samples
+    about.json      the model, the command and the machine, and the network as the page draws it
     latency.json    what the widths of layers cost in time, where the order looks at that
-    journal.jsonl   one line for each accepted state, written before the next step begins
+    journal.jsonl   one line for each accepted state, written before the next step begins, with the
+                    nets that were tried on the way to it and taken back
+    evidence.json   what the page shows of single samples and layers
     plan.json, pruned.onnx, report.json, report.html
 
 A line holds all that a controller remembers; floats are written so that they read back the same
@@ -14,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,7 @@ from onnxprune.search.settings import Settings
 from onnxprune.search.task import State
 
 CONFIG, JOURNAL, PLAN = "config.json", "journal.jsonl", "plan.json"
-LATENCY = "latency.json"
+LATENCY, ABOUT, EVIDENCE = "latency.json", "about.json", "evidence.json"
 MODEL, REPORT, PAGE = "pruned.onnx", "report.json", "report.html"
 
 DIGESTS = {
@@ -148,15 +151,23 @@ class RunDirectory:
             ) from error
 
     def append(
-        self, state: State, figures: Mapping[str, Any], evaluations: int, seconds: float
+        self,
+        state: State,
+        figures: Mapping[str, Any],
+        evaluations: int,
+        seconds: float,
+        tried: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Journal a state; it is on the disk when this returns.
+
+        `tried` are the nets that were measured before it and taken back, as `to_try` has them.
 
         Raises: OutputError when it cannot be written.
         """
         if self.path is None:
             return
         line = {**figures, "evaluations": evaluations, "seconds": seconds, **to_line(state)}
+        line["tried"] = list(tried)
         try:
             with (self.path / JOURNAL).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -168,11 +179,19 @@ class RunDirectory:
                 f"then --resume"
             ) from error
 
+    def keep(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write what the page shows beside the journal.
+
+        Raises: OutputError when it cannot be written.
+        """
+        if self.path is not None:
+            write_whole(self.path / name, json.dumps(content) + "\n")
+
     def abandon(self) -> None:
         """Leave nothing behind of a run that ended before its first state."""
         if self.path is None or (self.path / JOURNAL).exists():
             return
-        for name in (CONFIG, LATENCY):
+        for name in (CONFIG, LATENCY, ABOUT):
             (self.path / name).unlink(missing_ok=True)
         if not any(self.path.iterdir()):
             self.path.rmdir()
@@ -269,6 +288,12 @@ def to_line(state: State) -> dict[str, Any]:
         "limit": state.limit,
         "barred": list(state.barred),
     }
+
+
+def to_try(state: State, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state that was taken back as the journal holds it, with its figures."""
+    line = to_line(state)
+    return {**figures, **{key: line[key] for key in ("dead", "accuracy", "corrected")}}
 
 
 def from_line(line: Mapping[str, Any]) -> State:

@@ -11,7 +11,7 @@ Source: latency tables in the manner of NetAdapt (Yang et al. 2018), with lines 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +71,7 @@ def measure_latency(
     """Time a few models of other widths, and lay lines through the times of their nodes."""
     plans = list(_plans(picker, np.random.default_rng(seed)))
     times = [profile(remove_channels(graph, costs.groups, dead)) for dead in plans]
-    parts = _parts(graph, times[0].keys())
+    parts = timed_nodes(graph, times[0].keys())
     lines = _Lines(graph, costs, plans[:-1])
     for name, nodes in parts.items():
         lines.fit(nodes, np.array([one.get(name, np.nan) for one in times[:-1]]))
@@ -93,8 +93,8 @@ def _plans(picker: Picker, rng: np.random.Generator) -> Iterator[BoolArray]:
         yield picker.thinned(each)
 
 
-def _parts(graph: Graph, names: Any) -> dict[str, list[Node]]:
-    """The nodes whose time each name stands for.
+def timed_nodes(graph: Graph, names: Iterable[str]) -> dict[str, list[Node]]:
+    """Return the nodes whose time each of the runtime's names stands for.
 
     The runtime names what it joined after the last of the nodes or their last tensor, so the nodes
     before it that have no name of their own belong to it.

@@ -43,11 +43,15 @@ class Memory(Generic[Value]):
 
 
 class Nets:
-    """The nets of one search. `evaluations` counts the runs over the reference samples."""
+    """The nets of one search. `evaluations` counts the runs over the reference samples.
+
+    `tried` are the nets that were measured since `taken_back` was last asked.
+    """
 
     def __init__(self, task: Task, evaluations: int = 0) -> None:
         self.task = task
         self.evaluations = evaluations
+        self.tried: list[State] = []
         self.reach = Reach(task.graph, task.costs, task.target, self.build, task.clock, task.picker)
         self._models = Memory[ModelProto](3)  # the two tries of a step and the net before it
         self._scores = Memory[FloatArray](1)
@@ -133,7 +137,15 @@ class Nets:
         if self.task.evaluate is None:
             return state
         self.evaluations += 1
-        return replace(state, accuracy=self.task.evaluate(self.build(state)))
+        measured = replace(state, accuracy=self.task.evaluate(self.build(state)))
+        self.tried.append(measured)
+        return measured
+
+    def taken_back(self, state: State) -> list[State]:
+        """Return the nets that were measured on the way to a state and given up; forget them."""
+        tried = {one.net: one for one in self.tried if one.net != state.net}
+        self.tried.clear()
+        return list(tried.values())
 
     def foresee(self, state: State) -> Measured | None:
         """Return what corrected weights would reach, if it can be on samples they have not seen."""

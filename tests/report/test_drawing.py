@@ -11,13 +11,12 @@ import pytest
 
 from onnxprune import Graph, find_groups
 from onnxprune.errors import OutputError
+from onnxprune.report.colouring import COLOURS, colours_of
 from onnxprune.report.drawing import (
     ALONE,
-    COLOURS,
     LISTED,
     PLAIN,
     STAYS,
-    colours_of,
     draw,
     short_name,
     write_drawing,

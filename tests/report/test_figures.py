@@ -70,8 +70,9 @@ def test_a_slower_model_is_said_to_be_slower_first(
     printed = capsys.readouterr().out
     assert printed.strip().startswith("The pruned model is ")
     text = (tmp_path / "run/report.html").read_text()
-    style = re.sub(r"@media[^{]*\{(?:[^{}]*\{[^{}]*\})*\s*\}", "", text[: text.index("</style>")])
-    assert ".slower { border-color: var(--wrong)" in style, "it is red on every screen"
+    assert 'class="verdict bad"' in text
+    assert re.search(r'class="clause bad">\s*2x slower', text)
+    assert ".verdict.bad { background: var(--bad-back)" in text
     assert 0 < text.index("The pruned model is slower") < text.index("Stopped:")
 
 

@@ -1,0 +1,152 @@
+"""The verdict on a run: what got better or worse, what was not measured, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from onnxprune.evaluation import caption
+from onnxprune.report.figures import SLOWER, percent, points, samples_of, slower
+from onnxprune.report.record import Record
+
+Standing = Literal["good", "same", "unknown", "bad"]
+"""From best to worst, where the worst of several counts."""
+ORDER: tuple[Standing, ...] = ("good", "same", "unknown", "bad")
+WORDS: Mapping[Standing, str] = {
+    "good": "Better",
+    "same": "About the same",
+    "unknown": "Not all measured",
+    "bad": "Worse",
+}
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One thing that a verdict says."""
+
+    text: str
+    standing: Standing
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All that it says, and what to know beside it."""
+
+    clauses: tuple[Clause, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def standing(self) -> Standing:
+        """The worst of what it says; good where one thing is and the others stay."""
+        found = {clause.standing for clause in self.clauses}
+        for worst in ("bad", "unknown"):
+            if worst in found:
+                return worst
+        return "good" if "good" in found else "same"
+
+    @property
+    def word(self) -> str:
+        """The same in words, for whom colours tell nothing."""
+        return WORDS[self.standing]
+
+    @property
+    def text(self) -> str:
+        """The sentence."""
+        said = ", ".join(clause.text for clause in self.clauses)
+        return said[:1].upper() + said[1:]
+
+
+def verdict(run: Record) -> Verdict:
+    """Return the verdict on a run."""
+    if run.sides is None:
+        nothing = Clause("nothing to compare yet: no step has been journalled", "unknown")
+        return Verdict((nothing,), ())
+    before, after = run.sides
+    clauses = [_speed(before, after), _size(before, after), _accuracy(run)]
+    if not run.rate:
+        clauses.insert(0, Clause("nothing was removed", "same"))
+    return Verdict(tuple(clauses), tuple(_notes(run)))
+
+
+def _speed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Clause:
+    one, other = before.get("latency_ms"), after.get("latency_ms")
+    if not one or not other:
+        return Clause("latency not measured", "unknown")
+    if other > SLOWER * one:
+        return Clause(f"{other / one:.3g}x slower", "bad")
+    if one > SLOWER * other:
+        return Clause(f"{one / other:.3g}x faster", "good")
+    return Clause("as fast as before", "same")
+
+
+def _size(before: Mapping[str, Any], after: Mapping[str, Any]) -> Clause:
+    key = "size_bytes" if before.get("size_bytes") and after.get("size_bytes") else "params"
+    what = "" if key == "size_bytes" else " in parameters"
+    saved = 1 - after[key] / max(before[key], 1)
+    if saved < -0.005:
+        return Clause(f"{-100 * saved:.0f} % larger{what}", "bad")
+    if saved < 0.005:
+        return Clause(f"as large as before{what}", "same")
+    return Clause(f"{100 * saved:.0f} % smaller{what}", "good")
+
+
+def _accuracy(run: Record) -> Clause:
+    what = caption(run.metric)
+    change = change_of(run)
+    if change is None:
+        return Clause("accuracy not measured", "unknown")
+    text = f"{what} {points(0.0, change)}"
+    interval = run.evidence.get("interval")
+    if interval:
+        low, high = (
+            f"{100 * interval[end]:+.1f}".replace("-", "\u2212") for end in ("low", "high")
+        )
+        text += f" (95 % interval {low} to {high} on {interval['samples']:,} samples)"
+    elif run.report is not None:
+        text += f" (on {samples_of(run.report)}, interval not known)"
+    lost = below_floor(run) or bool(interval and interval["high"] < 0)
+    won = bool(interval and interval["low"] > 0)
+    return Clause(text, "bad" if lost else "good" if won else "same")
+
+
+def change_of(run: Record) -> float | None:
+    """Return the change of the mean over classes, or None without one."""
+    if run.sides is None or not all(side.get("accuracy") for side in run.sides):
+        return None
+    before, after = run.sides
+    return float(after["accuracy"]["mean"] - before["accuracy"]["mean"])
+
+
+def below_floor(run: Record) -> bool:
+    """Say whether the result does not hold the floor that was asked for."""
+    accuracy = run.sides[1].get("accuracy") if run.sides else None
+    if run.floor is None or not accuracy:
+        return False
+    return bool(accuracy.get(run.decisive, accuracy["harmonic"]) < run.floor - 1e-9)
+
+
+def _notes(run: Record) -> Iterator[str]:
+    """What to know beside the verdict."""
+    report, interval = run.report, run.evidence.get("interval")
+    if report is not None and (said := slower(report)):
+        yield said
+    if below_floor(run):
+        yield f"The accuracy is below the floor of {percent(run.floor)} that was asked for."
+    if interval and interval["high"] < 0:
+        yield "The whole interval lies below 0: accuracy was lost, and not by chance."
+    if change_of(run) is None:
+        yield (
+            "Without samples nobody knows whether the model still works: give some as --data, or "
+            "compare both models on some (onnxprune compare)."
+        )
+        return
+    if interval:
+        yield f"The interval: {interval['method']}."
+    if report is not None and report.get("held_out"):
+        yield (
+            "The weights were corrected on the samples that accuracy is measured on: held out, the "
+            f"harmonic mean is {percent(report['held_out']['harmonic'])}."
+        )
+    elif report is not None:
+        yield "Measured on samples that the search has seen: test on others (onnxprune compare)."

@@ -1,0 +1,340 @@
+"""Evidence: what a finished run shows of single samples and single layers.
+
+A run directory keeps it as `evidence.json`, for the page: the samples whose answer changed, what
+the unpruned and the pruned net look at in them, how sure the change of accuracy is, and what each
+layer costs before and after.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto
+
+from onnxprune.arrays import BoolArray, FloatArray, IntArray
+from onnxprune.data import Data, Inputs
+from onnxprune.errors import OnnxPruneError
+from onnxprune.evaluation import FIDELITY, Evaluator
+from onnxprune.graph import Graph
+from onnxprune.relevance import heat_maps
+from onnxprune.report import data_uri, heat, paired, photo, resampled, weighted
+from onnxprune.search.generated import parted
+from onnxprune.search.latency import timed_nodes
+from onnxprune.search.nets import Nets
+from onnxprune.search.outcome import make_evaluator, profiler
+from onnxprune.search.settings import Settings
+from onnxprune.search.task import State
+from onnxprune.surgery import repeats
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 12
+"""Samples whose answer changed, of which a page shows pictures."""
+MOVES = 20
+"""Rows of what changed into what."""
+PAIRED = "paired: only the samples whose answer changed count (Bonett and Price 2012)"
+DRAWN = "the samples drawn again 1,000 times with replacement (Efron 1979)"
+
+
+def evidence_of(
+    nets: Nets, state: State, pruned: ModelProto, data: Data | None, settings: Settings
+) -> dict[str, Any]:
+    """Return what `evidence.json` holds."""
+    judging = parted(data)[1]
+    timed = judging is not None
+    found: dict[str, Any] = {"layers": layer_costs(nets, state, pruned, judging, settings, timed)}
+    if judging is not None:
+        found |= changes(nets.task.graph, pruned, judging, settings)
+    return found
+
+
+def layer_costs(
+    nets: Nets,
+    state: State,
+    pruned: ModelProto,
+    data: Data | None,
+    settings: Settings,
+    timed: bool,
+) -> dict[str, Any]:
+    """Return parameters, multiply-adds and, where `timed`, milliseconds of each layer.
+
+    Each is a pair: before and after. What the runtime does in no layer is under the name "".
+    """
+    graph, costs = nets.task.graph, nets.task.costs
+    sides = (np.zeros_like(state.dead), state.dead)
+    nodes = {node.name: node for node in graph.nodes}
+    found: dict[str, Any] = {}
+    for layer in nets.task.groups.filters:
+        node = nodes[layer.node]
+        weights = costs.figure({n: 1 for n in node.inputs if n in costs.constants})
+        products = costs.figure(dict(repeats(graph, node)))
+        known = node.name not in costs.unknown
+        found[layer.node] = {
+            "params": [int(weights.of(dead)) for dead in sides],
+            "macs": [int(products.of(dead)) for dead in sides] if known else None,
+        }
+    if not timed:
+        return found
+    profile = profiler(data, settings)
+    after = Graph(pruned, input_shapes=graph.input_shapes)
+    times = [
+        _layer_times(graph, profile(graph.model), found),
+        _layer_times(after, profile(pruned), found),
+    ]
+    for name in {**times[0], **times[1]}:
+        found.setdefault(name, {})["ms"] = [round(side.get(name, 0.0), 5) for side in times]
+    return found
+
+
+def _layer_times(
+    graph: Graph, times: Mapping[str, float], layers: Mapping[str, Any]
+) -> dict[str, float]:
+    """The time of each layer, with what the runtime joined to it. Units: ms."""
+    found = {"": times.get("", 0.0)}
+    parts = timed_nodes(graph, times.keys())
+    for name, ms in times.items():
+        if name:
+            own = [node.name for node in parts.get(name, ()) if node.name in layers]
+            for layer in own or [""]:
+                found[layer] = found.get(layer, 0.0) + ms / max(len(own), 1)
+    return found
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """What both nets answer. Shapes: each `[n]`, or maps `[n, H, W]`; labels alike."""
+
+    before: IntArray
+    after: IntArray
+    labels: IntArray
+
+
+def changes(graph: Graph, pruned: ModelProto, data: Data, settings: Settings) -> dict[str, Any]:
+    """Return the interval of the change, the classes, and the samples whose answer changed."""
+    judge = make_evaluator(data, settings)
+    answers = _answers(judge, graph.model, pruned, data)
+    if answers is None:
+        return _of_scores(judge, graph.model, pruned, data)
+    found: dict[str, Any] = {"classes": list(_by_class(answers))}
+    if answers.labels.ndim == 1:
+        right = _right(judge, answers, graph.model, pruned)
+        found["interval"] = _interval(right, answers.labels)
+        found["classes"] = list(_by_class(answers, right))
+        changed = np.flatnonzero(answers.before != answers.after)
+        found["moves"] = _moves(answers, changed)
+    else:
+        found |= {"interval": _of_maps(answers), "classes": []}
+        shares = (answers.before != answers.after).reshape(len(data), -1).mean(1)
+        changed = np.argsort(-shares, kind="stable")
+        changed = changed[shares[changed] > 0]
+    found["changed"], found["samples"] = len(changed), len(data)
+    found["shown"] = _shown(graph, pruned, data, answers, changed, settings)
+    return found
+
+
+def _answers(judge: Evaluator, before: ModelProto, after: ModelProto, data: Data) -> _Sides | None:
+    """The classes that both nets give, where the outputs are class scores."""
+    if judge.metric.answers:
+        sides = [judge.judge(model)[1] for model in (before, after)]
+        return _Sides(sides[0], sides[1], data.y)
+    heads = data.heads
+    if judge.metric.name != FIDELITY or not heads or heads[0].kind != "classes":
+        return None
+    found = []
+    for model in (before, after):
+        outputs = judge.outputs(model).get(heads[0].tensor)
+        if outputs is None or outputs.dtype == object:
+            return None
+        found.append(outputs.argmax(heads[0].axis))
+    if found[0].size != len(data):
+        return None
+    return _Sides(found[0].reshape(-1), found[1].reshape(-1), found[0].reshape(-1))
+
+
+def _right(
+    judge: Evaluator, answers: _Sides, before: ModelProto, after: ModelProto
+) -> tuple[BoolArray, BoolArray]:
+    """Which samples both nets get right, as the metric has it. Shapes: `[n]`."""
+    k = max(judge.metric.answers, 1)
+    if k == 1:
+        return answers.before == answers.labels, answers.after == answers.labels
+    found = []
+    for model in (before, after):
+        (rows,) = judge.outputs(model).values()
+        true = rows[np.arange(len(rows)), answers.labels][:, None]
+        lower = np.arange(rows.shape[1]) < answers.labels[:, None]
+        found.append(((rows > true) | ((rows == true) & lower)).sum(1) < k)
+    return found[0], found[1]
+
+
+def _interval(right: tuple[BoolArray, BoolArray], labels: IntArray) -> dict[str, Any]:
+    """The interval of the change of the mean over classes, which weigh alike."""
+    _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    lost, gained = right[0] & ~right[1], ~right[0] & right[1]
+    ends = weighted(lost.astype(float), gained.astype(float), 1 / counts[place])
+    return {
+        "low": ends[0],
+        "high": ends[1],
+        "samples": len(labels),
+        "lost": int(lost.sum()),
+        "gained": int(gained.sum()),
+        "method": PAIRED,
+    }
+
+
+def _by_class(
+    answers: _Sides, right: tuple[BoolArray, BoolArray] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The samples of each class: how many, lost and gained, and the interval of the change."""
+    if right is None:
+        return
+    lost, gained = right[0] & ~right[1], ~right[0] & right[1]
+    for number, count in zip(*np.unique(answers.labels, return_counts=True), strict=True):
+        own = answers.labels == number
+        down, up = int(lost[own].sum()), int(gained[own].sum())
+        low, high = paired(down, up, int(count))
+        yield {
+            "class": int(number),
+            "samples": int(count),
+            "lost": down,
+            "gained": up,
+            "low": round(low, 4),
+            "high": round(high, 4),
+        }
+
+
+def _moves(answers: _Sides, changed: IntArray) -> list[dict[str, Any]]:
+    """What changed into what, the most frequent first: the difference of two confusion tables."""
+    rows = zip(
+        answers.labels[changed].tolist(),
+        answers.before[changed].tolist(),
+        answers.after[changed].tolist(),
+        strict=True,
+    )
+    counts = sorted(Counter(rows).items(), key=lambda item: (-item[1], item[0]))
+    return [
+        {"label": label, "before": one, "after": other, "samples": count}
+        for (label, one, other), count in counts[:MOVES]
+    ]
+
+
+def _of_maps(answers: _Sides) -> dict[str, Any]:
+    """The interval of the change of the mean IoU, over images drawn again."""
+    classes = int(max(answers.labels[answers.labels != 255].max(initial=0), 0)) + 1
+    sides = []
+    for given in (answers.before, answers.after):
+        both, union = (np.zeros((len(given), classes)) for _ in range(2))
+        for row, (one, labels) in enumerate(zip(given, answers.labels, strict=True)):
+            counted = labels != 255
+            one, labels = one[counted], labels[counted]
+            same = np.bincount(labels[one == labels], minlength=classes)[:classes]
+            both[row] = same
+            seen = np.bincount(labels, minlength=classes)[:classes]
+            union[row] = seen + np.bincount(one, minlength=classes)[:classes] - same
+        sides.append((both, union))
+    low, high = resampled(sides[0], sides[1])
+    return {"low": low, "high": high, "samples": len(answers.labels), "method": DRAWN}
+
+
+def _of_scores(
+    judge: Evaluator, before: ModelProto, after: ModelProto, data: Data
+) -> dict[str, Any]:
+    """The interval of agreement, where a metric adds up over samples."""
+    if not judge.metric.adds_up:
+        return {}
+    sides = []
+    for model in (before, after):
+        outputs = judge.outputs(model)
+        counts = [
+            judge.metric(
+                {name: rows[k : k + 1] for name, rows in outputs.items()},
+                data.y[k : k + 1],
+                np.array([k]),
+            )
+            for k in range(len(data))
+        ]
+        right = np.stack([np.maximum(one.correct, 0) for one in counts])
+        sides.append((right, np.stack([one.total for one in counts])))
+    low, high = resampled(sides[0], sides[1])
+    return {"interval": {"low": low, "high": high, "samples": len(data), "method": DRAWN}}
+
+
+def _shown(
+    graph: Graph,
+    pruned: ModelProto,
+    data: Data,
+    answers: _Sides,
+    changed: IntArray,
+    settings: Settings,
+) -> list[dict[str, Any]]:
+    """Pictures of samples whose answer changed: those that were right before come first."""
+    axis = _channels(data)
+    if axis is None or not len(changed):
+        return []
+    if answers.labels.ndim == 1:
+        was_right = answers.before[changed] == answers.labels[changed]
+        changed = changed[np.argsort(~was_right, kind="stable")]
+    chosen = changed[:SHOWN]
+    x = np.asarray(data.x)[chosen]
+    photos = [photo(np.moveaxis(one, axis - 1, -1)) for one in x]
+    maps = _heat(graph, pruned, x, axis, data, answers, chosen, settings)
+    names = data.names or tuple(f"sample {k}" for k in range(len(data)))
+    return [
+        {
+            "name": names[k],
+            **_classes(answers, k),
+            "picture": data_uri(photos[row]),
+            "maps": [data_uri(heat(side[row], photos[row])) for side in maps],
+        }
+        for row, k in enumerate(chosen.tolist())
+    ]
+
+
+def _classes(answers: _Sides, k: int) -> dict[str, Any]:
+    if answers.labels.ndim == 1:
+        sides = (answers.labels, answers.before, answers.after)
+        return dict(zip(("label", "before", "after"), (int(one[k]) for one in sides), strict=True))
+    return {"changed": float((answers.before[k] != answers.after[k]).mean())}
+
+
+def _channels(data: Data) -> int | None:
+    """The axis of the channels of samples that are images, None of others."""
+    if isinstance(data.x, Inputs) or data.generated or data.x.ndim != 4:
+        return None
+    return next((axis for axis in (1, 3) if data.x.shape[axis] in (1, 3, 4)), None)
+
+
+def _heat(
+    graph: Graph,
+    pruned: ModelProto,
+    x: npt.NDArray[Any],
+    axis: int,
+    data: Data,
+    answers: _Sides,
+    chosen: IntArray,
+    settings: Settings,
+) -> list[FloatArray]:
+    """What both nets look at: each explained for the answer that it gives itself."""
+    nets = (graph, Graph(pruned, input_shapes=graph.input_shapes))
+    try:
+        return [
+            heat_maps(
+                net,
+                x,
+                given[chosen],
+                axis,
+                criterion=settings.criterion,
+                heads=data.heads,
+                device=settings.device,
+            )
+            for net, given in zip(nets, (answers.before, answers.after), strict=True)
+        ]
+    except OnnxPruneError as error:
+        logger.info("relevance maps are left out: %s", error)
+        return []
