@@ -138,7 +138,7 @@ def _data(run: Record) -> Iterator[Opportunity]:
         return
     half, count = (interval["high"] - interval["low"]) / 2, interval["samples"]
     if half > TELLS:
-        needed = round(count * (half / TELLS) ** 2, -1 if count < 1000 else -2)
+        needed = float(f"{count * (half / TELLS) ** 2:.2g}")
         yield Opportunity(
             "Measure on more samples",
             f"{what} to \u00b11 point",
