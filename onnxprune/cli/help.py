@@ -12,6 +12,7 @@ SECTIONS = {
     "--allow-inexact --also",
     "Method": "--method --over --control --criterion --compensate --set",
     "Network": "--from --input-shape --weights",
+    "Runtimes": "--to --tolerance --time-limit --python",
     "Export": "--exporter --opset --fixed-batch --keep-batchnorm",
     "Computation": "--device --threads --batch-size --memory --seed",
     "Run directory": "--run-dir --resume",

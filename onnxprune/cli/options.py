@@ -14,6 +14,7 @@ from onnxprune.cli.program import Screen
 from onnxprune.cli.types import Convolution, Given, Method, Name
 from onnxprune.compensate import METHODS
 from onnxprune.converters import CONVERTER_NAMES, Options
+from onnxprune.deploy import Request
 from onnxprune.errors import OnnxPruneError
 from onnxprune.gate import Condition
 from onnxprune.relevance import CRITERION_NAMES
@@ -224,6 +225,9 @@ DRAWN_OVER = click.option(
     show_default=True,
     help="What the methods bring down, and the curve is drawn over.",
 )
+
+DEPLOYING = {one.name: one for one in fields(Request)}
+DEPLOYMENT = together(*(option(name, DEPLOYING) for name in DEPLOYING))
 
 CONVERTING = {one.name: one for one in fields(Options)}
 

@@ -22,7 +22,7 @@ def outcome(report: Mapping[str, Any]) -> list[Any]:
 
 def before_after_table(report: Mapping[str, Any]) -> Table:
     """Return the figures of a report or a comparison, before and after."""
-    table = _table("", "before", "after", "change")
+    table = empty_table("", "before", "after", "change")
     sides = report["before"], report["after"]
     for row in rows(*sides, report.get("metric", "top-1"), report.get("held_out")):
         table.add_row(row.label, row.before, row.after, row.change)
@@ -45,7 +45,7 @@ def worst_line(comparison: Mapping[str, Any]) -> str:
 def class_table(comparison: Mapping[str, Any]) -> Table:
     """Return the score of each class that has samples, before and after."""
     first = "part of the outputs" if is_fidelity(comparison) else "class"
-    table = _table(first, "before", "after", "change")
+    table = empty_table(first, "before", "after", "change")
     for line in classes(comparison):
         table.add_row(*line)
     return table
@@ -54,7 +54,7 @@ def class_table(comparison: Mapping[str, Any]) -> Table:
 def group_table(inspection: Mapping[str, Any]) -> Table:
     """Return the groups: convolutions, widths, the share that may go, what each filter saves."""
     first = "layers" if "units" in inspection else "convolutions"
-    table = _table(first, "width", "may go", "params\neach", "MACs\neach", numbered=True)
+    table = empty_table(first, "width", "may go", "params\neach", "MACs\neach", numbered=True)
     for number, group in enumerate(inspection["groups"], 1):
         names, widths = group["titles"], group["widths"]
         figures = (
@@ -73,7 +73,7 @@ def group_table(inspection: Mapping[str, Any]) -> Table:
 
 def pinned_table(inspection: Mapping[str, Any]) -> list[Table]:
     """Return why channels stay, group by group; no table if all may go."""
-    table = _table("why channels stay", "channels", numbered=True)
+    table = empty_table("why channels stay", "channels", numbered=True)
     for number, group in enumerate(inspection["groups"], 1):
         pinned = sorted(group["pinned"], key=lambda entry: -entry["channels"])
         for k, entry in enumerate(pinned[:SHOWN]):
@@ -133,7 +133,7 @@ def curve_line(method: str, saved: float, mean: float) -> str:
 
 def curve_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return the area under each curve (AUC), and the work to draw it."""
-    table = _table("method", "AUC mean", "AUC harmonic", "evaluations", "seconds")
+    table = empty_table("method", "AUC mean", "AUC harmonic", "evaluations", "seconds")
     for name, curve in methods.items():
         table.add_row(
             name,
@@ -145,7 +145,7 @@ def curve_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
-def _table(first: str, *others: str, numbered: bool = False) -> Table:
+def empty_table(first: str, *others: str, numbered: bool = False) -> Table:
     """Return an empty table: names on the left, figures on the right, a number before if asked."""
     from rich import box
     from rich.table import Table

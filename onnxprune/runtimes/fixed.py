@@ -12,8 +12,9 @@ from onnxprune.graph import Graph, Shape, look
 
 @dataclass(frozen=True)
 class Fixed:
-    """A model whose inputs have these shapes, and whose outputs are named so."""
+    """A model whose inputs have these shapes, and whose outputs are named so; and as it came."""
 
+    original: ModelProto
     model: ModelProto
     shapes: Mapping[str, Shape]
     outputs: tuple[str, ...]
@@ -39,7 +40,7 @@ def fix_axes(graph: Graph, sizes: Mapping[str, Shape] | None = None) -> Fixed:
         if shape is not None:
             _set_shape(value, shape)
     shapes = {name: found[name] for name in names if name in found}
-    return Fixed(model, shapes, tuple(value.name for value in model.graph.output))
+    return Fixed(graph.model, model, shapes, tuple(value.name for value in model.graph.output))
 
 
 def _set_shape(value: ValueInfoProto, shape: Shape) -> None:

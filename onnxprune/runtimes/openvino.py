@@ -10,8 +10,11 @@ import numpy as np
 
 PACKAGES = ("openvino",)
 
-EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
-"""Without it, CPUs that have bfloat16 compute in that, with three digits."""
+SETTINGS = {
+    "PERFORMANCE_HINT": "LATENCY",
+    "INFERENCE_PRECISION_HINT": "f32",  # else CPUs that have bfloat16 compute in that
+    "ENABLE_CPU_PINNING": False,  # a thread that is pinned waits for a core that others use
+}
 
 
 def convert(model: Path, folder: Path) -> Path:
@@ -34,7 +37,7 @@ class OpenVinoSession:
     def __init__(self, file: Path, threads: int) -> None:
         import openvino
 
-        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, **EXACT}
+        settings = {**SETTINGS, "INFERENCE_NUM_THREADS": threads}
         compiled = openvino.Core().compile_model(str(file), "CPU", settings)
         self._request = compiled.create_infer_request()
         self.inputs = [

@@ -41,7 +41,7 @@ class Session(Protocol):
 class Runtime:
     """A runtime: its module, the suffix of its files, and the extra that installs it.
 
-    `beside` is the suffix of a second file, in the place of the first one's. `environment` are
+    `beside` is the suffix of a second file, in the place of the first one's last. `environment` are
     variables of its process.
     """
 
@@ -54,8 +54,7 @@ class Runtime:
 
     def files(self, path: Path) -> list[Path]:
         """Return the files that a deployed model consists of."""
-        stem = path.name.removesuffix(self.suffix)
-        return [path, path.with_name(stem + self.beside)] if self.beside else [path]
+        return [path, path.with_suffix(self.beside)] if self.beside else [path]
 
 
 def _known(name: str, suffix: str, **more: Any) -> Runtime:
@@ -69,7 +68,7 @@ RUNTIMES: Mapping[str, Runtime] = {
         _known("onnxruntime", ".onnx", extra="cpu"),
         _known("openvino", ".xml", beside=".bin"),
         _known("mnn", ".mnn"),
-        _known("ncnn", ".param", beside=".bin"),
+        _known("ncnn", ".ncnn.param", beside=".bin"),
         _known("ort-mobile", ".ort", extra="cpu"),
     )
 }
@@ -96,7 +95,7 @@ def runtime_of(path: Path) -> Runtime:
     Raises: InvalidModel where it is of none.
     """
     for runtime in RUNTIMES.values():
-        if path.name.endswith(runtime.suffix):
+        if path.suffix == Path(runtime.suffix).suffix:
             return runtime
     known = ", ".join(runtime.suffix for runtime in RUNTIMES.values())
     raise InvalidModel(f"{path}: of no known runtime; expected a file that ends in {known}")

@@ -33,7 +33,7 @@ from onnxprune.search.evidence import evidence_of
 from onnxprune.search.fallback import with_fallback
 from onnxprune.search.generated import parted
 from onnxprune.search.journal import ABOUT, EVIDENCE, RunDirectory, to_try
-from onnxprune.search.judging import metric_name
+from onnxprune.search.judging import judged, metric_name
 from onnxprune.search.limits import Limits
 from onnxprune.search.nets import Nets
 from onnxprune.search.objective import OVER
@@ -84,6 +84,7 @@ __all__ = [
     "describe",
     "evidence_of",
     "find_controller",
+    "judged",
     "make_evaluator",
     "make_report",
     "make_task",

@@ -1,0 +1,142 @@
+"""Deploy: a model for several runtimes, each verified before its files are written."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from onnxprune.data import Data, SampleSource
+from onnxprune.deploy.request import Request
+from onnxprune.deploy.trial import DONE, MISSING, OnStep, Row, Trial
+from onnxprune.errors import InvalidValue, check_name
+from onnxprune.files import make_folder, write_whole
+from onnxprune.graph import ModelSource, digest, file_size, load_model
+from onnxprune.runtimes import Fixed, Place, Runtime, find_runtime
+from onnxprune.search import (
+    Settings,
+    check_baseline,
+    make_evaluator,
+    merged,
+    metric_name,
+    open_model,
+    parts_of,
+)
+
+RECORD = "deploy.json"
+"""The file beside the deployed ones that says what was measured."""
+
+
+def deploy(
+    model: ModelSource,
+    output: str | Path,
+    data: SampleSource | None = None,
+    settings: Settings | None = None,
+    *,
+    request: Request | None = None,
+    on_step: OnStep = lambda line, share: None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Write a model for other runtimes into a folder, and return what was measured of each.
+
+    Each runtime converts, loads and runs the model in a process of its own. Only what gives the
+    outputs that onnxruntime gives, on all samples, is written. Without samples inputs are made up,
+    and there is no accuracy. `options` are fields of `Request`, such as `to`, and of `Settings`.
+    `on_step` is told what is done, and which share of it.
+    Raises: OnnxPruneError for whatever is wrong with the model, the samples or the folder; what
+    goes wrong with a runtime is in its row.
+    """
+    own = {name: options.pop(name) for name in vars(Request()) if name in options}
+    request, asked = replace(request or Request(), **own), merged(settings, options)
+    runtimes = [find_runtime(name) for name in dict.fromkeys(request.to)]
+    proto, stem = load_model(model), _stem(model)
+    graph, samples = open_model(proto, data, asked)
+    check_baseline(proto, samples, asked, decide=False)
+    judge = None if samples is None else make_evaluator(samples, asked)
+    accuracy = None if judge is None else judge(proto).to_json()
+    folder = make_folder(output)
+    if any(_places(runtime, stem, folder)[0].resolve() == _own(model) for runtime in runtimes):
+        raise InvalidValue(f"{output}: holds the model itself; name another folder to deploy to")
+    trial = Trial(graph, samples, judge, asked, _where(runtimes, asked, request), on_step)
+    fixed = trial.fixed(proto)
+    record: dict[str, Any] = {
+        "model": {"name": stem, "sha256": digest(proto), "size_bytes": file_size(proto)},
+        "samples": 0 if samples is None else len(samples),
+        "metric": None if samples is None else metric_name(samples, asked),
+        "classes": _classes(samples, asked, accuracy),
+        "accuracy": accuracy,
+        "threads": asked.threads,
+        "tolerance": request.tolerance,
+        "machine": {"system": platform.platform(), "python": platform.python_version()},
+        "inputs": {name: list(shape) for name, shape in fixed.shapes.items()},
+        "outputs": list(graph.outputs),
+        "rows": [],
+    }
+    for runtime in runtimes:
+        row = _deployed(trial, runtime, fixed, folder, stem, request.tolerance)
+        record["rows"].append(row.to_json())
+        write_whole(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    return record
+
+
+def problems(record: Mapping[str, Any]) -> str:
+    """Say in one line what was asked for and is not there; an empty text where all is well.
+
+    A runtime that is not installed is no problem, unless there was no other.
+    """
+    rows = record["rows"]
+    bad = [f"{row['runtime']}: {row['status']}, {row['reason']}" for row in rows if _is_bad(row)]
+    if not bad and not any(row["status"] == DONE for row in rows):
+        bad = [f"{row['runtime']}: {row['reason']}" for row in rows]
+    return f"not written: {'; '.join(bad)}" if bad else ""
+
+
+def _is_bad(row: Mapping[str, Any]) -> bool:
+    return row["status"] not in (DONE, MISSING)
+
+
+def _stem(model: ModelSource) -> str:
+    return Path(model).stem if isinstance(model, str | Path) else "model"
+
+
+def _own(model: ModelSource) -> Path | None:
+    return Path(model).resolve() if isinstance(model, str | Path) else None
+
+
+def _places(runtime: Runtime, stem: str, folder: Path) -> list[Path]:
+    """The files that a runtime's model would have, the main one first."""
+    return runtime.files(folder / f"{stem}{runtime.suffix}")
+
+
+def _where(runtimes: Sequence[Runtime], settings: Settings, request: Request) -> dict[str, Place]:
+    pythons = {name: shutil.which(path) or path for name, path in request.python}
+    for name in pythons:
+        check_name("python: runtime", name, [runtime.name for runtime in runtimes])
+    place = Place(settings.threads, limit=request.time_limit)
+    return {r.name: replace(place, python=pythons.get(r.name, sys.executable)) for r in runtimes}
+
+
+def _classes(
+    data: Data | None, settings: Settings, accuracy: Mapping[str, Any] | None
+) -> list[str]:
+    return [] if data is None or accuracy is None else list(parts_of(data, settings, accuracy))
+
+
+def _deployed(
+    trial: Trial, runtime: Runtime, fixed: Fixed, folder: Path, stem: str, tolerance: float
+) -> Row:
+    """Try a model in a folder beside, and move what is right into place, the main file last."""
+    with TemporaryDirectory(prefix=".onnxprune-", dir=folder) as scratch:
+        row = trial.of(runtime, fixed, Path(scratch), stem, tolerance=tolerance)
+        for file in _places(runtime, stem, folder):
+            file.unlink(missing_ok=True)  # of an earlier run; what is there was verified now
+        for name in reversed(row.files if row.status == DONE else []):
+            (Path(scratch) / name).replace(folder / name)
+    row.files = row.files if row.status == DONE else []
+    return row

@@ -1,0 +1,153 @@
+"""Deploy: what is right is written, what is not is told and leaves nothing."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+
+from onnxprune.cli import main
+from onnxprune.deploy import RECORD, deploy, problems
+from onnxprune.errors import InvalidValue, UnknownName
+from tests.support.models import model
+from tests.support.runtimes import write_runtime
+
+NET = model(
+    """g (float[N, 3, 8, 8] x) => (float[N, 4] y) <float[4, 3, 3, 3] w> {
+        c = Conv(x, w) p = GlobalMaxPool(c) y = Flatten(p)
+    }"""
+)
+RIGHT: dict[str, str] = {}
+WRONG = {"running": "rows = [row + 0.05 * abs(row).max() for row in rows]"}
+NAN = {"running": "rows = [row * float('nan') for row in rows]"}
+OTHER_SHAPE = {"running": "rows = [row[:, :3] for row in rows]"}
+CRASHING = {"running": "os.kill(os.getpid(), 11)"}
+HANGING = {"loading": "time.sleep(100)"}
+ABSENT = {"packages": '("no_such_package",)'}
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    onnx.save(NET, tmp_path / "net.onnx")
+    return tmp_path / "net.onnx"
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    """Samples of which the model is right for four in five."""
+    x = np.random.default_rng(0).standard_normal((20, 3, 8, 8)).astype(np.float32)
+    y = onnx.reference.ReferenceEvaluator(NET).run(None, {"x": x})[0].argmax(1)
+    y[::5] = (y[::5] + 1) % 4
+    np.savez(tmp_path / "samples.npz", x=x, y=y)
+    return tmp_path / "samples.npz"
+
+
+def own(folder: Path, name: str, stages: dict[str, str]) -> str:
+    (folder / "own").mkdir(exist_ok=True)
+    return str(write_runtime(folder / "own" / f"{name}.py", **stages))
+
+
+def row_of(record: dict[str, Any]) -> dict[str, Any]:
+    (row,) = record["rows"]
+    return dict(row)
+
+
+def test_what_is_right_is_written_with_what_was_measured(
+    net: Path, samples: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "edge"
+    record = deploy(net, out, samples, to=[own(tmp_path, "right", RIGHT)], threads=1)
+    row = row_of(record)
+    assert sorted(path.name for path in out.iterdir()) == [RECORD, "net.own"]
+    assert json.loads((out / RECORD).read_text(encoding="utf-8")) == record
+    assert (row["status"], row["reason"], row["files"]) == ("done", "", ["net.own"])
+    assert row["size_bytes"] == (out / "net.own").stat().st_size
+    assert row["latency_ms"] > 0
+    assert row["onnxruntime_ms"] > 0
+    assert row["max_error"] < 1e-5
+    assert row["accuracy"] == record["accuracy"]
+    assert record["accuracy"]["mean"] == pytest.approx(0.8, abs=0.1)
+    assert (record["metric"], record["samples"], record["inputs"]) == (
+        "top-1",
+        20,
+        {"x": [1, 3, 8, 8]},
+    )
+    assert problems(record) == ""
+
+
+@pytest.mark.parametrize(
+    ("stages", "status", "reason"),
+    [
+        (WRONG, "wrong", r"output 'y' is off by"),
+        (NAN, "wrong", r"output 'y' is off by inf"),
+        (OTHER_SHAPE, "wrong", r"output 'y' is \[1, 3\], expected \[1, 4\]"),
+        (CRASHING, "failed", r"crashed \(SIGSEGV\)"),
+        (HANGING, "failed", r"took longer than 6 s"),
+        (ABSENT, "missing", r"not installed; install no_such_package"),
+    ],
+)
+def test_what_is_not_right_leaves_nothing(
+    net: Path, samples: Path, tmp_path: Path, stages: dict[str, str], status: str, reason: str
+) -> None:
+    out = tmp_path / "edge"
+    names = [own(tmp_path, "bad", stages)]
+    row = row_of(record := deploy(net, out, samples, to=names, threads=1, time_limit=6))
+    assert row["status"] == status
+    assert re.search(reason, row["reason"])
+    assert "\n" not in row["reason"]
+    assert [path.name for path in out.iterdir()] == [RECORD]
+    assert problems(record).startswith("not written: bad: ")
+    json.loads((out / RECORD).read_text(encoding="utf-8"), parse_constant=pytest.fail)
+
+
+def test_one_that_fails_is_not_the_end_of_the_others(net: Path, tmp_path: Path) -> None:
+    stages = {"bad": CRASHING, "absent": ABSENT, "right": RIGHT}
+    names = ",".join(own(tmp_path, name, code) for name, code in stages.items())
+    out = tmp_path / "edge"
+    command = ["deploy", str(net), "--to", names, "-o", str(out), "--threads", "1"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: not written: bad: failed, crashed (SIGSEGV)")
+    assert "absent" not in last
+    for text in ("absent: not installed", "no samples: inputs were made up", "accuracy was not"):
+        assert text in result.stdout
+    assert (out / "net.own").is_file()
+
+
+def test_what_is_not_installed_is_no_error_beside_what_is(net: Path, tmp_path: Path) -> None:
+    stages = {"absent": ABSENT, "right": RIGHT}
+    names = ",".join(own(tmp_path, name, code) for name, code in stages.items())
+    command = ["deploy", str(net), "--to", names, "-o", str(tmp_path / "edge"), "--json"]
+    result = CliRunner().invoke(main, [*command, "-q"])
+    assert result.exit_code == 0, result.stderr
+    rows = json.loads(result.stdout)["rows"]
+    assert [row["status"] for row in rows] == ["missing", "done"]
+
+
+def test_the_folder_of_the_model_is_refused(net: Path, tmp_path: Path) -> None:
+    before = net.read_bytes()
+    with pytest.raises(InvalidValue, match="holds the model itself; name another folder"):
+        deploy(net, tmp_path)
+    assert net.read_bytes() == before
+
+
+def test_a_python_of_a_runtime_that_is_not_asked_for_is_refused(net: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="python: runtime 'mnn'"):
+        deploy(net, tmp_path / "edge", python={"mnn": "python3"})
+    with pytest.raises(UnknownName, match="runtime 'onnxrutnime': unknown"):
+        deploy(net, tmp_path / "edge", to=["onnxrutnime"])
+
+
+def test_files_of_an_earlier_run_do_not_outlive_a_wrong_one(net: Path, tmp_path: Path) -> None:
+    out = tmp_path / "edge"
+    row = row_of(deploy(net, out, to=["onnxruntime"], threads=1))
+    assert (row["status"], row["accuracy"]) == ("done", None)
+    assert (out / "net.onnx").is_file()
+    record = deploy(net, out, to=["onnxruntime"], threads=1, tolerance=1e-30, time_limit=1e-3)
+    assert row_of(record)["status"] == "failed"
+    assert not (out / "net.onnx").exists()
