@@ -115,7 +115,10 @@ class Trial:
         return row
 
     def fixed(self, model: ModelProto) -> Fixed:
-        """Return a model with the sizes of the samples, one at a time."""
+        """Return a model with the sizes of the samples, one at a time.
+
+        Raises: InvalidModel where nothing can be made up for its inputs.
+        """
         shapes = {name: array.shape for name, array in self._one().feeds.items() if array.ndim}
         return fix_axes(Graph(model, input_shapes=self.settings.input_shapes), shapes)
 
