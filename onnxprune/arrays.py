@@ -1,4 +1,4 @@
-"""The kinds of arrays that pass between rooms, and what messages call a shape."""
+"""The kinds of arrays that pass between rooms, what messages call a shape, and what is tied."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,3 +25,17 @@ def is_float(array: npt.NDArray[Any]) -> bool:
 def dims(shape: Sequence[int] | IntArray | None) -> str:
     """Return a shape as messages write it. Shapes: shape `[rank]`."""
     return "unknown" if shape is None else str([int(d) for d in shape])
+
+
+def united(left: IntArray, right: IntArray, count: int) -> IntArray:
+    """Return the class of each of `count` numbers when pairs of them are tied.
+
+    Classes are numbered from 0, in the order of their first members.
+    Shapes: left and right `[pairs]`, their numbers below `count`, -> `[count]`.
+    """
+    from scipy.sparse import coo_array  # scipy takes longer to import than numpy and onnx together
+    from scipy.sparse.csgraph import connected_components
+
+    ties = coo_array((np.ones(left.size, np.bool_), (left, right)), shape=(count, count))
+    _, of = connected_components(ties, directed=False)
+    return of.astype(np.int64)  # type: ignore[no-any-return]

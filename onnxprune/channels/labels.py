@@ -19,10 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from onnxprune.arrays import IntArray
+from onnxprune.arrays import IntArray, united
 from onnxprune.ops import Node
 
 KEPT = 0
@@ -100,9 +98,7 @@ class Labels:
         """Return the classes of labels; the first reason recorded for a class is its reason."""
         left = np.concatenate([a for a, _ in self._pairs] or [np.empty(0, np.int64)])
         right = np.concatenate([b for _, b in self._pairs] or [np.empty(0, np.int64)])
-        ties = coo_array((np.ones(left.size, np.bool_), (left, right)), shape=(self.count,) * 2)
-        _, of = connected_components(ties, directed=False)
-        of = of.astype(np.int64)
+        of = united(left, right, self.count)
         reason: dict[int, Reason] = {}
         for labels, why in self._pins:
             for one in np.unique(of[labels]).tolist():

@@ -8,10 +8,8 @@ through a view that takes one position of every axis along which nothing changes
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from onnxprune.arrays import IntArray
+from onnxprune.arrays import IntArray, united
 from onnxprune.channels.labels import KEPT
 from onnxprune.ops import FREE
 
@@ -64,6 +62,5 @@ def count_classes(rows: IntArray) -> int:
         return 1
     names, index = np.unique(rows, return_inverse=True)
     index = index.reshape(rows.shape)
-    links = (np.repeat(index[:, 0], rows.shape[1]), index.ravel())
-    ties = coo_array((np.ones(index.size, np.bool_), links), shape=(names.size,) * 2)
-    return int(connected_components(ties, directed=False, return_labels=False))
+    first = np.repeat(index[:, 0], rows.shape[1])
+    return int(united(first, index.ravel(), names.size).max()) + 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import functools
+import importlib.metadata
 import io
 import logging
 from collections.abc import Sequence
@@ -76,10 +77,10 @@ def session(
     runtime = _onnxruntime()
     offered = CUDA in runtime.get_available_providers()
     if device == "cuda" and not offered:
-        raise MissingPackage(
-            "device 'cuda': this onnxruntime has no CUDA; in place of onnxruntime, "
-            'pip install "onnxprune[gpu]"'
-        )
+        problem = _hidden() or 'this onnxruntime has no CUDA; pip install "onnxprune[gpu]"'
+        raise MissingPackage(f"device 'cuda': {problem}")
+    if device == "auto" and not offered:
+        _warn_of_hidden()
     if device == "cpu" or not offered:
         return _start(runtime, model, [CPU], threads, exact, profile)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints which libraries it cannot find
@@ -102,15 +103,37 @@ def session(
     return started
 
 
+def _hidden() -> str:
+    """Return how to bring back a build with CUDA over which one without was installed, or "".
+
+    Both write the same files, so that the one installed last is the one that is imported.
+    """
+    try:
+        importlib.metadata.distribution("onnxruntime-gpu")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+    return f"onnxruntime was installed over onnxruntime-gpu and hides it; {REINSTALL}-gpu"
+
+
+REINSTALL = "pip install --force-reinstall --no-deps onnxruntime"
+
+
+@functools.cache
+def _warn_of_hidden() -> None:
+    if problem := _hidden():
+        logger.warning("running on the CPU: %s", problem)
+
+
 def _onnxruntime() -> Any:
     """Import onnxruntime, which is only needed to measure."""
-    how = 'pip install "onnxprune[cpu]" or "onnxprune[gpu]"'
     try:
         runtime = importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise MissingPackage(f"running a model needs onnxruntime; {how}") from error
+        raise MissingPackage(
+            "running a model needs onnxruntime; pip install onnxruntime"
+        ) from error
     if not hasattr(runtime, "InferenceSession"):  # what removing one of the two builds leaves
-        raise MissingPackage(f"onnxruntime is broken, remove both of its builds, then {how}")
+        raise MissingPackage(f"onnxruntime is broken; {REINSTALL}, or onnxruntime-gpu for CUDA")
     return runtime
 
 

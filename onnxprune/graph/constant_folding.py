@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto
-from onnx.reference import ReferenceEvaluator
 
 from onnxprune.graph.facts import Facts
 from onnxprune.ops import Aligns, Fills, Holds, How, Moves, Node, Shapes
@@ -43,6 +42,8 @@ class Computed:
         self, name: str, opsets: Mapping[str, int], constant: Callable[[str], Array]
     ) -> Array:
         """Return a weight's value, by ONNX's reference implementation."""
+        from onnx.reference import ReferenceEvaluator  # which reads every schema there is
+
         makers = self.makers[name]
         made = {output for node in makers for output in node.outputs}
         read = dict.fromkeys(n for node in makers for n in node.inputs if n and n not in made)

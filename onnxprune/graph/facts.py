@@ -27,7 +27,6 @@ from onnx import (
     helper,
     numpy_helper,
 )
-from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import infer_node_outputs
 
 from onnxprune.graph.borders import cross
@@ -259,6 +258,8 @@ class Facts:
         The node is wrapped in a graph, because a bare node is evaluated in the newest opset.
         Shapes: as the operator's schema says, one array for each output that has a name.
         """
+        from onnx.reference import ReferenceEvaluator  # which reads every schema there is
+
         graph = onnx.GraphProto(node=[node.proto])
         graph.input.extend(onnx.ValueInfoProto(name=name) for name in feeds)
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.outputs if name)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, TypeProto, helper
 
+from onnxprune.errors import MissingPackage
 from onnxprune.ops._op import Op
 from onnxprune.ops._torch import torch
 from onnxprune.ops.node import Node
@@ -32,6 +33,7 @@ def infer_outputs(
     `kinds` and `values` have an entry for each input. It is None for an input that the node leaves
     out, and for one whose type or value is not known.
     Shapes: `values[k]` has the shape that `kinds[k]` states.
+    Raises: MissingPackage where only torch can tell, and it is not installed.
     """
     try:
         arguments = [
@@ -39,6 +41,10 @@ def infer_outputs(
             for k, name in enumerate(node.inputs)
         ]
         results = op(node, arguments)
+    except MissingPackage:
+        if node.schema is None:
+            raise
+        return {}
     except Exception as error:  # the forward may be anybody's
         logger.debug("%s: no shape from its forward: %s", node, error)
         return {}

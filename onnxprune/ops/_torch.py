@@ -1,9 +1,14 @@
-"""torch, imported when an attribute of it is first used: `inspect` and `apply` never need it."""
+"""torch, imported when an attribute of it is first used: `inspect` and `apply` never need it.
+
+Raises: MissingPackage at that moment, where torch is not installed.
+"""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from onnxprune.errors import MissingPackage
 
 if TYPE_CHECKING:
     import torch as torch
@@ -15,7 +20,15 @@ else:
             self._name = name
 
         def __getattr__(self, attribute: str) -> Any:
-            return getattr(importlib.import_module(self._name), attribute)
+            try:
+                return getattr(importlib.import_module(self._name), attribute)
+            except ModuleNotFoundError as error:
+                if error.name != "torch":
+                    raise
+                raise MissingPackage(
+                    'this needs torch, which is not installed: pip install "onnxprune[cpu]", '
+                    'or "onnxprune[gpu]" for CUDA'
+                ) from error
 
     torch = _Lazy("torch")
     functional = _Lazy("torch.nn.functional")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import psutil
 
 from onnxprune.errors import DataError, OutputError
 from onnxprune.graph import Graph
@@ -91,6 +90,8 @@ def free_bytes(device: str = "auto") -> int:
     """Return how much memory is free where the mirror computes."""
     if device != "cpu" and torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
+    import psutil
+
     return int(min(psutil.virtual_memory().available, _container_bytes()))
 
 

@@ -13,9 +13,10 @@ from onnxprune.ops._torch import torch
 def use_threads(threads: int) -> Iterator[None]:
     """Hold torch to a number of threads until the block ends; 0 leaves it as it is.
 
-    Raises: OutOfMemory in place of whatever torch or NumPy raise where memory is exhausted.
+    Raises: MissingPackage without torch; OutOfMemory in place of whatever torch or NumPy raise
+    where memory is exhausted.
     """
-    before = torch.get_num_threads() if threads else 0
+    before = torch.get_num_threads()
     try:
         if threads:
             torch.set_num_threads(threads)

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.optimize import nnls
 
 from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.channels import ChannelGroups
@@ -128,6 +127,8 @@ class _Lines:
 
     def fit(self, nodes: list[Node], measured: FloatArray) -> None:
         """Add the line of nodes that took so long together. Shapes: measured `[plans]`."""
+        from scipy.optimize import nnls
+
         known = np.flatnonzero(measured > 0)
         if not known.size:
             return

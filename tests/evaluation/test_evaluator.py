@@ -1,8 +1,6 @@
 """Accuracies are those one counts by hand, logits those of ONNX's own reference."""
 
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ import pytest
 import onnxprune.evaluation.evaluator
 import onnxprune.evaluation.runtime
 from onnxprune.data import Data
-from onnxprune.errors import DataError, InvalidModel, MissingPackage, OnnxPruneError
+from onnxprune.errors import DataError, InvalidModel, OnnxPruneError
 from onnxprune.evaluation.evaluator import Evaluator
 from onnxprune.evaluation.runtime import latency, session
 
@@ -285,116 +283,3 @@ def test_latency_needs_the_axes_a_model_leaves_open() -> None:
     with pytest.raises(InvalidModel, match="input 'x' has open axes; pass shape="):
         latency(net)
     assert latency(net, repeats=1, shape=(3, 4, 4)) > 0
-
-
-# Devices and packages
-
-
-def test_without_onnxruntime_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingPackage, match=r'pip install "onnxprune\[cpu\]" or "onnxprune\['):
-        session(NET)
-    monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
-    with pytest.raises(MissingPackage, match=r"onnxruntime is broken, remove both"):
-        session(NET)
-
-
-def test_cuda_that_is_not_there_is_refused() -> None:
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this onnxruntime has CUDA")
-    with pytest.raises(MissingPackage, match=r"has no CUDA; .*onnxprune\[gpu\]"):
-        session(NET, device="cuda")
-    with pytest.raises(ValueError, match="device 'tpu': unknown; expected one of"):
-        session(NET, device="tpu")
-
-
-@pytest.fixture(params=["raises", "leaves it out"])
-def broken_cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """An onnxruntime that offers CUDA and cannot start it; the providers it was asked for."""
-    asked: list[Any] = []
-
-    def start(source: Any, options: Any, *, providers: list[Any], **more: Any) -> Any:
-        asked.append(providers)
-        if len(providers) > 1 and request.param == "raises":
-            raise RuntimeError("no driver\nand more")
-        return onnxruntime.InferenceSession(source, options, providers=providers[-1:], **more)
-
-    fake = SimpleNamespace(
-        **{name: getattr(onnxruntime, name) for name in ("SessionOptions", "OrtValue")},
-        InferenceSession=start,
-        get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
-        preload_dlls=lambda: print("libcudart not found"),  # noqa: T201
-    )
-    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-    return asked
-
-
-def test_cuda_that_does_not_start_falls_back_once_with_a_warning(
-    broken_cuda: list[Any], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    evaluator = Evaluator(DATA, threads=1)
-    for _ in range(2):
-        np.testing.assert_allclose(
-            evaluator.outputs(NET)[OUTPUT], reference(NET, X), rtol=1e-5, atol=1e-6
-        )
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "running on the CPU" in caplog.text
-    assert [len(providers) for providers in broken_cuda] == [2, 1, 1]
-    assert capsys.readouterr().out == ""
-
-
-def test_cuda_that_is_asked_for_and_does_not_start_is_refused(broken_cuda: list[Any]) -> None:
-    with pytest.raises(MissingPackage, match="device 'cuda' does not start") as caught:
-        session(NET, device="cuda")
-    assert "\n" not in str(caught.value)
-    assert broken_cuda[0][0][0] == "CUDAExecutionProvider"
-
-
-def test_a_corrupt_model_is_not_blamed_on_cuda(broken_cuda: list[Any]) -> None:
-    with pytest.raises(InvalidModel, match="onnxruntime refuses it"):
-        session(model("y = NoSuchOperator(x)"), device="cuda")
-    assert broken_cuda
-
-
-@pytest.mark.parametrize(("room", "place"), [(1 << 20, "cuda"), (1, "cpu")])
-def test_samples_stay_on_the_gpu_where_they_fit(
-    monkeypatch: pytest.MonkeyPatch, room: int, place: str
-) -> None:
-    class Session(onnxruntime.InferenceSession):  # type: ignore[misc]
-        def __init__(self, source: Any, options: Any, *, providers: list[Any], **more: Any) -> None:
-            asked.append(providers[0])
-            super().__init__(source, options, providers=providers[-1:], **more)
-
-        def get_providers(self) -> list[str]:
-            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-
-    def put(x: np.ndarray, where: str, device: int) -> Any:
-        places.append(where)
-        return onnxruntime.OrtValue.ortvalue_from_numpy(x)
-
-    asked: list[Any] = []
-    places: list[str] = []
-    fake = SimpleNamespace(
-        SessionOptions=onnxruntime.SessionOptions,
-        InferenceSession=Session,
-        OrtValue=SimpleNamespace(ortvalue_from_numpy=put),
-        get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
-    )
-    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-    monkeypatch.setattr(onnxprune.evaluation.evaluator, "RESIDENT_BYTES", room)
-    evaluator = Evaluator(DATA, batch_size=4, threads=1)
-    for _ in range(2):
-        np.testing.assert_allclose(
-            evaluator.outputs(NET)[OUTPUT], reference(NET, X), rtol=1e-5, atol=1e-6
-        )
-    assert places == [place, place]
-    as_the_cpu = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
-    assert asked == [("CUDAExecutionProvider", as_the_cpu)] * 2
-
-
-def test_threads_and_determinism_reach_the_session() -> None:
-    options = session(NET, threads=1).get_session_options()
-    assert options.intra_op_num_threads == 1
-    assert options.log_severity_level == 4
-    assert options.use_deterministic_compute
-    assert not session(NET, exact=False).get_session_options().use_deterministic_compute

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pytest
 import torch
 from click.testing import CliRunner
@@ -133,7 +134,7 @@ def test_a_container_may_take_less_than_the_system(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     available = SimpleNamespace(available=500 * 1024)
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: available)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: available)
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     assert free_bytes("cpu") == 500 * 1024
     (tmp_path / "memory.max").write_text("max\n")
