@@ -6,7 +6,7 @@
     python3 tasks.py check [--fast]  format, lint, types, all tests, documents; --fast: no tests
     python3 tasks.py mutants [ARGS]  plant faults in a copy and see the tests fall; ARGS: --help
     python3 tasks.py format          rewrite the sources in the house style
-    python3 tasks.py docs            rewrite docs/operators.md and docs/python.md from the code
+    python3 tasks.py docs            rewrite what is made from the code, and the site: build/site
     python3 tasks.py wheel           build the wheel, install it apart, and follow README.md there
 
 Everything is installed into .venv beside this file, and again only when pyproject.toml or
@@ -36,7 +36,7 @@ CONTAINS = {"cpu": ("cpu", "test"), "test": ("test",)}
 """The extras whose installation serves a request."""
 
 TYPED = ("onnxprune", "converters", "tasks.py")
-STYLED = (*TYPED, "samples", "tests")
+STYLED = (*TYPED, "samples", "tests", ".ci/site.py")
 
 
 def demo(arguments: Sequence[str]) -> None:
@@ -61,6 +61,7 @@ def check(arguments: Sequence[str]) -> None:
     if not arguments:
         pytest("-m", "not campaign", "--cov", "--ignore", "tests/test_docs.py")
         mutants(["--part"])
+    site()
     run("pytest", "-q", "tests/test_docs.py", "-m", "not slow" if arguments else "not campaign")
 
 
@@ -81,8 +82,15 @@ def docs(arguments: Sequence[str]) -> None:
     if arguments:
         sys.exit(f"docs: takes no arguments, found {arguments[0]!r}")
     install("test")
-    run("python", "-m", "tests.ops.catalogue")
-    run("python", "-m", "tests.support.reference")
+    for module in ("ops.catalogue", "support.reference", "support.commands"):
+        run("python", "-m", f"tests.{module}")
+    site()
+
+
+def site() -> None:
+    """Build the documents as a site in build/site; a warning is a failure."""
+    os.environ["NO_MKDOCS_2_WARNING"] = "1"  # about a version that is not installed
+    run("python", "-m", "mkdocs", "build", "--strict", "--config-file", ".mkdocs.yml")
 
 
 def wheel(arguments: Sequence[str]) -> None:

@@ -1,10 +1,12 @@
-"""docs/python.md says what the docstrings say."""
+"""docs/python.md says what the docstrings say, docs/commands.md what the command line says."""
 
 import re
 
 import pytest
 
 import onnxprune
+from onnxprune.cli import main
+from tests.support import commands
 from tests.support.reference import PAGE, page
 
 
@@ -28,3 +30,19 @@ def test_errors_shapes_and_fields_are_shown(written: str) -> None:
     assert "* *Shapes*: x `[n, ...]`" in written
     assert "    max_layer_rate: float = 1.0," in written
     assert "InvalidModel" in written
+
+
+def test_the_page_of_commands_is_current() -> None:
+    assert commands.PAGE.read_text(encoding="utf-8") == commands.page(), (
+        "run `python tasks.py docs`"
+    )
+
+
+def test_every_option_of_every_command_is_on_the_page() -> None:
+    sections = dict(
+        re.findall(r"^## ([\w-]+)\n(.*?)(?=^## |\Z)", commands.page(), re.MULTILINE | re.DOTALL)
+    )
+    assert sections.keys() == main.commands.keys()
+    for name, command in main.commands.items():
+        for one in command.params:
+            assert one.param_type_name == "argument" or f"{one.opts[-1]}" in sections[name]

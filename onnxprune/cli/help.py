@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import click
 
+ORDER = "demo convert inspect score prune apply compare curve deploy report export-weights"
+"""The commands in the order of use."""
+
 SECTIONS = {
     "Samples": "--data --test --unlabelled --preprocess --per-class --trust-baseline",
     "Target": "--rate --params --macs --size --latency-ms --for --latency-batch",

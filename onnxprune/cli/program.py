@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from onnxprune.cli.help import Command
+from onnxprune.cli.help import ORDER, Command
 from onnxprune.errors import NOTICE, OnnxPruneError, SurgeryError
 
 if TYPE_CHECKING:
@@ -124,8 +124,9 @@ class Program(click.Group):
     command_class = Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order of use."""
-        return list(self.commands)
+        """Return the commands in the order of use; those without a place in it come last."""
+        placed = [name for name in ORDER.split() if name in self.commands]
+        return placed + [name for name in self.commands if name not in placed]
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a command and exit: 0, 1 (error), 2 (usage), 130 (interrupted)."""
