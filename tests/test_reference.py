@@ -45,4 +45,4 @@ def test_every_option_of_every_command_is_on_the_page() -> None:
     assert sections.keys() == main.commands.keys()
     for name, command in main.commands.items():
         for one in command.params:
-            assert one.param_type_name == "argument" or f"{one.opts[-1]}" in sections[name]
+            assert one.param_type_name == "argument" or one.opts[-1] in sections[name]

@@ -38,10 +38,9 @@ def texts() -> str:
     found = []
     for folder in ("onnxprune", "converters"):
         for path in sorted((ROOT / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.JoinedStr | ast.Constant):
-                    found.append(said(node).replace("\n", " "))
-    return "\n".join(found)
+            nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            found += [said(one) for one in nodes if isinstance(one, ast.JoinedStr | ast.Constant)]
+    return "\n".join(text.replace("\n", " ") for text in found)
 
 
 def missing(line: str) -> list[str]:
