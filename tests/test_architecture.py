@@ -40,10 +40,7 @@ ROOMS = {
     "deploy": 9,
     "proof": 9,
     "run": 9,
-    "__init__": 10,
-    "__main__": 10,
-    "cli": 10,
-    "integrations": 10,
+    **dict.fromkeys(("__init__", "__main__", "cli", "integrations"), 10),
 }
 """The rooms of docs/design.md and the level of each: imports point down, or aside (never in a
 circle)."""
@@ -79,6 +76,7 @@ TOP_LEVEL = {
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "faster_coco_eval": "faster-coco-eval",
+    "olive": "olive-ai",
     "google": "onnx",  # protobuf comes with onnx
     "onnx_graphsurgeon": "onnx-graphsurgeon",
     "onnx_ir": "onnx-ir",
