@@ -192,7 +192,7 @@ TABLE: Mapping[str, Values] = {
         ),
         ("x", "1,3,8,8", "x:", "x:1,,3", "x:1,3,0", "x:1,-3", ":1,3", "x:1,3.5", ""),
     ),
-    "preprocess": choice("auto", "unit", "imagenet", "caffe", "tf", "raw", "bgr"),
+    "preprocess": choice("auto", "unit", "caffe", "tf", "raw", "bgr", "mean=0.5,0.4,0.3:std=0.25"),
     "per_class": ONE_OR_MORE_OR_NONE,
     "trust_baseline": Values((True, False, np.True_), ("yes", "", 0, 1, 0.5, None, [True]), ()),
     "batch_size": ONE_OR_MORE,

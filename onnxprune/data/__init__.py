@@ -4,7 +4,8 @@ Imports errors, checks and plugins only. `load_data` is the way in.
 
 * `samples`: `Data`; `inputs`: samples of several inputs; `heads`: what the outputs hold
 * `sources`: every source that becomes one; `forms`: how its items are held against the model
-* `folders`, `images`: folders of images, decoding, presets; `targets`: labels and other targets
+* `folders`, `images`: folders of images, decoding; `targets`: labels and other targets
+* `presets`: how pixels are scaled
 * `noise`: noise that is smooth as photographs are
 * `variants`: what else the same images could be, where a model does not recognise them
 * `layouts`: folders of other layouts, recognised to be refused
@@ -13,12 +14,13 @@ Imports errors, checks and plugins only. `load_data` is the way in.
 """
 
 from onnxprune.data.heads import KINDS, Head
-from onnxprune.data.images import PREPROCESS, PRESETS, Form, decode, find_images, image_size
+from onnxprune.data.images import Form, decode, find_images, image_size
 from onnxprune.data.inputs import Inputs, Samples, by_name, joined
 from onnxprune.data.label_maps import IGNORED, class_axis, class_shares, counted, fit_labels
 from onnxprune.data.layouts import annotation_files, boxes_layout, check_classes
 from onnxprune.data.letterbox import FITS, Placement, fitted
 from onnxprune.data.noise import noisy_pixels, smooth_noise
+from onnxprune.data.presets import PREPROCESS, PRESETS, find_preset, name_preset
 from onnxprune.data.samples import ALL, DATA, Data
 from onnxprune.data.sources import PER_CLASS, InputForm, SampleSource, load_data
 from onnxprune.data.variants import of_preset, readings
@@ -49,11 +51,13 @@ __all__ = [
     "counted",
     "decode",
     "find_images",
+    "find_preset",
     "fit_labels",
     "fitted",
     "image_size",
     "joined",
     "load_data",
+    "name_preset",
     "noisy_pixels",
     "of_preset",
     "readings",

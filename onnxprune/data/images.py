@@ -2,76 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.checks import Choice
+from onnxprune.data.presets import Preprocess, find_preset
 from onnxprune.errors import DataError
 from onnxprune.plugins import first_line
 
 IMAGES, MASKS = "images", "masks"
 """The folders of a set of images with a label map each."""
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """What the training pipeline did to a pixel: `(pixel / divisor - mean) / std`, per channel.
-
-    Units: `mean` and `std` are those of `pixel / divisor`, in the order the model takes (`bgr`).
-    Source: torchvision `ToTensor` and `Normalize`; `keras.applications.imagenet_utils`.
-    """
-
-    divisor: float = 1.0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    bgr: bool = False
-
-    def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Preprocess one image.
-
-        Shapes: `[H, W, C]` -> `[H, W, C]`.
-        """
-        x = (pixels[..., ::-1] if self.bgr else pixels).astype(np.float32)
-        x /= np.float32(self.divisor)
-        x -= np.array(self.mean, np.float32)
-        x /= np.array(self.std, np.float32)
-        return x
-
-    def undone(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Return the pixels that values were made of, up to rounding.
-
-        Shapes: `[..., C]` -> `[..., C]`.
-        """
-        unit = x.astype(np.float32) * np.array(self.std, np.float32)
-        pixels = (unit + np.array(self.mean, np.float32)) * np.float32(self.divisor)
-        return pixels[..., ::-1] if self.bgr else pixels
-
-
-PRESETS: Mapping[str, Preprocess] = MappingProxyType(
-    {
-        "unit": Preprocess(divisor=255.0),
-        "imagenet": Preprocess(255.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-        "caffe": Preprocess(mean=(103.939, 116.779, 123.68), bgr=True),
-        "tf": Preprocess(127.5, mean=(1.0,)),
-        "raw": Preprocess(),
-        "bgr": Preprocess(bgr=True),
-    }
-)
-"""unit: 0 to 1. imagenet: torchvision. caffe: BGR less its mean. tf: -1 to 1. raw: 0 to 255. bgr:
-the same in the order of OpenCV."""
-
-PREPROCESS = Choice(
-    of=("auto", *PRESETS),
-    help="How pixels of files are scaled; auto is as the model says, else imagenet for three "
-    "channels, unit (0 to 1) for one, unless another one fits better.",
-)
 
 
 @dataclass(frozen=True)
@@ -229,9 +174,12 @@ def _preset(form: Form, channels: int) -> Preprocess:
     name = form.preprocess
     if name == "auto":
         name = "raw" if form.dtype.kind in "iu" else "imagenet" if channels == 3 else "unit"
-    preset = PRESETS[name]
-    if len(preset.mean) not in (1, channels):
-        raise DataError(f"preprocess: {name!r} is for 3 channels, the model takes {channels}")
+    preset = find_preset(name)
+    wanted = max(len(preset.mean), len(preset.std))
+    if wanted not in (1, channels):
+        raise DataError(
+            f"preprocess: {name!r} is for {wanted} channels, the model takes {channels}"
+        )
     if form.dtype.kind in "iu" and (name != "raw" or np.iinfo(form.dtype).max < 255):
         raise DataError(f"preprocess: {name!r} does not fit {form.dtype}, which the model takes")
     return preset

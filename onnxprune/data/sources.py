@@ -18,7 +18,7 @@ import numpy.typing as npt
 from onnxprune.checks import Flag, Number, kind_of
 from onnxprune.data.folders import read_folder
 from onnxprune.data.forms import HOW, Item, Wanted, collect
-from onnxprune.data.images import PREPROCESS
+from onnxprune.data.presets import PREPROCESS
 from onnxprune.data.samples import Data
 from onnxprune.errors import DataError, InvalidType, OnnxPruneError, UnknownName
 from onnxprune.plugins import beside, find_function, first_line

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.data.images import PRESETS
+from onnxprune.data.presets import PRESETS, find_preset
 
 Array = npt.NDArray[Any]
 
@@ -28,7 +28,7 @@ def readings(x: Array, preset: str = "") -> Iterator[tuple[str, Array]]:
     if axis is None:
         return
     last = np.moveaxis(x, axis, -1)
-    pixels = PRESETS[preset].undone(last) if preset in PRESETS else _pixels(last)
+    pixels = _pixels(last) if preset in ("", "auto") else find_preset(preset).undone(last)
     if pixels is not None:
         for words, read in _scaled(pixels, preset):
             yield words, np.moveaxis(read, -1, axis)

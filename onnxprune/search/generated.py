@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.data import ALL, PRESETS, Data, Inputs, noisy_pixels, smooth_noise
+from onnxprune.data import ALL, Data, Inputs, find_preset, noisy_pixels, smooth_noise
 from onnxprune.errors import DataError, InvalidValue
 from onnxprune.graph import Graph
 from onnxprune.search.scaling import find_scaling
@@ -115,6 +115,6 @@ def _image(
         preset = find_scaling(graph).preset
     elif preset == "auto":
         preset = "raw" if dtype.kind in "iu" else "imagenet" if channels == 3 else "unit"
-    pixels = PRESETS[preset](noisy_pixels(count, channels, plane, rng))
+    pixels = find_preset(preset)(noisy_pixels(count, channels, plane, rng))
     scaled = pixels if last else pixels.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(scaled).astype(dtype)

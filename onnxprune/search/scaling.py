@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.data import PRESETS
-from onnxprune.errors import DataError
+from onnxprune.data import find_preset
+from onnxprune.errors import DataError, InvalidValue
 from onnxprune.graph import Graph
 from onnxprune.ops import Node
 
@@ -70,8 +70,12 @@ def metadata(graph: Graph) -> dict[str, str]:
 
 
 def _from_metadata(said: Mapping[str, str]) -> Scaling | None:
-    if said.get(OWN_KEY) in PRESETS:
-        return Scaling(said[OWN_KEY], f"as the model's metadata says ({OWN_KEY})")
+    if own := said.get(OWN_KEY, ""):
+        try:
+            find_preset(own)
+        except InvalidValue as error:
+            raise DataError(f"the model's metadata, {OWN_KEY}: {error}") from error
+        return Scaling(own, f"as the model's metadata says ({OWN_KEY})")
     kind = said.get("Image.NominalPixelRange", "")
     if kind in RANGES:
         order = said.get("Image.BitmapPixelFormat", "")

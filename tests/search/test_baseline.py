@@ -12,7 +12,7 @@ import pytest
 import onnxprune
 from onnxprune.comparison import draw_curve
 from onnxprune.data import Data
-from onnxprune.data.images import PRESETS
+from onnxprune.data.presets import PRESETS
 from onnxprune.errors import DataError, UnreachableTarget
 from onnxprune.evaluation.accuracy import Accuracy
 from onnxprune.search.settings import Settings

@@ -11,7 +11,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 import onnxprune
-from onnxprune.data.images import PRESETS
+from onnxprune.data.presets import PRESETS
 from onnxprune.errors import DataError
 from onnxprune.graph.graph import Graph
 from onnxprune.search.assemble import open_model, open_unlabelled

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from onnx import ModelProto, numpy_helper
 from PIL import Image
 
-from onnxprune.data.images import PRESETS, Preprocess
+from onnxprune.data.presets import PRESETS, Preprocess
 from tests.support.models import model
 
 COLOURS = np.array(
