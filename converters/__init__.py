@@ -6,10 +6,14 @@ A converter is a function
 
 in a module named for its framework, which it imports when it is called. What follows is the same
 for all: the model is checked, compared with what the framework computes, and written whole or not
-at all. Imports errors, checks, files, plugins and evaluation.
+at all. What the framework knows of the model (how pixels are scaled, the names of the classes) goes
+into its metadata. Imports errors, checks, files, plugins, data and evaluation.
 
-* `pytorch`, `torchvision`: the converters
+* `pytorch`, `torchvision`, `timm`, `huggingface`, `ultralytics`: the converters of torch's networks
+* `keras`, `tensorflow`, `tflite`, `jax`, `paddle`: those of other frameworks'
+* `_guess`: which of them a source is for
 * `_export`: options, and what is done with an export
+* `_torch`: how torch writes a network; `_checkpoints`: what its files hold
 """
 
 import logging
@@ -18,18 +22,41 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from onnxprune.errors import check_name
+from onnxprune.errors import NOTICE, check_name
 from onnxprune.plugins import find_function
 
-from . import pytorch, torchvision
-from ._export import Export, Options, compare, finish, quiet, write
+from . import (
+    huggingface,
+    jax,
+    keras,
+    paddle,
+    pytorch,
+    tensorflow,
+    tflite,
+    timm,
+    torchvision,
+    ultralytics,
+)
+from ._export import Export, Options, compare, facts, finish, quiet, write
+from ._guess import guess, is_foreign
 
 logger = logging.getLogger(__name__)
 
 Converter = Callable[[str, Options], Export]
 
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
-    {"pytorch": pytorch.export, "torchvision": torchvision.export}
+    {
+        "pytorch": pytorch.export,
+        "torchvision": torchvision.export,
+        "timm": timm.export,
+        "huggingface": huggingface.export,
+        "ultralytics": ultralytics.export,
+        "keras": keras.export,
+        "tensorflow": tensorflow.export,
+        "tflite": tflite.export,
+        "jax": jax.export,
+        "paddle": paddle.export,
+    }
 )
 """By the name of the framework."""
 
@@ -45,7 +72,10 @@ __all__ = [
     "Export",
     "Options",
     "convert",
+    "facts",
     "find_converter",
+    "guess",
+    "is_foreign",
 ]
 
 
@@ -66,18 +96,22 @@ def convert(
     source: str,
     output: str | Path,
     *,
-    framework: str | Converter,
+    framework: str | Converter | None = None,
     input_shape: Sequence[int] | None = None,
     opset: int | None = None,
     weights: str | None = None,
     dynamic_batch: bool = True,
     exporter: Literal["dynamo", "classic"] = "dynamo",
     keep_batchnorm: bool = False,
+    trust: bool = False,
     seed: int = 0,
+    on_step: Callable[[str], None] | None = None,
 ) -> Path:
     """Write `source`, a network of `framework`, to `output` as ONNX, and return that path.
 
-    `framework` is one of `CONVERTERS`, or a function like those, also as `module:function`.
+    `framework` is one of `CONVERTERS`, or a function like those, also as `module:function`; without
+    it, the source tells. Files that run code when they are loaded (pickles) are refused unless you
+    `trust` them. `on_step` hears what is done next.
     `input_shape` is the shape of one sample, without the batch axis. `opset` is the exporter's
     default unless given. `keep_batchnorm` leaves batch normalisation unfolded. `seed` draws the
     weights of a network that has none yet.
@@ -92,7 +126,6 @@ def convert(
         OutputError: `output` cannot be written.
         UnknownName: there is no such framework, or nothing of the name `source`.
     """
-    export = find_converter(framework)
     options = Options(
         input_shape=input_shape,  # type: ignore[arg-type]  # any sequence becomes a tuple
         opset=opset,
@@ -100,11 +133,21 @@ def convert(
         dynamic_batch=dynamic_batch,
         exporter=exporter,
         keep_batchnorm=keep_batchnorm,
+        trust=trust,
         seed=seed,
     )
+    step = on_step or (lambda line: None)
+    if framework is None:
+        with quiet():
+            framework = guess(source)
+        logger.log(NOTICE, "%s: --from %s, as its name or its file says", source, framework)
+    export = find_converter(framework)
     with quiet():
+        step(f"{source}: loading and exporting it")
         exported = export(source, options)
-        model = finish(exported.model, source, options)
+        step(f"{source}: checking the model")
+        model = finish(exported, source, options)
+        step(f"{source}: comparing its outputs with the framework's")
         difference = compare(model, exported, source, options)
     logger.info("%s: the model is within %.1e of %s's outputs", source, difference, framework)
     return write(model, Path(output))

@@ -2,10 +2,11 @@
 
 import contextlib
 import io
+import itertools
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import onnx
 
 from onnxprune.checks import SEED, Checked, Choice, Flag, Number, Sizes, Text, asked
-from onnxprune.errors import ConversionError, MissingPackage
+from onnxprune.errors import NOTICE, ConversionError, MissingPackage
 from onnxprune.evaluation import session
 from onnxprune.files import make_folder, write_whole
 from onnxprune.plugins import first_line
@@ -34,7 +35,14 @@ order differs by 1e-6 to 1e-5, a wrong attribute by 1e-2 and more."""
 PROTOBUF_LIMIT = 2**31 - 1
 """Largest protobuf message, hence the largest ONNX model in one file."""
 
-FloatArray = npt.NDArray[np.float32]
+OPEN, TRIED = 4, 64
+"""A size where a model leaves one open: of an input beside the image, and of the image."""
+
+OTHERWISE = "try the other exporter or another opset"
+
+PREPROCESS_KEY, NAMES_KEY = "onnxprune.preprocess", "names"
+LAYOUT_KEY, SOURCE_KEY = "onnxprune.layout", "onnxprune.source"
+"""Keys of the metadata; those that are common have the name by which others know them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +73,7 @@ class Options(Checked):
             path=True,
             optional=True,
             metavar="FILE|NAME",
-            help="A file with a state dict, or a name that torchvision knows.",
+            help="A checkpoint, or the name of published weights, such as DEFAULT.",
         ),
         None,
     )
@@ -74,6 +82,7 @@ class Options(Checked):
         Choice(of=("dynamo", "classic"), help="Exporter of torch."), "dynamo"
     )
     keep_batchnorm: bool = asked(Flag(), False)
+    trust: bool = asked(Flag(), False)
     seed: int = asked(SEED, 0)
 
 
@@ -82,42 +91,70 @@ class Export:
     """A model as its framework wrote it, and the network it was made from.
 
     Shapes:
-        `run` maps `[N, *sample_shape]` to the outputs of the framework, in the model's order.
+        `run` maps `[N, *sample_shape]`, and what other inputs the model has, to the outputs of the
+        framework; both in the order of the model.
     """
 
     model: onnx.ModelProto
-    run: Callable[[FloatArray], Sequence[npt.NDArray[Any]]]
+    run: Callable[..., Sequence[npt.NDArray[Any]]]
     sample_shape: tuple[int, ...]
     batch: int | None = None
     """The number of samples that the model was fixed to; None: any."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What the framework knows of the model, for its metadata; see `facts`."""
+    by: str = "the exporter"
+    """What wrote the model, as errors call it."""
 
 
-def finish(model: onnx.ModelProto, source: str, options: Options) -> onnx.ModelProto:
-    """`model` with the promised batch axis and file format, checked by ONNX itself.
+def facts(*, preprocess: str = "", names: Sequence[str] | Mapping[int, str] = ()) -> dict[str, str]:
+    """Return what a framework knows of a model by the keys under which the metadata holds it.
+
+    `preprocess` is a preset, or what `name_preset` makes of mean and deviation. `names` are those
+    of the classes, by number.
+    """
+    numbered = dict(names if isinstance(names, Mapping) else enumerate(names))
+    said = {PREPROCESS_KEY: preprocess, NAMES_KEY: str(numbered) if numbered else ""}
+    return {key: value for key, value in said.items() if value}
+
+
+def finish(exported: Export, source: str, options: Options) -> onnx.ModelProto:
+    """The model with the promised batch axis, file format and metadata, checked by ONNX itself.
 
     Raises:
         ConversionError: another opset than the one asked for, or a model ONNX calls invalid.
     """
+    model = exported.model
     finished = onnx.ModelProto()
     finished.CopyFrom(model)
     opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if options.opset not in (None, opset):
         raise ConversionError(
-            f"{source}: the {options.exporter} exporter wrote opset {opset}, "
-            f"expected {options.opset}; ask for a newer opset or for the other exporter"
+            f"{source}: {exported.by} wrote opset {opset}, expected {options.opset}; "
+            f"ask for a newer opset or for the other exporter"
         )
-    if options.dynamic_batch:
-        _name_batch(finished.graph)
+    if exported.batch is None:
+        _set_batch(finished.graph, BATCH if options.dynamic_batch else 1)
+    elif options.dynamic_batch:
+        logger.log(NOTICE, "%s: takes %d sample(s) at once, and so will it", source, exported.batch)
     needed = onnx.helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
     finished.ir_version = max(needed, min(model.ir_version, IR_VERSION))
+    _add_facts(finished, exported, source)
     try:
         onnx.checker.check_model(finished, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ConversionError(
-            f"{source}: the {options.exporter} exporter wrote an invalid model: "
-            f"{first_line(error)}; try the other exporter or another opset"
+            f"{source}: {exported.by} wrote an invalid model: {first_line(error)}; {OTHERWISE}"
         ) from error
     return finished
+
+
+def _add_facts(model: onnx.ModelProto, exported: Export, source: str) -> None:
+    known = {entry.key: entry.value for entry in model.metadata_props}
+    known |= {**exported.facts, SOURCE_KEY: Path(source).name or source}
+    if len(shape := exported.sample_shape) == 3:
+        known[LAYOUT_KEY] = "NHWC" if shape[2] in (1, 3) and shape[0] not in (1, 3) else "NCHW"
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, known)
 
 
 def compare(model: onnx.ModelProto, exported: Export, source: str, options: Options) -> float:
@@ -127,35 +164,86 @@ def compare(model: onnx.ModelProto, exported: Export, source: str, options: Opti
         ConversionError: the model does not run, or its outputs differ by more than `TOLERANCE`.
         MissingPackage: onnxruntime is not installed.
     """
-    # Three samples: neither the batch the exporters trace with nor a size that broadcasts.
-    shape = (exported.batch or 3, *exported.sample_shape)
-    batch = np.random.default_rng(options.seed).standard_normal(shape, dtype=np.float32)
-    expected = exported.run(batch)
+    feeds = _made_up(model, exported, options)
+    expected = exported.run(*feeds.values())
     try:
-        found = session(model, device="cpu").run(None, {model.graph.input[0].name: batch})
+        found = session(model, device="cpu").run(None, feeds)
     except MissingPackage:
         raise
     except Exception as error:  # onnxruntime's errors have no root of their own
+        shapes = " and ".join(str(value.shape) for value in feeds.values())
         raise ConversionError(
-            f"{source}: the exported model does not run on a batch of shape {shape}: "
-            f"{first_line(error)}; try the other exporter, or a fixed batch"
+            f"{source}: the exported model does not run on a batch of shape {shapes}: "
+            f"{first_line(error)}; {OTHERWISE}, or a fixed batch"
         ) from error
+    if len(expected) != len(found):
+        raise ConversionError(
+            f"{source}: the exported model has {len(found)} outputs, expected {len(expected)} as "
+            f"in the framework; {OTHERWISE}"
+        )
     largest = 0.0
     for value, one, other in zip(model.graph.output, expected, found, strict=True):
         if one.shape != other.shape:
             raise ConversionError(
                 f"{source}: output {value.name!r} of the exported model has shape {other.shape}, "
-                f"expected {one.shape} as in the framework; try the other exporter"
+                f"expected {one.shape} as in the framework; {OTHERWISE}"
             )
         difference = _relative_difference(one, other)
         if not difference <= TOLERANCE:  # also refuses NaN
             raise ConversionError(
                 f"{source}: output {value.name!r} of the exported model differs from the "
                 f"framework's by {difference:.1e} of its largest value, expected at most "
-                f"{TOLERANCE:.0e}; try the other exporter or another opset"
+                f"{TOLERANCE:.0e}; {OTHERWISE}"
             )
         largest = max(largest, difference)
     return largest
+
+
+def _made_up(
+    model: onnx.ModelProto, exported: Export, options: Options
+) -> dict[str, npt.NDArray[Any]]:
+    """Random values for every input, in the model's order; sizes that it leaves open are 4."""
+    rng, inputs = np.random.default_rng(options.seed), _inputs(model.graph)
+    # Three samples: neither the batch the exporters trace with nor a size that broadcasts.
+    batch = exported.batch or (3 if options.dynamic_batch else 1)
+    feeds: dict[str, npt.NDArray[Any]] = {}
+    pixels = exported.facts.get(PREPROCESS_KEY) in ("raw", "bgr", "caffe")
+    for k, value in enumerate(inputs):
+        kind = value.type.tensor_type
+        sizes = exported.sample_shape
+        if k:
+            sizes = tuple(dim.dim_value or OPEN for dim in kind.shape.dim)[1:]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        made: npt.NDArray[Any]
+        if dtype.kind == "f" and pixels and not k:
+            made = rng.uniform(0, 255, (batch, *sizes))
+        elif dtype.kind == "f":
+            made = rng.standard_normal((batch, *sizes), dtype=np.float32)
+        else:
+            made = rng.integers(0, 256 if dtype.kind in "iu" and not k else 2, (batch, *sizes))
+        feeds[value.name] = made.astype(dtype)
+    return feeds
+
+
+def filled(sizes: Iterable[int | None]) -> list[int]:
+    """Sizes to try a network on, where it leaves some open."""
+    return [int(size) if size and size > 0 else TRIED for size in sizes]
+
+
+def call(found: Callable[..., object], source: str, kind: type) -> object:
+    """What a user's name stands for: an object of a kind, or what the function or class returns.
+
+    Raises:
+        ConversionError: it cannot be called without arguments.
+    """
+    if isinstance(found, kind):
+        return found
+    try:
+        return found()
+    except Exception as error:  # the user's code
+        raise ConversionError(
+            f"{source}: calling it without arguments failed: {first_line(error)}"
+        ) from error
 
 
 def write(model: onnx.ModelProto, path: Path) -> Path:
@@ -194,15 +282,23 @@ def quiet() -> Iterator[None]:
             logger.debug("%s", text)
 
 
-def _name_batch(graph: onnx.GraphProto) -> None:
-    """Rename the first axis of the input, wherever it occurs, to `BATCH`."""
-    batch = graph.input[0].type.tensor_type.shape.dim[0]
-    old = batch.dim_param
-    batch.dim_param = BATCH
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        for dim in value.type.tensor_type.shape.dim:
-            if old and dim.dim_param == old:
-                dim.dim_param = BATCH
+def _set_batch(graph: onnx.GraphProto, batch: str | int) -> None:
+    """Name the first axis of the inputs, wherever it occurs, or fix it."""
+    firsts = [value.type.tensor_type.shape.dim[:1] for value in _inputs(graph)]
+    old = {dim.dim_param for first in firsts for dim in first} - {""}
+    others = [value.type.tensor_type.shape.dim for value in (*graph.value_info, *graph.output)]
+    same = [dim for dims in others for dim in dims if dim.dim_param in old]
+    for dim in (*itertools.chain(*firsts), *same):
+        if isinstance(batch, str):
+            dim.dim_param = batch
+        else:
+            dim.dim_value = batch
+
+
+def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that are no weights."""
+    weights = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in weights]
 
 
 def _relative_difference(expected: npt.NDArray[Any], found: npt.NDArray[Any]) -> float:

@@ -1,31 +1,29 @@
-"""PyTorch to ONNX: `package.module:function`, `path/to/file.py:function` or a `.pt2` file.
+"""PyTorch to ONNX: a function that builds a network, or a file that holds one.
 
-What the name stands for is a network (`torch.nn.Module`) or anything that returns one when called
-without arguments: a function or a class.
+A source is `package.module:function` or `path/to/file.py:function`, which stands for a network
+(`torch.nn.Module`) or for anything that returns one when called without arguments; a `.pt2` file of
+torch.export, a TorchScript file, or a pickled network, which only a user who trusts it has loaded.
 """
 
 import contextlib
-import importlib.util
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
-import onnx
-
-from onnxprune.errors import ConversionError, MissingPackage, OnnxPruneError
+from onnxprune.errors import ConversionError
 from onnxprune.plugins import find_function, first_line
 
-from ._export import BATCH, Export, FloatArray, Options
+from ._checkpoints import SUFFIXES, TRUST, is_script, load_checkpoint, load_weights
+from ._export import Export, Options, call
+from ._torch import export_network, output_names, reported, runner, to_onnx
 
 if TYPE_CHECKING:
     import torch
 
 EXPECTED = "package.module:function, path/to/file.py:function or a .pt2 file"
-
-TRACED_BATCH = 2
-"""Samples in the batch that the exporters trace: torch treats a size of 1 as fixed."""
 
 
 def export(source: str, options: Options) -> Export:
@@ -40,229 +38,97 @@ def export(source: str, options: Options) -> Export:
 
     if source.endswith(".pt2"):
         return _export_program(source, options)
+    if source.endswith(SUFFIXES) and ":" not in source:
+        return _export_file(source, options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        network = _call(find_function(source, EXPECTED), source)
+        network = call(find_function(source, EXPECTED), source, torch.nn.Module)
     if not isinstance(network, torch.nn.Module):
         raise ConversionError(
             f"{source}: found {type(network).__name__}, expected a torch.nn.Module "
             "or a function without arguments that returns one"
         )
     if options.weights is not None:
-        load_weights(network, options.weights)
+        load_weights(network, options.weights, trust=options.trust)
     return export_network(network, source, options)
 
 
-def export_network(network: "torch.nn.Module", source: str, options: Options) -> Export:
-    """Export a network in evaluation mode; `options.input_shape` is needed.
-
-    Raises:
-        ConversionError: the network does not run on that shape, or cannot be exported.
-        MissingPackage: onnxscript is not installed.
-    """
+def _export_file(source: str, options: Options) -> Export:
+    """Export the network that a TorchScript file or a pickle holds."""
     import torch
 
-    if options.input_shape is None:
-        raise ConversionError(
-            f"{source}: the shape of its input is not known; "
-            "give the shape of one sample, such as 3,224,224"
-        )
-    network = network.eval()
-    batch = TRACED_BATCH if options.dynamic_batch else 1
-    sample = torch.zeros(batch, *options.input_shape)
-    try:
-        with torch.no_grad():
-            outputs = tensors(network(sample))
-    except Exception as error:  # a network may raise anything
-        raise ConversionError(
-            f"{source}: the network does not run on a batch of shape {tuple(sample.shape)}: "
-            f"{error}; give the shape of one sample, without the batch axis"
-        ) from error
-
-    write = _write_dynamo if options.exporter == "dynamo" else _write_classic
-    with _reported(source, options):
-        model = write(network, sample, output_names(len(outputs)), options)
-    fixed = None if options.dynamic_batch else batch
-    return Export(model, _runner(network), options.input_shape, fixed)
-
-
-def load_weights(network: "torch.nn.Module", path: str) -> None:
-    """Fill `network` from a state dict in a file; nothing in the file is executed.
-
-    Raises:
-        ConversionError: no such file, not a state dict, or of another network.
-    """
-    import torch
-
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ConversionError(f"{path}: no such file; expected a saved state dict") from error
-    except Exception as error:  # unpickling raises anything
-        raise ConversionError(
-            f"{path}: not a state dict that loads with weights_only=True: {error}; "
-            "save one with torch.save(network.state_dict(), path)"
-        ) from error
-    if not isinstance(state, Mapping):
-        raise ConversionError(f"{path}: found {type(state).__name__}, expected a state dict")
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ConversionError(f"{path}: weights of another network: {error}") from error
-
-
-def tensors(outputs: object) -> list["torch.Tensor"]:
-    """The tensors in what a network returns, in the order in which the exporters name them."""
-    import torch
-
-    if isinstance(outputs, torch.Tensor):
-        return [outputs]
-    if isinstance(outputs, Mapping):
-        outputs = tuple(outputs.values())
-    if isinstance(outputs, Sequence) and not isinstance(outputs, str):
-        return [tensor for part in outputs for tensor in tensors(part)]
-    return []
-
-
-def output_names(count: int) -> list[str]:
-    """`output`, `output_1`, `output_2`, ..."""
-    return ["output", *(f"output_{i}" for i in range(1, count))]
-
-
-def _call(found: Callable[..., object], source: str) -> object:
-    """The network itself, or what the function or class returns."""
-    import torch
-
-    if isinstance(found, torch.nn.Module):
-        return found
-    try:
-        return found()
-    except Exception as error:  # the user's code
-        raise ConversionError(
-            f"{source}: calling it without arguments failed: {first_line(error)}"
-        ) from error
+    if not Path(source).is_file():
+        raise ConversionError(f"{source}: no such file")
+    if options.weights is not None:
+        raise ConversionError(f"{source}: has its own weights; give no --weights")
+    if is_script(source):
+        script = torch.jit.load(source, map_location="cpu")  # type: ignore[no-untyped-call]
+        return export_network(script, source, replace(options, exporter="classic"))
+    found: Any = load_checkpoint(source, trust=options.trust)
+    held = found.get("model", found) if isinstance(found, dict) else found
+    if isinstance(held, torch.nn.Module):
+        return export_network(held.float(), source, options)
+    raise ConversionError(
+        f"{source}: holds weights and no network; name the function that builds it: "
+        f"onnxprune convert my/model.py:build --weights {source}"
+    )
 
 
 def _export_program(source: str, options: Options) -> Export:
     """Export a `.pt2` file, whose shapes were fixed when it was written."""
-    import torch
-
     if not Path(source).is_file():
         raise ConversionError(f"{source}: no such file")
     if options.exporter != "dynamo":
         raise ConversionError(f"{source}: a .pt2 file needs the dynamo exporter")
     if options.weights is not None:
         raise ConversionError(f"{source}: a .pt2 file has its own weights; give none")
-    try:
-        program = torch.export.load(source)
-    except Exception as error:  # unpickling raises anything
-        raise ConversionError(
-            f"{source}: not a program that torch.export.load reads: {error}"
-        ) from error
+    program = _load_program(source, trust=options.trust)
     inputs = program.graph_signature.user_inputs
-    if len(inputs) != 1:
-        raise ConversionError(f"{source}: {len(inputs)} inputs {inputs}, expected one")
-    node = next(node for node in program.graph.nodes if node.name == inputs[0])
-    shape = tuple(node.meta["val"].shape)
-    fixed = int(shape[0]) if isinstance(shape[0], int) else None
-    if options.dynamic_batch and fixed is not None:
-        raise ConversionError(
-            f"{source}: its batch is fixed to {fixed}; convert with a fixed batch, or save it "
-            'again with torch.export.export(..., dynamic_shapes=({0: Dim("batch")},))'
-        )
-    sample_shape = options.input_shape or tuple(int(size) for size in shape[1:])
+    shapes = [tuple(node.meta["val"].shape) for node in program.graph.nodes if node.name in inputs]
+    if not shapes or not shapes[0]:
+        raise ConversionError(f"{source}: {len(shapes)} inputs {inputs}, expected an image")
+    fixed = int(shapes[0][0]) if isinstance(shapes[0][0], int) else None
+    sample_shape = options.input_shape or tuple(int(size) for size in shapes[0][1:])
     names = output_names(len(program.graph_signature.user_outputs))
-    with _reported(source, options):
-        model = _to_onnx(program, (), names, options, dynamic_shapes=None)
-    return Export(model, _runner(program.module()), sample_shape, fixed)
+    input_names = ("input",) if len(inputs) == 1 else tuple(map(str, inputs))
+    with reported(source, options):
+        model = to_onnx(program, (), names, options, dynamic_shapes=None, input_names=input_names)
+    return Export(model, runner(program.module()), sample_shape, fixed, by="the dynamo exporter")
 
 
-def _write_dynamo(
-    network: "torch.nn.Module", sample: "torch.Tensor", names: list[str], options: Options
-) -> onnx.ModelProto:
+def _load_program(source: str, *, trust: bool) -> "torch.export.ExportedProgram":
+    """Read a `.pt2` file; pickles in it that are more than tensors only if it is trusted."""
     import torch
 
-    shapes = ({0: torch.export.Dim(BATCH)},) if options.dynamic_batch else None
-    return _to_onnx(network, (sample,), names, options, dynamic_shapes=shapes)
-
-
-def _to_onnx(
-    network: "torch.nn.Module | torch.export.ExportedProgram",
-    inputs: "tuple[torch.Tensor, ...]",
-    names: list[str],
-    options: Options,
-    *,
-    dynamic_shapes: "tuple[dict[int, torch.export.Dim], ...] | None",
-) -> onnx.ModelProto:
-    import torch
-
-    if importlib.util.find_spec("onnxscript") is None:
-        raise MissingPackage(
-            "the dynamo exporter needs onnxscript: pip install 'onnxprune[convert]', "
-            "or use the classic exporter"
-        )
-    program = torch.onnx.export(
-        network,
-        inputs,
-        input_names=["input"],
-        output_names=names,
-        opset_version=options.opset,
-        dynamic_shapes=dynamic_shapes,
-        dynamo=True,
-        optimize=not options.keep_batchnorm,
-        verbose=False,
-    )
-    if program is None:
-        raise ConversionError("torch.onnx.export returned no program")
-    return program.model_proto
-
-
-def _write_classic(
-    network: "torch.nn.Module", sample: "torch.Tensor", names: list[str], options: Options
-) -> onnx.ModelProto:
-    import torch
-
-    axes = {name: {0: BATCH} for name in ("input", *names)} if options.dynamic_batch else None
-    mode = torch.onnx.TrainingMode
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        torch.onnx.export(
-            network,
-            (sample,),
-            path,
-            input_names=["input"],
-            output_names=names,
-            opset_version=options.opset,
-            dynamic_axes=axes,
-            dynamo=False,
-            training=mode.PRESERVE if options.keep_batchnorm else mode.EVAL,
-            do_constant_folding=not options.keep_batchnorm,
-        )
-        return onnx.load(path)
+    pickled: list[str] = []
+    if not trust and zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            pickled = [name for name in archive.namelist() if "_obj" in Path(name).name]
+    if pickled:
+        raise ConversionError(f"{source}: holds pickled objects ({pickled[0]}); {TRUST}")
+    try:
+        with contextlib.nullcontext() if trust else _weights_only():
+            return torch.export.load(source)
+    except Exception as error:  # unpickling raises anything
+        hint = "" if trust or "eights" not in str(error) else f"; {TRUST}"
+        raise ConversionError(
+            f"{source}: not a program that torch.export.load reads: {first_line(error)}{hint}"
+        ) from error
 
 
 @contextlib.contextmanager
-def _reported(source: str, options: Options) -> Iterator[None]:
-    """Tell in one line why an exporter failed, and what else to try."""
+def _weights_only() -> Iterator[None]:
+    """Let torch load tensors only, also where it asks itself for more.
+
+    Source: torch.load, TORCH_FORCE_WEIGHTS_ONLY_LOAD.
+    """
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
     try:
         yield
-    except OnnxPruneError:
-        raise
-    except Exception as error:  # an exporter may raise anything
-        other = "classic" if options.exporter == "dynamo" else "dynamo"
-        raise ConversionError(
-            f"{source}: the {options.exporter} exporter failed: {first_line(error)}; "
-            f"try the {other} exporter, another opset, or a fixed batch"
-        ) from error
-
-
-def _runner(network: Callable[..., object]) -> Callable[[FloatArray], list[npt.NDArray[Any]]]:
-    """The network as a function of arrays."""
-
-    def run(batch: FloatArray) -> list[npt.NDArray[Any]]:
-        import torch
-
-        with torch.no_grad():
-            return [tensor.numpy() for tensor in tensors(network(torch.from_numpy(batch)))]
-
-    return run
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

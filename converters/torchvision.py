@@ -6,16 +6,17 @@ import importlib
 import inspect
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
+from onnxprune.data import name_preset
 from onnxprune.errors import ConversionError, MissingPackage
 from onnxprune.plugins import first_line
 
-from ._export import Export, Options
-from .pytorch import export_network, load_weights
+from ._checkpoints import class_count, fill, is_path, load_state
+from ._export import Export, Options, facts
+from ._torch import export_network
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,10 @@ def export(source: str, options: Options) -> Export:
     network = _build(models, source, options)
     if options.input_shape is None:
         options = replace(options, input_shape=_input_shape(models, source))
-    return export_network(network, source, options)
+    exported = export_network(network, source, options)
+    if options.weights is None or is_path(options.weights):
+        return exported
+    return replace(exported, facts=_facts(models, source, options.weights))
 
 
 @functools.cache
@@ -60,7 +64,7 @@ def import_torchvision() -> ModuleType:
         return _import()
     except ImportError as error:
         raise MissingPackage(
-            "torchvision is not installed: pip install 'onnxprune[convert]'"
+            "torchvision is not installed: pip install 'onnxprune[torchvision]'"
         ) from error
 
 
@@ -86,15 +90,19 @@ def _import() -> ModuleType:
 def _build(models: ModuleType, name: str, options: Options) -> "torch.nn.Module":
     import torch
 
-    path = options.weights if options.weights and _is_path(options.weights) else None
+    path = options.weights if options.weights and is_path(options.weights) else None
     published = None if path else options.weights
+    state = load_state(path, trust=options.trust) if path else {}
     builder = models.get_model_builder(name)
+    known = inspect.signature(builder).parameters.keys()
     # Detectors would download a backbone even when asked for no weights.
-    parts = {"weights_backbone"} & inspect.signature(builder).parameters.keys()
+    more: dict[str, Any] = dict.fromkeys({"weights_backbone"} & known)
+    if path and "kwargs" in known and (count := class_count(state)):
+        more["num_classes"] = count
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
-            network: torch.nn.Module = builder(weights=published, **dict.fromkeys(parts))
+            network: torch.nn.Module = builder(weights=published, **more)
     except (KeyError, ValueError) as error:
         raise ConversionError(
             f"{name}: unknown weights {published!r}; expected one of "
@@ -107,12 +115,17 @@ def _build(models: ModuleType, name: str, options: Options) -> "torch.nn.Module"
             "give the path of a state dict, or none for random weights"
         ) from error
     if path:
-        load_weights(network, path)
+        fill(network, state, path)
     return network
 
 
-def _is_path(weights: str) -> bool:
-    return Path(weights).suffix in (".pt", ".pth") or Path(weights).exists()
+def _facts(models: ModuleType, name: str, published: str) -> dict[str, str]:
+    """What published weights come with: the scale of pixels, and the classes."""
+    weights = models.get_model_weights(name)[published]
+    transforms = weights.transforms()
+    mean, std = getattr(transforms, "mean", None), getattr(transforms, "std", None)
+    preset = name_preset(mean, std) if mean and std else ""
+    return facts(preprocess=preset, names=weights.meta.get("categories", ()))
 
 
 def _input_shape(models: ModuleType, name: str) -> tuple[int, ...] | None:

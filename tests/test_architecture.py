@@ -295,9 +295,8 @@ def test_imports_for_annotations_are_free() -> None:
     assert read_imports({"search/plan.py": text}) == []
 
 
-CONVERTERS_IMPORT = {
-    f"onnxprune.{room}" for room in ("checks", "errors", "files", "plugins", "evaluation")
-}
+USED = ("checks", "data", "errors", "files", "plugins", "evaluation")
+CONVERTERS_IMPORT = {f"onnxprune.{room}" for room in USED}
 
 
 def test_converters_import_few_rooms() -> None:

@@ -45,7 +45,7 @@ REGISTRIES = {
         CONVERTERS,
         find_converter,
         "--from",
-        "how-to.md",
+        "how-to/convert.md",
         "converters",
     ),
 }

@@ -14,7 +14,10 @@ from onnxprune.files import check_place
 
 
 @main.command(
-    epilog=example("onnxprune convert resnet18 --from torchvision --weights DEFAULT -o model.onnx")
+    epilog=example(
+        "onnxprune convert model.keras -o model.onnx",
+        "onnxprune convert resnet18 --from torchvision --weights DEFAULT -o model.onnx",
+    )
 )
 @click.argument("source")
 @OUTPUT
@@ -25,12 +28,15 @@ from onnxprune.files import check_place
 def convert(screen: Screen, /, source: str, output: str, fixed_batch: bool, **choices: Any) -> None:
     """Write a network of another framework as ONNX.
 
-    SOURCE is package.module:function, path/to/file.py:function, a .pt2 file, or the name of a
-    torchvision model.
+    SOURCE is a file or folder of PyTorch, Ultralytics, Keras, TensorFlow or Paddle; a function that
+    builds a network of PyTorch, Keras or JAX, as package.module:function or
+    path/to/file.py:function; or a model of torchvision, timm or Hugging Face by its name.
     """
     check_place(output)
     from onnxprune.converters import convert
 
-    with screen.progress(f"converting {source}"):
-        path = convert(source, output, dynamic_batch=not fixed_batch, **choices)
+    with screen.progress(f"converting {source}") as progress:
+        path = convert(
+            source, output, dynamic_batch=not fixed_batch, on_step=progress.step, **choices
+        )
     screen.say(f"model: {path}")

@@ -229,6 +229,12 @@ DRAWN_OVER = click.option(
 DEPLOYING = {one.name: one for one in fields(Request)}
 DEPLOYMENT = together(*(option(name, DEPLOYING) for name in DEPLOYING))
 
+TRUST = click.option(
+    "--trust",
+    is_flag=True,
+    help="Load files that run code when they are loaded: pickles, and Lambda layers of Keras.",
+)
+
 CONVERTING = {one.name: one for one in fields(Options)}
 
 CONVERSION = together(
@@ -236,12 +242,12 @@ CONVERSION = together(
         "--from",
         "framework",
         type=Name(CONVERTER_NAMES),
-        required=True,
         metavar="NAME",
-        help=f"The framework: {', '.join(CONVERTER_NAMES)}.",
+        help=f"The framework, unless SOURCE tells: {', '.join(CONVERTER_NAMES)}.",
     ),
     *(option(name, CONVERTING) for name in ("input_shape", "weights", "opset")),
     click.option("--fixed-batch", is_flag=True, help="Fix the batch size to 1."),
     option("exporter", CONVERTING),
     click.option("--keep-batchnorm", is_flag=True, help="Do not fold batch normalisation."),
+    TRUST,
 )

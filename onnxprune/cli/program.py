@@ -186,7 +186,8 @@ def _console(*, stderr: bool) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH
-    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+    # The stream as it is now: exporters are silenced by putting another in its place.
+    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
 
 
 class _ToScreen(logging.Handler):

@@ -13,9 +13,9 @@ import torch
 
 from onnxprune.converters import CONVERTERS, Export, Options, convert, find_converter
 from onnxprune.converters._export import quiet
-from onnxprune.converters.pytorch import tensors
+from onnxprune.converters._torch import tensors
 from onnxprune.converters.torchvision import import_torchvision
-from onnxprune.errors import MissingPackage, OutputError
+from onnxprune.errors import NOTICE, MissingPackage, OutputError
 from tests.support.conversion import EXPORTERS, NETWORKS, batch_of, kinds, pytorch, refusal, run
 
 
@@ -158,10 +158,13 @@ def test_a_saved_program_is_a_source(source: str, tmp_path: Path) -> None:
     assert run(path, batch_of(3, 3, 12, 12))[0].shape == (3, 4)
 
 
-def test_a_saved_program_of_fixed_batch_stays_fixed(source: str, tmp_path: Path) -> None:
+def test_a_saved_program_of_fixed_batch_stays_fixed(
+    source: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     program = save_program(source, tmp_path / "net.pt2", dynamic=False)
-    assert "batch is fixed to 2" in refusal(pytorch, program, tmp_path / "net.onnx")
-    path = convert(program, tmp_path / "net.onnx", framework="pytorch", dynamic_batch=False)
+    caplog.set_level(NOTICE, "onnxprune.converters")
+    path = convert(program, tmp_path / "net.onnx")
+    assert "takes 2 sample(s) at once, and so will it" in caplog.text
     assert run(path, batch_of(2, 3, 12, 12))[0].shape == (2, 4)
 
 
@@ -288,11 +291,11 @@ def test_missing_packages_are_named(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingPackage, match=r"onnxprune\[convert\].*or use the classic exporter"):
+    with pytest.raises(MissingPackage, match=r"onnxprune\[torch\].*or use the classic exporter"):
         pytorch(f"{source}:Net", tmp_path / "net.onnx")
     import_torchvision.cache_clear()
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(MissingPackage, match=r"pip install 'onnxprune\[convert\]'"):
+    with pytest.raises(MissingPackage, match=r"pip install 'onnxprune\[torchvision\]'"):
         convert("resnet18", tmp_path / "net.onnx", framework="torchvision")
 
 

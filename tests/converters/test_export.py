@@ -17,7 +17,8 @@ def text_model(body: str) -> onnx.ModelProto:
 def test_an_invalid_model_is_refused() -> None:
     model = text_model("g (float[N, 2] x) => (float[N, 3] y) { y = Relu (x) }")
     model.graph.node[0].input[0] = "nowhere"
-    assert "wrote an invalid model" in refusal(_export.finish, model, "s", Options())
+    exported = Export(model, lambda x: [x], (2,))
+    assert "wrote an invalid model" in refusal(_export.finish, exported, "s", Options())
 
 
 def test_a_model_that_does_not_run_is_refused() -> None:

@@ -1,5 +1,6 @@
 """Networks of PyTorch as the text of a module, converted, and run on onnxruntime."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 
 from onnxprune.converters import convert
 from onnxprune.errors import OnnxPruneError
@@ -80,6 +82,12 @@ def kinds(path: Path) -> list[str]:
 def pytorch(source: str, output: Path, **options: Any) -> Path:
     options = {"input_shape": (3, 12, 12), **options}
     return convert(source, output, framework="pytorch", **options)
+
+
+def save_script(network: torch.nn.Module, shape: tuple[int, ...], path: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.trace(network, torch.zeros(shape)), path)
 
 
 def refusal(act: Callable[..., object], *arguments: Any, **options: Any) -> str:

@@ -1,0 +1,167 @@
+"""How torch writes a network as ONNX: by its exporters, and what the network computes itself."""
+
+import contextlib
+import importlib.util
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+import onnx
+
+from onnxprune.errors import ConversionError, MissingPackage, OnnxPruneError
+from onnxprune.plugins import first_line
+
+from ._export import BATCH, Export, Options
+
+if TYPE_CHECKING:
+    import torch
+
+TRACED_BATCH = 2
+"""Samples in the batch that the exporters trace: torch treats a size of 1 as fixed."""
+
+
+def export_network(network: "torch.nn.Module", source: str, options: Options) -> Export:
+    """Export a network in evaluation mode; `options.input_shape` is needed.
+
+    Raises:
+        ConversionError: the network does not run on that shape, or cannot be exported.
+        MissingPackage: onnxscript is not installed.
+    """
+    import torch
+
+    if options.input_shape is None:
+        raise ConversionError(
+            f"{source}: the shape of its input is not known; "
+            "give the shape of one sample, such as 3,224,224"
+        )
+    network = network.eval()
+    batch = TRACED_BATCH if options.dynamic_batch else 1
+    sample = torch.zeros(batch, *options.input_shape)
+    try:
+        with torch.no_grad():
+            outputs = tensors(network(sample))
+    except Exception as error:  # a network may raise anything
+        raise ConversionError(
+            f"{source}: the network does not run on a batch of shape {tuple(sample.shape)}: "
+            f"{first_line(error)}; give the shape of one sample, without the batch axis"
+        ) from error
+
+    write = _write_dynamo if options.exporter == "dynamo" else _write_classic
+    with reported(source, options):
+        model = write(network, sample, output_names(len(outputs)), options)
+    fixed = None if options.dynamic_batch else batch
+    by = f"the {options.exporter} exporter"
+    return Export(model, runner(network), options.input_shape, fixed, by=by)
+
+
+def tensors(outputs: object) -> list["torch.Tensor"]:
+    """The tensors in what a network returns, in the order in which the exporters name them."""
+    import torch
+
+    if isinstance(outputs, torch.Tensor):
+        return [outputs]
+    if isinstance(outputs, Mapping):
+        outputs = tuple(outputs.values())
+    if isinstance(outputs, Sequence) and not isinstance(outputs, str):
+        return [tensor for part in outputs for tensor in tensors(part)]
+    return []
+
+
+def output_names(count: int) -> list[str]:
+    """`output`, `output_1`, `output_2`, ..."""
+    return ["output", *(f"output_{i}" for i in range(1, count))]
+
+
+def _write_dynamo(
+    network: "torch.nn.Module", sample: "torch.Tensor", names: list[str], options: Options
+) -> onnx.ModelProto:
+    import torch
+
+    shapes = ({0: torch.export.Dim(BATCH)},) if options.dynamic_batch else None
+    return to_onnx(network, (sample,), names, options, dynamic_shapes=shapes)
+
+
+def to_onnx(
+    network: "torch.nn.Module | torch.export.ExportedProgram",
+    inputs: "tuple[torch.Tensor, ...]",
+    names: list[str],
+    options: Options,
+    *,
+    dynamic_shapes: "tuple[dict[int, torch.export.Dim], ...] | None",
+    input_names: Sequence[str] = ("input",),
+) -> onnx.ModelProto:
+    """Write a network, or a program that torch.export made of one, by the dynamo exporter."""
+    import torch
+
+    if importlib.util.find_spec("onnxscript") is None:
+        raise MissingPackage(
+            "the dynamo exporter needs onnxscript: pip install 'onnxprune[torch]', "
+            "or use the classic exporter"
+        )
+    program = torch.onnx.export(
+        network,
+        inputs,
+        input_names=list(input_names),
+        output_names=names,
+        opset_version=options.opset,
+        dynamic_shapes=dynamic_shapes,
+        dynamo=True,
+        optimize=not options.keep_batchnorm,
+        verbose=False,
+    )
+    if program is None:
+        raise ConversionError("torch.onnx.export returned no program")
+    return program.model_proto
+
+
+def _write_classic(
+    network: "torch.nn.Module", sample: "torch.Tensor", names: list[str], options: Options
+) -> onnx.ModelProto:
+    import torch
+
+    axes = {name: {0: BATCH} for name in ("input", *names)} if options.dynamic_batch else None
+    mode = torch.onnx.TrainingMode
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            network,
+            (sample,),
+            path,
+            input_names=["input"],
+            output_names=names,
+            opset_version=options.opset,
+            dynamic_axes=axes,
+            dynamo=False,
+            training=mode.PRESERVE if options.keep_batchnorm else mode.EVAL,
+            do_constant_folding=not options.keep_batchnorm,
+        )
+        return onnx.load(path)
+
+
+@contextlib.contextmanager
+def reported(source: str, options: Options) -> Iterator[None]:
+    """Tell in one line why an exporter failed, and what else to try."""
+    try:
+        yield
+    except OnnxPruneError:
+        raise
+    except Exception as error:  # an exporter may raise anything
+        other = "classic" if options.exporter == "dynamo" else "dynamo"
+        raise ConversionError(
+            f"{source}: the {options.exporter} exporter failed: {first_line(error)}; "
+            f"try the {other} exporter, another opset, or a fixed batch"
+        ) from error
+
+
+def runner(network: Callable[..., object]) -> Callable[..., list[npt.NDArray[Any]]]:
+    """The network as a function of arrays."""
+
+    def run(*inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        import torch
+
+        with torch.no_grad():
+            return [tensor.numpy() for tensor in tensors(network(*map(torch.from_numpy, inputs)))]
+
+    return run

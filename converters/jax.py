@@ -1,0 +1,106 @@
+"""JAX and Flax to ONNX, by jax2onnx. The model takes images as the network does, mostly NHWC."""
+
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.errors import ConversionError, MissingPackage
+from onnxprune.plugins import find_function, first_line
+
+from ._export import BATCH, Export, Options
+
+EXPECTED = (
+    "a function of one batch, a Flax module that is one, a pair of a linen module and its "
+    "variables, or a function without arguments that returns one of these"
+)
+
+
+def export(source: str, options: Options) -> Export:
+    """Export what `package.module:function` or `path/to/file.py:function` stands for.
+
+    It is a function of a batch of images whose weights are in it, a module of flax.nnx, a pair
+    `(module, variables)` of flax.linen, or a function without arguments that returns one of these.
+
+    Raises:
+        ConversionError: it is something else, or jax2onnx does not convert it.
+        MissingPackage: jax or jax2onnx is not installed.
+        UnknownName: there is nothing of that name.
+    """
+    jax, jax2onnx = _import()
+    if options.input_shape is None:
+        raise ConversionError(
+            f"{source}: the shape of its input is not known; give that of one sample, such as "
+            "224,224,3"
+        )
+    if options.weights is not None:
+        raise ConversionError(f"{source}: give the weights in the function, not as --weights")
+    network = _network(find_function(source, EXPECTED), source)
+    batch = BATCH if options.dynamic_batch else 1
+    asked = {"opset": options.opset} if options.opset is not None else {}
+    try:
+        model = jax2onnx.to_onnx(
+            network, [(batch, *options.input_shape)], input_names=["input"], **asked
+        )
+    except Exception as error:  # an exporter may raise anything
+        raise ConversionError(f"{source}: jax2onnx failed: {first_line(error)}") from error
+
+    del model.graph.value_info[:]  # shapes of before its optimiser moved the axes
+
+    def run(x: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+        return [np.asarray(one) for one in jax.tree.leaves(network(jax.numpy.asarray(x)))]
+
+    fixed = None if options.dynamic_batch else 1
+    return Export(model, run, options.input_shape, fixed, by="jax2onnx")
+
+
+def _import() -> tuple[ModuleType, ModuleType]:
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    try:
+        import jax
+        import jax2onnx
+    except ImportError as error:
+        raise MissingPackage(
+            f"{error.name} is not installed: pip install 'onnxprune[jax]'"
+        ) from error
+    return jax, jax2onnx
+
+
+def _network(found: Any, source: str) -> Callable[..., Any]:
+    """The function of a batch that a user's name stands for."""
+    if not _takes_a_batch(found):
+        try:
+            found = found()
+        except Exception as error:  # the user's code
+            raise ConversionError(
+                f"{source}: calling it without arguments failed: {first_line(error)}"
+            ) from error
+    if isinstance(found, tuple) and len(found) == 2 and hasattr(found[0], "apply"):
+        module, variables = found
+        return lambda x: module.apply(variables, x)
+    if hasattr(found, "apply") and hasattr(found, "init"):
+        raise ConversionError(
+            f"{source}: a module of flax.linen holds no weights; return (module, variables)"
+        )
+    if hasattr(found, "eval") and callable(found):
+        found.eval()  # nnx: dropout and batch normalisation as when it is used
+    if not callable(found):
+        raise ConversionError(f"{source}: found {type(found).__name__}, expected {EXPECTED}")
+    return found  # type: ignore[no-any-return]
+
+
+def _takes_a_batch(found: Any) -> bool:
+    """Whether it is called with something, and is no class."""
+    if isinstance(found, type):
+        return False
+    empty = inspect.Parameter.empty
+    try:
+        parameters = inspect.signature(found).parameters.values()
+    except (TypeError, ValueError):  # a function of C has none
+        return True
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(one.default is empty and one.kind in kinds for one in parameters)

@@ -1,0 +1,140 @@
+"""Keras to ONNX by its own `Model.export`, on whatever backend it runs: `.keras` and `.h5` files.
+
+Also `package.module:function` or `path/to/file.py:function` that returns a model, such as one that
+loads a file with custom objects.
+"""
+
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from onnxprune.errors import ConversionError, MissingPackage
+from onnxprune.plugins import find_function, first_line
+
+from ._checkpoints import TRUST
+from ._export import Export, Options, call, filled
+
+BACKENDS = ("torch", "tensorflow", "jax")
+
+
+def export(source: str, options: Options) -> Export:
+    """Export the model that a file holds or a function returns; `weights` is a `.weights.h5`.
+
+    Raises:
+        ConversionError: no model, one that holds code and is not trusted, or that Keras does not
+            export.
+        MissingPackage: keras or its backend's exporter is not installed.
+    """
+    keras = _import()
+    model = _load(keras, source, options)
+    if not isinstance(model, keras.Model):
+        raise ConversionError(f"{source}: found {type(model).__name__}, expected a keras.Model")
+    if options.weights is not None:
+        model.load_weights(options.weights)
+    specs = _specs(keras, model, source, options)
+    made = [np.zeros([1, *filled(spec.shape[1:])], spec.dtype) for spec in specs]
+    run = _runner(keras, model)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            run(*made)  # a model exports once it was called
+            path = Path(folder) / "model.onnx"
+            asked = {"opset_version": options.opset} if options.opset is not None else {}
+            model.export(str(path), format="onnx", verbose=False, input_signature=specs, **asked)
+            proto = onnx.load(path)
+    except ImportError as error:
+        raise MissingPackage(
+            f"Keras on {keras.config.backend()} exports with a package that is not installed "
+            f"({first_line(error)}): pip install 'onnxprune[keras]', and KERAS_BACKEND=torch"
+        ) from error
+    except Exception as error:  # an exporter may raise anything
+        raise ConversionError(f"{source}: Model.export failed: {first_line(error)}") from error
+    batch = specs[0].shape[0]
+    by = f"Keras' exporter on {keras.config.backend()}"
+    return Export(proto, run, tuple(filled(specs[0].shape[1:])), batch, by=by)
+
+
+def _import() -> ModuleType:
+    if (backend := _backend()) is not None:
+        os.environ["KERAS_BACKEND"] = backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        import keras
+    except ImportError as error:
+        raise MissingPackage(
+            f"keras and its backend are not installed ({first_line(error)}): "
+            "pip install 'onnxprune[keras]'"
+        ) from error
+    module: ModuleType = keras
+    return module
+
+
+def _backend() -> str | None:
+    """The backend to ask Keras for: an installed one, where the one of its configuration is not.
+
+    Keras writes tensorflow into its configuration by itself, so that says little.
+    """
+    if "KERAS_BACKEND" in os.environ:
+        return None
+    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    try:
+        configured = json.loads((home / "keras.json").read_text(encoding="utf-8"))["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        configured = "tensorflow"
+    if importlib.util.find_spec(str(configured)):
+        return None
+    return next(filter(importlib.util.find_spec, BACKENDS), None)
+
+
+def _load(keras: ModuleType, source: str, options: Options) -> Any:
+    if ":" in source and not Path(source).exists():
+        keras.utils.set_random_seed(options.seed)
+        expected = "package.module:function or path/to/file.py:function, which returns a model"
+        return call(find_function(source, expected), source, keras.Model)
+    try:
+        return keras.saving.load_model(source, compile=False, safe_mode=not options.trust)
+    except Exception as error:  # it raises anything
+        if "safe_mode" in str(error):
+            raise ConversionError(f"{source}: holds code (a Lambda layer); {TRUST}") from error
+        raise ConversionError(
+            f"{source}: cannot be loaded: {first_line(error)}; where it has custom objects or no "
+            "architecture, give a function that returns the model, as module:function"
+        ) from error
+
+
+def _specs(keras: ModuleType, model: Any, source: str, options: Options) -> list[Any]:
+    """The inputs: as the model declares them, of the given size where it leaves that open."""
+    declared = list(model.inputs or ()) if getattr(model, "inputs", None) else []
+    shapes = [tuple(one.shape) for one in declared]
+    if options.input_shape is not None:
+        shapes[:1] = [(None, *options.input_shape)]
+    if not shapes:
+        raise ConversionError(
+            f"{source}: the shape of its input is not known; give that of one sample, "
+            "such as 224,224,3"
+        )
+    kinds = [str(one.dtype) for one in declared] or ["float32"]
+    names = [f"input_{k}" if k else "input" for k in range(len(shapes))]
+    batches = [shape[0] if options.dynamic_batch else 1 for shape in shapes]
+    return [
+        keras.InputSpec(shape=(batch, *shape[1:]), dtype=kind, name=name)
+        for batch, shape, kind, name in zip(batches, shapes, kinds, names, strict=True)
+    ]
+
+
+def _runner(keras: ModuleType, model: Any) -> Any:
+    def run(*inputs: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+        given = [keras.ops.convert_to_tensor(one) for one in inputs]
+        outputs = model(given[0] if len(given) == 1 else given, training=False)
+        found = [keras.ops.convert_to_numpy(one) for one in keras.tree.flatten(outputs)]
+        return [np.asarray(one) for one in found]
+
+    return run

@@ -1,0 +1,92 @@
+"""TensorFlow's SavedModels to ONNX, by tf2onnx. The model takes images as TensorFlow does: NHWC."""
+
+import os
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.errors import ConversionError, MissingPackage
+from onnxprune.plugins import first_line
+
+from ._export import Export, Options, filled
+
+SIGNATURE = "serving_default"
+
+
+def export(source: str, options: Options) -> Export:
+    """Export the signature `serving_default` of a SavedModel, or its only one.
+
+    Raises:
+        ConversionError: no SavedModel, or one that tf2onnx does not convert.
+        MissingPackage: tensorflow or tf2onnx is not installed.
+    """
+    tf, tf2onnx = import_tensorflow()
+    if options.weights is not None:
+        raise ConversionError(f"{source}: has its own weights; give no --weights")
+    try:
+        loaded = tf.saved_model.load(source)
+    except Exception as error:  # it raises anything
+        raise ConversionError(f"{source}: is no SavedModel: {first_line(error)}") from error
+    signatures = dict(loaded.signatures)
+    signature = signatures.get(SIGNATURE, next(iter(signatures.values()), None))
+    if signature is None:
+        raise ConversionError(
+            f"{source}: has no signature; save it with tf.saved_model.save(..., signatures=...) or "
+            "keras' Model.export"
+        )
+    specs = _specs(tf, signature, source, options)
+
+    def call(*inputs: Any) -> Any:
+        return signature(**{spec.name: one for spec, one in zip(specs, inputs, strict=True)})
+
+    def run(*inputs: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+        outputs = call(*map(tf.convert_to_tensor, inputs))
+        return [np.asarray(outputs[name]) for name in sorted(outputs)]
+
+    try:
+        function = tf.function(call, input_signature=specs)
+        model, _ = tf2onnx.convert.from_function(function, specs, opset=options.opset)
+    except Exception as error:  # an exporter may raise anything
+        raise ConversionError(f"{source}: tf2onnx failed: {first_line(error)}") from error
+    shape = [None if size is None else int(size) for size in specs[0].shape]
+    return Export(model, run, tuple(filled(shape[1:])), shape[0], by="tf2onnx")
+
+
+def import_tensorflow() -> tuple[ModuleType, ModuleType]:
+    """Return tensorflow and tf2onnx, silenced.
+
+    Raises: MissingPackage: one of them is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # it would take all memory of a GPU
+    try:
+        import tensorflow
+        import tf2onnx
+        import tf2onnx.convert
+    except ImportError as error:
+        raise MissingPackage(
+            f"{error.name} is not installed: pip install 'onnxprune[tensorflow]'"
+        ) from error
+    return tensorflow, tf2onnx
+
+
+def _specs(tf: ModuleType, signature: Any, source: str, options: Options) -> list[Any]:
+    """The inputs of a signature by name; the first of the given size."""
+    declared = signature.structured_input_signature[1]
+    specs = []
+    for k, (name, spec) in enumerate(declared.items()):
+        if spec.shape.rank is None and options.input_shape is None:
+            raise ConversionError(
+                f"{source}: input {name!r} has any shape; "
+                "give that of one sample, such as 224,224,3"
+            )
+        sizes = [None] if spec.shape.rank is None else list(spec.shape)
+        if options.input_shape is not None and not k:
+            sizes = [sizes[0], *options.input_shape]
+        if not options.dynamic_batch:
+            sizes[0] = 1
+        specs.append(tf.TensorSpec(sizes, spec.dtype, name=name))
+    return specs

@@ -1,0 +1,48 @@
+"""TensorFlow Lite files to ONNX, by tf2onnx."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy.typing as npt
+
+from onnxprune.errors import ConversionError
+from onnxprune.plugins import first_line
+
+from ._export import Export, Options
+from .tensorflow import import_tensorflow
+
+
+def export(source: str, options: Options) -> Export:
+    """Export a `.tflite` file. It takes as many samples at once as the file says, often one.
+
+    Raises:
+        ConversionError: no such file, or one that tf2onnx does not convert.
+        MissingPackage: tensorflow or tf2onnx is not installed.
+    """
+    tf, tf2onnx = import_tensorflow()
+    if not Path(source).is_file():
+        raise ConversionError(f"{source}: no such file")
+    if options.weights is not None or options.input_shape is not None:
+        raise ConversionError(f"{source}: has weights and shapes of its own; give none")
+    try:
+        interpreter = _interpreter(tf, source)
+        model, _ = tf2onnx.convert.from_tflite(source, opset=options.opset)
+    except Exception as error:  # an exporter may raise anything
+        raise ConversionError(f"{source}: tf2onnx failed: {first_line(error)}") from error
+    shape = [int(size) for size in interpreter.get_input_details()[0]["shape"]]
+
+    def run(*inputs: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+        for place, one in zip(interpreter.get_input_details(), inputs, strict=True):
+            interpreter.set_tensor(place["index"], one)
+        interpreter.invoke()
+        return [interpreter.get_tensor(one["index"]) for one in interpreter.get_output_details()]
+
+    return Export(model, run, tuple(shape[1:]), shape[0], by="tf2onnx")
+
+
+def _interpreter(tf: ModuleType, source: str) -> Any:
+    interpreter = tf.lite.Interpreter(model_path=source)
+    interpreter.allocate_tensors()
+    return interpreter
