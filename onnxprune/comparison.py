@@ -38,6 +38,7 @@ from onnxprune.search import (
     find_controller,
     make_evaluator,
     make_task,
+    measured_on,
     merged,
     metric_name,
     open_model,
@@ -208,6 +209,7 @@ def compare(
     Raises: OnnxPruneError for whatever is wrong with a model or the samples.
     """
     settings = merged(settings, options)
+    on = measured_on(settings)
     models = (load_model(before), load_model(after))
     opened, samples = open_model(models[0], data, settings)
     if samples is None:
@@ -235,6 +237,7 @@ def compare(
         "before": sides[0],
         "after": sides[1],
         "metric": metric_name(samples, settings),
+        "latency": {"batch": settings.latency_batch, "threads": settings.threads, "on": on},
         "agreement": _agreement(given, sides[1], metric_name(samples, settings)),
         "worst": _worst(judge, models[1], samples),
         "samples": len(samples),

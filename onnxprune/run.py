@@ -53,6 +53,7 @@ from onnxprune.search import (
     find_controller,
     make_report,
     make_task,
+    measured_on,
     merged,
     open_model,
     open_unlabelled,
@@ -136,6 +137,7 @@ def _prune(
     resume: bool,
     on_state: OnState | None,
 ) -> Result:
+    measured_on(asked)  # refuses a runtime that is not there, before anything long
     proto = load_model(model)
     graph, samples = open_model(proto, data, asked)
     settings = with_fallback(graph, samples, complete(asked, samples))

@@ -27,7 +27,7 @@ from onnxprune.search import Settings
 @options.JSON
 @options.MARKDOWN
 @options.METRIC
-@options.LATENCY_BATCH
+@options.TIMING
 @options.RUNNING
 @click.pass_obj
 def compare(

@@ -9,7 +9,7 @@ ORDER = "demo convert inspect score prune apply compare curve deploy report expo
 
 SECTIONS = {
     "Samples": "--data --test --unlabelled --preprocess --per-class --trust-baseline",
-    "Target": "--rate --params --macs --size --latency-ms --for --latency-batch",
+    "Target": "--rate --params --macs --size --latency-ms --for --latency-batch --latency-on",
     "Accuracy": "--metric --head --outputs --max-drop --min-accuracy --fail-if",
     "Limits": "--include --exclude --layer-rate --min-channels --max-layer-rate --round-to "
     "--allow-inexact --also",

@@ -135,7 +135,7 @@ FAIL_IF = click.option(
     help="End in exit code 1 if this holds, as in 'harmonic_drop > 0.01 or latency_ratio > 1'.",
 )
 
-LATENCY_BATCH = option("latency_batch")
+TIMING = together(*map(option, ("latency_batch", "latency_on")))
 DEVICE = option("device")
 SEED = option("seed")
 INPUT_SHAPES = option("input_shapes", flag="--input-shape")
@@ -178,7 +178,7 @@ METHOD = together(option("control"), CRITERION, option("compensate"), UNLABELLED
 TARGET = together(
     *map(option, ("rate", "params", "macs", "size", "latency_ms")),
     option("aim", flag="--for"),
-    LATENCY_BATCH,
+    TIMING,
 )
 FLOOR = together(*map(option, ("min_accuracy", "max_drop")))
 ALLOW_INEXACT = option("allow_inexact")

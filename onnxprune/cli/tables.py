@@ -6,7 +6,17 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.evaluation import FIDELITY
-from onnxprune.report import amount, classes, count, percent, rows, samples_of, slower, why_stopped
+from onnxprune.report import (
+    amount,
+    classes,
+    count,
+    percent,
+    rows,
+    samples_of,
+    slower,
+    timed_on,
+    why_stopped,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,8 +26,9 @@ SHOWN = 4
 
 
 def outcome(report: Mapping[str, Any]) -> list[Any]:
-    """Return the figures of a report or a comparison, after a word on a latency that rose."""
-    return [*filter(None, [slower(report)]), before_after_table(report)]
+    """Return the figures of a report or a comparison, with what is to say of its latency."""
+    words = filter(None, [slower(report)])
+    return [*words, before_after_table(report), *filter(None, [timed_on(report)])]
 
 
 def before_after_table(report: Mapping[str, Any]) -> Table:

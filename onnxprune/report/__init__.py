@@ -13,7 +13,16 @@ objects.
 * `intervals`: how sure figures of few samples are; `png`: small pictures
 """
 
-from onnxprune.report.figures import amount, count, percent, rows, samples_of, slower, why_stopped
+from onnxprune.report.figures import (
+    amount,
+    count,
+    percent,
+    rows,
+    samples_of,
+    slower,
+    timed_on,
+    why_stopped,
+)
 from onnxprune.report.inspection import inspect
 from onnxprune.report.intervals import paired, resampled, weighted, wilson
 from onnxprune.report.network import network_of
@@ -39,6 +48,7 @@ __all__ = [
     "rows",
     "samples_of",
     "slower",
+    "timed_on",
     "weighted",
     "why_stopped",
     "wilson",

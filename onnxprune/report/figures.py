@@ -15,6 +15,8 @@ UNKNOWN = "unknown"
 
 SHRUNK = "Harmonic mean, shrunk"
 """Of class accuracies that are drawn towards their mean: what a floor looks at where one is 0."""
+HOME = "onnxruntime"
+"""Where latency is measured if nothing else is said."""
 SLOWER = 1.02
 """A latency that rose by more than this is no noise of the clock."""
 MULTIPLE = 8
@@ -112,6 +114,17 @@ def slower(report: Mapping[str, Any]) -> str:
         f"The pruned model is slower: {before:.3g} ms before, {after:.3g} ms after "
         f"({_relative(before, after)}); {advice}."
     )
+
+
+def timed_on(report: Mapping[str, Any]) -> str:
+    """Return what latency was measured on, empty where that was onnxruntime."""
+    timing = report.get("latency", {})
+    on = timing.get("on", HOME)
+    if on == HOME:
+        return ""
+    threads = timing["threads"]
+    cores = "all cores" if not threads else f"{threads} thread{'s' * (threads > 1)}"
+    return f"latency measured on {on}, {cores}, batch of {timing['batch']}"
 
 
 def why_stopped(report: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ Imports every room but cli. `make_task` puts a `Task` together, `search` walks d
 * `objective`: what is brought down, and how much each channel saves of it; `latency`: in ms
 * `limits`: what is spared; `picker`: which channels may go; `rounding`: at which widths
 * `target`: how far, and what must hold; `reach`: whether a net is there
+* `clocks`: how long a model takes on the runtime asked for
 * `settings`: what a run is asked for; `control`: its constants; `assemble`: a search made of them
 * `samples`: samples as a model takes them; `scaling`: what a model says of the pixels it takes
 * `generated`: samples for a model that comes without any
@@ -27,6 +28,7 @@ from onnxprune.search.assemble import (
     walk_batch,
 )
 from onnxprune.search.baseline import check_baseline
+from onnxprune.search.clocks import clock, measured_on, time_in_turn
 from onnxprune.search.control import Control
 from onnxprune.search.controllers import CONTROLLER_NAMES, CONTROLLERS, find_controller, search
 from onnxprune.search.evidence import evidence_of
@@ -39,13 +41,11 @@ from onnxprune.search.nets import Nets
 from onnxprune.search.objective import OVER
 from onnxprune.search.outcome import (
     already_met,
-    clock,
     describe,
     make_evaluator,
     make_report,
     parts_of,
     summary,
-    time_in_turn,
 )
 from onnxprune.search.picker import Picker
 from onnxprune.search.plan import Plan
@@ -88,6 +88,7 @@ __all__ = [
     "make_evaluator",
     "make_report",
     "make_task",
+    "measured_on",
     "merged",
     "metric_name",
     "open_model",

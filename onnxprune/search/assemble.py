@@ -15,10 +15,11 @@ from onnxprune.errors import DataError
 from onnxprune.evaluation import FIDELITY, Evaluator, block_width
 from onnxprune.graph import Graph
 from onnxprune.relevance import allowed_bytes, batch_within, data_free, find_criterion, score
+from onnxprune.search.clocks import clock, profiler
 from onnxprune.search.control import Strategy
 from onnxprune.search.generated import NOISE, parted
 from onnxprune.search.judging import metric_name, with_heads
-from onnxprune.search.outcome import clock, make_evaluator, profiler
+from onnxprune.search.outcome import make_evaluator
 from onnxprune.search.protocols import HoldOut, Measured, MeasureDamage, Rank
 from onnxprune.search.refusal import check_layer_rates
 from onnxprune.search.samples import open_samples

@@ -24,10 +24,11 @@ from onnxprune.evaluation import FIDELITY, Evaluator
 from onnxprune.graph import Graph
 from onnxprune.relevance import heat_maps
 from onnxprune.report import data_uri, heat, paired, photo, resampled, weighted
+from onnxprune.search.clocks import profiler
 from onnxprune.search.generated import parted
 from onnxprune.search.latency import timed_nodes
 from onnxprune.search.nets import Nets
-from onnxprune.search.outcome import make_evaluator, profiler
+from onnxprune.search.outcome import make_evaluator
 from onnxprune.search.settings import Settings
 from onnxprune.search.task import State
 from onnxprune.surgery import repeats

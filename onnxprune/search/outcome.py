@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from onnx import ModelProto
 
-from onnxprune.data import ALL, Data, Inputs
+from onnxprune.data import ALL, Data
 from onnxprune.detection import OVERLAPS, Precision
 from onnxprune.evaluation import (
     FIDELITY,
@@ -16,45 +15,16 @@ from onnxprune.evaluation import (
     Fidelity,
     Metric,
     find_metric,
-    latencies,
-    latency,
-    node_times,
 )
 from onnxprune.graph import Graph, file_size
+from onnxprune.search.clocks import clock, measured_on, time_in_turn
 from onnxprune.search.evaluators import evaluator_of, named_outputs
 from onnxprune.search.judging import metric_name
 from onnxprune.search.nets import Nets
-from onnxprune.search.protocols import Clock, Measured, Profile
+from onnxprune.search.protocols import Measured
 from onnxprune.search.settings import Settings
 from onnxprune.search.task import State, Task
 from onnxprune.surgery import Cost, count
-
-
-def clock(data: Data | None, settings: Settings) -> Clock:
-    """Return what measures the latency of a model in ms, as the settings say."""
-    return partial(latency, **_timing(data, settings))
-
-
-def profiler(data: Data | None, settings: Settings) -> Profile:
-    """Return what measures the time of each node of a model in ms, as the settings say."""
-    return partial(node_times, **_timing(data, settings))
-
-
-def time_in_turn(
-    models: Sequence[ModelProto], data: Data | None, settings: Settings
-) -> list[float]:
-    """Measure the latency of models side by side, as the settings say. Units: ms."""
-    return latencies(models, **_timing(data, settings))
-
-
-def _timing(data: Data | None, settings: Settings) -> dict[str, Any]:
-    return {
-        "batch_size": settings.latency_batch,
-        "device": settings.device,
-        "threads": settings.threads,
-        "shape": None if data is None or isinstance(data.x, Inputs) else data.x.shape[1:],
-        "samples": data.x if data is not None and isinstance(data.x, Inputs) else None,
-    }
 
 
 def already_met(nets: Nets, state: State) -> str:
@@ -125,7 +95,11 @@ def make_report(
         "evaluations": nets.evaluations,
         "stopped": state.stopped,
         "stopped_by": list(_stopped_by(nets, state)),
-        "latency": {"batch": settings.latency_batch, "threads": settings.threads},
+        "latency": {
+            "batch": settings.latency_batch,
+            "threads": settings.threads,
+            "on": measured_on(settings),
+        },
         "metric": settings.metric if data is None else metric_name(data, settings),
         "control": settings.control,
         "criterion": settings.criterion,

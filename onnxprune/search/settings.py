@@ -25,12 +25,13 @@ from onnxprune.compensate import METHODS
 from onnxprune.data import KINDS, PER_CLASS, PREPROCESS
 from onnxprune.detection import AUTO as HEAD_AUTO
 from onnxprune.detection import HEAD_NAMES, check_head
-from onnxprune.errors import check_name
+from onnxprune.errors import UnknownName, check_name
 from onnxprune.evaluation import AUTO as METRIC_AUTO
 from onnxprune.evaluation import METRIC_NAMES, find_metric
 from onnxprune.graph import INPUT_SHAPES
 from onnxprune.plugins import name_of
 from onnxprune.relevance import CRITERION_NAMES, find_criterion
+from onnxprune.runtimes import OWN, RUNTIMES, find_runtime
 from onnxprune.search.control import Control
 from onnxprune.search.controllers import CONTROLLER_NAMES, find_controller
 from onnxprune.search.limits import Limits
@@ -39,6 +40,17 @@ from onnxprune.search.target import Floor, Target
 
 AUTO = "auto"
 """Least squares where there are samples, none where there are not."""
+
+
+def _check_runtime(name: str) -> None:
+    try:
+        find_runtime(name)
+    except UnknownName as error:
+        raise UnknownName(f"latency_on: {error}") from error
+
+
+HOME = "onnxruntime"
+"""Where accuracy is measured, and latency unless another runtime is asked for."""
 
 Part = TypeVar("Part")
 
@@ -175,6 +187,15 @@ class Settings(Checked):
             help="Batch size at which latency is measured.",
         ),
         1,
+    )
+    latency_on: str = asked(
+        Text(
+            also=_check_runtime,
+            known=(*RUNTIMES, OWN),
+            metavar="RUNTIME",
+            help=f"Where latency is measured: {', '.join(RUNTIMES)}; or your own runtime, file.py.",
+        ),
+        HOME,
     )
     device: str = asked(DEVICE, "auto")
     threads: int = asked(THREADS, 0)

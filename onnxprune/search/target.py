@@ -32,7 +32,7 @@ class Target(Checked):
 
     Units: rate, share of the removable filters, or of the included ones, removed; params, macs and
     size (bytes of the file), share of the original that may be kept (up to 1) or an absolute figure
-    (above 1); latency_ms, milliseconds of one batch on onnxruntime.
+    (above 1); latency_ms, milliseconds of one batch on onnxruntime, or on `latency_on`.
     """
 
     rate: float | None = asked(
@@ -51,8 +51,7 @@ class Target(Checked):
             above=0,
             optional=True,
             metavar="MS",
-            help="Stop at this latency on onnxruntime, measured with --threads and "
-            "--latency-batch.",
+            help="Stop at this latency, measured with --threads, --latency-batch and --latency-on.",
         ),
         None,
     )
