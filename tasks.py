@@ -7,7 +7,9 @@
     python3 tasks.py mutants [ARGS]  plant faults in a copy and see the tests fall; ARGS: --help
     python3 tasks.py format          rewrite the sources in the house style
     python3 tasks.py docs            rewrite what is made from the code, and the site: build/site
-    python3 tasks.py wheel           build the wheel, install it apart, and follow README.md there
+    python3 tasks.py release [ARGS]  build and check what is published, install it apart with each
+                                     Python (or those named: 3.12), and follow README.md there;
+                                     --base: without torch, the base installation alone
 
 Everything is installed into .venv beside this file, and again only when pyproject.toml or
 constraints.txt has changed. ARGS go to pytest: `python3 tasks.py test tests/search -x`.
@@ -93,21 +95,56 @@ def site() -> None:
     run("python", "-m", "mkdocs", "build", "--strict", "--config-file", ".mkdocs.yml")
 
 
-def wheel(arguments: Sequence[str]) -> None:
-    """Build the wheel, and be a user who has nothing else, in an empty folder."""
-    if arguments:
-        sys.exit(f"wheel: takes no arguments, found {arguments[0]!r}")
+def release(arguments: Sequence[str]) -> None:
+    """Build what is published, and be a user who has nothing else, with each Python there is."""
+    base, wanted = "--base" in arguments, [one for one in arguments if one != "--base"]
+    if unknown := sorted(set(wanted) - set(PYTHONS)):
+        sys.exit(f"release: found {unknown[0]!r}; expected --base or {', '.join(PYTHONS)}")
+    found = {version: python for version in wanted or PYTHONS if (python := find_python(version))}
+    if missing := ", ".join(one for one in wanted or PYTHONS if one not in found):
+        if wanted:
+            sys.exit(f"release: no Python {missing} here")
+        say(f"release: no Python {missing} here, so it is not tried")
     shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would reuse what lies there
     with tempfile.TemporaryDirectory() as folder:
-        apart = Path(folder) / "venv"
-        venv.create(apart, with_pip=True)
-        programs = apart / BIN.name
-        pip = ("python", "-m", "pip", "--disable-pip-version-check", "--quiet")
-        run(*pip, "wheel", "--no-deps", "-w", folder, ".", programs=programs)
-        (built,) = Path(folder).glob("*.whl")
-        run(*pip, "install", "-c", "constraints.txt", f"{built}[cpu]", programs=programs)
-        run("python", "-I", "tests/support/readme.py", programs=programs)
+        tools = empty_environment(sys.executable, Path(folder) / "tools")
+        run(*PIP, "install", "build", "twine", programs=tools)
+        built = Path(folder) / "dist"
+        run("python", "-m", "build", "--outdir", str(built), ".", programs=tools)
+        run("twine", "check", "--strict", *map(str, sorted(built.iterdir())), programs=tools)
+        (wheel,) = built.glob("*.whl")
+        for version, python in found.items():
+            programs = empty_environment(python, Path(folder) / version)
+            install_wheel = (*PIP, "install", "-c", "constraints.txt")
+            run(*install_wheel, str(wheel), programs=programs)
+            run("python", "-I", "tests/support/smoke.py", programs=programs)
+            if not base:
+                run(*install_wheel, f"{wheel}[cpu]", programs=programs)
+                run("python", "-I", "tests/support/readme.py", programs=programs)
     shutil.rmtree(ROOT / "build", ignore_errors=True)
+    say(f"release: installed and tried with Python {', '.join(found)}")
+
+
+PYTHONS = ("3.11", "3.12", "3.13")
+"""Those that a release is tried with."""
+
+PIP = ("python", "-m", "pip", "--disable-pip-version-check", "--quiet")
+
+
+def find_python(version: str) -> str | None:
+    """The path of a Python, if it is here: this one, on the path, or one of pyenv's."""
+    if version == "{}.{}".format(*sys.version_info[:2]):
+        return sys.executable
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    own = [str(path) for path in sorted(pyenv.glob(f"{version}.*/bin/python"))]
+    return own[-1] if own else shutil.which(f"python{version}")
+
+
+def empty_environment(python: str, place: Path) -> Path:
+    """Make a virtual environment, and return the folder of its programs."""
+    say(f"{python} -m venv {place}")
+    subprocess.check_call([python, "-m", "venv", str(place)])
+    return place / BIN.name
 
 
 TASKS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -117,7 +154,7 @@ TASKS: dict[str, Callable[[Sequence[str]], None]] = {
     "mutants": mutants,
     "format": format_,
     "docs": docs,
-    "wheel": wheel,
+    "release": release,
 }
 
 

@@ -2,7 +2,7 @@
 
     python -I tests/support/readme.py
 
-Needs nothing but an installed onnxprune. `tasks.py wheel` runs it in an empty environment.
+Needs nothing but an installed onnxprune. `tasks.py release` runs it in empty environments.
 """
 
 import importlib
