@@ -85,7 +85,8 @@ def test_apply_loads_no_torch(tmp_path: Path) -> None:
     assert again.read_bytes() == (tmp_path / "pruned.onnx").read_bytes()
 
 
-WITHOUT_TORCH = f"import sys; sys.modules['torch'] = None\n{CLI.replace(LOADED, '')}"
+BASE = "sys.modules['torch'] = sys.modules['matplotlib'] = None"
+WITHOUT_TORCH = f"import sys; {BASE}\n{CLI.replace(LOADED, '')}"
 """The command line as the base installation has it, which brings no torch."""
 
 
