@@ -24,12 +24,19 @@ OUTSIDE = {
 SECTIONS: dict[str, list[str]] = {
     "Begin": ["index.md", "tutorial.md", "questions.md"],
     "How to": ["how-to.md", "how-to/*.md"],
-    "Coming from other tools": ["how-to/coming-from-*.md"],
+    "Other tools": ["integrations.md", "how-to/coming-from-*.md"],
     "Reference": [
         *("commands.md", "python.md", "reference.md", "operators.md"),
         "troubleshooting.md",
     ],
-    "Behind it": ["method.md", "benchmarks.md", "coverage.md", "design.md"],
+    "Behind it": [
+        "method.md",
+        "benchmarks.md",
+        "coverage.md",
+        "frameworks.md",
+        "design.md",
+        "*.md",
+    ],
     "Extend": ["how-to/add-*.md", "contributing.md"],
     "Changes": ["changes.md"],
 }
@@ -49,12 +56,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def _of(section: str, pages: list[str]) -> list[str]:
     """The pages of a section, in the order of its patterns."""
-    return [
-        page
-        for pattern in SECTIONS[section]
-        for page in pages
-        if _matches(page, pattern) and _section(page) == section
-    ]
+    own = [page for page in pages if _section(page) == section]
+    ordered = (page for pattern in SECTIONS[section] for page in own if _matches(page, pattern))
+    return list(dict.fromkeys(ordered))
 
 
 def _section(page: str) -> str:

@@ -247,6 +247,12 @@ def test_python_sessions_print_what_they_show(
     assert result.failed == 0
 
 
+def test_every_page_on_how_to_is_in_the_list() -> None:
+    pages = {f"how-to/{path.name}" for path in (ROOT / "docs" / "how-to").glob("*.md")}
+    listed = set(links((ROOT / "docs" / "how-to.md").read_text(encoding="utf-8")))
+    assert pages - listed == set(), "add a row to docs/how-to.md"
+
+
 def test_every_tutorial_on_adding_is_a_session() -> None:
     pages = {name_of(path) for path in (ROOT / "docs" / "how-to").glob("add-*.md")}
     assert len(pages) >= 4
