@@ -163,12 +163,29 @@ def curve(
     screen.say(f"curves: {drawing}")
 
 
-@main.command(epilog=example("onnxprune report run/"))
-@click.argument("directory", type=options.FILE)
+@main.command(epilog=example("onnxprune report run/", "onnxprune report run/ other/ -o both.html"))
+@click.argument("directories", type=options.FILE, nargs=-1, required=True, metavar="DIR...")
+@click.option(
+    "-o",
+    "--output",
+    type=options.FILE,
+    metavar="FILE",
+    help="The page of several runs; by default compare.html.",
+)
 @options.VOLUME
 @click.pass_obj
-def report(screen: Screen, /, directory: str) -> None:
-    """Write the page of a run, finished or not, and print its path."""
-    from onnxprune.report import write_page
+def report(screen: Screen, /, directories: tuple[str, ...], output: str | None) -> None:
+    """Write the page of a run, finished or not, and print its path.
 
-    screen.print(str(write_page(directory)))
+    Of several runs it writes one page that shows them side by side.
+    """
+    from onnxprune.report import write_comparison, write_page
+
+    if len(directories) > 1:
+        screen.print(str(write_comparison(directories, output or "compare.html")))
+        return
+    if output is not None:
+        raise click.UsageError(
+            "--output: is for several runs; the page of one is report.html in its own folder"
+        )
+    screen.print(str(write_page(directories[0])))

@@ -9,6 +9,7 @@ objects.
 * `inspection`: which filters can go, and why the others stay
 * `drawing`: the network as SVG; `network`: as JSON, for the page; `skeleton`: what of it is drawn;
   `boxes`: what is written into it; `layout`: where it stands; `colouring`: what is tied
+* `side_by_side`: several runs on one page; `rendering`: templates filled in
 * `verdict`, `opportunities`, `steps`, `layers`, `changes`: what the page says
 * `intervals`: how sure figures of few samples are; `png`: small pictures
 """
@@ -30,6 +31,7 @@ from onnxprune.report.page import write_page
 from onnxprune.report.plots import write_curve_plot
 from onnxprune.report.png import Pixels, data_uri, heat, photo
 from onnxprune.report.pull_request import classes, markdown
+from onnxprune.report.side_by_side import write_comparison
 
 __all__ = [
     "Pixels",
@@ -52,6 +54,7 @@ __all__ = [
     "weighted",
     "why_stopped",
     "wilson",
+    "write_comparison",
     "write_curve_plot",
     "write_page",
 ]

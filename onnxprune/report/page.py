@@ -7,35 +7,20 @@ finished shows the steps so far.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from onnxprune.evaluation import FIDELITY, caption
 from onnxprune.files import write_whole
 from onnxprune.report.changes import class_rows, move_rows, shown_samples
-from onnxprune.report.figures import (
-    HELD_OUT,
-    amount,
-    count,
-    duration,
-    milliseconds,
-    percent,
-    points,
-    rows,
-    samples_of,
-    why_stopped,
-)
+from onnxprune.report.figures import HELD_OUT, rows, samples_of, why_stopped
 from onnxprune.report.layers import groups_of
 from onnxprune.report.opportunities import opportunities
 from onnxprune.report.record import Record
+from onnxprune.report.rendering import as_json, render
 from onnxprune.report.steps import class_lines, steps_of
 from onnxprune.report.verdict import verdict
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 SHOWN_CLASSES = 40
 """Of more classes, the page shows those that changed most, and folds the others away."""
@@ -46,8 +31,6 @@ DOWNLOADS = {
     "journal.jsonl": "all steps",
     "config.json": "all settings",
 }
-SAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-"""What would end a script, or a line of one, within JSON."""
 
 
 def write_page(path: str | Path) -> Path:
@@ -78,72 +61,33 @@ def page(run: Record) -> str:
         "network": run.about.get("network"),
         "layers": run.evidence.get("layers", {}),
     }
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            run=run,
-            report=report,
-            verdict=verdict(run),
-            figures=[] if run.sides is None else rows(*run.sides, run.metric, held_out),
-            not_on_tiles=("Filters", f"Mean {caption(run.metric)}", HELD_OUT),
-            samples=samples_of(report) if report is not None else None,
-            why=why_stopped(report) if report is not None else None,
-            opportunities=opportunities(run),
-            metric=caption(run.metric),
-            parts="Part" if run.metric == FIDELITY else "Class",
-            steps=steps,
-            classes=classes[:SHOWN_CLASSES],
-            more_classes=len(classes[SHOWN_CLASSES:]),
-            moves=move_rows(run),
-            shown=shown_samples(run),
-            groups=groups_of(run),
-            settings=dict(_settings(run)),
-            downloads={name: what for name, what in DOWNLOADS.items() if name in run.files},
-            data=as_json(data),
-            charted=any(step["harmonic"] is not None for step in steps),
-        )
+    return render(
+        "page.html",
+        run=run,
+        report=report,
+        verdict=verdict(run),
+        figures=[] if run.sides is None else rows(*run.sides, run.metric, held_out),
+        not_on_tiles=("Filters", f"Mean {caption(run.metric)}", HELD_OUT),
+        samples=samples_of(report) if report is not None else None,
+        why=why_stopped(report) if report is not None else None,
+        opportunities=opportunities(run),
+        metric=caption(run.metric),
+        parts="Part" if run.metric == FIDELITY else "Class",
+        steps=steps,
+        classes=classes[:SHOWN_CLASSES],
+        more_classes=len(classes[SHOWN_CLASSES:]),
+        moves=move_rows(run),
+        shown=shown_samples(run),
+        groups=groups_of(run),
+        settings=dict(settings_of(run)),
+        downloads={name: what for name, what in DOWNLOADS.items() if name in run.files},
+        data=as_json(data),
+        charted=any(step["harmonic"] is not None for step in steps),
     )
 
 
-def as_json(content: Any) -> str:
-    """Return JSON that may stand within a script of a page."""
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    for letter, escaped in SAFE.items():
-        text = text.replace(letter, escaped)
-    return text
-
-
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("onnxprune.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "percent": percent,
-        "duration": duration,
-        "count": count,
-        "amount": amount,
-        "points": partial(points, 0.0),
-    }
-    environment.globals |= {"amount": amount, "milliseconds": milliseconds}
-    environment.globals["asset"] = _asset
-    return environment
-
-
-def _asset(name: str) -> str:
-    """Return a file of the templates' folder, to stand in the page as it is."""
-    return (Path(__file__).parent / "templates" / name).read_text("utf-8")
-
-
-def _settings(run: Record) -> Iterator[tuple[str, str]]:
-    """The settings that have a value, those of target, floor and limits among them."""
+def settings_of(run: Record) -> Iterator[tuple[str, str]]:
+    """Yield the settings that have a value, those of target, floor and limits among them."""
     for key, value in run.settings.items():
         for name, one in value.items() if isinstance(value, Mapping) else [(key, value)]:
             if one is not None and one != []:

@@ -142,7 +142,7 @@ def _notes(run: Record) -> Iterator[str]:
         )
         return
     if interval:
-        yield f"The interval: {interval['method']}."
+        yield f"Interval: {interval['method']}."
     if report is not None and report.get("held_out"):
         yield (
             "The weights were corrected on the samples that accuracy is measured on: held out, the "

@@ -30,7 +30,7 @@ page.net.mark = (box, number) => {
   if (group?.colour) {
     mark.append(svg("rect", { x: box.x + 1, y: box.y + 1, width: 6, height: box.h - 2, rx: 2, fill: group.colour }));
   }
-  mark.append(svg("text", { x: box.x + 11, y: box.y + 13 }, box.label));
+  mark.append(svg("text", { x: box.x + 11, y: box.y + 13 }, box.label + " "));
   mark.append(svg("text", { class: "small widths", x: box.x + 11, y: box.y + 26 }));
   if (box.group !== null) {
     mark.append(svg("text", { class: "small end", x: box.x + box.w - 6, y: box.y + 26 }, `#${box.group + 1}`));
@@ -48,10 +48,10 @@ page.net.fill = (box, mark) => {
     const bar = mark.querySelector(".gone");
     bar.setAttribute("width", (box.w - 10) * share);
     bar.setAttribute("x", box.x + 8);
-    mark.querySelector(".widths").textContent = text;
+    mark.querySelector(".widths").textContent = text + " ";
     said.push(text);
   } else if (box.layer) {
-    mark.querySelector(".widths").textContent = `${box.filters}`;
+    mark.querySelector(".widths").textContent = `${box.filters} `;
     said.push(box.filters);
   }
   if (box.layer && box.group !== null) said.push(`#${box.group + 1}`);

@@ -24,6 +24,11 @@ page.svg = (tag, attributes = {}, ...children) => {
 page.percent = (share, digits = 1) =>
   share === null || share === undefined ? "\u2013" : (100 * share).toFixed(digits) + " %";
 
+// Ticks of an axis of shares, with a decimal only where they are less than 1 % apart.
+page.shares = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
+page.shareTicks = (u, ticks) =>
+  ticks.map((tick) => page.percent(tick, ticks.length > 1 && ticks[1] - ticks[0] < 0.0099 ? 1 : 0));
+
 page.points = (change) =>
   (change < 0 ? "\u2212" : "+") + Math.abs(100 * change).toFixed(1) + " points";
 

@@ -1,0 +1,57 @@
+"""Pages from templates, with all that they need in them."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxprune.report.figures import amount, count, duration, milliseconds, percent, points
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+SAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+"""What would end a script, or a line of one, within JSON."""
+
+
+def as_json(content: Any) -> str:
+    """Return JSON that may stand within a script of a page."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    for letter, escaped in SAFE.items():
+        text = text.replace(letter, escaped)
+    return text
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page: a template of the folder `templates`, filled in; every value is escaped."""
+    return _environment().get_template(template).render(values)
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("onnxprune.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "duration": duration,
+        "count": count,
+        "amount": amount,
+        "points": partial(points, 0.0),
+    }
+    environment.globals |= {"amount": amount, "milliseconds": milliseconds}
+    environment.globals["asset"] = _asset
+    return environment
+
+
+def _asset(name: str) -> str:
+    """Return a file of the templates' folder, to stand in the page as it is."""
+    return (Path(__file__).parent / "templates" / name).read_text("utf-8")
