@@ -51,7 +51,7 @@ def _row(name: str, before: float, after: float, known: Mapping[str, Any]) -> Cl
 
 def move_rows(run: Record) -> list[dict[str, Any]]:
     """Return what changed into what, with names for numbers."""
-    names = run.classes
+    names = run.evidence.get("names", ())
     return [
         {
             **{key: _name(names, one[key]) for key in ("label", "before", "after")},
@@ -71,11 +71,11 @@ def _kind(one: Mapping[str, int]) -> str:
 
 def shown_samples(run: Record) -> list[dict[str, Any]]:
     """Return the samples of which the page has pictures, with names for numbers."""
-    names = run.classes
+    names, labelled = run.evidence.get("names", ()), run.evidence.get("labelled", True)
     found = []
     for one in run.evidence.get("shown", ()):
         named = {key: _name(names, one[key]) for key in ("label", "before", "after") if key in one}
-        kind = _kind(one) if "label" in one else ""
+        kind = _kind(one) if "label" in one and labelled else ""
         found.append({**one, **named, "kind": kind})
     return found
 

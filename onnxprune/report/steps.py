@@ -41,7 +41,17 @@ def steps_of(run: Record) -> list[dict[str, Any]]:
             _step(run, back, kept - 1, "back") | {"plan": _plan(back, known)}
             for back in run.steps[-1]["tried"]
         ]
-    return found
+    return _with_ends(run, found)
+
+
+def _with_ends(run: Record, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with the accuracies of the report, of a run that measured none on the way."""
+    kept = [step for step in steps if step["kind"] == "kept"]
+    if run.report is not None and all(step["harmonic"] is None for step in steps):
+        for step, side in zip((*kept[:1], *kept[-1:]), ("before", "after"), strict=False):
+            accuracy = run.report[side]["accuracy"] or {}
+            step |= {key: _rounded(accuracy.get(key)) for key in ("mean", "harmonic")}
+    return steps
 
 
 def _repeats(steps: Sequence[Mapping[str, Any]], k: int) -> bool:

@@ -12,7 +12,8 @@ from onnxprune.report.record import Record
 
 Standing = Literal["good", "same", "unknown", "bad"]
 """From best to worst, where the worst of several counts."""
-ORDER: tuple[Standing, ...] = ("good", "same", "unknown", "bad")
+NOTICED = 0.01
+"""A drop that counts as one where no interval is known and no floor was asked for."""
 WORDS: Mapping[Standing, str] = {
     "good": "Better",
     "same": "About the same",
@@ -105,7 +106,8 @@ def _accuracy(run: Record) -> Clause:
         text += f" (95 % interval {low} to {high} on {interval['samples']:,} samples)"
     elif run.report is not None:
         text += f" (on {samples_of(run.report)}, interval not known)"
-    lost = below_floor(run) or bool(interval and interval["high"] < 0)
+    lost = interval["high"] < 0 if interval else change < -NOTICED and run.floor is None
+    lost = lost or below_floor(run)
     won = bool(interval and interval["low"] > 0)
     return Clause(text, "bad" if lost else "good" if won else "same")
 

@@ -122,15 +122,18 @@ def changes(graph: Graph, pruned: ModelProto, data: Data, settings: Settings) ->
     answers = _answers(judge, graph.model, pruned, data)
     if answers is None:
         return _of_scores(judge, graph.model, pruned, data)
-    found: dict[str, Any] = {"classes": list(_by_class(answers))}
+    found: dict[str, Any] = {"classes": [], "labelled": data.labelled}
+    found["names"] = list(data.classes) if data.labelled else []
     if answers.labels.ndim == 1:
         right = _right(judge, answers, graph.model, pruned)
-        found["interval"] = _interval(right, answers.labels)
-        found["classes"] = list(_by_class(answers, right))
+        parts = len(judge.metric.parts)
+        by_class = data.labelled if not parts else parts > 1
+        found["interval"] = _interval(right, answers.labels if by_class else 0 * answers.labels)
+        found["classes"] = list(_by_class(answers, right)) if data.labelled else []
         changed = np.flatnonzero(answers.before != answers.after)
         found["moves"] = _moves(answers, changed)
     else:
-        found |= {"interval": _of_maps(answers), "classes": []}
+        found["interval"] = _of_maps(answers, of_union=judge.metric.name == "mean-iou")
         shares = (answers.before != answers.after).reshape(len(data), -1).mean(1)
         changed = np.argsort(-shares, kind="stable")
         changed = changed[shares[changed] > 0]
@@ -189,12 +192,8 @@ def _interval(right: tuple[BoolArray, BoolArray], labels: IntArray) -> dict[str,
     }
 
 
-def _by_class(
-    answers: _Sides, right: tuple[BoolArray, BoolArray] | None = None
-) -> Iterator[dict[str, Any]]:
+def _by_class(answers: _Sides, right: tuple[BoolArray, BoolArray]) -> Iterator[dict[str, Any]]:
     """The samples of each class: how many, lost and gained, and the interval of the change."""
-    if right is None:
-        return
     lost, gained = right[0] & ~right[1], ~right[0] & right[1]
     for number, count in zip(*np.unique(answers.labels, return_counts=True), strict=True):
         own = answers.labels == number
@@ -225,8 +224,8 @@ def _moves(answers: _Sides, changed: IntArray) -> list[dict[str, Any]]:
     ]
 
 
-def _of_maps(answers: _Sides) -> dict[str, Any]:
-    """The interval of the change of the mean IoU, over images drawn again."""
+def _of_maps(answers: _Sides, *, of_union: bool) -> dict[str, Any]:
+    """The interval of the change of the mean over pixels, or IoU, with images drawn again."""
     classes = int(max(answers.labels[answers.labels != 255].max(initial=0), 0)) + 1
     sides = []
     for given in (answers.before, answers.after):
@@ -237,7 +236,8 @@ def _of_maps(answers: _Sides) -> dict[str, Any]:
             same = np.bincount(labels[one == labels], minlength=classes)[:classes]
             both[row] = same
             seen = np.bincount(labels, minlength=classes)[:classes]
-            union[row] = seen + np.bincount(one, minlength=classes)[:classes] - same
+            found = np.bincount(one, minlength=classes)[:classes]
+            union[row] = seen + found - same if of_union else seen
         sides.append((both, union))
     low, high = resampled(sides[0], sides[1])
     return {"low": low, "high": high, "samples": len(answers.labels), "method": DRAWN}

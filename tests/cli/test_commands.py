@@ -309,6 +309,12 @@ def test_the_page_of_a_run_is_written_again(small: Small) -> None:
     Path("run/report.html").unlink()
     assert call("report", "run").stdout == "run/report.html\n"
     assert Path("run/report.html").read_bytes() == before
+    assert call("report", "run", "run").stdout == "compare.html\n"
+    assert call("report", "run", "run", "-o", "two.html").stdout == "two.html\n"
+    assert "run (2)" in Path("two.html").read_text("utf-8")
+    refused = CliRunner().invoke(main, ["report", "run", "-o", "one.html"])
+    assert refused.exit_code == 2
+    assert "is for several runs" in refused.stderr
 
 
 def test_a_network_is_converted(folder: Path) -> None:

@@ -23,6 +23,7 @@ from onnxprune.errors import OutputError, RunDirectoryError
 from onnxprune.report.figures import STOPPED, percent, rows
 from onnxprune.report.page import DOWNLOADS, write_page
 from onnxprune.report.plots import write_curve_plot
+from onnxprune.report.side_by_side import write_comparison
 from tests.support.small_net import Small
 
 SIDE: dict[str, Any] = {
@@ -272,6 +273,31 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match="holds no run"):
         write_page(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_is_small_and_whole(finished: Path) -> None:
+    text = write_page(finished).read_text("utf-8")
+    images = re.findall(r"data:image/png;base64,[^\"]+", text)
+    assert len(text) - sum(map(len, images)) < 400_000
+    assert text.count('<script type="application/json"') == 1
+    assert write_page(finished).read_text("utf-8") == text, "the same files, the same page"
+
+
+def test_runs_side_by_side_show_what_each_reached(
+    finished: Path, copied: Path, tmp_path: Path
+) -> None:
+    edit(copied / "config.json", settings={"metric": "top-1", "control": "iterative"})
+    text = write_comparison([finished, copied], tmp_path / "both.html").read_text("utf-8")
+    found = Page(text)
+    assert found.mistakes == found.open == []
+    assert re.findall(r"https?://(?!www\.w3\.org/)", text) == []
+    assert "2 runs side by side" in found.text
+    assert "control accuracy-aware iterative" in found.text
+    report = json.loads((finished / "report.json").read_text())
+    assert found.text.count(f"{report['after']['params']:,}") == 2
+    assert [one["name"] for one in found.data["runs"]] == ["run", "a <b> & c"]
+    (link,) = found.links
+    assert (tmp_path / link).resolve() == (finished / "report.html").resolve()
 
 
 # Pictures
