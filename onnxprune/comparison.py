@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from onnx import ModelProto
 from onnxprune.data import Data, SampleSource
 from onnxprune.detection import OVERLAPS
 from onnxprune.errors import DataError, UnknownName, check_name
-from onnxprune.evaluation import FIDELITY, Accuracy, Evaluator, agreement
+from onnxprune.evaluation import FIDELITY, Accuracy, Evaluator, Net, Runnable, agreement
 from onnxprune.files import write_whole
 from onnxprune.graph import Graph, ModelSource, load_model
 from onnxprune.relevance import use_threads
+from onnxprune.runtimes import is_deployed, onnx_of, running_file, size_of
 from onnxprune.search import (
     CONTROLLERS,
     OVER,
@@ -202,34 +204,34 @@ def compare(
 ) -> dict[str, Any]:
     """Return cost, latency and accuracy of two models on the same samples, and their agreement.
 
-    `options` are fields of `Settings`; what they do not name is as in `settings`.
-    `per_class` of each side goes by the names of the classes.
+    A model may be a file that `deploy` wrote; it runs on its runtime, and what it has of parameters
+    and multiply-adds is None. `options` are fields of `Settings`; what they do not name is as in
+    `settings`. `per_class` of each side goes by the names of the classes.
     Units: `agreement`, share of the samples, or pixels, that both put into the same class; None for
     boxes.
     Raises: OnnxPruneError for whatever is wrong with a model or the samples.
     """
     settings = merged(settings, options)
     on = measured_on(settings)
-    models = (load_model(before), load_model(after))
-    opened, samples = open_model(models[0], data, settings)
+    unpruned = load_model(_home(before, after))
+    opened, samples = open_model(unpruned, data, settings)
     if samples is None:
         raise DataError("data: is None; expected samples to compare the models on")
-    costs = []
-    for model in models:
-        inputs = {value.name for value in model.graph.input}
-        shapes = {n: shape for n, shape in opened.input_shapes.items() if n in inputs}
-        graph = Graph(model, input_shapes=shapes)
-        graph.warn()
-        costs.append(count(graph))
-    check_baseline(models[0], samples, settings, decide=True)
+    check_baseline(unpruned, samples, settings, decide=True)
     judge = make_evaluator(samples, settings)
-    sides, given = [], []
-    times = time_in_turn(models, samples, settings)
-    for model, cost, latency_ms in zip(models, costs, times, strict=True):
-        accuracy, classes = _judged(judge, model)
-        given.append(classes)
-        side = describe(model, cost, samples, settings, accuracy=accuracy, latency_ms=latency_ms)
-        sides.append(side)
+    sides, given, models = [], [], list[Runnable]()
+    with ExitStack() as stack:
+        for source in (before, after):
+            sides.append(_figures(source, opened, settings))
+            models.append(stack.enter_context(_running(source, opened, settings)))
+        if isinstance(models[0], Net) and not judge.metric.answers:
+            judge(unpruned)  # it runs in batches, which tell whether samples are mixed up
+        times = time_in_turn(models, samples, settings)
+        for side, model, latency_ms in zip(sides, models, times, strict=True):
+            accuracy, classes = _judged(judge, model)
+            given.append(classes)
+            side |= {"latency_ms": latency_ms, "accuracy": accuracy.to_json()}
+        worst = _worst(judge, models[1], samples)
     names = parts_of(samples, settings, sides[0]["accuracy"])
     for side in sides:
         side["accuracy"]["per_class"] = _named(names, side["accuracy"]["per_class"])
@@ -239,10 +241,38 @@ def compare(
         "metric": metric_name(samples, settings),
         "latency": {"batch": settings.latency_batch, "threads": settings.threads, "on": on},
         "agreement": _agreement(given, sides[1], metric_name(samples, settings)),
-        "worst": _worst(judge, models[1], samples),
+        "worst": worst,
         "samples": len(samples),
         "classes": list(sides[0]["accuracy"]["per_class"]),
     }
+
+
+def _home(before: ModelSource, after: ModelSource) -> ModelSource:
+    """The ONNX model that says how samples are read: one of the two, or what they were made of."""
+    found = [source for source in (before, after) if not is_deployed(source)]
+    return found[0] if found else onnx_of(Path(str(before)))
+
+
+def _figures(source: ModelSource, opened: Graph, settings: Settings) -> dict[str, Any]:
+    """What a model costs, as far as that is known of a deployed file."""
+    if is_deployed(source):
+        unknown = dict.fromkeys(("params", "macs", "filters"))
+        return {**unknown, "size_bytes": size_of(Path(str(source)))}
+    model = load_model(source)
+    inputs = {value.name for value in model.graph.input}
+    shapes = {name: shape for name, shape in opened.input_shapes.items() if name in inputs}
+    graph = Graph(model, input_shapes=shapes)
+    graph.warn()
+    return describe(model, count(graph), None, settings)
+
+
+def _running(
+    source: ModelSource, opened: Graph, settings: Settings
+) -> AbstractContextManager[Runnable]:
+    """A model as it runs: on onnxruntime, or where it was deployed to."""
+    if is_deployed(source):
+        return running_file(Path(str(source)), opened, settings.threads)
+    return nullcontext(load_model(source))
 
 
 def _named(names: Sequence[str], scores: Sequence[float | None]) -> dict[str, float | None]:
@@ -262,7 +292,7 @@ WORST = 5
 """How many samples a comparison names, those that agree least."""
 
 
-def _worst(judge: Evaluator, after: ModelProto, samples: Data) -> list[dict[str, Any]]:
+def _worst(judge: Evaluator, after: Runnable, samples: Data) -> list[dict[str, Any]]:
     """The samples on which a model agrees least with the unpruned one, the worst first."""
     if judge.metric.name != FIDELITY:
         return []
@@ -277,7 +307,7 @@ def _worst(judge: Evaluator, after: ModelProto, samples: Data) -> list[dict[str,
     return [{"sample": names[k], "score": scores[k]} for k in order.tolist()]
 
 
-def _judged(judge: Evaluator, model: ModelProto) -> tuple[Accuracy, npt.NDArray[Any] | None]:
+def _judged(judge: Evaluator, model: Runnable) -> tuple[Accuracy, npt.NDArray[Any] | None]:
     """The accuracy, and the classes that a model gives, where its metric is of classes."""
     return (judge(model), None) if judge.metric.parts else judge.judge(model)
 

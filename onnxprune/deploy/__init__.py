@@ -7,7 +7,7 @@ Imports evaluation, runtimes and search.
 * `trial`: one model on one runtime; `outputs`: whether it gives what onnxruntime gives
 """
 
-from onnxprune.deploy.deploying import RECORD, deploy, problems
+from onnxprune.deploy.deploying import deploy, problems
 from onnxprune.deploy.outputs import TOLERANCE
 from onnxprune.deploy.request import Request
 from onnxprune.deploy.trial import DONE, FAILED, MISSING, WRONG, Row, Trial
@@ -16,7 +16,6 @@ __all__ = [
     "DONE",
     "FAILED",
     "MISSING",
-    "RECORD",
     "TOLERANCE",
     "WRONG",
     "Request",

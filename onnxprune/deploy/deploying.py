@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import sys
@@ -18,7 +19,7 @@ from onnxprune.deploy.trial import DONE, MISSING, OnStep, Row, Trial
 from onnxprune.errors import InvalidValue, check_name
 from onnxprune.files import make_folder, write_whole
 from onnxprune.graph import ModelSource, digest, file_size, load_model
-from onnxprune.runtimes import Fixed, Place, Runtime, find_runtime
+from onnxprune.runtimes import RECORD, Fixed, Place, Runtime, find_runtime
 from onnxprune.search import (
     Settings,
     check_baseline,
@@ -28,9 +29,6 @@ from onnxprune.search import (
     open_model,
     parts_of,
 )
-
-RECORD = "deploy.json"
-"""The file beside the deployed ones that says what was measured."""
 
 
 def deploy(
@@ -66,6 +64,7 @@ def deploy(
     trial = Trial(graph, samples, judge, asked, _where(runtimes, asked, request), on_step)
     fixed = trial.fixed(proto)
     record: dict[str, Any] = {
+        "source": _source(model, folder),
         "model": {"name": stem, "sha256": digest(proto), "size_bytes": file_size(proto)},
         "samples": 0 if samples is None else len(samples),
         "metric": None if samples is None else metric_name(samples, asked),
@@ -107,6 +106,15 @@ def _stem(model: ModelSource) -> str:
 
 def _own(model: ModelSource) -> Path | None:
     return Path(model).resolve() if isinstance(model, str | Path) else None
+
+
+def _source(model: ModelSource, folder: Path) -> str | None:
+    """Where the model lies, as seen from the folder: `compare` reads samples by it."""
+    own = _own(model)
+    try:
+        return None if own is None else os.path.relpath(own, folder.resolve())
+    except ValueError:  # another drive
+        return str(own)
 
 
 def _places(runtime: Runtime, stem: str, folder: Path) -> list[Path]:

@@ -105,7 +105,7 @@ class Watched(Net):
     ) -> None:
         super().__init__(net.name, reference.ports, reference.outputs)
         self.ports = {name: net.ports[name] for name in reference.ports}
-        self.batch = 1 if net.batch is None else net.batch
+        self.batch = net.batch
         self._net, self._reference, self._on_run = net, reference, on_run
         jumps = set(jumping)
         self.deviations = {n: Deviation(n, jumps=n in jumps) for n in reference.outputs}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -40,6 +41,7 @@ OnStep = Callable[[str, float | None], object]
 class Row:
     """What came of one model on one runtime.
 
+    `python` is the one it runs in, where that is not ours.
     Units: latency_ms, here and of onnxruntime in turn with it. `max_error` is the largest of all
     outputs, `relative_error` that relative to what its channel holds.
     """
@@ -56,6 +58,7 @@ class Row:
     relative_error: float | None = None
     accuracy: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    python: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as `deploy.json` holds it; no number is infinite there."""
@@ -95,8 +98,9 @@ class Trial:
 
         Raises: InvalidModel where nothing can be made up for its inputs.
         """
-        row = Row(runtime.name, variant)
         place = self.places.get(runtime.name, Place(self.settings.threads))
+        row = Row(runtime.name, variant)
+        row.python = None if place.python == sys.executable else place.python
         try:
             self.on_step(f"{runtime.name}: converting", None)
             with Child(runtime, place) as child:

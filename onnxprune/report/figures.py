@@ -105,6 +105,8 @@ def slower(report: Mapping[str, Any]) -> str:
     before, after = (report[side].get("latency_ms") for side in ("before", "after"))
     if not before or not after or after <= SLOWER * before:
         return ""
+    if any(report[side].get("params", 0) is None for side in ("before", "after")):
+        return ""  # a deployed file: two runtimes differ for other reasons
     left = [one["filters"] - one["removed"] for one in report.get("layers", ()) if one["removed"]]
     if not left or any(width % MULTIPLE for width in left):
         advice = f"runtimes like widths that are multiples of {MULTIPLE}: give --round-to auto"

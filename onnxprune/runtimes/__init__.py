@@ -6,10 +6,12 @@ clocks take it as they take a model on onnxruntime.
 
 * `registry`: the runtimes, and what the module of one has; `openvino`, ...: one module each
 * `child`: what runs in the process; `process`: how it is started, asked and ended
+* `opening`: files that were deployed, opened to be compared
 * `remote`: a model that is loaded there; `fixed`: a model whose axes all have sizes
 """
 
 from onnxprune.runtimes.fixed import Fixed, fix_axes
+from onnxprune.runtimes.opening import RECORD, is_deployed, onnx_of, running_file, size_of
 from onnxprune.runtimes.process import LIMIT, Child, Place
 from onnxprune.runtimes.registry import OWN, RUNTIMES, Runtime, find_runtime, runtime_of
 from onnxprune.runtimes.remote import Remote, convert, running_on
@@ -17,6 +19,7 @@ from onnxprune.runtimes.remote import Remote, convert, running_on
 __all__ = [
     "LIMIT",
     "OWN",
+    "RECORD",
     "RUNTIMES",
     "Child",
     "Fixed",
@@ -26,6 +29,10 @@ __all__ = [
     "convert",
     "find_runtime",
     "fix_axes",
+    "is_deployed",
+    "onnx_of",
+    "running_file",
     "running_on",
     "runtime_of",
+    "size_of",
 ]

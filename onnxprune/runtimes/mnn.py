@@ -43,7 +43,8 @@ class MnnSession:
         self._inputs = self._net.getSessionInputAll(self._session)
         self._outputs = self._net.getSessionOutputAll(self._session)
         self.inputs = [
-            (name, self._type(one), list(one.getShape())) for name, one in self._inputs.items()
+            (name, self._type(one), [n if n > 0 else None for n in one.getShape()])
+            for name, one in self._inputs.items()
         ]
         self.outputs = list(self._outputs)
 
@@ -58,10 +59,19 @@ class MnnSession:
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Run the model once."""
+        self._resize({name: tuple(feeds[name].shape) for name in self._inputs})
         for name, tensor in self._inputs.items():
             tensor.copyFrom(self._host(tensor, np.ascontiguousarray(feeds[name])))
         self._net.runSession(self._session)
         return {name: self._read(tensor) for name, tensor in self._outputs.items()}
+
+    def _resize(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Give open axes the sizes of what comes next."""
+        changed = [n for n, one in self._inputs.items() if tuple(one.getShape()) != shapes[n]]
+        for name in changed:
+            self._net.resizeTensor(self._inputs[name], shapes[name])
+        if changed:
+            self._net.resizeSession(self._session)
 
     def _read(self, tensor: Any) -> Any:
         shape = list(tensor.getShape())

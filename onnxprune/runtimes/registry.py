@@ -52,6 +52,11 @@ class Runtime:
     extra: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def ending(self) -> str:
+        """What stands behind the last dot of its files, with the dot."""
+        return Path(f"model{self.suffix}").suffix
+
     def files(self, path: Path) -> list[Path]:
         """Return the files that a deployed model consists of."""
         return [path, path.with_suffix(self.beside)] if self.beside else [path]
@@ -95,7 +100,7 @@ def runtime_of(path: Path) -> Runtime:
     Raises: InvalidModel where it is of none.
     """
     for runtime in RUNTIMES.values():
-        if path.suffix == Path(runtime.suffix).suffix:
+        if path.suffix == runtime.ending:
             return runtime
     known = ", ".join(runtime.suffix for runtime in RUNTIMES.values())
     raise InvalidModel(f"{path}: of no known runtime; expected a file that ends in {known}")

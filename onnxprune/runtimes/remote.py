@@ -43,6 +43,8 @@ class Remote(Net):
             for own, kind, shape in given
         ]
         super().__init__(str(file), {port.name: port for port in ports}, list(self._gives))
+        if any(port.shape is None for port in ports):
+            self.batch = 1  # a runtime that does not say takes one sample at a time
 
     def run(self, batch: Batch, outputs: Sequence[str] = ()) -> dict[str, npt.NDArray[Any]]:
         """Run one bound batch and return the outputs named, by default the first.

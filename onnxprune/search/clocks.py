@@ -15,8 +15,8 @@ from onnx import ModelProto
 
 from onnxprune.data import Data, Inputs
 from onnxprune.errors import MissingPackage
-from onnxprune.evaluation import Net, latencies, node_times
-from onnxprune.graph import Graph
+from onnxprune.evaluation import Net, Runnable, latencies, node_times
+from onnxprune.graph import Graph, load_model
 from onnxprune.runtimes import Child, Place, find_runtime, fix_axes, running_on
 from onnxprune.search.protocols import Clock, Profile
 from onnxprune.search.settings import HOME, Settings
@@ -45,11 +45,12 @@ def profiler(data: Data | None, settings: Settings) -> Profile:
 
 
 def time_in_turn(
-    models: Sequence[ModelProto], data: Data | None, settings: Settings, *, at_home: int = 0
+    models: Sequence[Runnable], data: Data | None, settings: Settings, *, at_home: int = 0
 ) -> list[float]:
     """Measure the latency of models side by side, as the settings say.
 
-    The first `at_home` of them run on onnxruntime whatever is asked for. Units: ms.
+    The first `at_home` of them run on onnxruntime whatever is asked for, and what runs elsewhere
+    already runs there. Units: ms.
     Raises: MissingPackage where the runtime is not installed; RuntimeFailed where it fails.
     """
     timing = _timing(data, settings)
@@ -76,10 +77,12 @@ def measured_on(settings: Settings) -> str:
 
 
 def _there(
-    model: ModelProto, settings: Settings, timing: Mapping[str, Any], open_ones: ExitStack
+    model: Runnable, settings: Settings, timing: Mapping[str, Any], open_ones: ExitStack
 ) -> Net:
     """The model, loaded by the runtime that is asked for."""
-    graph = Graph(model, input_shapes=settings.input_shapes)
+    if isinstance(model, Net):
+        return model
+    graph = Graph(load_model(model), input_shapes=settings.input_shapes)
     samples: Inputs | None = timing["samples"]
     if samples is not None:
         one = samples[:1].feeds

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.reference
 import pytest
 from click.testing import CliRunner
 
 from onnxprune.cli import main
-from onnxprune.deploy import RECORD, deploy, problems
+from onnxprune.deploy import deploy, problems
 from onnxprune.errors import InvalidValue, UnknownName
+from onnxprune.runtimes import RECORD
 from tests.support.models import model
 from tests.support.runtimes import write_runtime
 

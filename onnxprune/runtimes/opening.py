@@ -1,0 +1,79 @@
+"""Deployed files, opened to be compared: with each other, or with an ONNX model."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from onnxprune.errors import InvalidModel
+from onnxprune.graph import Graph, ModelSource
+from onnxprune.runtimes.process import Child, Place
+from onnxprune.runtimes.registry import RUNTIMES, runtime_of
+from onnxprune.runtimes.remote import Remote
+
+RECORD = "deploy.json"
+"""The file beside deployed ones that says what they were made of, and what was measured."""
+
+
+def is_deployed(source: ModelSource) -> bool:
+    """Whether a model is a file of another runtime."""
+    if not isinstance(source, str | os.PathLike):
+        return False
+    return Path(source).suffix in {runtime.ending for runtime in RUNTIMES.values()} - {".onnx"}
+
+
+def onnx_of(path: Path) -> Path:
+    """Return the ONNX model that a deployed file was made of, which says how samples are read.
+
+    Raises: InvalidModel where it is not known, or not there any more.
+    """
+    source = _record(path).get("source")
+    names = [str(source)] if source else []
+    stem = path.name.split(".")[0]
+    for place in (*(path.parent / name for name in names), path.with_name(f"{stem}.onnx")):
+        if place.is_file():
+            return place
+    said = f"{path.parent / RECORD} names {names[0]}" if names else f"no {RECORD} lies beside it"
+    raise InvalidModel(
+        f"{path}: the ONNX model that it was made of says how samples are read, and is not there "
+        f"({said}); compare with that model, or put it beside the file"
+    )
+
+
+@contextmanager
+def running_file(path: Path, graph: Graph, threads: int) -> Iterator[Remote]:
+    """Load a deployed file in a process of its own, where `deploy` ran it.
+
+    Its inputs and outputs are named as those of the graph. `threads` 0 means all cores.
+    Raises: RuntimeFailed where the runtime cannot; MissingPackage where it is not installed.
+    """
+    rows = [row for row in _record(path).get("rows", ()) if path.name in row["files"]]
+    python = rows[0].get("python") if rows else None
+    with Child(runtime_of(path), Place(threads, python=python or sys.executable)) as child:
+        yield Remote(child, path, list(graph.inputs), graph.outputs)
+
+
+def size_of(path: Path) -> int:
+    """Return how many bytes the files of a deployed model have.
+
+    Raises: InvalidModel where one is not there.
+    """
+    files = runtime_of(path).files(path)
+    for file in files:
+        if not file.is_file():
+            raise InvalidModel(f"{file}: no such file; expected what deploy wrote")
+    return sum(file.stat().st_size for file in files)
+
+
+def _record(path: Path) -> Mapping[str, Any]:
+    """What `deploy` measured, if that lies beside a file."""
+    try:
+        found = json.loads((path.parent / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,90 @@
+"""Deployed files are compared as models are; what nobody knows of them is said to be unknown."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.reference
+import pytest
+from click.testing import CliRunner
+
+from onnxprune.cli import main
+from onnxprune.comparison import compare
+from onnxprune.deploy import deploy
+from onnxprune.errors import InvalidModel
+from onnxprune.runtimes import RECORD, is_deployed, onnx_of
+from tests.support.models import model
+
+NET = model(
+    """g (float[N, 3, 8, 8] x) => (float[N, 4] y) <float[4, 3, 3, 3] w> {
+        c = Conv(x, w) p = GlobalAveragePool(c) y = Flatten(p)
+    }"""
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with net.onnx, samples.npz and edge/net.ort, which differs from it by nothing."""
+    folder = tmp_path_factory.mktemp("deployed")
+    x = np.random.default_rng(0).standard_normal((24, 3, 8, 8)).astype(np.float32)
+    y = onnx.reference.ReferenceEvaluator(NET).run(None, {"x": x})[0].argmax(1)
+    np.savez(folder / "samples.npz", x=x, y=np.arange(4)[y])
+    onnx.save(NET, folder / "net.onnx")
+    record = deploy(
+        folder / "net.onnx", folder / "edge", folder / "samples.npz", to=["ort-mobile"], threads=1
+    )
+    assert record["rows"][0]["status"] == "done", record["rows"]
+    return folder
+
+
+def test_a_deployed_file_is_compared_with_its_model(place: Path) -> None:
+    file = place / "edge" / "net.ort"
+    found = compare(place / "net.onnx", file, place / "samples.npz", threads=1)
+    assert found["agreement"] == 1
+    assert found["before"]["params"] == 108
+    assert found["after"]["params"] is None
+    assert found["after"]["macs"] is None
+    assert found["after"]["size_bytes"] == file.stat().st_size
+    assert found["after"]["latency_ms"] > 0
+    assert found["before"]["accuracy"] == found["after"]["accuracy"]
+    assert found["before"]["accuracy"]["mean"] == 1
+
+
+def test_two_deployed_files_are_compared_on_the_screen(place: Path) -> None:
+    file = str(place / "edge" / "net.ort")
+    result = CliRunner().invoke(
+        main, ["compare", file, file, "--data", str(place / "samples.npz"), "--threads", "1"]
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "unknown" in result.stdout
+    assert "slower" not in result.stdout
+    assert "100.0 %" in result.stdout
+
+
+def test_files_of_other_runtimes_are_known_by_their_ends() -> None:
+    for name in ("a.xml", "a.mnn", "a.ncnn.param", "a.param", "a.ort"):
+        assert is_deployed(name)
+        assert is_deployed(Path("some") / name)
+    assert not is_deployed("a.onnx")
+    assert not is_deployed(NET)
+
+
+def test_a_file_that_is_not_there_is_refused(place: Path) -> None:
+    with pytest.raises(InvalidModel, match=r"none\.ort: no such file; expected what deploy wrote"):
+        compare(place / "net.onnx", place / "edge" / "none.ort", place / "samples.npz")
+
+
+def test_the_model_is_looked_for_beside_the_file(place: Path, tmp_path: Path) -> None:
+    file = place / "edge" / "net.ort"
+    assert onnx_of(file).resolve() == (place / "net.onnx").resolve()
+    shutil.copy(file, tmp_path / "net.ort")
+    with pytest.raises(
+        InvalidModel, match=rf"is not there \(no {RECORD} lies beside it\); compare"
+    ):
+        onnx_of(tmp_path / "net.ort")
+    shutil.copy(place / "edge" / RECORD, tmp_path / RECORD)
+    with pytest.raises(InvalidModel, match=rf"{RECORD} names \.\./net\.onnx\); compare"):
+        onnx_of(tmp_path / "net.ort")
+    shutil.copy(place / "net.onnx", tmp_path / "net.onnx")
+    assert onnx_of(tmp_path / "net.ort") == tmp_path / "net.onnx"
