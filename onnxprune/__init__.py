@@ -19,9 +19,14 @@ if typing.TYPE_CHECKING:
     from onnxprune.evaluation import Accuracy as Accuracy
     from onnxprune.evaluation import Evaluator as Evaluator
     from onnxprune.graph import Graph as Graph
+    from onnxprune.modules import cut_module as cut_module
+    from onnxprune.modules import export_weights as export_weights
+    from onnxprune.modules import load_pruned_module as load_pruned_module
+    from onnxprune.modules import save_pruned_module as save_pruned_module
     from onnxprune.relevance import Scores as Scores
     from onnxprune.relevance import score as score
     from onnxprune.report import inspect as inspect
+    from onnxprune.retraining import prune_module as prune_module
     from onnxprune.run import Result as Result
     from onnxprune.run import apply as apply
     from onnxprune.run import prune as prune
@@ -42,8 +47,10 @@ _ROOMS = {
     "errors": ("OnnxPruneError",),
     "evaluation": ("Accuracy", "Evaluator"),
     "graph": ("Graph",),
+    "modules": ("cut_module", "export_weights", "load_pruned_module", "save_pruned_module"),
     "relevance": ("Scores", "score"),
     "report": ("inspect",),
+    "retraining": ("prune_module",),
     "run": ("Result", "apply", "prune"),
     "search": ("Floor", "Limits", "Plan", "Settings", "Target"),
     "surgery": ("Cost", "find_costs"),
@@ -66,11 +73,16 @@ __all__ = [
     "Target",
     "apply",
     "compare",
+    "cut_module",
+    "export_weights",
     "find_costs",
     "find_groups",
     "inspect",
     "load_data",
+    "load_pruned_module",
     "prune",
+    "prune_module",
+    "save_pruned_module",
     "score",
 ]
 

@@ -18,7 +18,8 @@
     ├── RunDirectoryError      a run directory that cannot be read or resumed
     ├── MissingPackage         an optional package that the request needs
     ├── RuntimeFailed          a runtime that refuses a model, crashes or hangs
-    └── ConversionError        a source that a converter cannot turn into ONNX
+    ├── ConversionError        a source that a converter cannot turn into ONNX
+    └── UnmatchedModule        a torch module that is not what a pruned model was made from
 
 A filter that cannot go is not an error but data: see `ChannelGroups.reasons`.
 """
@@ -108,6 +109,10 @@ class RuntimeFailed(OnnxPruneError):
 
 class ConversionError(OnnxPruneError):
     """A source that a converter cannot turn into ONNX."""
+
+
+class UnmatchedModule(OnnxPruneError):
+    """A torch module that cannot be cut to be what a pruned model is; the message names where."""
 
 
 LESS = "give --memory in MB, or lower --batch-size (memory= and batch_size= in Python)"

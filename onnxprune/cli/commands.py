@@ -1,6 +1,6 @@
 """All commands; each parses its options, calls a function and prints the result."""
 
-from onnxprune.cli import comparing, converting, demo, deploying, pruning
+from onnxprune.cli import comparing, converting, demo, deploying, pruning, returning
 from onnxprune.cli.group import main
 
-__all__ = ["comparing", "converting", "demo", "deploying", "main", "pruning"]
+__all__ = ["comparing", "converting", "demo", "deploying", "main", "pruning", "returning"]

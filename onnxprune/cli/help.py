@@ -14,7 +14,7 @@ SECTIONS = {
     "Limits": "--include --exclude --layer-rate --min-channels --max-layer-rate --round-to "
     "--allow-inexact --also",
     "Method": "--method --over --control --criterion --compensate --set",
-    "Network": "--from --input-shape --weights --trust",
+    "Network": "--from --input-shape --module --weights --trust",
     "Runtimes": "--to --tolerance --time-limit --python",
     "Export": "--exporter --opset --fixed-batch --keep-batchnorm",
     "Computation": "--device --threads --batch-size --memory --seed",

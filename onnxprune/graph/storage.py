@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 import numpy.typing as npt
 import onnx
+from google.protobuf import json_format, text_format
 from google.protobuf.message import DecodeError, Message
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx.parser import ParseError
 
 from onnxprune.checks import kind_of
 from onnxprune.errors import InvalidModel, InvalidType
@@ -46,6 +48,9 @@ MESSAGE_LIMIT = 2**31 - 2**20
 
 DIGITS = 16
 """Hexadecimal digits of the SHA-256 that name a file of weights."""
+
+NOT_ONNX = (DecodeError, ValueError, json_format.ParseError, text_format.ParseError, ParseError)
+"""What onnx raises for the content of a file, which it reads by the suffix: `.json`, `.txtpb`."""
 
 IN_PIECES = 2**24
 """Bytes. Larger files are read one weight at a time."""
@@ -148,7 +153,7 @@ def _load(path: Path, take: Take) -> ModelProto:
         raise InvalidModel(f"{path}: no such file; give the path of an ONNX model")
     try:
         model = _read(path, take)
-    except (DecodeError, ValueError) as error:
+    except NOT_ONNX as error:
         raise InvalidModel(
             f"{path}: not an ONNX model, or cut short ({path.stat().st_size} bytes); "
             f"export it again"

@@ -35,7 +35,18 @@ them. Errors are subclasses of `OnnxPruneError`, and their text is one line.
 
 SECTION = re.compile(r"(?:^|(?<=\. ))(Shapes|Units|Raises|Sources?):\s*", re.MULTILINE)
 ROOMS = (
-    *("run", "comparison", "search", "report", "relevance", "surgery", "channels", "evaluation"),
+    *(
+        "run",
+        "comparison",
+        "retraining",
+        "modules",
+        "search",
+        "report",
+        "relevance",
+        "surgery",
+        "channels",
+    ),
+    "evaluation",
     *("graph", "data", "errors"),
 )
 """In the order in which a user meets them."""

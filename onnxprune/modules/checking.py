@@ -1,0 +1,135 @@
+"""Whether a cut module computes what the pruned model does, and where it first does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, ValueInfoProto
+
+from onnxprune.errors import UnmatchedModule
+from onnxprune.evaluation import session
+from onnxprune.modules.layers import Layer
+from onnxprune.modules.tracing import outputs_of
+from onnxprune.ops._torch import torch
+from onnxprune.plugins import first_line
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Array = npt.NDArray[Any]
+
+TOLERANCE = 1e-5
+"""Largest difference of outputs, relative to the largest value of each."""
+
+FAINT = 1e-4
+"""Values that follow the input by less than this share of the largest hardly do."""
+
+FIRST = 1e-3
+"""From this difference on a layer inside is said to be the first that differs."""
+
+
+def check(
+    module: nn.Module,
+    model: ModelProto,
+    feeds: Mapping[str, Array],
+    pairs: Sequence[tuple[Layer, Layer]],
+) -> float:
+    """Return the largest relative difference between the outputs of a module and of a model.
+
+    Shapes: each feed `[n, ...]`.
+    Raises: UnmatchedModule, naming the layer, where the module does not run or computes something
+    else.
+    """
+    place = next(module.parameters()).device
+    inputs = [torch.from_numpy(array).to(place) for array in feeds.values()]
+    seen: list[str] = []
+    found: dict[str, list[Array]] = {}
+    with _watched(module, seen, found):
+        try:
+            outputs = [tensor.cpu().numpy() for tensor in outputs_of(module, inputs)]
+        except Exception as error:  # the module's own code may raise anything
+            where = f"behind '{seen[-1]}'" if seen else "before its first layer"
+            raise UnmatchedModule(
+                f"module: its code does not run without the filters of the plan: {where}: "
+                f"{first_line(error)}; read numbers of channels off tensors (x.shape[1]), or "
+                f"exclude that layer from pruning"
+            ) from error
+    expected = session(model, device="cpu").run(None, dict(feeds))
+    if len(outputs) != len(expected):
+        raise UnmatchedModule(
+            f"module: returns {len(outputs)} tensors, the model {len(expected)}; give the module "
+            f"that the model was exported from"
+        )
+    differences = [difference(one, two) for one, two in zip(outputs, expected, strict=True)]
+    largest = max(differences)
+    if not largest <= TOLERANCE:  # NaN is refused, too
+        raise UnmatchedModule(
+            f"module: its outputs differ from the pruned model's by {largest:.1e} of the largest, "
+            f"expected {TOLERANCE:.0e}{_first(model, feeds, pairs, found)}; its code may state "
+            f"numbers of channels, or its weights are not those that were exported"
+        )
+    return largest
+
+
+def difference(one: Array, other: Array) -> float:
+    """Return the largest difference of two arrays, relative to the largest value of the second.
+
+    Where values hardly follow the input, it is relative to how they do: a module that ignores its
+    input would else agree with a model that nearly does.
+    Shapes: both `[n, ...]`.
+    """
+    if one.shape != other.shape or other.size == 0:
+        return float("inf")
+    found, scale = float(np.abs(one.astype(np.float64) - other).max()), float(np.abs(other).max())
+    spread = float(np.abs(other - other.mean(0)).max()) / FAINT
+    return found / (min(scale, spread or scale) or 1.0)
+
+
+@contextmanager
+def _watched(module: nn.Module, seen: list[str], found: dict[str, list[Array]]) -> Iterator[None]:
+    """Note the modules without parts of their own that run, and what they return."""
+
+    def note(path: str) -> Any:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            seen.append(path)
+            if isinstance(output, torch.Tensor):
+                found.setdefault(path, []).append(output.detach().cpu().numpy().copy())
+
+        return hook
+
+    leaves = [(path, one) for path, one in module.named_modules() if not list(one.children())]
+    hooks = [one.register_forward_hook(note(path)) for path, one in leaves]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _first(
+    model: ModelProto,
+    feeds: Mapping[str, Array],
+    pairs: Sequence[tuple[Layer, Layer]],
+    found: Mapping[str, list[Array]],
+) -> str:
+    """Say at which layer the module first computes something else."""
+    opened = ModelProto()
+    opened.CopyFrom(model)
+    given = {output.name for output in model.graph.output}
+    inside = list(dict.fromkeys(theirs.output for _, theirs in pairs))
+    opened.graph.output.extend(ValueInfoProto(name=n) for n in inside if n not in given)
+    expected = dict(
+        zip(inside, session(opened, device="cpu").run(inside, dict(feeds)), strict=True)
+    )
+    times: dict[str, int] = {}
+    for ours, theirs in pairs:
+        path = (ours.norm.mean if ours.norm else ours.weight).rpartition(".")[0]
+        time = times[path] = times.get(path, -1) + 1
+        runs = found.get(path, [])
+        if time < len(runs) and difference(runs[time], expected[theirs.output]) > FIRST:
+            return f", first behind '{path}'"
+    return ""
