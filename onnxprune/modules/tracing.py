@@ -57,6 +57,7 @@ def trace(module: nn.Module, inputs: Sequence[Tensor], exporter: str) -> ModelPr
 
     `exporter` is one of `EXPORTERS`. Exporters write equal tensors once; so a twin with random
     weights is exported, and each constant then gets its parameter's values.
+    Shapes: each input `[n, ...]`, n at least 2.
     Raises: ConversionError when the exporter cannot follow the module.
     """
     twin = _twin(module)
