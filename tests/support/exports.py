@@ -19,7 +19,7 @@ class Exporter:
     def __call__(self, network: nn.Module, name: str, size: int) -> onnx.ModelProto:
         options = Options(**{**vars(self.options), "input_shape": (3, size, size)})
         with quietly():
-            return finish(export_network(network, name, options).model, name, options)
+            return finish(export_network(network, name, options), name, options)
 
 
 EXPORTERS = {
