@@ -43,7 +43,7 @@ def is_foreign(source: str) -> bool:
     path = Path(source)
     if path.is_dir():
         return _folder(path) is not None
-    return path.suffix.lower() in {*SUFFIXES, *CHECKPOINTS} or _is_paddle(path)
+    return path.suffix.lower() in {*SUFFIXES, ".pt", ".pth", ".ckpt"} or _is_paddle(path)
 
 
 def guess(source: str) -> str:

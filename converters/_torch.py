@@ -5,6 +5,7 @@ import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -20,6 +21,18 @@ if TYPE_CHECKING:
 
 TRACED_BATCH = 2
 """Samples in the batch that the exporters trace: torch treats a size of 1 as fixed."""
+
+
+def import_torch() -> ModuleType:
+    """Return torch.
+
+    Raises: MissingPackage: it is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingPackage("torch is not installed: pip install 'onnxprune[torch]'") from error
+    return torch
 
 
 def export_network(network: "torch.nn.Module", source: str, options: Options) -> Export:

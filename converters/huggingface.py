@@ -11,7 +11,7 @@ from onnxprune.plugins import first_line
 
 from ._checkpoints import load_weights
 from ._export import Export, Options, facts
-from ._torch import export_network, tensors
+from ._torch import export_network, import_torch, tensors
 from .torchvision import import_torchvision
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def export(source: str, options: Options) -> Export:
 
 
 def _import() -> ModuleType:
+    import_torch()
     try:
         import_torchvision()  # transformers imports it, if it is there
     except MissingPackage:

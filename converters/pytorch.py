@@ -18,7 +18,7 @@ from onnxprune.plugins import find_function, first_line
 
 from ._checkpoints import SUFFIXES, TRUST, is_script, load_checkpoint, load_weights
 from ._export import Export, Options, call
-from ._torch import export_network, output_names, reported, runner, to_onnx
+from ._torch import export_network, import_torch, output_names, reported, runner, to_onnx
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ def export(source: str, options: Options) -> Export:
         MissingPackage: onnxscript is not installed.
         UnknownName: there is nothing of that name.
     """
-    import torch
+    torch = import_torch()
 
     if source.endswith(".pt2"):
         return _export_program(source, options)

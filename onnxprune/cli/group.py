@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from onnxprune.cli import options
+from onnxprune.cli import options, sources
 from onnxprune.cli.program import Program
 
-MODEL = click.argument("model", type=options.FILE)
+MODEL = sources.model
 OUTPUT = click.option(
     "-o", "--output", type=options.FILE, required=True, metavar="FILE", help="The file to write."
 )

@@ -229,11 +229,8 @@ DRAWN_OVER = click.option(
 DEPLOYING = {one.name: one for one in fields(Request)}
 DEPLOYMENT = together(*(option(name, DEPLOYING) for name in DEPLOYING))
 
-TRUST = click.option(
-    "--trust",
-    is_flag=True,
-    help="Load files that run code when they are loaded: pickles, and Lambda layers of Keras.",
-)
+TRUST_HELP = "Load files that run code when they are loaded: pickles, Lambda layers of Keras."
+TRUST = click.option("--trust", is_flag=True, help=TRUST_HELP)
 
 CONVERTING = {one.name: one for one in fields(Options)}
 

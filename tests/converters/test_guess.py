@@ -161,6 +161,7 @@ def test_the_guess_is_said(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("framework", "package", "extra"),
     [
+        ("pytorch", "torch", "torch"),
         ("torchvision", "torchvision", "torchvision"),
         ("timm", "timm", "timm"),
         ("huggingface", "transformers", "huggingface"),
