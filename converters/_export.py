@@ -135,7 +135,8 @@ def finish(exported: Export, source: str, options: Options) -> onnx.ModelProto:
     if exported.batch is None:
         _set_batch(finished.graph, BATCH if options.dynamic_batch else 1)
     elif options.dynamic_batch:
-        logger.log(NOTICE, "%s: takes %d sample(s) at once, and so will it", source, exported.batch)
+        logger.log(NOTICE, "%s: its batch is fixed to %d, and stays so", source, exported.batch)
+    _name_outputs(finished.graph)
     needed = onnx.helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
     finished.ir_version = max(needed, min(model.ir_version, IR_VERSION))
     _add_facts(finished, exported, source)
@@ -293,6 +294,22 @@ def _set_batch(graph: onnx.GraphProto, batch: str | int) -> None:
             dim.dim_param = batch
         else:
             dim.dim_value = batch
+
+
+def _name_outputs(graph: onnx.GraphProto) -> None:
+    """Give outputs that are only numbered the names that torch's exporters give them."""
+    new = {
+        value.name: f"output_{k}" if k else "output"
+        for k, value in enumerate(graph.output)
+        if value.name.isdecimal()
+    }
+    if {value.name for value in graph.input} & new.keys():
+        return  # an input that is given back keeps its name
+    for node in graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    for value in (*graph.output, *graph.value_info):
+        value.name = new.get(value.name, value.name)
 
 
 def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:

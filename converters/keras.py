@@ -48,7 +48,8 @@ def export(source: str, options: Options) -> Export:
             run(*made)  # a model exports once it was called
             path = Path(folder) / "model.onnx"
             asked = {"opset_version": options.opset} if options.opset is not None else {}
-            model.export(str(path), format="onnx", verbose=False, input_signature=specs, **asked)
+            given = [_packed(keras, model, specs)]
+            model.export(str(path), format="onnx", verbose=False, input_signature=given, **asked)
             proto = onnx.load(path)
     except ImportError as error:
         raise MissingPackage(
@@ -99,6 +100,8 @@ def _load(keras: ModuleType, source: str, options: Options) -> Any:
         keras.utils.set_random_seed(options.seed)
         expected = "package.module:function or path/to/file.py:function, which returns a model"
         return call(find_function(source, expected), source, keras.Model)
+    if not Path(source).exists():
+        raise ConversionError(f"{source}: no such file")
     try:
         return keras.saving.load_model(source, compile=False, safe_mode=not options.trust)
     except Exception as error:  # it raises anything
@@ -130,10 +133,17 @@ def _specs(keras: ModuleType, model: Any, source: str, options: Options) -> list
     ]
 
 
+def _packed(keras: ModuleType, model: Any, values: Sequence[Any]) -> Any:
+    """Put one value for each input into the structure that the model takes: a list, a dict."""
+    if len(values) == 1 and not isinstance(getattr(model, "input", None), dict | list | tuple):
+        return values[0]
+    return keras.tree.pack_sequence_as(model.input, list(values))
+
+
 def _runner(keras: ModuleType, model: Any) -> Any:
     def run(*inputs: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
         given = [keras.ops.convert_to_tensor(one) for one in inputs]
-        outputs = model(given[0] if len(given) == 1 else given, training=False)
+        outputs = model(_packed(keras, model, given), training=False)
         found = [keras.ops.convert_to_numpy(one) for one in keras.tree.flatten(outputs)]
         return [np.asarray(one) for one in found]
 

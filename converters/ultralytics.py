@@ -53,6 +53,8 @@ def export(source: str, options: Options) -> Export:
             model = onnx.load(written)
     except Exception as error:  # it raises anything
         raise ConversionError(f"{source}: {BY} failed: {first_line(error)}") from error
+    lasting = {entry.key: entry.value for entry in model.metadata_props if entry.key != "date"}
+    onnx.helper.set_model_props(model, lasting)  # the same file makes the same model
     sizes = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
     run = _runner(network.model.float().eval(), model)
     known = facts(preprocess="unit")

@@ -164,7 +164,7 @@ def test_a_saved_program_of_fixed_batch_stays_fixed(
     program = save_program(source, tmp_path / "net.pt2", dynamic=False)
     caplog.set_level(NOTICE, "onnxprune.converters")
     path = convert(program, tmp_path / "net.onnx")
-    assert "takes 2 sample(s) at once, and so will it" in caplog.text
+    assert "its batch is fixed to 2, and stays so" in caplog.text
     assert run(path, batch_of(2, 3, 12, 12))[0].shape == (2, 4)
 
 

@@ -118,7 +118,7 @@ def test_a_batch_that_the_framework_fixed_stays(
 
     caplog.set_level(NOTICE, "onnxprune.converters")
     assert first(convert("net", tmp_path / "a.onnx", framework=fixed)).dim_value == 1
-    assert "takes 1 sample(s) at once" in caplog.text
+    assert "its batch is fixed to 1" in caplog.text
     asked = convert("net", tmp_path / "b.onnx", framework=export, dynamic_batch=False)
     assert first(asked).dim_value == 1
     assert first(convert("net", tmp_path / "c.onnx", framework=export)).dim_param == "batch"
@@ -150,6 +150,18 @@ def test_every_input_is_made_up(tmp_path: Path) -> None:
     assert [dim.dim_param for dim in firsts] == ["batch"] * 3
     message = refusal(convert, "wrong", tmp_path / "net.onnx", framework=several)
     assert "output 'z' of the exported model differs" in message
+
+
+def test_outputs_that_are_only_numbered_get_names(tmp_path: Path) -> None:
+    def numbered(source: str, options: Any) -> Export:
+        made = export(source, options)
+        graph = made.model.graph
+        graph.node[-1].output[0] = graph.output[0].name = "32"
+        return made
+
+    path = convert("net", tmp_path / "net.onnx", framework=numbered)
+    graph = onnx.load(path).graph
+    assert graph.output[0].name == graph.node[-1].output[0] == "output"
 
 
 def test_outputs_that_are_missing_are_noticed(tmp_path: Path) -> None:
