@@ -32,6 +32,7 @@ from onnxprune.graph import (
     to_graphsurgeon,
     to_ir,
 )
+from onnxprune.plugins import first_line
 from onnxprune.proof import Proof
 from onnxprune.relevance import use_threads
 from onnxprune.report import write_page
@@ -181,9 +182,20 @@ def _prune(
     result = Result(pruned, plan, report)
     record.finish(result.model, result.plan, result.report)
     if record.path is not None:
-        record.keep(EVIDENCE, evidence_of(nets, state, pruned, samples, settings))
+        record.keep(EVIDENCE, _evidence(nets, state, pruned, samples, settings))
         write_page(record.path)
     return result
+
+
+def _evidence(
+    nets: Nets, state: State, pruned: ModelProto, samples: Data | None, settings: Settings
+) -> dict[str, Any]:
+    """What the page shows of samples and layers. A run that has ended is not lost for its want."""
+    try:
+        return evidence_of(nets, state, pruned, samples, settings)
+    except Exception as error:
+        logger.warning("the page lacks samples and layers: %s", first_line(error))
+        return {}
 
 
 def _few(samples: Data | None) -> npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]] | None:

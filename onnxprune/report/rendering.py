@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,19 @@ SAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u
 
 def as_json(content: Any) -> str:
     """Return JSON that may stand within a script of a page."""
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_finite(content), separators=(",", ":"), allow_nan=False)
     for letter, escaped in SAFE.items():
         text = text.replace(letter, escaped)
     return text
+
+
+def _finite(content: Any) -> Any:
+    """The same with None for NaN and infinity, which JSON does not have."""
+    if isinstance(content, float):
+        return content if isfinite(content) else None
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    return [_finite(one) for one in content] if isinstance(content, (list, tuple)) else content
 
 
 def render(template: str, **values: Any) -> str:

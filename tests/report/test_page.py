@@ -23,6 +23,7 @@ from onnxprune.errors import OutputError, RunDirectoryError
 from onnxprune.report.figures import STOPPED, percent, rows
 from onnxprune.report.page import DOWNLOADS, write_page
 from onnxprune.report.plots import write_curve_plot
+from onnxprune.report.rendering import as_json
 from onnxprune.report.side_by_side import write_comparison
 from tests.support.small_net import Small
 
@@ -298,6 +299,27 @@ def test_runs_side_by_side_show_what_each_reached(
     assert [one["name"] for one in found.data["runs"]] == ["run", "a <b> & c"]
     (link,) = found.links
     assert (tmp_path / link).resolve() == (finished / "report.html").resolve()
+
+
+def test_what_is_no_number_is_none_in_the_page() -> None:
+    content = {"a": [float("nan"), (1.5, float("inf"))], "b": "</script>&"}
+    text = as_json(content)
+    assert "<" not in text and "&" not in text
+    assert json.loads(text) == {"a": [None, [1.5, None]], "b": "</script>&"}
+
+
+def test_a_run_is_not_lost_where_its_page_lacks_something(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: Any) -> None:
+        raise ZeroDivisionError("nothing here")
+
+    monkeypatch.setattr("onnxprune.run.evidence_of", fails)
+    free: dict[str, Any] = {"control": "one-shot", "criterion": "magnitude", "threads": 1}
+    result = onnxprune.prune(small.proto, **free, rate=0.3, run_dir=tmp_path / "run")
+    assert result.report["rate"] > 0
+    assert "the page lacks samples and layers: ZeroDivisionError: nothing here" in caplog.text
+    assert (tmp_path / "run" / "report.html").is_file()
 
 
 # Pictures
