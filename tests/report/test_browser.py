@@ -236,6 +236,22 @@ def test_opportunities_and_steps_open_and_the_command_is_copied(
     opened.close()
 
 
+def test_what_is_printed_is_dark_on_white_and_has_its_headings(
+    browser: Any, runs: dict[str, Path]
+) -> None:
+    opened = Opened(browser, runs["whole"] / "report.html", 768, "dark")
+    opened.page.emulate_media(media="print")
+    colours = "e => [getComputedStyle(e).backgroundColor, getComputedStyle(e).color]"
+    for selector in ("body", "#verdict"):
+        assert opened.page.eval_on_selector(selector, colours) == [
+            "rgb(255, 255, 255)",
+            "rgb(0, 0, 0)",
+        ]
+    assert opened.page.locator("#class-table th button").first.is_visible()
+    assert not opened.page.locator("[data-zoom]").first.is_visible()
+    opened.close()
+
+
 def test_runs_stand_side_by_side(browser: Any, runs: dict[str, Path], tmp_path: Path) -> None:
     axe = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
     folders = [runs[kind] for kind in ("whole", "without samples", "unfinished", "begun")]
