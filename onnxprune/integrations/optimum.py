@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,10 @@ class ORTPruner:
             raise InvalidValue(f"save_dir {save_dir}: is the model's own; expected another folder")
         make_folder(save_dir)
         bare = onnx.load(self.model, load_external_data=False)
-        source = self._rows(dataset, bare) if _has_columns(dataset) else dataset
-        result = prune(self.model, source, **options)
+        if _has_columns(dataset):
+            dataset, sizes = self._rows(dataset, bare)
+            options.setdefault("input_shapes", sizes)
+        result = prune(self.model, dataset, **options)
         apart = {self.model, *_data_files(bare, self.model.parent)}
         for path in self.folder.rglob("*"):
             if path.is_file() and path not in apart:
@@ -95,28 +98,38 @@ class ORTPruner:
         self.result = result
         return save_dir
 
-    def _rows(self, rows: Iterable[Mapping[str, Any]], model: onnx.ModelProto) -> Iterator[Any]:
-        """Inputs by name of each row, and its label where it has one."""
+    def _rows(
+        self, rows: Iterable[Mapping[str, Any]], model: onnx.ModelProto
+    ) -> tuple[list[Any], dict[str, tuple[int, ...]]]:
+        """Samples, and the sizes of inputs: Optimum exports models that leave all of them open."""
         weights = {tensor.name for tensor in model.graph.initializer}
         names = [one.name for one in model.graph.input if one.name not in weights]
-        processor: Any = None
+        samples: list[Any] = []
+        sizes: dict[str, tuple[int, ...]] = {}
         for row in rows:
-            image = next((row[key] for key in IMAGES if key in row), None)
-            if not all(name in row for name in names) and image is not None:
-                if processor is None:
-                    automatic = tool("transformers", "optimum").AutoImageProcessor
-                    processor = automatic.from_pretrained(self.folder)
-                row = {**row, **processor(images=image, return_tensors="np")}
-            missing = [name for name in names if name not in row]
-            if missing:
-                raise DataError(
-                    f"dataset: a row has {', '.join(row)}; expected {', '.join(missing)} as the "
-                    "model takes it, or image"
-                )
-            inputs = {name: _one(row[name]) for name in names}
+            inputs = self._inputs(row, names)
+            sizes = sizes or {name: (1, *array.shape) for name, array in inputs.items()}
             x = inputs if len(names) > 1 else inputs[names[0]]
             label = next((row[key] for key in LABELS if key in row), None)
-            yield x if label is None else (x, label)
+            samples.append(x if label is None else (x, label))
+        return samples, sizes
+
+    def _inputs(self, row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        """The inputs of a row by name, prepared by the processor of the folder if need be."""
+        image = next((row[key] for key in IMAGES if key in row), None)
+        if not all(name in row for name in names) and image is not None:
+            row = {**row, **self._processor(images=image, return_tensors="np")}
+        missing = [name for name in names if name not in row]
+        if missing:
+            raise DataError(
+                f"dataset: a row has {', '.join(row)}; expected {', '.join(missing)} as the model "
+                "takes it, or image"
+            )
+        return {name: _one(row[name]) for name in names}
+
+    @cached_property
+    def _processor(self) -> Any:
+        return tool("transformers", "optimum").AutoImageProcessor.from_pretrained(self.folder)
 
 
 def _has_columns(dataset: Any) -> bool:

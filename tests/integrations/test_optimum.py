@@ -127,3 +127,40 @@ def test_what_does_not_fit_is_refused(folder: Path, small: Small) -> None:
     onnx.save(small.proto, folder / "other.onnx")
     with pytest.raises(InvalidModel, match=r"holds model.onnx, other.onnx; expected one"):
         ORTPruner.from_pretrained(folder)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_optimum_exports_what_is_pruned_and_reads_what_is_written(tmp_path: Path) -> None:
+    optimum = pytest.importorskip("optimum.onnxruntime")
+    import torch
+    from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
+
+    torch.manual_seed(0)
+    sizes = {"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [1, 1]}
+    config = ResNetConfig(**sizes, layer_type="basic", num_labels=3)
+    ResNetForImageClassification(config).eval().save_pretrained(tmp_path / "torch")
+    processor = ViTImageProcessor(size={"height": 32, "width": 32})
+    processor.save_pretrained(tmp_path / "torch")
+    kind = optimum.ORTModelForImageClassification
+    whole = kind.from_pretrained(tmp_path / "torch", export=True)
+    whole.save_pretrained(tmp_path / "exported")
+    processor.save_pretrained(tmp_path / "exported")
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (40, 40, 3), dtype=np.uint8) for _ in range(12)]
+    rows = [{"image": image} for image in images]
+
+    asked = {"macs": 0.7, "compensate": "none", "threads": 1, "min_accuracy": 0}
+    pruner = ORTPruner.from_pretrained(kind.from_pretrained(tmp_path / "exported"))
+    saved = pruner.prune(tmp_path / "pruned", rows, **asked)
+
+    x = processor(images=images, return_tensors="np")["pixel_values"]
+    read = kind.from_pretrained(saved)
+    masked = onnxprune.apply(
+        *(tmp_path / "exported" / "model.onnx", saved / "plan.json"),
+        masked=True,
+        input_shapes={"pixel_values": (1, 3, 32, 32)},
+    )
+    given = read(pixel_values=torch.from_numpy(x)).logits.numpy()
+    np.testing.assert_allclose(given, run(masked, x)[0], atol=1e-4)
+    assert read.config.num_labels == 3
+    assert (saved / "preprocessor_config.json").is_file()
