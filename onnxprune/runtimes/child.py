@@ -103,6 +103,8 @@ def serve(worker: Worker, requests: BinaryIO, answers: BinaryIO) -> None:
         except subprocess.CalledProcessError as error:
             name = Path(error.cmd[0]).name
             answer, found = {"printed": f"{name} ended with exit code {error.returncode}"}, {}
+        except SystemExit as error:
+            answer, found = {"printed": f"gave up with exit code {error.code}"}, {}
         except BaseException as error:  # whatever it is, the parent says it in one line
             said = (str(error).strip().splitlines() or [""])[0]
             answer, found = {"error": f"{type(error).__name__}: {said}".rstrip(": ")}, {}

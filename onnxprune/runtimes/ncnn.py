@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,8 @@ class NcnnSession:
         ):
             if read(str(path)):
                 raise ValueError(f"{path.name}: cannot be read")
-        self.inputs = [(name, "float32", None) for name in self._net.input_names()]
-        self.outputs = list(self._net.output_names())
+        self.inputs = [(name, "float32", None) for name in _in_order(self._net.input_names())]
+        self.outputs = _in_order(self._net.output_names())
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Run the network once. Shapes: a leading axis of 1 goes, and comes back."""
@@ -70,6 +70,11 @@ class NcnnSession:
         if code:
             raise ValueError(f"output {name}: cannot be computed (code {code})")
         return np.array(found)[None]
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Names in the order of the ONNX model: pnnx numbers them, ncnn lists them as they occur."""
+    return sorted(names, key=lambda name: (len(name), name))
 
 
 def _single(value: Any) -> Any:

@@ -20,7 +20,7 @@ from onnxprune.errors import MissingPackage, RuntimeFailed
 from onnxprune.runtimes.child import receive, send
 from onnxprune.runtimes.registry import Runtime
 
-LIMIT = 600.0
+LIMIT = 1800.0
 """Seconds that one call may take."""
 
 

@@ -8,6 +8,7 @@ this package.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,10 @@ class Session(Protocol):
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, npt.NDArray[Any]]:
         """Run the model once."""
         ...
+
+
+GPU = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0")}
+"""For a runtime that needs a GPU; others do not see one."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,13 @@ def _known(name: str, suffix: str, **more: Any) -> Runtime:
 RUNTIMES: Mapping[str, Runtime] = {
     one.name: one
     for one in (
-        _known("onnxruntime", ".onnx", extra="cpu"),
+        _known("onnxruntime", ".onnx", extra=""),
         _known("openvino", ".xml", beside=".bin"),
         _known("mnn", ".mnn"),
         _known("ncnn", ".ncnn.param", beside=".bin"),
-        _known("ort-mobile", ".ort", extra="cpu"),
+        _known("ort-mobile", ".ort", extra=""),
+        _known("litert", ".tflite"),
+        _known("tensorrt", ".engine", environment=GPU),
     )
 }
 """The runtimes by name."""

@@ -73,7 +73,7 @@ def test_what_it_prints_does_not_reach_the_user(
         ("converting", "os.kill(os.getpid(), 9)", r"crashed \(SIGKILL\); it said last: more noise"),
         ("loading", "os.kill(os.getpid(), 11)", r"crashed \(SIGSEGV\); it said last: more noise"),
         ("running", "raise ValueError('no\\nsuch thing')", "^ValueError: no$"),
-        ("converting", "sys.exit(3)", "SystemExit: 3"),
+        ("converting", "sys.exit(3)", "gave up with exit code 3; it said last: more noise"),
         ("loading", "os._exit(3)", "ended with exit code 3"),
     ],
 )

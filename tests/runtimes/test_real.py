@@ -1,0 +1,72 @@
+"""Each runtime that is installed gives what onnxruntime gives; .ci/runtimes installs one by one."""
+
+import importlib.util
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnxprune.data import Inputs
+from onnxprune.deploy.outputs import Watched
+from onnxprune.evaluation import made_up, running
+from onnxprune.graph import Graph
+from onnxprune.runtimes import RUNTIMES, Child, Place, find_runtime, fix_axes, running_on
+from tests.support.models import model
+
+SAMPLES = Path(__file__).parent.parent.parent / "samples"
+
+TWO = model(
+    """g (float[N, 3, 8, 8] x, float[N, 3, 8, 8] y) => (float[N, 4] p, float[N, 4, 8, 8] q)
+    <float[4, 3, 3, 3] w, float[4, 3, 1, 1] v> {
+        a = Conv <pads = [1, 1, 1, 1]> (x, w) b = Conv(y, v) s = Add(a, b) q = Relu(s)
+        m = GlobalAveragePool(q) p = Flatten(m)
+    }"""
+)
+"""Two inputs, two outputs, a batch that is open."""
+
+FOUR = model(
+    "g (float[4, 3, 8, 8] x) => (float[4, 4, 6, 6] y) <float[4, 3, 3, 3] w> { y = Conv(x, w) }"
+)
+"""A batch of four that the model fixes."""
+
+NETS = {"two inputs": TWO, "batch of four": FOUR} | {
+    name: str(SAMPLES / name / "model.onnx")
+    for name in ("fashion_mnist", "segmentation", "detection")
+}
+
+KNOWN = {
+    ("ncnn", "batch of four"): "takes one sample at a time",
+    ("litert", "segmentation"): r"is \[1, 56, 56, 6\], expected \[1, 6, 56, 56\]",
+    ("litert", "two inputs"): r"is \[1, 8, 8, 4\], expected \[1, 4, 8, 8\]",
+    ("litert", "batch of four"): r"is \[4, 6, 6, 4\], expected \[4, 4, 6, 6\]",
+}
+"""What a runtime cannot, and says in one line."""
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_it_gives_what_onnxruntime_gives(name: str, net: str) -> None:
+    runtime = find_runtime(name)
+    packages = runpy.run_path(str(runtime.module))["PACKAGES"]
+    if any(importlib.util.find_spec(package) is None for package in packages):
+        pytest.skip(f"{name} is not installed")
+    graph = Graph.load(NETS[net])
+    feeds = made_up(graph)
+    assert feeds is not None
+    reference = running(graph.model, "cpu", 1, exact=True)
+    with Child(runtime, Place(threads=1)) as child:
+        try:
+            with running_on(child, fix_axes(graph)) as there:
+                watched = Watched(there, reference, (), lambda runs: None)
+                watched.run(watched.bind(Inputs(feeds), "cpu"), watched.outputs)
+                problem = "; ".join(watched.problems(1e-3))
+        except Exception as error:
+            problem = str(error)
+    expected = KNOWN.get((name, net))
+    if expected is None:
+        assert problem == ""
+        assert np.isfinite(watched.relative)
+    else:
+        assert re.search(expected, problem), problem
