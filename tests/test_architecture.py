@@ -75,6 +75,7 @@ TOP_LEVEL = {
 }
 
 DISTRIBUTIONS = {
+    **{"ai_edge_litert": "ai-edge-litert", "cuda": "cuda-python"},
     "PIL": "pillow",
     "faster_coco_eval": "faster-coco-eval",
     "olive": "olive-ai",
