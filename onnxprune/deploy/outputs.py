@@ -1,8 +1,8 @@
 """Whether another runtime gives what onnxruntime gives: the largest error of each output.
 
-An error is relative to what its channel holds: its largest value, or a hundredth of the largest
-value of the output where that is more. So a wrong class score shows beside boxes of 640 pixels, and
-a class that never occurs does not count its rounding.
+An error is relative to the largest value of the output. In maps and rows of boxes it is relative to
+the largest of its channel, or to a hundredth of the output's where that is more. So a wrong class
+score shows beside boxes of 640 pixels, and a class that never occurs does not count its rounding.
 """
 
 from __future__ import annotations
@@ -91,8 +91,11 @@ def _squeezed(rows: Array) -> list[int]:
 
 
 def _channels(rows: FloatArray) -> FloatArray:
-    """The largest of each channel, the second axis. Shapes: `[n, c, ...]` -> `[c]`, else `[1]`."""
-    if rows.ndim < 2:
+    """The largest of each channel, the second of three axes or more; vectors have one scale.
+
+    Shapes: `[n, c, ...]` -> `[c]`, `[n, k]` -> `[1]`.
+    """
+    if rows.ndim < 3:
         return np.atleast_1d(rows.max())
     return np.asarray(rows.max(axis=tuple(k for k in range(rows.ndim) if k != 1)))
 

@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -106,9 +107,15 @@ def serve(worker: Worker, requests: BinaryIO, answers: BinaryIO) -> None:
         except SystemExit as error:
             answer, found = {"printed": f"gave up with exit code {error.code}"}, {}
         except BaseException as error:  # whatever it is, the parent says it in one line
-            said = (str(error).strip().splitlines() or [""])[0]
-            answer, found = {"error": f"{type(error).__name__}: {said}".rstrip(": ")}, {}
+            answer, found = {"error": f"{type(error).__name__}: {_said(error)}".rstrip(": ")}, {}
         send(answers, answer, found)
+
+
+def _said(error: BaseException) -> str:
+    """The line of a message that says what is wrong: the first, or an error that it quotes."""
+    first, *rest = str(error).strip().splitlines() or [""]
+    quoted = (line.strip() for line in rest if re.match(r"\s*\w+Error: ", line))
+    return next(quoted, first)
 
 
 def main(module: str) -> None:

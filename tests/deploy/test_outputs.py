@@ -27,9 +27,14 @@ def test_a_score_beside_boxes_is_held_against_scores() -> None:
 
 
 def test_a_class_that_never_occurs_does_not_count_its_rounding() -> None:
-    expected = np.array([[1.0, 1e-7]])
-    one = deviation(expected + np.array([[0, 1e-7]]), expected)
+    expected = np.array([[[1.0], [1e-7]]])
+    one = deviation(expected + np.array([[[0], [1e-7]]]), expected)
     assert one.relative == pytest.approx(1e-5)
+
+
+def test_class_scores_have_one_scale() -> None:
+    one = deviation(np.array([[10.0, 0.01]]), np.array([[10.0, 0.02]]))
+    assert one.relative == pytest.approx(1e-3)
 
 
 def test_axes_of_one_position_do_not_matter_others_do() -> None:

@@ -73,6 +73,11 @@ def test_what_it_prints_does_not_reach_the_user(
         ("converting", "os.kill(os.getpid(), 9)", r"crashed \(SIGKILL\); it said last: more noise"),
         ("loading", "os.kill(os.getpid(), 11)", r"crashed \(SIGSEGV\); it said last: more noise"),
         ("running", "raise ValueError('no\\nsuch thing')", "^ValueError: no$"),
+        (
+            "loading",
+            "raise ValueError('in user code:\\n File x\\n\\n  TypeError: no int')",
+            "^ValueError: TypeError: no int$",
+        ),
         ("converting", "sys.exit(3)", "gave up with exit code 3; it said last: more noise"),
         ("loading", "os._exit(3)", "ended with exit code 3"),
     ],
