@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import onnxprune
 from onnxprune.errors import DataError, InvalidModel, InvalidPlan, InvalidType, UnmatchedModule
-from onnxprune.modules.checking import TOLERANCE
+from onnxprune.modules.checking import TOLERANCE, rounding
 from onnxprune.modules.tracing import outputs_of, trace
 from tests.support.exports import EXPORTERS
 from tests.support.models import run
@@ -353,3 +353,14 @@ def test_wrong_arguments_are_one_line(tmp_path: Path) -> None:
     path = onnxprune.save_pruned_module(small(), tmp_path / "small.pt")
     with pytest.raises(UnmatchedModule, match=r"has no '0\.weight'"):
         onnxprune.load_pruned_module(nn.Linear(1, 1), path)
+
+
+def test_a_module_may_differ_by_its_own_rounding() -> None:
+    class Lost(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (1e6 * x + x) - 1e6 * x
+
+    x = images(3)
+    for module, low, high in ((Lost(), 1e-2, 1.0), (small(), 0.0, TOLERANCE)):
+        outputs = [tensor.numpy() for tensor in outputs_of(module, [x])]
+        assert low <= rounding(module, [x], outputs) <= high
