@@ -50,7 +50,8 @@ LEVELS = 10
 
 ONLY_IN = {
     "torch": {"ops", "relevance", "compensate", "modules", "retraining"},
-    "onnxruntime": {"evaluation", "runtimes"},
+    "onnxruntime": {"deploy", "evaluation", "runtimes"},
+    "nncf": {"deploy"},
     "onnx_graphsurgeon": {"graph"},
     "onnx_ir": {"graph"},
     "jinja2": {"report"},

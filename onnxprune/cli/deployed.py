@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.cli.tables import empty_table
+from onnxprune.deploy import called
+from onnxprune.deploy import remarks as int8_remarks
 from onnxprune.evaluation import caption
 from onnxprune.report import percent
 
@@ -22,7 +24,7 @@ def deployed_table(record: Mapping[str, Any]) -> Table:
     table = empty_table("runtime", "MB", "ms", "of onnxruntime", "max error (relative)", *scores)
     for row in record["rows"]:
         table.add_row(
-            row["runtime"] if not row["variant"] else f"{row['runtime']}, {row['variant']}",
+            called(row),
             NONE if row["size_bytes"] is None else f"{row['size_bytes'] * 1e-6:.3g}",
             NONE if row["latency_ms"] is None else f"{row['latency_ms']:.3g}",
             _ratio(row),
@@ -42,9 +44,11 @@ def remarks(record: Mapping[str, Any]) -> Iterator[str]:
             f"the model itself on onnxruntime: mean {percent(found['mean'])}, harmonic mean "
             f"{percent(found['harmonic'])} of {record['samples']:,} samples"
         )
+    for told in record["int8"]:
+        yield from int8_remarks(told)
     for row in record["rows"]:
         if row["reason"]:
-            yield f"{row['runtime']}: {row['reason']}"
+            yield f"{called(row)}: {row['reason']}"
 
 
 def _ratio(row: Mapping[str, Any]) -> str:

@@ -8,14 +8,14 @@ ORDER = "demo convert inspect score prune apply compare curve deploy report expo
 """The commands in the order of use."""
 
 SECTIONS = {
-    "Samples": "--data --test --unlabelled --preprocess --per-class --trust-baseline",
+    "Samples": "--data --test --calibrate --unlabelled --preprocess --per-class --trust-baseline",
     "Target": "--rate --params --macs --size --latency-ms --for --latency-batch --latency-on",
     "Accuracy": "--metric --head --outputs --max-drop --min-accuracy --fail-if",
     "Limits": "--include --exclude --layer-rate --min-channels --max-layer-rate --round-to "
     "--allow-inexact --also",
     "Method": "--method --over --control --criterion --compensate --set",
     "Network": "--from --input-shape --module --weights --trust",
-    "Runtimes": "--to --tolerance --time-limit --python",
+    "Runtimes": "--to --int8 --original --tolerance --time-limit --python",
     "Export": "--exporter --opset --fixed-batch --keep-batchnorm",
     "Computation": "--device --threads --batch-size --memory --seed",
     "Run directory": "--run-dir --resume",

@@ -29,7 +29,8 @@ def model(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def run(*args: Any, **values: Any) -> Any:
-        if values.get("output"):
+        named = (p for p in click.get_current_context().command.params if p.metavar == "FILE")
+        if values.get("output") and "output" in {one.name for one in named}:
             check_place(values["output"])
         return command(*args, **values | {"model": as_onnx(values["model"])})
 

@@ -15,11 +15,19 @@ from typing import Any
 
 from onnxprune.data import Data, SampleSource
 from onnxprune.deploy.request import Request
-from onnxprune.deploy.trial import DONE, MISSING, OnStep, Row, Trial
+from onnxprune.deploy.trial import DONE, FAILED, MISSING, OnStep, Row, Trial
+from onnxprune.deploy.variants import (
+    SYMMETRIC,
+    Quantising,
+    Variant,
+    check_asked,
+    in_float,
+    same_ports,
+)
 from onnxprune.errors import InvalidValue, check_name
 from onnxprune.files import make_folder, write_whole
 from onnxprune.graph import ModelSource, digest, file_size, load_model
-from onnxprune.runtimes import RECORD, Fixed, Place, Runtime, find_runtime
+from onnxprune.runtimes import RECORD, Place, Runtime, find_runtime
 from onnxprune.search import (
     Settings,
     check_baseline,
@@ -38,6 +46,9 @@ def deploy(
     settings: Settings | None = None,
     *,
     request: Request | None = None,
+    original: ModelSource | None = None,
+    int8: str | None = None,
+    calibrate: SampleSource | None = None,
     on_step: OnStep = lambda line, share: None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -46,22 +57,40 @@ def deploy(
     Each runtime converts, loads and runs the model in a process of its own. Only what gives the
     outputs that onnxruntime gives, on all samples, is written. Without samples inputs are made up,
     and there is no accuracy. `options` are fields of `Request`, such as `to`, and of `Settings`.
+    With `int8`, one of `QUANTISERS`, there is a variant in INT8 beside the one in float. It is
+    calibrated on the samples `calibrate`; as many nodes stay in float as the floor of the settings
+    needs there. The `original`, unpruned model is measured beside both, and not written.
     `on_step` is told what is done, and which share of it.
     Raises: OnnxPruneError for whatever is wrong with the model, the samples or the folder; what
     goes wrong with a runtime is in its row.
     """
     own = {name: options.pop(name) for name in vars(Request()) if name in options}
     request, asked = replace(request or Request(), **own), merged(settings, options)
+    check_asked(int8, calibrate is not None)
     runtimes = [find_runtime(name) for name in dict.fromkeys(request.to)]
     proto, stem = load_model(model), _stem(model)
-    graph, samples = open_model(proto, data, asked)
-    check_baseline(proto, samples, asked, decide=False)
+    whole = None if original is None else load_model(original)
+    if whole is not None:
+        same_ports(proto, whole)
+    base = proto if whole is None else whole
+    graph, samples = open_model(base, data, asked)
+    check_baseline(base, samples, asked, decide=False)
     judge = None if samples is None else make_evaluator(samples, asked)
     accuracy = None if judge is None else judge(proto).to_json()
     folder = make_folder(output)
     if any(_places(runtime, stem, folder)[0].resolve() == _own(model) for runtime in runtimes):
         raise InvalidValue(f"{output}: holds the model itself; name another folder to deploy to")
     trial = Trial(graph, samples, judge, asked, _where(runtimes, asked, request), on_step)
+    variants = in_float(proto, whole, stem, request.tolerance, named=int8 is not None)
+    told = []
+    if int8 is not None and calibrate is not None:
+        symmetric = SYMMETRIC in request.to
+        _, reference = open_model(base, calibrate, asked)
+        assert reference is not None
+        by = Quantising(int8, reference, asked, trial.error, on_step, symmetric)
+        pairs = [by.of(variant) for variant in variants]
+        variants += [variant for variant, _ in pairs]
+        told = [one for _, one in pairs]
     fixed = trial.fixed(proto)
     record: dict[str, Any] = {
         "source": _source(model, folder),
@@ -75,12 +104,14 @@ def deploy(
         "machine": {"system": platform.platform(), "python": platform.python_version()},
         "inputs": {name: list(shape) for name, shape in fixed.shapes.items()},
         "outputs": list(graph.outputs),
+        "int8": told,
         "rows": [],
     }
     for runtime in runtimes:
-        row = _deployed(trial, runtime, fixed, folder, stem, request.tolerance)
-        record["rows"].append(row.to_json())
-        write_whole(folder / RECORD, json.dumps(record, indent=2) + "\n")
+        for variant in variants:
+            row = _deployed(trial, runtime, variant, folder)
+            record["rows"].append(row.to_json())
+            write_whole(folder / RECORD, json.dumps(record, indent=2) + "\n")
     return record
 
 
@@ -90,10 +121,15 @@ def problems(record: Mapping[str, Any]) -> str:
     A runtime that is not installed is no problem, unless there was no other.
     """
     rows = record["rows"]
-    bad = [f"{row['runtime']}: {row['status']}, {row['reason']}" for row in rows if _is_bad(row)]
+    bad = [f"{called(row)}: {row['status']}, {row['reason']}" for row in rows if _is_bad(row)]
     if not bad and not any(row["status"] == DONE for row in rows):
-        bad = [f"{row['runtime']}: {row['reason']}" for row in rows]
+        bad = [f"{called(row)}: {row['reason']}" for row in rows]
     return f"not written: {'; '.join(bad)}" if bad else ""
+
+
+def called(row: Mapping[str, Any]) -> str:
+    """Return the name of a row: its runtime, and its variant where there are several."""
+    return f"{row['runtime']}, {row['variant']}" if row["variant"] else str(row["runtime"])
 
 
 def _is_bad(row: Mapping[str, Any]) -> bool:
@@ -136,15 +172,32 @@ def _classes(
     return [] if data is None or accuracy is None else list(parts_of(data, settings, accuracy))
 
 
-def _deployed(
-    trial: Trial, runtime: Runtime, fixed: Fixed, folder: Path, stem: str, tolerance: float
-) -> Row:
+def _deployed(trial: Trial, runtime: Runtime, variant: Variant, folder: Path) -> Row:
     """Try a model in a folder beside, and move what is right into place, the main file last."""
     with TemporaryDirectory(prefix=".onnxprune-", dir=folder) as scratch:
-        row = trial.of(runtime, fixed, Path(scratch), stem, tolerance=tolerance)
-        for file in _places(runtime, stem, folder):
-            file.unlink(missing_ok=True)  # of an earlier run; what is there was verified now
-        for name in reversed(row.files if row.status == DONE else []):
+        row = _tried(trial, runtime, variant, Path(scratch))
+        row.files = row.files if row.status == DONE and variant.stem else []
+        if variant.stem:
+            for file in _places(runtime, variant.stem, folder):
+                file.unlink(missing_ok=True)  # of an earlier run; what is there was verified now
+        for name in reversed(row.files):
             (Path(scratch) / name).replace(folder / name)
-    row.files = row.files if row.status == DONE else []
     return row
+
+
+def _tried(trial: Trial, runtime: Runtime, variant: Variant, folder: Path) -> Row:
+    """Convert and measure a variant, where there is one and the runtime computes it."""
+    if not variant.suits(runtime):
+        reason = "computes no INT8 of QDQ form; quantise with the runtime's own tool"
+        return Row(runtime.name, variant.label, MISSING, reason)
+    if variant.model is None:
+        return Row(runtime.name, variant.label, FAILED, variant.reason)
+    fixed = replace(trial.fixed(variant.model), original=variant.reference)
+    return trial.of(
+        runtime,
+        fixed,
+        folder,
+        variant.stem or "model",
+        variant=variant.label,
+        tolerance=variant.tolerance,
+    )

@@ -123,7 +123,7 @@ class Watched(Net):
         feeds = {name: batch.values[name].astype(port.dtype, copy=False) for name, port in ports}
         bound = self._reference.bind(Inputs(feeds), "cpu")
         expected = self._reference.run(bound, self.outputs)
-        found = self._net.run(batch, self.outputs)
+        found = self._net.run(self._net.bind(Inputs(dict(batch.values)), "cpu"), self.outputs)
         self.runs += batch.size
         self._on_run(self.runs)
         for name, rows in expected.items():

@@ -118,6 +118,23 @@ class Trial:
             row.status, row.reason = FAILED, str(error)
         return row
 
+    def error(self, model: ModelProto, reference: ModelProto) -> float:
+        """Return the largest error of a model's outputs on onnxruntime, as `relative_error`.
+
+        Raises: InvalidModel where onnxruntime refuses a model.
+        """
+        threads = self.settings.threads
+        net = running(model, "cpu", threads, exact=True)
+        right = running(reference, "cpu", threads, exact=True)
+        watched = Watched(net, right, self._jumping, lambda runs: None)
+        self._run(watched)
+        return watched.relative
+
+    @property
+    def _jumping(self) -> list[str]:
+        """The outputs that jump with the smallest change."""
+        return [n for n in self.graph.outputs if judged(self.graph, n) != [n]]
+
     def fixed(self, model: ModelProto) -> Fixed:
         """Return a model with the sizes of the samples, one at a time.
 
@@ -152,7 +169,6 @@ class Trial:
 
     def _measure(self, row: Row, net: Remote, model: ModelProto, tolerance: float) -> None:
         """Run a net on everything, compare it, and time it where it is right."""
-        jumping = [n for n in self.graph.outputs if judged(self.graph, n) != [n]]
         reference = running(model, "cpu", self.settings.threads, exact=True)
         total = MADE_UP if self.data is None else len(self.data)
 
@@ -163,7 +179,7 @@ class Trial:
                 shown.append(time.monotonic())
                 self.on_step(f"{row.runtime}: {runs} of {total} samples", min(runs / total, 1.0))
 
-        watched = Watched(net, reference, jumping, show)
+        watched = Watched(net, reference, self._jumping, show)
         accuracy = self._run(watched)
         row.max_error, row.relative_error = watched.absolute, watched.relative
         row.accuracy = None if accuracy is None else accuracy.to_json()

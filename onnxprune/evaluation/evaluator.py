@@ -249,7 +249,7 @@ class Evaluator:
 
     def _batches(self, net: Net) -> list[Batch]:
         """Bind the samples in the form that the model takes, unless they are bound so already."""
-        key = (*net.ports.values(), net.place, bool(self._mixed))
+        key = (type(net), *net.ports.values(), net.place, bool(self._mixed))
         if key not in self._bound:
             x = net.fitted(self.data.x)
             size = 1 if self._mixed or x.apart else net.batch or self._batch_size
