@@ -139,7 +139,7 @@ class _Vector(_Part):
     def __call__(self, outputs: Array, numbers: IntArray) -> Sums:
         both = (x.reshape(len(x), -1) for x in (outputs, self.reference[numbers]))
         a, b = (_unit(_unit(x) - self.mean) for x in both)
-        cosine = np.array([np.maximum((a * b).sum(1), 0).sum()])
+        cosine = np.array([(a * b).sum()])
         return cosine, np.array([float(len(a))]), cosine
 
 

@@ -26,6 +26,11 @@ CENTRED = 0.5
 """A vector whose mean over samples holds less than this of its squares has a direction to keep."""
 LEAST = 16
 """Elements of a vector; fewer are numbers of their own."""
+BOX, RIVALS = 4, 0.04
+"""Numbers of a box. So many are class scores only if they are surer, by this, than the same numbers
+of other samples brought together: where one class is high the others are low."""
+TRIES = 8
+"""How often the numbers of other samples are brought together."""
 NAMES = {"classes": ("logit", "prob", "class", "softmax"), "vector": ("embed", "feature")}
 """Parts of names that say what an output holds."""
 
@@ -71,14 +76,29 @@ def _kind(tensor: str, values: Array, axis: int | None) -> str:
 def _are_logits(rows: Array) -> bool:
     """Whether one number of a row stands out: after a softmax, and farther than by chance.
 
-    The largest of k normal numbers is about `sqrt(2 log k)` deviations above their mean.
+    The largest of k normal numbers is about `sqrt(2 log k)` deviations above their mean. Four may
+    be the offsets of a box.
     """
-    e = np.exp(rows - rows.max(1, keepdims=True))
-    sure = (e.max(1) / e.sum(1)).mean()
+    sure = _sureness(rows)
+    if rows.shape[1] == BOX and sure < _mixed_sureness(rows) + RIVALS:
+        return False
     if rows.shape[1] < LEAST:
         return bool(sure >= max(SURE, 1.5 / rows.shape[1]))
     ahead = (rows.max(1) - rows.mean(1)) / np.maximum(rows.std(1), 1e-30)
     return bool(sure >= SURE and ahead.mean() >= np.sqrt(2 * np.log(rows.shape[1])))
+
+
+def _sureness(rows: Array) -> float:
+    """The mean probability of the highest class, after a softmax. Shapes: `[n, k]`."""
+    e = np.exp(rows - rows.max(1, keepdims=True))
+    return float((e.max(1) / e.sum(1)).mean())
+
+
+def _mixed_sureness(rows: Array) -> float:
+    """The same of rows whose numbers come from different samples. Shapes: `[n, k]`."""
+    rng = np.random.default_rng(0)
+    centred = rows - rows.mean(1, keepdims=True)
+    return float(np.mean([_sureness(rng.permuted(centred, axis=0)) for _ in range(TRIES)]))
 
 
 def _is_unit(rows: Array) -> bool:

@@ -70,13 +70,10 @@ def test_parts_of_the_samples_add_up(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["classes", "vector", "rows", "all in one"])
 def test_what_no_longer_depends_on_the_sample_agrees_in_nothing(name: str) -> None:
-    """The mean of the reference is what a network without filters could still say.
-
-    Of vectors half are on its side of their mean, by as much as chance has it.
-    """
+    """The mean of the reference is what a network without filters could still say."""
     head, reference, _ = case(name)
     constant = np.broadcast_to(reference.mean(0), reference.shape)
-    assert measured(head, reference, constant).harmonic < (0.2 if name == "vector" else 1e-6)
+    assert measured(head, reference, constant).harmonic < (0.05 if name == "vector" else 1e-6)
 
 
 # Class scores
@@ -138,12 +135,12 @@ def test_a_vector_is_seen_from_the_mean_direction() -> None:
 
     a, b = unit(shifted.astype(float)), unit((near + 50).astype(float))
     centre = a.mean(0)
-    expected = np.maximum((unit(a - centre) * unit(b - centre)).sum(1), 0).mean()
+    expected = (unit(a - centre) * unit(b - centre)).sum(1).mean()
     assert measured(head, shifted, near + 50).harmonic == pytest.approx(expected, rel=1e-4)
     assert (a * b).sum(1).mean() > 0.999 > expected
     assert measured(head, reference, 7 * reference).harmonic == pytest.approx(1)
-    turned = reference * np.where(np.arange(N) < N / 2, -1, 1)[:, None].astype(np.float32)
-    assert 0.4 < measured(head, reference, turned).harmonic < 0.6  # no cosine is below 0
+    turned = reference * np.where(np.arange(N) < N / 4, -1, 1)[:, None].astype(np.float32)
+    assert 0.4 < measured(head, reference, turned).harmonic < 0.6  # what is turned counts below 0
 
 
 def test_each_row_is_one_minus_error_over_variance() -> None:
