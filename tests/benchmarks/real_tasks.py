@@ -77,7 +77,7 @@ WORDS = (
     "The quick brown fox jumps over lazy dog invoice total amount 2024 order No.17 Berlin street "
     "price 49.90 EUR date payment customer signature page report model filter network"
 ).split()
-LINES, PAGES = 96, 64
+LINES, PAGES = 64, 48
 
 
 def words(rng: np.random.Generator) -> str:
