@@ -33,6 +33,7 @@ from onnxprune.graph import (
     to_ir,
 )
 from onnxprune.plugins import first_line
+from onnxprune.progress import TAKEN_BACK
 from onnxprune.proof import Proof
 from onnxprune.relevance import use_threads
 from onnxprune.report import write_page
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     import onnx_ir
 
 logger = logging.getLogger(__name__)
+taken_back = logging.getLogger(TAKEN_BACK)
 
 
 OnState = Callable[[Task, State], None]
@@ -161,7 +163,13 @@ def _prune(
             nets.latency = record.latency(lambda: nets.latency)
         for state in search(nets, find_controller(settings.control), last):
             spent_now = spent.seconds + time.monotonic() - started
-            tried = [to_try(one, summary(nets.task, one)) for one in nets.taken_back(state)]
+            back = nets.taken_back(state)
+            tried = [to_try(one, summary(nets.task, one)) for one in back]
+            for one in back:
+                if one.accuracy is not None:
+                    rate, held = nets.task.rate(one.dead), one.accuracy.harmonic
+                    said = "%5.1f %% removed, harmonic mean %.1f %%: taken back"
+                    taken_back.info(said, 100 * rate, 100 * held)
             record.append(state, summary(nets.task, state), nets.evaluations, spent_now, tried)
             if on_state is not None:
                 on_state(nets.task, state)

@@ -23,6 +23,7 @@ ROOMS = {
     "checks": 1,
     "files": 1,
     "plugins": 1,
+    "progress": 1,
     "gate": 2,
     "data": 2,
     "ops": 2,

@@ -10,17 +10,20 @@ import logging
 import os
 import shlex
 import sys
+import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from onnxprune.cli.help import ORDER, Command
 from onnxprune.errors import NOTICE, OnnxPruneError, SurgeryError
+from onnxprune.progress import TAKEN_BACK, heard_by
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +33,10 @@ FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit codes."""
 
 LEVELS = {-1: logging.ERROR, 0: NOTICE, 1: logging.INFO}
+PATIENCE = 2.0
+"""Seconds after which a log says what it waits for."""
+AWHILE = 0.5
+"""Seconds after which a second line shows what a step is busy with."""
 WIDTH = 160
 """Columns of a table in a file or a pipe."""
 
@@ -60,6 +67,8 @@ class Screen:
             logger.handlers = [h for h in logger.handlers if not isinstance(h, _ToScreen)]
             logger.addHandler(_ToScreen(self))
             logger.setLevel(level)
+        in_log = volume == 0 and not sys.stderr.isatty()
+        logging.getLogger(TAKEN_BACK).setLevel(logging.INFO if in_log else logging.NOTSET)
         logging.getLogger("py.warnings").disabled = volume < 1
         logging.getLogger("matplotlib").setLevel(max(level, logging.ERROR))
 
@@ -76,8 +85,12 @@ class Screen:
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
         """Show the progress of a long computation."""
-        if self.volume < 0 or not self.err.is_terminal:
+        if self.volume < 0:
             yield Progress(self)
+            return
+        if not self.err.is_terminal:
+            with self._said_late(title) as said:
+                yield Progress(self, begin=said.cancel)
             return
         from rich import progress
 
@@ -86,9 +99,25 @@ class Screen:
             progress.BarColumn(20),
             progress.TextColumn("{task.description}", markup=False),
             progress.TimeElapsedColumn(),
+            progress.TextColumn("{task.fields[left]}", markup=False),
         )
-        with progress.Progress(*columns, console=self.err, transient=True) as live:
-            yield Progress(self, live, live.add_task(title, total=None))
+        with progress.Progress(
+            *columns, console=self.err, transient=True, speed_estimate_period=3600
+        ) as live:
+            shown = Progress(self, live, live.add_task(title, total=None, left=""))
+            with heard_by(shown.hear):
+                yield shown
+
+    @contextmanager
+    def _said_late(self, title: str) -> Iterator[Timer]:
+        """Print what a log waits for, if it waits."""
+        timer = Timer(PATIENCE, self.say, (f"{title} ...",))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield timer
+        finally:
+            timer.cancel()
 
     @contextmanager
     def resumable(self, run_dir: str | Path | None) -> Iterator[None]:
@@ -104,18 +133,50 @@ class Screen:
 
 
 class Progress:
-    """The steps of a long computation: a live line on a terminal, else a plain line each."""
+    """The steps of a long computation: a live line on a terminal, else a plain line each.
 
-    def __init__(self, screen: Screen, live: Any = None, task: Any = None) -> None:
-        self._screen, self._live, self._task = screen, live, task
+    On a terminal, a second line shows what a step is busy with.
+    """
+
+    def __init__(
+        self,
+        screen: Screen,
+        live: Any = None,
+        task: Any = None,
+        begin: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._screen, self._live, self._task, self._begin = screen, live, task, begin
+        self._within: Any = None
+        self._since = 0.0
 
     def step(self, line: str, share: float | None = None) -> None:
         """Show a step; `share` is the share of the work that is done, if known."""
+        self._begin()
         if self._live is None:
             self._screen.say(line)
             return
         total = None if share is None else 1.0
-        self._live.update(self._task, description=line, completed=share or 0.0, total=total)
+        self._update(self._task, description=line, completed=share or 0.0, total=total)
+
+    def hear(self, what: str, done: int, total: int) -> None:
+        """Show how much is done of what a step is busy with, once it has been so for a while."""
+        now = time.monotonic()
+        self._since = now if done == 0 else self._since
+        if done == total:
+            if self._within is not None:
+                self._live.remove_task(self._within)
+            self._within = None
+        elif now - self._since > AWHILE:
+            if self._within is None:
+                self._within = self._live.add_task(what, total=total, left="")
+            self._update(self._within, description=what, completed=done)
+
+    def _update(self, task: Any, **values: Any) -> None:
+        self._live.update(task, **values)
+        shown = next(one for one in self._live.tasks if one.id == task)
+        seconds = shown.time_remaining
+        left = f"{int(seconds) // 60}:{int(seconds) % 60:02d} left" if seconds else ""
+        self._live.update(task, left=left)
 
 
 class Program(click.Group):

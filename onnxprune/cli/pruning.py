@@ -155,15 +155,13 @@ def show_pruning(
     from onnxprune.run import prune
     from onnxprune.search import summary
 
-    goal = settings.target.rate
-
     def show(task: Any, state: Any) -> None:
         if state.stopped:
             return
         figures = summary(task, state)
         harmonic = None if state.accuracy is None else state.accuracy.harmonic
         line = step_line(figures, harmonic, included=bool(settings.limits.include))
-        progress.step(line, figures["rate"] / goal if goal else None)
+        progress.step(line, task.way(state.dead))
 
     with screen.resumable(run_dir), screen.progress("analysing the model") as progress:
         result = prune(

@@ -28,6 +28,7 @@ from onnxprune.evaluation.metrics import Function, Metric, find_metric
 from onnxprune.evaluation.net import Batch, Net
 from onnxprune.evaluation.runtime import Runnable, running
 from onnxprune.graph import load_model
+from onnxprune.progress import track
 
 RESIDENT_BYTES = 4 << 30
 """Samples up to this size stay on the GPU; more are sent batch by batch, to leave room to run."""
@@ -169,7 +170,8 @@ class Evaluator:
             self._device = "cpu"  # a GPU that did not start is not asked again
         names = self._names or (net.outputs if not self.metric.answers else net.outputs[:1])
         left, mixed = len(self.data), self._mixed_up(net, names)
-        for batch in self._batches(net):
+        batches = self._batches(net)
+        for batch in track("running the model", batches, len(batches)):
             given = net.run(batch, names)
             outputs = {name: rows[None] if name in mixed else rows for name, rows in given.items()}
             checked = {n: self._checked(net, n, rows, batch.size) for n, rows in outputs.items()}

@@ -19,6 +19,7 @@ from onnxprune.data import Inputs, Samples
 from onnxprune.errors import InvalidModel, MissingPackage, out_of_memory
 from onnxprune.evaluation.net import Batch, Net, Port
 from onnxprune.graph import ModelSource, is_foreign, load_model, session_source
+from onnxprune.progress import track
 
 logger = logging.getLogger(__name__)
 
@@ -264,7 +265,7 @@ def latencies(
     nets = [running(model, device, threads, exact=False) for model in models]
     batches = [net.batch_of(batch_size, shape, samples) for net in nets]
     times = np.zeros((warmup + repeats, len(nets)))
-    for turn in range(warmup + repeats):
+    for turn in track("measuring latency", range(warmup + repeats), warmup + repeats):
         for number, (net, batch) in enumerate(zip(nets, batches, strict=True)):
             times[turn, number] = net.seconds(batch)
         measured = times[warmup : turn + 1]

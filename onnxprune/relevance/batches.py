@@ -11,6 +11,7 @@ from onnxprune.arrays import IntArray
 from onnxprune.data import Data, Inputs, Samples
 from onnxprune.errors import InvalidModel
 from onnxprune.ops._torch import torch
+from onnxprune.progress import track
 from onnxprune.relevance.mirror import Mirror
 
 if TYPE_CHECKING:
@@ -34,14 +35,15 @@ def batches_of(
     """
     one_by_one = any(head.alone for head in data.heads)
     if one_by_one or (isinstance(data.x, Inputs) and data.x.apart):
-        yield from data.batches(1)
+        yield from track("looking at samples", data.batches(1), len(data))
         return
     fixed = fixed_batch(mirror, data.x)
     shape = mirror.graph.shape(mirror.graph.inputs[0])
     first = shape[0] if shape else 1
     if any((mirror.graph.shape(name) or (first,))[0] != first for name in tensors):
         size = 1
-    for x, y in data.batches(fixed or size):
+    size = fixed or size
+    for x, y in track("looking at samples", data.batches(size), -(-len(data) // size)):
         filled = np.minimum(np.arange(max(fixed, len(x))), len(x) - 1)
         yield x[filled] if len(x) < fixed else x, y
 

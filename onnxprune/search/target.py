@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 
 from onnxprune.arrays import BoolArray
@@ -24,6 +25,10 @@ def _figure(what: str) -> Number:
         metavar="SHARE|COUNT",
         help=f"Stop at this share of the {what} (up to 1), or at this many (above 1).",
     )
+
+
+LAST = 0.01
+"""The share that steps are counted down to, where all may go."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Target(Checked):
 
         Shapes: dead `[channels]`.
         """
-        return any(have > 2 * goal for goal, have in self._counted(costs, dead))
+        return any(have > 2 * goal for goal, have, _ in self._counted(costs, dead))
 
     def met(self, costs: Costs, dead: BoolArray, counted: BoolArray | None = None) -> bool:
         """Return whether removing the `dead` channels reaches the rate, params and macs asked for.
@@ -79,14 +84,30 @@ class Target(Checked):
         rate = share_removed(costs.groups, dead, counted)
         if self.rate is not None and rate < self.rate - 1e-9:
             return False
-        return all(have <= goal for goal, have in self._counted(costs, dead))
+        return all(have <= goal for goal, have, _ in self._counted(costs, dead))
 
-    def _counted(self, costs: Costs, dead: BoolArray) -> list[tuple[float, int]]:
-        """What is asked for and what is left, of params and macs, where they are asked for."""
+    def way(self, costs: Costs, dead: BoolArray, counted: BoolArray | None = None) -> float | None:
+        """Return which share of the steps to the target is done, None where nobody can know.
+
+        Steps take a share of what is left, so that they count by its logarithm.
+        Shapes: dead, counted `[channels]`.
+        """
+        pairs = [(goal / full, have / full) for goal, have, full in self._counted(costs, dead)]
+        if self.rate is not None:
+            pairs.append((1 - self.rate, 1 - share_removed(costs.groups, dead, counted)))
+        shares = [
+            min(math.log(max(have, LAST)) / math.log(max(goal, LAST)), 1.0)
+            for goal, have in pairs
+            if goal < 1
+        ]
+        return min(shares, default=None)
+
+    def _counted(self, costs: Costs, dead: BoolArray) -> list[tuple[float, int, int]]:
+        """What is asked for, left, and was there, of params and macs where they are asked for."""
         now, full = costs.of(dead), costs.of()
         wanted = ((self.params, now.params, full.params), (self.macs, now.macs, full.macs))
         return [
-            (goal * whole if goal <= 1 else goal, have)
+            (goal * whole if goal <= 1 else goal, have, whole)
             for goal, have, whole in wanted
             if goal is not None
         ]

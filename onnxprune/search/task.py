@@ -107,6 +107,13 @@ class Task:
         rates = self.limits.layer_rate and (asked or not self.floor)
         return (*asked, "layer_rate") if rates else asked
 
+    def way(self, dead: BoolArray) -> float | None:
+        """Return which share of the steps to the target is done, None where nobody can know.
+
+        Shapes: dead `[channels]`.
+        """
+        return self.target.way(self.costs, dead, self.picker.counted)
+
     def rate(self, dead: BoolArray) -> float:
         """Return the pruning rate: removed filters over those of which it is a share.
 

@@ -1,5 +1,6 @@
 """Every command ends the same way: results on stdout, one line for a failure, a known status."""
 
+import contextlib
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ from click.testing import CliRunner
 from rich.console import Console
 
 import onnxprune
+from onnxprune.cli import program
 from onnxprune.cli.commands import main
 from onnxprune.cli.program import Screen
 from onnxprune.errors import SurgeryError
+from onnxprune.progress import track
 from tests.support.small_net import Small
 
 FREE = ("--control", "one-shot", "--criterion", "magnitude", "--threads", "1")
@@ -200,20 +204,27 @@ def test_a_terminal_shows_a_live_line(small: Small) -> None:
     main_end, terminal = pty.openpty()
     command = [sys.executable, "-m", "onnxprune", "prune", str(small.path), "-o", "a.onnx"]
     env = {**os.environ, "PYTHONPATH": str(Path(onnxprune.__file__).parents[1]), "TERM": "xterm"}
-    done = subprocess.run(
-        [*command, *FREE, "--rate", "0.4"],
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-        check=False,
-        env=env,
+    running = subprocess.Popen(
+        [*command, *FREE, "--rate", "0.4"], stdout=subprocess.PIPE, stderr=terminal, env=env
     )
     os.close(terminal)
-    shown = os.read(main_end, 65536).decode()
-    os.close(main_end)
-    assert done.returncode == 0, shown
+    shown = read_to_the_end(main_end)
+    assert running.stdout is not None
+    printed = running.stdout.read()
+    running.stdout.close()
+    assert running.wait() == 0, shown
     assert "\x1b[" in shown
     assert "pruned model: a.onnx" in shown
-    assert b"\x1b" not in done.stdout
+    assert b"\x1b" not in printed
+
+
+def read_to_the_end(terminal: int) -> str:
+    """What a program writes to a terminal, which holds a few thousand bytes at once."""
+    parts = []
+    with os.fdopen(terminal, "rb", buffering=0) as end, contextlib.suppress(OSError):
+        while part := end.read(4096):  # OSError on Linux where the other side is closed
+            parts.append(part)
+    return b"".join(parts).decode()
 
 
 def test_the_module_is_the_command(
@@ -244,6 +255,50 @@ def test_a_live_line_follows_the_steps() -> None:
         screen.say("beside")
     assert "[half] done" in shown(screen)
     assert "beside" in shown(screen)
+
+
+def test_the_time_that_is_left_is_shown_where_the_way_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = terminal()
+    with screen.progress("looking") as progress:
+        now = progress._live.get_time()
+        monkeypatch.setattr(progress._live, "get_time", lambda: now)
+        for steps in range(1, 4):
+            monkeypatch.setattr(progress._live, "get_time", lambda n=steps: now + 40 * n)
+            progress.step(f"step {steps}", steps / 6)
+        (task,) = progress._live.tasks
+        assert task.fields["left"] == "2:00 left"
+
+
+def test_a_second_line_shows_what_a_step_is_busy_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal()
+    with screen.progress("looking") as progress:
+        list(track("quickly", range(2), 2))
+        assert "quickly" not in shown(screen)
+        monkeypatch.setattr(program, "AWHILE", -1.0)
+        for number in track("measuring", range(3), 3):
+            _, within = progress._live.tasks
+            assert (within.description, within.total, within.completed) == ("measuring", 3, number)
+        assert len(progress._live.tasks) == 1
+
+
+def test_a_log_says_what_it_waits_for_only_if_it_waits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen = Screen()
+    with screen.progress("quickly"):
+        pass
+    monkeypatch.setattr(program, "PATIENCE", 0.01)
+    with screen.progress("converting"):
+        time.sleep(0.2)
+    with screen.progress("never said") as progress:
+        progress.step("a step")
+        time.sleep(0.1)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "converting ..."
+    assert "a step" in said
+    assert "quickly ..." not in said
 
 
 def test_nothing_moves_where_quiet_is_asked_for() -> None:

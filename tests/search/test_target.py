@@ -62,6 +62,19 @@ def nets(target: Target, clock: Callable[[ModelProto], float] = width, round_to:
     )
 
 
+@given(flags)
+def test_the_way_to_a_target_goes_by_the_logarithm_of_what_is_left(dead: np.ndarray) -> None:
+    cost, full = COSTS.of(dead).macs, COSTS.of().macs
+    way = Target(macs=0.25).way(COSTS, dead)
+    assert way == pytest.approx(min(np.log(cost / full) / np.log(0.25), 1))
+    assert (way == 1) == Target(macs=0.25).met(COSTS, dead)
+    both = Target(macs=0.25, rate=0.5).way(COSTS, dead)
+    assert both is not None
+    assert both <= way
+    assert Target(rate=0.5).way(COSTS, NOTHING) == 0
+    assert Target(latency_ms=1).way(COSTS, dead) is None
+
+
 def last(problem: Nets) -> State:
     *_, state = search(problem, one_shot)
     return state
