@@ -27,9 +27,10 @@ RUN pip install --no-cache-dir -c /wheels/constraints.txt \
 USER 1000
 
 FROM base AS cpu
-# The package index has torch for Linux with CUDA only, which takes 3 GB; this one has it without.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN pip install --no-cache-dir -c /wheels/constraints.txt --index-url "$TORCH_INDEX" torch \
+# The usual index has torch for Linux with CUDA only, which takes 3 GB. PyTorch names an index of
+# builds without it: docker build --build-arg TORCH_INDEX=URL.
+ARG TORCH_INDEX
+RUN pip install --no-cache-dir -c /wheels/constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch \
     && pip install --no-cache-dir -c /wheels/constraints.txt \
         --find-links /wheels "onnxprune[cpu,detection]"
 USER 1000

@@ -7,6 +7,16 @@ Imports whatever it calls, when it calls it.
 * `program`: output, progress, errors, exit codes; `help`: help texts; `tables`: results as tables
 """
 
-from onnxprune.cli.commands import main
+import gc
+from collections.abc import Sequence
 
 __all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, with the arguments of this process unless some are given."""
+    gc.disable()  # nothing of what is imported goes, and looking costs a tenth of the start
+    from onnxprune.cli.commands import main as program
+
+    gc.enable()
+    program(arguments)

@@ -61,8 +61,7 @@ def load_model(source: ModelSource) -> ModelProto:
 
     A graph of onnx-graphsurgeon and a model of onnx_ir are written into a new one. The nodes of a
     file are sorted where they do not stand in an order in which they run.
-    Raises: InvalidModel when the file does not exist or is not ONNX; InvalidType when `source` is
-    neither a path nor a model.
+    Raises: InvalidModel for no file, or no ONNX in it; InvalidType for no path and no model.
     """
     if is_foreign(source):
         return read_foreign(source)

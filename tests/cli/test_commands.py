@@ -176,6 +176,7 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
     settings = json.loads(Path("run/config.json").read_text())["settings"]
     assert settings == {
         "control": "iterative",
+        "latency_on": "onnxruntime",
         "criterion": "lrp:zplus",
         "compensate": "bias",
         "unlabelled": None,

@@ -89,10 +89,11 @@ def test_verbose_says_more(small: Small) -> None:
 def test_every_command_has_help_with_an_example_that_parses(command: str) -> None:
     text = call(command, "--help").stdout
     assert "Example:" in text
-    words = shlex.split(text.split("Example:")[1].replace("\\\n", " "))
-    assert words[:2] == ["onnxprune", command]
-    with main.commands[command].make_context(command, words[2:], obj=Screen([])):
-        pass
+    for line in text.split("Example:")[1].replace("\\\n", " ").strip().splitlines():
+        words = shlex.split(line)
+        assert words[:2] == ["onnxprune", command]
+        with main.commands[command].make_context(command, words[2:], obj=Screen([])):
+            pass
     undocumented = [
         p.name
         for p in main.commands[command].params

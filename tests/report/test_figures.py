@@ -62,7 +62,7 @@ def test_a_slower_model_is_said_to_be_slower_first(
     tmp_path: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("onnxprune.search.outcome.latencies", lambda *a, **b: [1.0, 2.0])
+    monkeypatch.setattr("onnxprune.search.clocks.latencies", lambda *a, **b: [1.0, 2.0])
     given = f"prune {small.path} -o {tmp_path}/s.onnx --data {small.data} --run-dir {tmp_path}/run"
     with pytest.raises(SystemExit) as stop:
         main([*given.split(), "--control", "one-shot", "--rate", "0.3", "--threads", "1"])

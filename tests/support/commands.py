@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from onnxprune.cli import main
+from onnxprune.cli.commands import main
 from onnxprune.cli.help import SECTIONS
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "commands.md"
