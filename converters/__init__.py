@@ -60,6 +60,9 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
 )
 """By the name of the framework."""
 
+BY_NAME = ("timm", "torchvision")
+"""Those whose sources are names of architectures: without `weights`, nothing is trained."""
+
 CONVERTER_NAMES = (*CONVERTERS, "module:function")
 """The names that the help lists."""
 
@@ -142,6 +145,8 @@ def convert(
             framework = guess(source)
         logger.log(NOTICE, "%s: --from %s, as its name or its file says", source, framework)
     export = find_converter(framework)
+    if framework in BY_NAME and options.weights is None:
+        logger.log(NOTICE, "%s: random weights; --weights takes trained ones (DEFAULT)", source)
     with quiet():
         step(f"{source}: loading and exporting it")
         exported = export(source, options)

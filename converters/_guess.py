@@ -64,6 +64,8 @@ def guess(source: str) -> str:
             )
         return found
     if path.suffix.lower() in SUFFIXES:
+        if not path.exists():
+            raise ConversionError(f"{source}: no such file")
         return SUFFIXES[path.suffix.lower()]
     if YOLO.fullmatch(name.lower()) and not path.is_file():
         return "ultralytics"

@@ -10,10 +10,14 @@ import torch
 
 from onnxprune.converters import convert
 from onnxprune.converters.torchvision import import_torchvision
+from onnxprune.errors import NOTICE
 from tests.support.conversion import EXPORTERS, batch_of, refusal, run
 
 
-def test_torchvision_models_convert_by_name(tmp_path: Path) -> None:
+def test_torchvision_models_convert_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(NOTICE, "onnxprune.converters")
     path = convert(
         "squeezenet1_1",
         tmp_path / "net.onnx",
@@ -22,6 +26,7 @@ def test_torchvision_models_convert_by_name(tmp_path: Path) -> None:
         input_shape=(3, 64, 64),
     )
     assert run(path, batch_of(2, 3, 64, 64))[0].shape == (2, 1000)
+    assert "squeezenet1_1: random weights" in caplog.text
 
 
 @pytest.mark.campaign
