@@ -8,15 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxprune.ops._op import Op, Relevance
-from onnxprune.ops.channels import ALIGNS, How, Pins
-from onnxprune.ops.site import Site
+from onnxprune.ops.channels import ALIGNS, Axes, How, Pins
+from onnxprune.ops.site import Site, follows_open
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def _chosen(site: Site) -> How:
+    """One branch alone where shapes say which is taken, else both, which have to be alike."""
     _, *branches = site.shapes
+    condition = site.values[0]
+    if condition is not None and None not in branches and not follows_open(site, 0):
+        read = [" ".join(f"{name}{k}" for k in range(site.rank(j))) for j, name in enumerate("cte")]
+        return Axes(f"{', '.join(read)} -> {read[1 if condition.all() else 2]}")
     if branches[0] is not None and branches == [site.output_shapes[0]] * 2:
         return ALIGNS
     return Pins("whose branches return different shapes")

@@ -212,7 +212,7 @@ def test_a_loop_in_a_branch_reads_what_has_another_name() -> None:
         np.testing.assert_array_equal(*outputs)
 
 
-def test_a_known_condition_says_the_shape_and_holds_the_channels() -> None:
+def test_a_constant_condition_takes_one_branch_alone() -> None:
     text = """
     g (float[N,3,8,8] x) => (float[N,2,8,8] y)
     <float[4,3,1,1] w, float[5,4,1,1] u, float[2,5,1,1] v, bool yes = {1}> {
@@ -225,5 +225,46 @@ def test_a_known_condition_says_the_shape_and_holds_the_channels() -> None:
       y = Conv(b, v)
     }
     """
+    check(text, a="abcd", b="efghi")
+
+
+SQUEEZED = """
+g (float[N,3,8,WIDTH] x) => (float[N,2,M] y)
+<float[4,3,1,1] w, float[5,4,1,1] u, float[6,4,1,1] t, float[2,5,8] v> {
+  a = Conv(x, w)
+  size = Shape(a)
+  at = Constant<value_ints=[AXIS]>()
+  found = Gather(size, at)
+  wanted = Constant<value_ints=[COUNT]>()
+  is = Equal(found, wanted)
+  last = Constant<value_ints=[3]>()
+  h = If(is) <
+    then_branch = one () => (float[N,5,8] p) { b = Conv(a, u) p = Squeeze(b, last) },
+    else_branch = two () => (float[N,6,8,1] q) { q = Conv(a, t) }
+  >
+  y = Conv(h, v)
+}
+"""
+
+
+def squeezed(width: str = "1", axis: int = 3, count: int = 1) -> str:
+    places = {"WIDTH": width, "AXIS": str(axis), "COUNT": str(count)}
+    text = SQUEEZED
+    for name, value in places.items():
+        text = text.replace(name, value)
+    return text
+
+
+def test_a_condition_on_a_size_takes_one_branch_alone() -> None:
+    check(squeezed(), a="abcd", b="efghi", q="jklmno")
+
+
+def test_a_condition_on_a_number_of_channels_pins_them() -> None:
+    why = "their number is a value that If 'h' computes with"
+    check(squeezed(axis=1, count=4), why=why, a="ABCD", b="efghi", q="jklmno")
+
+
+def test_a_condition_on_an_open_size_may_take_the_other_branch() -> None:
+    graph = Graph(model(squeezed(width="W")), input_shapes={"x": (1, 3, 8, 1)})
     why = "feeds If 'h', whose branches return different shapes"
-    check(text, why=why, a="ABCD", b="efghi")
+    check_channels(find_groups(graph), {"a": "abcd", "b": "EFGHI", "q": "JKLMNO"}, why)
