@@ -295,7 +295,7 @@ def test_a_circle_is_found() -> None:
 
 
 def test_imports_for_annotations_are_free() -> None:
-    text = "if TYPE_CHECKING:\n    import torch\n    from onnxprune.cli import main\n"
+    text = "if TYPE_CHECKING:\n    import torch\n    from onnxprune.cli.commands import main\n"
     assert read_imports({"search/plan.py": text}) == []
 
 

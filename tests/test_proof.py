@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 import onnxprune
 from onnxprune import proof, run
 from onnxprune.channels.groups import find_groups
-from onnxprune.cli import main
+from onnxprune.cli.commands import main
 from onnxprune.errors import OutputError, SurgeryError
 from onnxprune.graph.graph import Graph
 from onnxprune.graph.read_back import reads_back

@@ -5,7 +5,7 @@ import re
 import pytest
 
 import onnxprune
-from onnxprune.cli import main
+from onnxprune.cli.commands import main
 from tests.support import commands
 from tests.support.reference import PAGE, page
 

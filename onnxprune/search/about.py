@@ -10,14 +10,12 @@ import platform
 import shlex
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from onnxprune.checks import Names, Pairs
 from onnxprune.data import SampleSource
 from onnxprune.graph import ModelSource
-from onnxprune.report import network_of
 from onnxprune.search.control import Control
 from onnxprune.search.settings import OPTIONS, Settings
 from onnxprune.search.task import Task
@@ -31,6 +29,8 @@ def about_run(
     task: Task, model: ModelSource, data: SampleSource | None, settings: Settings, run_dir: Path
 ) -> dict[str, Any]:
     """Return what `about.json` holds."""
+    from onnxprune.report import network_of
+
     proto = task.graph.model
     return {
         "model": {
@@ -62,6 +62,8 @@ def _sizes(task: Task, name: str) -> list[int | None]:
 
 
 def _versions() -> Iterator[tuple[str, str]]:
+    from importlib.metadata import PackageNotFoundError, version
+
     for package in PACKAGES:
         try:
             yield package, version(package)

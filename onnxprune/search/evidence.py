@@ -23,7 +23,6 @@ from onnxprune.errors import OnnxPruneError
 from onnxprune.evaluation import FIDELITY, Evaluator
 from onnxprune.graph import Graph
 from onnxprune.relevance import heat_maps
-from onnxprune.report import data_uri, heat, paired, photo, resampled, weighted
 from onnxprune.search.clocks import profiler
 from onnxprune.search.generated import parted
 from onnxprune.search.latency import timed_nodes
@@ -179,6 +178,8 @@ def _right(
 
 def _interval(right: tuple[BoolArray, BoolArray], labels: IntArray) -> dict[str, Any]:
     """The interval of the change of the mean over classes, which weigh alike."""
+    from onnxprune.report import weighted
+
     _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
     lost, gained = right[0] & ~right[1], ~right[0] & right[1]
     ends = weighted(lost.astype(float), gained.astype(float), 1 / counts[place])
@@ -194,6 +195,8 @@ def _interval(right: tuple[BoolArray, BoolArray], labels: IntArray) -> dict[str,
 
 def _by_class(answers: _Sides, right: tuple[BoolArray, BoolArray]) -> Iterator[dict[str, Any]]:
     """The samples of each class: how many, lost and gained, and the interval of the change."""
+    from onnxprune.report import paired
+
     lost, gained = right[0] & ~right[1], ~right[0] & right[1]
     for number, count in zip(*np.unique(answers.labels, return_counts=True), strict=True):
         own = answers.labels == number
@@ -226,6 +229,8 @@ def _moves(answers: _Sides, changed: IntArray) -> list[dict[str, Any]]:
 
 def _of_maps(answers: _Sides, *, of_union: bool) -> dict[str, Any]:
     """The interval of the change of the mean over pixels, or IoU, with images drawn again."""
+    from onnxprune.report import resampled
+
     classes = int(max(answers.labels[answers.labels != 255].max(initial=0), 0)) + 1
     sides = []
     for given in (answers.before, answers.after):
@@ -247,6 +252,8 @@ def _of_scores(
     judge: Evaluator, before: ModelProto, after: ModelProto, data: Data
 ) -> dict[str, Any]:
     """The interval of agreement, where a metric adds up over samples."""
+    from onnxprune.report import resampled
+
     if not judge.metric.adds_up:
         return {}
     sides = []
@@ -275,6 +282,8 @@ def _shown(
     settings: Settings,
 ) -> list[dict[str, Any]]:
     """Pictures of samples whose answer changed: those that were right before come first."""
+    from onnxprune.report import data_uri, heat, photo
+
     axis = _channels(data)
     if axis is None or not len(changed):
         return []

@@ -11,7 +11,7 @@ import onnx.reference
 import pytest
 from click.testing import CliRunner
 
-from onnxprune.cli import main
+from onnxprune.cli.commands import main
 from onnxprune.deploy import deploy, problems
 from onnxprune.errors import InvalidValue, UnknownName
 from onnxprune.runtimes import RECORD

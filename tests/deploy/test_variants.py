@@ -8,7 +8,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from onnxprune.cli import main
+from onnxprune.cli.commands import main
 from onnxprune.deploy import deploy, problems
 from onnxprune.errors import DataError, InvalidModel
 from onnxprune.runtimes import RECORD

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import onnxprune
-from onnxprune.cli import main
+from onnxprune.cli.commands import main
 from onnxprune.report.figures import rows, slower, why_stopped
 from tests.support.runs import FREE, samples
 from tests.support.small_net import Small

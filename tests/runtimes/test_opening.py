@@ -9,7 +9,7 @@ import onnx.reference
 import pytest
 from click.testing import CliRunner
 
-from onnxprune.cli import main
+from onnxprune.cli.commands import main
 from onnxprune.comparison import compare
 from onnxprune.deploy import deploy
 from onnxprune.errors import InvalidModel

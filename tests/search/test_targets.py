@@ -1,6 +1,7 @@
 """Targets are met, floors and limits hold, and what is out of reach is refused."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +66,17 @@ def test_a_latency_is_reached_and_confirmed(
     """With a clock that counts weights: what the report holds is what was measured last."""
     asked = []
 
-    def clock(proto: ModelProto, **where: Any) -> float:
+    def clock(protos: Sequence[ModelProto], **where: Any) -> list[float]:
         asked.append((where["batch_size"], where["threads"], tuple(where["shape"])))
-        return float(params(proto))
+        return [float(params(proto)) for proto in protos]
 
-    monkeypatch.setattr("onnxprune.search.outcome.latency", clock)
+    monkeypatch.setattr("onnxprune.search.clocks.latencies", clock)
     ask: dict[str, Any] = {"control": control, "threads": 1, "latency_batch": 4}
     goal = 0.6 * params(small.proto)
     result = onnxprune.prune(small.proto, samples(small), **ask, latency_ms=goal)
     assert params(result.model) == result.report["after"]["latency_ms"] <= goal
     assert result.report["before"]["latency_ms"] == params(small.proto)
-    assert result.report["latency"] == {"batch": 4, "threads": 1}
+    assert result.report["latency"] == {"batch": 4, "threads": 1, "on": "onnxruntime"}
     assert result.report["stopped_by"] == ["latency_ms"]
     assert set(asked) == {(4, 1, (1, 8, 8))}
 
