@@ -118,9 +118,9 @@ def test_int8_needs_samples_to_calibrate(net: Path, samples: Path, tmp_path: Pat
 def test_from_the_command_line(net: Path, samples: Path, tmp_path: Path) -> None:
     options = ["deploy", str(net), "--data", str(samples), "-o", str(tmp_path / "edge")]
     options += ["--int8", "--calibrate", str(samples), "--max-drop", "0.1", "--threads", "1"]
-    done = CliRunner().invoke(main, options)
+    done = CliRunner(env={"COLUMNS": "160"}).invoke(main, options)
     assert done.exit_code == 0, done.output
     assert "onnxruntime, INT8" in done.output
     assert "on the calibration samples" in done.output
-    refused = CliRunner().invoke(main, [*options, "--min-accuracy", "1"])
+    refused = CliRunner(env={"COLUMNS": "160"}).invoke(main, [*options, "--min-accuracy", "1"])
     assert refused.exit_code == 1 and "not written" in refused.output
