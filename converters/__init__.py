@@ -145,8 +145,6 @@ def convert(
             framework = guess(source)
         logger.log(NOTICE, "%s: --from %s, as its name or its file says", source, framework)
     export = find_converter(framework)
-    if framework in BY_NAME and options.weights is None:
-        logger.log(NOTICE, "%s: random weights; --weights takes trained ones (DEFAULT)", source)
     with quiet():
         step(f"{source}: loading and exporting it")
         exported = export(source, options)
@@ -154,5 +152,7 @@ def convert(
         model = finish(exported, source, options)
         step(f"{source}: comparing its outputs with the framework's")
         difference = compare(model, exported, source, options)
+    if framework in BY_NAME and options.weights is None:
+        logger.log(NOTICE, "%s: random weights; --weights takes trained ones (DEFAULT)", source)
     logger.info("%s: the model is within %.1e of %s's outputs", source, difference, framework)
     return write(model, Path(output))
