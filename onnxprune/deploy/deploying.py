@@ -25,7 +25,7 @@ from onnxprune.deploy.variants import (
     same_ports,
 )
 from onnxprune.errors import InvalidValue, check_name
-from onnxprune.files import make_folder, write_whole
+from onnxprune.files import folder_to_fill, write_whole
 from onnxprune.graph import ModelSource, digest, file_size, load_model
 from onnxprune.runtimes import RECORD, Place, Runtime, find_runtime
 from onnxprune.search import (
@@ -77,41 +77,40 @@ def deploy(
     check_baseline(base, samples, asked, decide=False)
     judge = None if samples is None else make_evaluator(samples, asked)
     accuracy = None if judge is None else judge(proto).to_json()
-    folder = make_folder(output)
-    if any(_places(runtime, stem, folder)[0].resolve() == _own(model) for runtime in runtimes):
-        raise InvalidValue(f"{output}: holds the model itself; name another folder to deploy to")
-    trial = Trial(graph, samples, judge, asked, _where(runtimes, asked, request), on_step)
-    variants = in_float(proto, whole, stem, request.tolerance, named=int8 is not None)
-    told = []
-    if int8 is not None and calibrate is not None:
-        symmetric = SYMMETRIC in request.to
+    reference = None
+    if calibrate is not None:
         _, reference = open_model(base, calibrate, asked)
-        assert reference is not None
-        by = Quantising(int8, reference, asked, trial.error, on_step, symmetric)
-        pairs = [by.of(variant) for variant in variants]
-        variants += [variant for variant, _ in pairs]
-        told = [one for _, one in pairs]
-    fixed = trial.fixed(proto)
-    record: dict[str, Any] = {
-        "source": _source(model, folder),
-        "model": {"name": stem, "sha256": digest(proto), "size_bytes": file_size(proto)},
-        "samples": 0 if samples is None else len(samples),
-        "metric": None if samples is None else metric_name(samples, asked),
-        "classes": _classes(samples, asked, accuracy),
-        "accuracy": accuracy,
-        "threads": asked.threads,
-        "tolerance": request.tolerance,
-        "machine": {"system": platform.platform(), "python": platform.python_version()},
-        "inputs": {name: list(shape) for name, shape in fixed.shapes.items()},
-        "outputs": list(graph.outputs),
-        "int8": told,
-        "rows": [],
-    }
-    for runtime in runtimes:
-        for variant in variants:
-            row = _deployed(trial, runtime, variant, folder)
-            record["rows"].append(row.to_json())
-            write_whole(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    with folder_to_fill(output) as folder:
+        if any(_places(runtime, stem, folder)[0].resolve() == _own(model) for runtime in runtimes):
+            raise InvalidValue(
+                f"{output}: holds the model itself; name another folder to deploy to"
+            )
+        trial = Trial(graph, samples, judge, asked, _where(runtimes, asked, request), on_step)
+        variants = in_float(proto, whole, stem, request.tolerance, named=int8 is not None)
+        told = []
+        if int8 is not None and reference is not None:
+            symmetric = SYMMETRIC in request.to
+            by = Quantising(int8, reference, asked, trial.error, on_step, symmetric)
+            pairs = [by.of(variant) for variant in variants]
+            variants += [variant for variant, _ in pairs]
+            told = [one for _, one in pairs]
+        record = {
+            "source": _source(model, folder),
+            "model": {"name": stem, "sha256": digest(proto), "size_bytes": file_size(proto)},
+            **_judged(samples, asked, accuracy),
+            "threads": asked.threads,
+            "tolerance": request.tolerance,
+            "machine": {"system": platform.platform(), "python": platform.python_version()},
+            "inputs": {name: list(shape) for name, shape in trial.fixed(proto).shapes.items()},
+            "outputs": list(graph.outputs),
+            "int8": told,
+            "rows": (rows := list[dict[str, Any]]()),
+        }
+        for runtime in runtimes:
+            for variant in variants:
+                row = _deployed(trial, runtime, variant, folder)
+                rows.append(row.to_json())
+                write_whole(folder / RECORD, json.dumps(record, indent=2) + "\n")
     return record
 
 
@@ -166,10 +165,18 @@ def _where(runtimes: Sequence[Runtime], settings: Settings, request: Request) ->
     return {r.name: replace(place, python=pythons.get(r.name, sys.executable)) for r in runtimes}
 
 
-def _classes(
+def _judged(
     data: Data | None, settings: Settings, accuracy: Mapping[str, Any] | None
-) -> list[str]:
-    return [] if data is None or accuracy is None else list(parts_of(data, settings, accuracy))
+) -> dict[str, Any]:
+    """What the model itself reaches on the samples, if there are any."""
+    if data is None or accuracy is None:
+        return {"samples": 0, "metric": None, "classes": [], "accuracy": None}
+    return {
+        "samples": len(data),
+        "metric": metric_name(data, settings),
+        "classes": list(parts_of(data, settings, accuracy)),
+        "accuracy": accuracy,
+    }
 
 
 def _deployed(trial: Trial, runtime: Runtime, variant: Variant, folder: Path) -> Row:

@@ -161,7 +161,7 @@ def _start(
             raise exhausted from error
         raise InvalidModel(
             f"{_name(model)}: onnxruntime refuses it: {reason(error)}; expected a model that it "
-            "runs (only --control one-shot with a target and without --data needs no run)"
+            "runs (only prune --control one-shot with a target and no --data does without)"
         ) from error
 
 

@@ -13,16 +13,11 @@ from click.testing import CliRunner
 
 from onnxprune.cli.commands import main
 from onnxprune.deploy import deploy, problems
-from onnxprune.errors import InvalidValue, UnknownName
+from onnxprune.errors import InvalidValue, OnnxPruneError, UnknownName
 from onnxprune.runtimes import RECORD
-from tests.support.models import model
+from tests.support.deployed import NET
 from tests.support.runtimes import write_runtime
 
-NET = model(
-    """g (float[N, 3, 8, 8] x) => (float[N, 4] y) <float[4, 3, 3, 3] w> {
-        c = Conv(x, w) p = GlobalMaxPool(c) y = Flatten(p)
-    }"""
-)
 RIGHT: dict[str, str] = {}
 WRONG = {"running": "rows = [row + 0.05 * abs(row).max() for row in rows]"}
 NAN = {"running": "rows = [row * float('nan') for row in rows]"}
@@ -30,12 +25,6 @@ OTHER_SHAPE = {"running": "rows = [row[:, :3] for row in rows]"}
 CRASHING = {"running": "os.kill(os.getpid(), 11)"}
 HANGING = {"loading": "time.sleep(100)"}
 ABSENT = {"packages": '("no_such_package",)'}
-
-
-@pytest.fixture
-def net(tmp_path: Path) -> Path:
-    onnx.save(NET, tmp_path / "net.onnx")
-    return tmp_path / "net.onnx"
 
 
 @pytest.fixture
@@ -153,3 +142,10 @@ def test_files_of_an_earlier_run_do_not_outlive_a_wrong_one(net: Path, tmp_path:
     record = deploy(net, out, to=["onnxruntime"], threads=1, tolerance=1e-30, time_limit=1e-3)
     assert row_of(record)["status"] == "failed"
     assert not (out / "net.onnx").exists()
+
+
+def test_a_mistake_leaves_no_folder(net: Path, samples: Path, tmp_path: Path) -> None:
+    for asked in ({"calibrate": tmp_path / "none"}, {"to": ("file.py",)}):
+        with pytest.raises(OnnxPruneError):
+            deploy(net, tmp_path / "edge", samples, int8="onnxruntime", threads=1, **asked)
+        assert not (tmp_path / "edge").exists()

@@ -12,26 +12,16 @@ from onnxprune.cli.commands import main
 from onnxprune.deploy import deploy, problems
 from onnxprune.errors import DataError, InvalidModel
 from onnxprune.runtimes import RECORD
+from tests.support.deployed import NET
 from tests.support.models import model, run
 from tests.support.runtimes import write_runtime
 
-NET = model(
-    """g (float[N, 3, 8, 8] x) => (float[N, 4] y) <float[4, 3, 3, 3] w> {
-        c = Conv(x, w) p = GlobalMaxPool(c) y = Flatten(p)
-    }"""
-)
 OTHER = model(
     """g (float[N, 3, 8, 8] x) => (float[N, 4] z) <float[4, 3, 3, 3] w> {
         c = Conv(x, w) p = GlobalMaxPool(c) z = Flatten(p)
     }"""
 )
 ASKED: dict[str, Any] = {"int8": "onnxruntime", "max_drop": 0.1, "threads": 1}
-
-
-@pytest.fixture
-def net(tmp_path: Path) -> Path:
-    onnx.save(NET, tmp_path / "net.onnx")
-    return tmp_path / "net.onnx"
 
 
 @pytest.fixture

@@ -6,41 +6,15 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx.parser
-import onnx.reference
 import onnxruntime
 import pytest
 
 import onnxprune.evaluation.evaluator
 import onnxprune.evaluation.runtime
-from onnxprune.data import Data
 from onnxprune.errors import InvalidModel, MissingPackage
 from onnxprune.evaluation.evaluator import Evaluator
 from onnxprune.evaluation.runtime import session
-
-RNG = np.random.default_rng(0)
-CLASSES = 4
-X = RNG.normal(size=(7, 3, 4, 4)).astype(np.float32)
-Y = RNG.integers(0, CLASSES, 7)
-DATA = Data(X, Y, tuple("abcd"))
-WEIGHT = ", ".join(f"{w:.3f}" for w in RNG.normal(size=CLASSES * 3))
-
-
-def model(body: str, x: str = "float[N, 3, 4, 4] x", y: str = "float[N, K] y") -> onnx.ModelProto:
-    text = f"""<ir_version: 8, opset_import: ["" : 17]>
-    net ({x}) => ({y}) <float[4, 3, 1, 1] w = {{{WEIGHT}}}, float zero = {{0}}> {{ {body} }}"""
-    return onnx.parser.parse_model(text)
-
-
-HEAD = "c = Conv(x, w) m = GlobalAveragePool(c) "
-NET, OUTPUT = model(HEAD + "y = Flatten(m)"), "y"
-
-
-def reference(net: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
-    """The outputs that onnx.reference computes."""
-    name = net.graph.input[0].name
-    return np.asarray(onnx.reference.ReferenceEvaluator(net).run(None, {name: x})[0])
+from tests.support.judged import DATA, NET, OUTPUT, X, model, reference
 
 
 def test_without_onnxruntime_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

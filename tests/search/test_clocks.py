@@ -1,6 +1,7 @@
 """Latency on another runtime: one of our own that sleeps, and OpenVINO where it is installed."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,13 @@ g (float[N,3,8,8] x) => (float[N,2] y) <float[16,3,3,3] w, float[8,16,3,3] v, fl
 }
 """
 SLEEPS = "time.sleep(0.03)"
+ASK: dict[str, Any] = {
+    "control": "one-shot",
+    "criterion": "magnitude",
+    "compensate": "none",
+    "trust_baseline": True,
+    "threads": 1,
+}
 
 
 def samples(proto: ModelProto) -> Data:
@@ -72,12 +80,8 @@ def test_a_run_says_where_its_latency_was_measured(sleeper: str) -> None:
         proto,
         samples(proto),
         rate=0.3,
-        control="one-shot",
-        criterion="magnitude",
-        compensate="none",
-        trust_baseline=True,
-        threads=1,
         latency_on=sleeper,
+        **ASK,
     )
     assert result.report["latency"]["on"].startswith("sleeper")
     assert result.report["before"]["latency_ms"] > 30
@@ -91,12 +95,8 @@ def test_a_target_is_measured_there(sleeper: str) -> None:
             proto,
             samples(proto),
             latency_ms=10.0,
-            control="one-shot",
-            criterion="magnitude",
-            compensate="none",
-            trust_baseline=True,
-            threads=1,
             latency_on=sleeper,
+            **ASK,
         )
 
 
