@@ -14,6 +14,8 @@ Standing = Literal["good", "same", "unknown", "bad"]
 """From best to worst, where the worst of several counts."""
 NOTICED = 0.01
 """A drop that counts as one where no interval is known and no floor was asked for."""
+WORST: Mapping[Standing, int] = {"bad": 0, "unknown": 1}
+"""What is said first."""
 WORDS: Mapping[Standing, str] = {
     "good": "Better",
     "same": "About the same",
@@ -41,7 +43,7 @@ class Verdict:
     def standing(self) -> Standing:
         """The worst of what it says; good where one thing is and the others stay."""
         found = {clause.standing for clause in self.clauses}
-        for worst in ("bad", "unknown"):
+        for worst in WORST:
             if worst in found:
                 return worst
         return "good" if "good" in found else "same"
@@ -59,7 +61,7 @@ class Verdict:
 
 
 def verdict(run: Record) -> Verdict:
-    """Return the verdict on a run."""
+    """Return the verdict on a run: first what got worse, then what nobody measured."""
     if run.sides is None:
         nothing = Clause("nothing to compare yet: no step has been journalled", "unknown")
         return Verdict((nothing,), ())
@@ -67,6 +69,7 @@ def verdict(run: Record) -> Verdict:
     clauses = [_speed(before, after), _size(before, after), _accuracy(run)]
     if not run.rate:
         clauses.insert(0, Clause("nothing was removed", "same"))
+    clauses.sort(key=lambda clause: WORST.get(clause.standing, len(WORST)))
     return Verdict(tuple(clauses), tuple(_notes(run)))
 
 
