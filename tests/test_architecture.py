@@ -370,7 +370,7 @@ def place_of(package: str) -> str:
 def test_tests_mirror_the_rooms() -> None:
     rooms = {path.parent.name for path in (ROOT / "onnxprune").glob("*/__init__.py")}
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
-    also = {"benchmarks", "converters", "exporters", "samples", "support", "__pycache__"}
+    also = {"benchmarks", "converters", "exporters", "fuzz", "samples", "support", "__pycache__"}
     assert folders - also == rooms
 
 
