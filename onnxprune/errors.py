@@ -27,12 +27,17 @@ A filter that cannot go is not an error but data: see `ChannelGroups.reasons`.
 import difflib
 from collections.abc import Collection
 
+from onnxprune.text import harmless
+
+LONGEST = 2000
+"""Characters of a message; the middle of a longer one says nothing that anybody reads."""
+
 
 class OnnxPruneError(Exception):
     """Root of everything this package raises on purpose; its text is one readable line."""
 
     def __init__(self, text: str = "") -> None:
-        super().__init__("".join(c if c.isprintable() else " " for c in text).strip())
+        super().__init__(harmless(text, LONGEST).strip())
 
 
 class InvalidValue(OnnxPruneError, ValueError):

@@ -24,6 +24,7 @@ ROOMS = {
     "files": 1,
     "plugins": 1,
     "progress": 1,
+    "text": 1,
     "gate": 2,
     "data": 2,
     "ops": 2,
@@ -192,13 +193,15 @@ def cycles(imports: list[Import]) -> set[str]:
 
 
 def height(imports: list[Import], unit: str) -> int:
-    """How many rooms stand on each other from the ground up to one, itself included."""
+    """How many levels stand on each other from the ground up to a room, its own included."""
     below = {
         unit_of(item.name)
         for item in imports
         if item.unit == unit and item.name.split(".")[0] == "onnxprune"
     }
-    return 1 + max((height(imports, one) for one in below & ROOMS.keys() - {unit}), default=0)
+    rooms = below & ROOMS.keys() - {unit}
+    aside = {one: ROOMS[one] == ROOMS[unit] for one in rooms}  # on the same level
+    return max((height(imports, one) + (not aside[one]) for one in rooms), default=1)
 
 
 def sources(folder: str = "onnxprune") -> dict[str, str]:

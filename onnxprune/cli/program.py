@@ -24,9 +24,11 @@ import click
 from onnxprune.cli.help import ORDER, Command
 from onnxprune.errors import NOTICE, OnnxPruneError, SurgeryError
 from onnxprune.progress import TAKEN_BACK, heard_by
+from onnxprune.text import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 NAME = "onnxprune"
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
@@ -104,7 +106,7 @@ class Screen:
         with progress.Progress(
             *columns, console=self.err, transient=True, speed_estimate_period=3600
         ) as live:
-            shown = Progress(self, live, live.add_task(title, total=None, left=""))
+            shown = Progress(self, live, live.add_task(harmless(title), total=None, left=""))
             with heard_by(shown.hear):
                 yield shown
 
@@ -156,7 +158,7 @@ class Progress:
             self._screen.say(line)
             return
         total = None if share is None else 1.0
-        self._update(self._task, description=line, completed=share or 0.0, total=total)
+        self._update(self._task, description=harmless(line), completed=share or 0.0, total=total)
 
     def hear(self, what: str, done: int, total: int) -> None:
         """Show how much is done of what a step is busy with, once it has been so for a while."""
@@ -207,7 +209,7 @@ class Program(click.Group):
             fail(error.format_message())
         except Exception as error:  # whatever it is, it becomes one line
             if screen.volume > 1:
-                traceback.print_exc()
+                click.echo(harmless(traceback.format_exc(), lines=True), err=True, nl=False)
             fail(_describe(error))
         finally:
             logging.captureWarnings(False)
@@ -216,7 +218,7 @@ class Program(click.Group):
 
 def fail(line: str, code: int = FAILED) -> NoReturn:
     """Print one line and exit."""
-    click.echo(f"error: {' '.join(line.split())}", err=True)
+    click.echo(f"error: {' '.join(harmless(line).split())}", err=True)
     sys.exit(code)
 
 
@@ -245,10 +247,16 @@ def _describe(error: Exception) -> str:
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
+    class Harmless(Console):
+        """Shows a text, and a cell of a table, so that a terminal obeys nothing in it."""
+
+        def render_str(self, text: str, **how: Any) -> Text:
+            return super().render_str(harmless(text), **how)
+
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH
     # The stream as it is now: exporters are silenced by putting another in its place.
-    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+    return Harmless(file=stream, width=width, markup=False, emoji=False, highlight=False)
 
 
 class _ToScreen(logging.Handler):

@@ -160,12 +160,13 @@ def empty_table(first: str, *others: str, numbered: bool = False) -> Table:
     """Return an empty table: names on the left, figures on the right, a number before if asked."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     if numbered:
         table.padding = (0, 0, 0, 1)
         table.add_column("#", justify="right", no_wrap=True)
     table.add_column(first, overflow="fold")
-    for heading in others:
+    for heading in map(Text, others):
         table.add_column(heading, justify="right", no_wrap=True)
     return table

@@ -11,6 +11,7 @@ from click.types import StringParamType
 
 from onnxprune.checks import Choice, Rule
 from onnxprune.errors import OnnxPruneError
+from onnxprune.text import harmless
 
 
 class Given(click.ParamType):  # type: ignore[type-arg]
@@ -102,8 +103,8 @@ def _convolutions(model: str, incomplete: str) -> Iterator[str]:
     from onnxprune.graph import Graph
 
     for called in find_groups(Graph.load(model)).called.values():
-        names = (called.title, *called.names)
-        yield next((name for name in names if name.startswith(incomplete)), called.title)
+        names = [one for one in (called.title, *called.names) if one == harmless(one)]
+        yield from [one for one in names if one.startswith(incomplete)][:1]
 
 
 def _items(names: Iterable[str], incomplete: str) -> list[CompletionItem]:

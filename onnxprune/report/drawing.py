@@ -19,6 +19,7 @@ from onnxprune.report.boxes import Box, find_boxes
 from onnxprune.report.colouring import COLOURS, colours_of, neighbours
 from onnxprune.report.layout import Layout, Point, Size, lay_out
 from onnxprune.report.skeleton import pinning
+from onnxprune.text import harmless
 
 STAYS, ALONE, PLAIN = "url(#stays)", "#eceef0", "#ffffff"
 """Fills: no filter may go; a group of one convolution; no group."""
@@ -277,5 +278,5 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _xml(text: str) -> str:
-    """Escape a text, without the control characters that XML cannot hold."""
-    return escape("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text))
+    """Escape a text, whose lines stay."""
+    return escape(harmless(text, lines=True))

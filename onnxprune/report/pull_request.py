@@ -8,9 +8,12 @@ from typing import Any
 
 from onnxprune.evaluation import FIDELITY
 from onnxprune.report.figures import percent, points, rows, slower
+from onnxprune.text import harmless
 
-SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~&])")
-"""What GitHub would read as markup in the name of a class."""
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~&]|(?<=https):(?=//)|(?<=http):(?=//)|(?<=www)\.)", re.I)
+"""What GitHub would read as markup, or as a link, in the name of a class."""
+MENTION = re.compile(r"@(?=\w)")
+"""What would call somebody."""
 
 
 def markdown(comparison: Mapping[str, Any], reasons: Sequence[str] | None = None) -> str:
@@ -57,7 +60,8 @@ def escape(text: str) -> str:
     >>> print(escape("a|b_c <i>"))
     a\|b\_c \<i\>
     """
-    return SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    marked = SPECIAL.sub(r"\\\1", " ".join(harmless(text).split()))
+    return MENTION.sub("@<!-- -->", marked)
 
 
 def _table(first: str, lines: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.report.figures import amount, count, duration, milliseconds, percent, points
+from onnxprune.text import harmless
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -49,6 +50,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_shown,
     )
     environment.filters |= {
         "percent": percent,
@@ -60,6 +62,13 @@ def _environment() -> Environment:
     environment.globals |= {"amount": amount, "milliseconds": milliseconds}
     environment.globals["asset"] = _asset
     return environment
+
+
+def _shown(value: Any) -> Any:
+    """A value as a page shows it; what is markup already stays, and lines of a text do."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return harmless(value, lines=True)
 
 
 def _asset(name: str) -> str:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from onnxprune.report import markdown
 from onnxprune.report.pull_request import SPECIAL, escape
+from onnxprune.text import harmless
 
 
 def comparison(**other: Any) -> dict[str, Any]:
@@ -63,10 +64,23 @@ def test_agreement_alone_has_parts_and_no_classes() -> None:
 
 @given(st.text(max_size=20))
 def test_no_name_is_markup(name: str) -> None:
-    text = escape(name)
+    text = escape(name).replace("@<!-- -->", "@")
     assert len(text.splitlines()) <= 1
-    assert re.sub(r"\\(.)", r"\1", text) == " ".join(name.split())
+    assert re.sub(r"\\(.)", r"\1", text) == " ".join(harmless(name).split())
     assert SPECIAL.search(re.sub(r"\\.", "", text)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("https://a.bc", r"https\://a.bc"),
+        ("www.a.bc", r"www\.a.bc"),
+        ("0.5: a", "0.5: a"),
+        ("@all", "@<!-- -->all"),
+    ],
+)
+def test_a_name_is_no_link_and_calls_nobody(name: str, shown: str) -> None:
+    assert escape(name) == shown
 
 
 @pytest.mark.parametrize("name", ["a|b", "a\\|b", "|"])

@@ -55,7 +55,7 @@ page.net.fill = (box, mark) => {
     said.push(box.filters);
   }
   if (box.layer && box.group !== null) said.push(`#${box.group + 1}`);
-  mark.setAttribute("aria-label", said.join(" "));
+  mark.setAttribute("aria-label", page.harmless(said.join(" ")));
 };
 
 page.net.show = (number) => {

@@ -7,17 +7,23 @@ const page = {
 
 page.colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+// Names come from models and files: no browser shall obey a character in them.
+page.harmless = (text) =>
+  text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (one) => `\\u{${one.codePointAt(0).toString(16)}}`);
+
+page.shown = (child) => (typeof child === "string" ? page.harmless(child) : child);
+
 page.element = (tag, attributes = {}, ...children) => {
   const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, page.shown(value));
+  made.append(...children.map(page.shown));
   return made;
 };
 
 page.svg = (tag, attributes = {}, ...children) => {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, page.shown(value));
+  made.append(...children.map(page.shown));
   return made;
 };
 

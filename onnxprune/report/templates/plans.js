@@ -40,7 +40,7 @@ page.removed = (layer, gone) => {
 page.plan = (step) => {
   const gone = page.gone(step);
   if (gone === null) return null;
-  const removed = {};
+  const removed = Object.create(null); // a layer may be called __proto__
   for (const layer of page.data.network.layers) {
     const filters = page.removed(layer, gone);
     if (filters.length) removed[layer.name] = filters;
