@@ -1,0 +1,85 @@
+"""What onnx2tf gets computes what the model does."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto
+
+from onnxprune.evaluation import made_up, session
+from onnxprune.graph import Graph
+from onnxprune.runtimes import fix_axes
+from onnxprune.runtimes.litert import prepare
+from tests.support.models import model
+
+COMPUTED = model(
+    """g (float[N, 3, 8, 8] x) => (float[N, 4, 6, 6] map, float[N, 2, 36] rows)
+    <float[4, 3, 3, 3] w, float[2, 36] points, int64[2] split = {2, 2}, int64[1] rest = {-1},
+     int64[1] zero = {0}, int64[1] two = {2}> {
+        map = Conv(x, w) shape = Shape(map) lead = Slice(shape, zero, two)
+        whole = Concat<axis = 0>(lead, rest) flat = Reshape(map, whole)
+        one, other = Split<axis = 1>(flat, split) rows = Add(points, one)
+    }"""
+)
+"""A map, and rows whose shape is computed and that meet a constant of fewer axes."""
+
+NAMED = model(
+    """g (float[2, 3, 8, 8] first, float[2, 3, 8, 8] second) => (float[2, 3, 8, 8] sum,
+    float[2, 3] mean) { sum = Add(first, second) pool = GlobalAveragePool(sum)
+    mean = Flatten(pool) }"""
+)
+
+
+def renamed(proto: ModelProto, **names: str) -> ModelProto:
+    proto = copy.deepcopy(proto)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.name = names.get(value.name, value.name)
+    for node in proto.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("proto", "inputs", "outputs"),
+    [
+        (COMPUTED, ["x"], ["map", "rows"]),
+        (NAMED, ["first", "second"], ["sum", "mean"]),
+        (
+            renamed(NAMED, second="a:0", mean="/mean"),
+            ["input_0", "input_1"],
+            ["output_0", "output_1"],
+        ),
+    ],
+    ids=["computed", "plain names", "other names"],
+)
+def test_it_computes_the_same(
+    proto: ModelProto, inputs: list[str], outputs: list[str], tmp_path: Path
+) -> None:
+    fixed = fix_axes(Graph(proto))
+    onnx.save(fixed.model, tmp_path / "model.onnx")
+    assert prepare(tmp_path / "model.onnx", tmp_path / "prepared.onnx") == inputs
+    ready = onnx.load(tmp_path / "prepared.onnx")
+    onnx.checker.check_model(ready, full_check=True)
+    assert [value.name for value in ready.graph.output] == outputs
+    feeds = made_up(Graph(fixed.model))
+    assert feeds is not None
+    expected = session(fixed.model, device="cpu").run(None, feeds)
+    given = dict(zip(inputs, feeds.values(), strict=True))
+    found = session(ready, device="cpu").run(None, given)
+    for one, two in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-6, atol=1e-6)
+
+
+def test_no_shape_is_computed_and_no_map_comes_out_as_it_is(tmp_path: Path) -> None:
+    onnx.save(fix_axes(Graph(COMPUTED)).model, tmp_path / "model.onnx")
+    prepare(tmp_path / "model.onnx", tmp_path / "prepared.onnx")
+    graph = Graph.load(tmp_path / "prepared.onnx")
+    assert not {"Shape", "Slice", "Concat"} & {node.op_type for node in graph.model.graph.node}
+    (add,) = (node for node in graph.nodes if node.proto.op_type == "Add")
+    assert {len(graph.shape(name) or ()) for name in add.inputs} == {3}
+    for name in ("map", "rows"):
+        flat = graph.producers[graph.producers[name].inputs[0]]
+        assert graph.shape(flat.outputs[0]) == (np.prod(graph.shape(name)),)
