@@ -17,12 +17,15 @@ into its metadata. Imports errors, checks, files, plugins, data and evaluation.
 """
 
 import logging
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from onnxprune.errors import NOTICE, check_name
+import onnx
+
+from onnxprune.errors import NOTICE, ConversionError, check_name
 from onnxprune.plugins import find_function
 
 from . import (
@@ -79,6 +82,7 @@ __all__ = [
     "find_converter",
     "guess",
     "is_foreign",
+    "to_onnx",
 ]
 
 
@@ -156,3 +160,16 @@ def convert(
         logger.log(NOTICE, "%s: random weights; --weights takes trained ones (DEFAULT)", source)
     logger.info("%s: the model is within %.1e of %s's outputs", source, difference, framework)
     return write(model, Path(output))
+
+
+def to_onnx(source: str | Path) -> onnx.ModelProto:
+    """Return the ONNX model that a file or folder of another framework becomes.
+
+    Raises: as `convert`.
+    """
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        try:
+            path = convert(str(source), Path(folder) / f"{Path(source).stem}.onnx")
+        except ConversionError as error:
+            raise ConversionError(f"{error}; onnxprune.converters.convert has options") from error
+        return onnx.load(str(path))

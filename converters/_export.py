@@ -40,8 +40,7 @@ OPEN, TRIED = 4, 64
 
 OTHERWISE = "try the other exporter or another opset"
 
-PREPROCESS_KEY, NAMES_KEY = "onnxprune.preprocess", "names"
-LAYOUT_KEY, SOURCE_KEY = "onnxprune.layout", "onnxprune.source"
+PREPROCESS_KEY, NAMES_KEY, SOURCE_KEY = "onnxprune.preprocess", "names", "onnxprune.source"
 """Keys of the metadata; those that are common have the name by which others know them."""
 
 
@@ -152,8 +151,6 @@ def finish(exported: Export, source: str, options: Options) -> onnx.ModelProto:
 def _add_facts(model: onnx.ModelProto, exported: Export, source: str) -> None:
     known = {entry.key: entry.value for entry in model.metadata_props}
     known |= {**exported.facts, SOURCE_KEY: Path(source).name or source}
-    if len(shape := exported.sample_shape) == 3:
-        known[LAYOUT_KEY] = "NHWC" if shape[2] in (1, 3) and shape[0] not in (1, 3) else "NCHW"
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, known)
 

@@ -1,14 +1,17 @@
-"""Models as other libraries hold them: graphs of onnx-graphsurgeon, models of onnx_ir.
+"""Models as others hold them: graphs of onnx-graphsurgeon, models of onnx_ir, frameworks' files.
 
-Both are read into a ModelProto of their own and given back in kind; what the caller holds is not
-changed. Neither library is imported before somebody has made an object of it, or asks for one.
+The first two are read into a ModelProto of their own and given back in kind; what the caller holds
+is not changed. Neither library is imported before somebody has made an object of it, or asks for
+one. Files of frameworks are what `onnxprune.converters` makes of them.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from onnxprune.errors import InvalidModel, MissingPackage
 from onnxprune.graph.order import sort_nodes, with_subgraphs
+from onnxprune.plugins import find_function
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon
@@ -26,15 +30,20 @@ EXTRAS = {"onnx_graphsurgeon": "graphsurgeon", "onnx_ir": "ir"}
 
 
 def is_foreign(source: object) -> bool:
-    """Say whether something is a graph of onnx-graphsurgeon or a model of onnx_ir."""
-    return _is("onnx_graphsurgeon", "Graph", source) or _is("onnx_ir", "Model", source)
+    """Say whether something is a model of these libraries, or a framework's file or folder."""
+    held = _is("onnx_graphsurgeon", "Graph", source) or _is("onnx_ir", "Model", source)
+    return held or (isinstance(source, str | os.PathLike) and _of_framework(Path(source)))
 
 
 def read_foreign(source: Any) -> ModelProto:
     """Return the ONNX message of what `is_foreign` knows, its nodes sorted.
 
-    Raises: InvalidModel when the library cannot write it as ONNX.
+    Raises: InvalidModel when the library cannot write it as ONNX; ConversionError, MissingPackage
+    as `onnxprune.converters.convert`.
     """
+    if isinstance(source, str | os.PathLike):
+        made: ModelProto = _converters("to_onnx")(source)
+        return sort_nodes(made)
     of_ir = _is("onnx_ir", "Model", source)
     try:
         model = _read_ir(source) if of_ir else _read_graphsurgeon(source)
@@ -69,6 +78,16 @@ def _is(library: str, kind: str, source: object) -> bool:
     """Say whether `source` is of a class in a library that is imported, else it cannot be."""
     found = getattr(sys.modules.get(library), kind, None)
     return isinstance(found, type) and isinstance(source, found)
+
+
+def _of_framework(path: Path) -> bool:
+    own = path.suffix.lower() in (".onnx", "") and not path.is_dir()
+    return not own and path.exists() and bool(_converters("is_foreign")(str(path)))
+
+
+def _converters(name: str) -> Any:
+    """A function of the converters, which stand above this room and are imported when needed."""
+    return find_function(f"onnxprune.converters:{name}", "a whole installation of onnxprune")
 
 
 def _library(name: str) -> ModuleType:

@@ -155,18 +155,13 @@ def _load(path: Path, take: Take) -> ModelProto:
     except NOT_ONNX as error:
         raise InvalidModel(
             f"{path}: not an ONNX model, or cut short ({path.stat().st_size} bytes); "
-            f"{_way_in(path)}"
+            f"export it again"
         ) from error
     except (OSError, onnx.checker.ValidationError) as error:
         raise InvalidModel(f"{path}: cannot be read ({first_line(error)})") from error
     if not model.graph.node:
-        raise InvalidModel(f"{path}: not an ONNX model, or one without nodes; {_way_in(path)}")
+        raise InvalidModel(f"{path}: not an ONNX model, or one without nodes; export it again")
     return sort_nodes(model)
-
-
-def _way_in(path: Path) -> str:
-    foreign = path.suffix in (".pt", ".pth", ".pt2", ".keras", ".h5", ".tflite", ".pdmodel")
-    return "onnxprune.converters.convert makes one of it" if foreign else "export it again"
 
 
 def _read(path: Path, take: Take) -> ModelProto:

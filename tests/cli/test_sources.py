@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 import torch
@@ -11,9 +10,6 @@ from click.testing import CliRunner, Result
 
 from onnxprune.cli.commands import main
 from onnxprune.converters._export import quiet
-from onnxprune.errors import InvalidModel
-from onnxprune.graph import load_model
-from tests.support.conversion import save_script
 
 FREE = ("--control", "one-shot", "--criterion", "magnitude", "--rate", "0.5", "--round-to", "1")
 
@@ -81,11 +77,3 @@ def test_what_cannot_be_written_is_refused_before_it_is_converted() -> None:
     done = call("prune", "net.pt2", "-o", "no/such/folder/small.onnx", *FREE)
     assert done.exit_code == 1
     assert "converted" not in done.stderr
-
-
-def test_python_is_told_the_way_in() -> None:
-    save_script(net(), (1, 3, 8, 8), "net.pt")
-    Path("net.keras").write_bytes(np.ones(100).tobytes())
-    for name in ("net.pt", "net.keras"):
-        with pytest.raises(InvalidModel, match=r"onnxprune\.converters\.convert makes one of it"):
-            load_model(name)

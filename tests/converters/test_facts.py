@@ -60,7 +60,6 @@ def test_the_metadata_says_what_the_framework_knows(path: Path) -> None:
     assert said == {
         "onnxprune.preprocess": "mean=0.4:std=0.2",
         "names": "{0: 'cat', 1: 'dog'}",
-        "onnxprune.layout": "NHWC",
         "onnxprune.source": "net.mine",
     }
     graph = Graph.load(path)

@@ -283,7 +283,7 @@ def check(source: Source, folder: Path) -> dict[str, Any]:
     seconds = time.monotonic() - started
     logger.removeHandler(heard)
     known = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    assert {*source.says, "onnxprune.layout"} <= known.keys(), f"{source.title}: {known.keys()}"
+    assert {*source.says, "onnxprune.source"} <= known.keys(), f"{source.title}: {known.keys()}"
     rate, difference = pruned_half(path)
     assert heard.difference <= TOLERANCE, f"{source.title}: {heard.difference}"
     assert difference <= EXACT, f"{source.title}: {difference}"
