@@ -165,7 +165,7 @@ def convert(
 def to_onnx(source: str | Path) -> onnx.ModelProto:
     """Return the ONNX model that a file or folder of another framework becomes.
 
-    Raises: as `convert`.
+    Raises: ConversionError and the others of `convert`.
     """
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
         try:

@@ -67,7 +67,14 @@ class Precision:
         def measure(outputs: Mapping[str, Any], targets: Any, _: IntArray) -> Accuracy:
             return self._measure(self.detector(outputs), targets, OVERLAPS[name])
 
-        return Metric(name, measure, METRICS[name].caption, parts=self.classes)
+        def of_rows(outputs: Mapping[str, Any], targets: Any) -> Callable[[IntArray], Accuracy]:
+            found = self.detector(outputs)
+            return lambda rows: self._measure(
+                [found[k] for k in rows], targets[rows], OVERLAPS[name]
+            )
+
+        caption, parts = METRICS[name].caption, self.classes
+        return Metric(name, measure, caption, parts=parts, of_rows=of_rows)
 
     def _measure(
         self, found: Sequence[Found], objects: Sequence[Any], overlaps: Sequence[float]

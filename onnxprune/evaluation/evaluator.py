@@ -8,7 +8,7 @@ is never right, which their mean hides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
@@ -151,6 +151,21 @@ class Evaluator:
         Raises: InvalidModel and DataError as a call does.
         """
         return _joined(list(self._run(model)))
+
+    def of_rows(self, outputs: Outputs) -> Callable[[IntArray], Accuracy]:
+        """Return what measures some samples of outputs, each as often as it comes.
+
+        Shapes: outputs as `outputs` returns them; rows `[m]`.
+        Raises: OnnxPruneError, when it measures, as the metric does.
+        """
+        if self.metric.of_rows is not None:
+            return self.metric.of_rows(outputs, self._targets)
+
+        def measure(rows: IntArray) -> Accuracy:
+            chosen = {name: given[rows] for name, given in outputs.items()}
+            return self.metric(chosen, self._targets[rows], self._numbers[rows])
+
+        return measure
 
     def _measure(self, batches: Iterator[Outputs]) -> Accuracy:
         """Measure the outputs, batch by batch where that adds up."""

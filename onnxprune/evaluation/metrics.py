@@ -55,6 +55,8 @@ class Metric:
     as answers to a sample, 0 where it takes the outputs whole. `adds_up` says whether the results
     of parts of the samples add up to that of all. `parts` names what has a score, where it is not
     the classes of the samples; `reads` are the tensors that it needs, where they are not all.
+    `of_rows` returns what measures rows of outputs and targets again and again, where that is
+    quicker so.
     Shapes: `measure` takes each output `[n, ...]`, targets `[n, ...]`, numbers `[n]`.
     """
 
@@ -65,6 +67,7 @@ class Metric:
     adds_up: bool = False
     parts: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    of_rows: Callable[[Outputs, Any], Callable[[IntArray], Accuracy]] | None = None
 
     def __call__(
         self,

@@ -25,7 +25,7 @@ from onnxprune.report.figures import (
     why_stopped,
 )
 from onnxprune.report.inspection import inspect
-from onnxprune.report.intervals import paired, resampled, weighted, wilson
+from onnxprune.report.intervals import paired, redrawn, resampled, weighted, wilson
 from onnxprune.report.network import network_of
 from onnxprune.report.page import write_page
 from onnxprune.report.plots import write_curve_plot
@@ -46,6 +46,7 @@ __all__ = [
     "paired",
     "percent",
     "photo",
+    "redrawn",
     "resampled",
     "rows",
     "samples_of",

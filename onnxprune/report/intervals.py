@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from math import sqrt
 
 import numpy as np
 
-from onnxprune.arrays import FloatArray
+from onnxprune.arrays import FloatArray, IntArray
+from onnxprune.errors import OnnxPruneError
 
 Interval = tuple[float, float]
 """Its lower and upper end."""
@@ -14,6 +17,8 @@ Interval = tuple[float, float]
 SURE = 1.959964
 """How many deviations of a normal distribution hold 95 % of it."""
 DRAWS = 1000
+FEW, LEAST, PATIENCE = 100, 40, 10.0
+"""Draws where each is measured anew, the fewest that tell something, and seconds of CPU for all."""
 
 
 def wilson(right: float, total: float) -> Interval:
@@ -79,6 +84,39 @@ def resampled(
         changes.append(_mean(times, *after) - _mean(times, *before))
     low, high = np.percentile(changes, [2.5, 97.5])
     return float(low), float(high)
+
+
+def redrawn(
+    scores: Callable[[IntArray], tuple[FloatArray, FloatArray]], count: int, seed: int = 0
+) -> tuple[FloatArray, int] | None:
+    """Return the intervals of changes of scores that do not add up over samples, and the draws.
+
+    `scores` measures both sides on rows, which may come several times; NaN stands for no score.
+    `count` samples are drawn again with replacement, `FEW` times, or fewer in `PATIENCE` seconds of
+    CPU. None where that is too slow, or where too many draws have no score.
+    Shapes: rows `[count]`, scores `[parts]` each -> `[2, parts]`.
+    Units: differences of scores.
+    Source: Efron 1979 (bootstrap, percentiles).
+    """
+    rng = np.random.default_rng(seed)
+    changes, start = list[FloatArray](), time.process_time()
+    for turn in range(FEW):
+        if time.process_time() - start > PATIENCE:
+            break
+        try:
+            before, after = scores(rng.integers(0, count, count))
+        except OnnxPruneError:  # of samples that lack what the metric needs
+            if turn - len(changes) > LEAST:
+                return None
+            continue
+        changes.append(after - before)
+    if len(changes) < LEAST:
+        return None
+    found = np.array(changes)
+    known = np.isfinite(found).sum(0) >= LEAST
+    ends = np.full((2, found.shape[1]), np.nan)
+    ends[:, known] = np.nanpercentile(found[:, known], [2.5, 97.5], axis=0)
+    return ends, len(changes)
 
 
 def _mean(times: FloatArray, right: FloatArray, total: FloatArray) -> float:

@@ -66,7 +66,7 @@ def verdict(run: Record) -> Verdict:
         nothing = Clause("nothing to compare yet: no step has been journalled", "unknown")
         return Verdict((nothing,), ())
     before, after = run.sides
-    clauses = [_speed(before, after), _size(before, after), _accuracy(run)]
+    clauses = [_speed(before, after), _size(before, after), _accuracy(run), *_held_out(run)]
     if not run.rate:
         clauses.insert(0, Clause("nothing was removed", "same"))
     clauses.sort(key=lambda clause: WORST.get(clause.standing, len(WORST)))
@@ -113,6 +113,16 @@ def _accuracy(run: Record) -> Clause:
     lost = lost or below_floor(run)
     won = bool(interval and interval["low"] > 0)
     return Clause(text, "bad" if lost else "good" if won else "same")
+
+
+def _held_out(run: Record) -> Iterator[Clause]:
+    """Where the samples that corrected the weights hold the floor, and those held out do not."""
+    held = (run.report or {}).get("held_out")
+    if held and run.floor is not None and not below_floor(run):
+        level = held.get(run.decisive, held["harmonic"])
+        if level < run.floor - 1e-9:
+            said = f"held out, {percent(level)} is below the floor of {percent(run.floor)}"
+            yield Clause(said, "bad")
 
 
 def change_of(run: Record) -> float | None:

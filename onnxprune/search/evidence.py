@@ -251,11 +251,11 @@ def _of_maps(answers: _Sides, *, of_union: bool) -> dict[str, Any]:
 def _of_scores(
     judge: Evaluator, before: ModelProto, after: ModelProto, data: Data
 ) -> dict[str, Any]:
-    """The interval of agreement, where a metric adds up over samples."""
+    """The interval of a metric: of agreement, where it adds up over samples, or of another one."""
     from onnxprune.report import resampled
 
     if not judge.metric.adds_up:
-        return {}
+        return _of_own(judge, before, after, data)
     sides = []
     for model in (before, after):
         outputs = judge.outputs(model)
@@ -271,6 +271,42 @@ def _of_scores(
         sides.append((right, np.stack([one.total for one in counts])))
     low, high = resampled(sides[0], sides[1])
     return {"interval": {"low": low, "high": high, "samples": len(data), "method": DRAWN}}
+
+
+def _of_own(judge: Evaluator, before: ModelProto, after: ModelProto, data: Data) -> dict[str, Any]:
+    """The intervals of the mean and of each class, all samples measured again in each draw."""
+    from onnxprune.report import redrawn
+
+    sides = [judge.of_rows(judge.outputs(model)) for model in (before, after)]
+
+    def scores(rows: IntArray) -> tuple[FloatArray, FloatArray]:
+        one, other = (side(rows) for side in sides)
+        return np.append(one.per_class, one.mean), np.append(other.per_class, other.mean)
+
+    drawn = redrawn(scores, len(data))
+    if drawn is None or not np.isfinite(drawn[0][:, -1]).all():
+        return {}
+    (low, high), times = drawn
+    whole = sides[1](np.arange(len(data)))
+    objects = bool(judge.metric.parts) and float(whole.total.max()) > 1
+    counts = [int(n) if objects else len(data) for n in whole.total]
+    return {
+        "interval": {
+            "low": float(low[-1]),
+            "high": float(high[-1]),
+            "samples": len(data),
+            "method": f"the samples drawn again {times} times with replacement (Efron 1979)",
+        },
+        "classes": [
+            {
+                "class": k,
+                "samples": counts[k],
+                "low": round(float(low[k]), 4),
+                "high": round(float(high[k]), 4),
+            }
+            for k in np.flatnonzero(np.isfinite(low[:-1])).tolist()
+        ],
+    }
 
 
 def _shown(

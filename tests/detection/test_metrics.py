@@ -57,3 +57,16 @@ def test_a_class_that_the_samples_do_not_have_is_refused() -> None:
     judge = Precision(DETECTOR, objects, NAMES).metric("map")
     with pytest.raises(DataError, match="finds class 7, and the samples have 3"):
         judge(outputs, ragged(objects), NUMBERS)
+
+
+def test_rows_of_samples_are_measured_as_the_samples_themselves() -> None:
+    objects = scenes()
+    outputs = encoded([held + np.array([1, 0, 1, 0, 0, 0]) for held in objects])
+    metric = Precision(DETECTOR, objects, NAMES).metric("map")
+    assert metric.of_rows is not None
+    again = metric.of_rows(outputs, ragged(objects))
+    for rows in (NUMBERS, np.array([0, 0, 3, 5, 5, 2])):
+        held = [objects[k] for k in rows]
+        near = encoded([one + np.array([1, 0, 1, 0, 0, 0]) for one in held])
+        expected = metric(near, ragged(held), NUMBERS)
+        np.testing.assert_allclose(again(rows).per_class, expected.per_class)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnxprune.errors import DataError
 from onnxprune.report.colouring import COLOURS, colours_of, neighbours
-from onnxprune.report.intervals import paired, resampled, weighted, wilson
+from onnxprune.report.intervals import paired, redrawn, resampled, weighted, wilson
 from onnxprune.report.opportunities import opportunities
 from onnxprune.report.png import LARGEST, data_uri, heat, photo, shrunk
 from onnxprune.report.record import Record
@@ -258,3 +259,46 @@ def test_what_speaks_for_an_answer_is_red_and_against_it_blue() -> None:
     assert red[0] > red[2] + 50
     assert blue[2] > blue[0] + 50
     assert none[0] == none[1] == none[2]
+
+
+def test_what_held_out_samples_say_is_in_the_verdict() -> None:
+    run = record(floor=0.05)
+    assert run.report is not None
+    run.report["held_out"] = accuracy(0.84)
+    found = verdict(run)
+    assert found.standing == "bad"
+    assert found.text.startswith("Held out, 84.0 % is below the floor of 85.0 %, ")
+    run.report["held_out"] = accuracy(0.86)
+    assert verdict(run).standing == "good"
+
+
+def test_scores_that_do_not_add_up_are_drawn_again() -> None:
+    """Of means they do: both ways give the same interval, but for the number of draws."""
+    rng = np.random.default_rng(3)
+    before = rng.random((80, 2)) < 0.9
+    after = before & (rng.random((80, 2)) < (0.95, 0.7))
+
+    def scores(rows: Any) -> Any:
+        if rows[0] % 10 == 0:
+            raise DataError("nothing to measure")
+        return before[rows].mean(0), after[rows].mean(0)
+
+    drawn = redrawn(scores, 80)
+    assert drawn is not None
+    (low, high), times = drawn
+    assert 75 < times < 100
+    for k in range(2):
+        right, of = (before[:, [k]], np.ones((80, 1))), np.ones((80, 1))
+        ends = resampled(right, (after[:, [k]].astype(float), of))
+        np.testing.assert_allclose((low[k], high[k]), ends, atol=0.03)
+    assert high[1] < 0 < -low[1]
+
+
+def test_too_few_draws_tell_nothing() -> None:
+    def never(rows: Any) -> Any:
+        raise DataError("nothing to measure")
+
+    assert redrawn(never, 10) is None
+    drawn = redrawn(lambda rows: (np.array([np.nan, 0.5]), np.array([0.1, 0.4])), 10)
+    assert drawn is not None
+    assert np.isnan(drawn[0][:, 0]).all() and np.allclose(drawn[0][:, 1], -0.1)
