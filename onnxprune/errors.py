@@ -17,6 +17,7 @@
     ├── OutputError            a file or folder that cannot be written
     ├── RunDirectoryError      a run directory that cannot be read or resumed
     ├── MissingPackage         an optional package that the request needs
+    ├── EngineFailed           a cluster that is not there, or whose workers die again and again
     ├── RuntimeFailed          a runtime that refuses a model, crashes or hangs
     ├── ConversionError        a source that a converter cannot turn into ONNX
     └── UnmatchedModule        a torch module that is not what a pruned model was made from
@@ -106,6 +107,10 @@ class RunDirectoryError(OnnxPruneError):
 
 class MissingPackage(OnnxPruneError):
     """An optional package that is not installed; the message says how to install it."""
+
+
+class EngineFailed(OnnxPruneError):
+    """A cluster that cannot be reached, or whose workers die on the same shard again and again."""
 
 
 class RuntimeFailed(OnnxPruneError):

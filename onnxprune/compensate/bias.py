@@ -6,17 +6,22 @@ into `b`. A product without a bias input (MatMul) is left as it is.
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.compensate.readers import Reader
 from onnxprune.compensate.reference import Reference, Writer
+from onnxprune.engine import Job, each
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
+from onnxprune.relevance import LOOKING, Batch, Mirror
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,22 +55,47 @@ class Bias:
             place = [-1 if axis == reader.axes.input else 1 for axis in range(mean.ndim)]
             weight = torch.from_numpy(self._reference.graph.constant(reader.weight).copy())
             shift = reader.op(reader.node, [mean * gone.reshape(place), weight.to(mean)])[0]
-            writer.move(reader, reader.mean(shift)[torch.from_numpy(one.written)])
+            writer.move(reader, reader.mean(shift).numpy()[one.written])
         return writer.model
 
     @cached_property
     def _means(self) -> dict[str, Tensor]:
         """The input of each reader, averaged over samples but not over positions."""
-        sums: dict[str, Tensor] = {}
-        counts: dict[str, int] = {}
+        sums: dict[str, npt.NDArray[np.float64]] = {}
+        counts: Counter[str] = Counter()
+        job = _Inputs(self._reference)
+        (batches,) = each(job, [None])
+        for part in each(job, batches, LOOKING):
+            for key, (total, count) in part.items():
+                sums[key] = sums[key] + total if key in sums else total
+                counts[key] += count
+        return {key: torch.from_numpy(total / counts[key]).float() for key, total in sums.items()}
+
+
+Sums = dict[str, tuple[npt.NDArray[np.float64], int]]
+"""The sum of what each reader reads of some samples, by its key, and how many they are."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs(Job):
+    """The sums over samples of what each reader reads."""
+
+    reference: Reference
+
+    @cached_property
+    def _mirror(self) -> Mirror:
+        return self.reference.mirror()
+
+    def run(self, shard: Batch | None) -> list[Batch] | Sums:
+        """Add up the samples of a batch; without one, return the batches there are."""
+        if shard is None:
+            return self.reference.cut(self._mirror)
+        sums: Sums = {}
 
         def note(reader: Reader, given: Tensor, _: Tensor) -> None:
             total = given.sum(0, keepdim=True, dtype=torch.float64)
-            sums[reader.key] = sums.get(reader.key, 0) + total
-            counts[reader.key] = counts.get(reader.key, 0) + len(given)
+            sums[reader.key] = total.cpu().numpy(), len(given)
 
         with torch.no_grad():
-            mirror = self._reference.mirror()
-            for x in self._reference.batches(mirror):
-                self._reference.watch(mirror, x, note)
-        return {key: (total / counts[key]).to(mirror.dtype) for key, total in sums.items()}
+            self.reference.watch(self._mirror, shard.of(self.reference.data)[0], note)
+        return sums

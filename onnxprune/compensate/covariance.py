@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxprune.arrays import FloatArray
 from onnxprune.compensate.readers import Reader
 from onnxprune.compensate.reference import Reference
 from onnxprune.compensate.ridge import MAX_ROWS
+from onnxprune.engine import Job, each
 from onnxprune.ops._torch import torch
+from onnxprune.relevance import LOOKING, Batch, Mirror
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,39 +27,74 @@ def find_covariances(reference: Reference) -> dict[str, FloatArray]:
     Runs one forward pass. A reader of too many channels has no covariance.
     Shapes: each `[C, C]`.
     """
-    sums = {reader.key: _Sum(reader) for reader in reference.readers}
-    with torch.no_grad():
-        mirror = reference.mirror()
-        for x in reference.batches(mirror):
-            reference.watch(mirror, x, lambda reader, given, _: sums[reader.key].add(given))
-    return {key: total.covariance() for key, total in sums.items() if total.count}
+    job = _Products(reference)
+    (batches,) = each(job, [None])
+    ((shifts, first),) = each(job, [(batches[0], None)])
+    rest = each(job, [(batch, shifts) for batch in batches[1:]], LOOKING)
+    sums = {key: _Sum() for key in shifts}
+    for part in (first, *(part for _, part in rest)):
+        for key, found in part.items():
+            sums[key].add(*found)
+    return {key: total.covariance() for key, total in sums.items()}
 
 
-@dataclass
-class _Sum:
-    """The sum of a reader's rows and of their products, minus the means of the first batch.
+Shifts = dict[str, npt.NDArray[Any]]
+"""The means of the first batch, by reader. Shapes: each `[C, 1]`."""
+Part = dict[str, tuple[npt.NDArray[Any], FloatArray, int]]
+"""Products of rows, their sums, and how many columns they have, by reader.
+
+Shapes: `[C, C]`, `[C]`."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Products(Job):
+    """The products of the rows of each reader, minus the means of the first batch.
 
     Without these means single precision is enough, even where they are far above the spreads.
     """
 
-    reader: Reader
-    shift: Tensor | None = None
+    reference: Reference
+
+    @cached_property
+    def _mirror(self) -> Mirror:
+        return self.reference.mirror()
+
+    def run(self, shard: tuple[Batch, Shifts | None] | None) -> list[Batch] | tuple[Shifts, Part]:
+        """Multiply the rows of a batch; without one, return the batches there are."""
+        if shard is None:
+            return self.reference.cut(self._mirror)
+        batch, given_shifts = shard
+        shifts: Shifts = {} if given_shifts is None else given_shifts
+        found: Part = {}
+
+        def note(reader: Reader, given: Tensor, _: Tensor) -> None:
+            rows = reader.rows(given)
+            if len(rows) > MAX_ROWS:
+                return
+            if reader.key not in shifts:
+                shifts[reader.key] = rows.mean(1, keepdim=True).cpu().numpy()
+            rows = rows - torch.tensor(shifts[reader.key]).to(rows)
+            total = rows.sum(1, dtype=torch.float64).cpu().numpy()
+            found[reader.key] = (rows @ rows.T).cpu().numpy(), total, rows.shape[1]
+
+        with torch.no_grad():
+            self.reference.watch(self._mirror, batch.of(self.reference.data)[0], note)
+        return shifts, found
+
+
+@dataclass
+class _Sum:
+    """The sums of products and of rows, in double precision."""
+
     products: FloatArray | None = None
     total: FloatArray | None = None
     count: int = 0
 
-    def add(self, x: Tensor) -> None:
-        rows = self.reader.rows(x)
-        if len(rows) > MAX_ROWS:
-            return
-        if self.shift is None:
-            self.shift = rows.mean(1, keepdim=True)
-        rows = rows - self.shift
-        products = (rows @ rows.T).double().cpu().numpy()
-        total = rows.sum(1, dtype=torch.float64).cpu().numpy()
-        self.products = products if self.products is None else self.products + products
+    def add(self, products: npt.NDArray[Any], total: FloatArray, count: int) -> None:
+        wide = products.astype(np.float64)
+        self.products = wide if self.products is None else self.products + wide
         self.total = total if self.total is None else self.total + total
-        self.count += rows.shape[1]
+        self.count += count
 
     def covariance(self) -> FloatArray:
         assert self.products is not None and self.total is not None

@@ -20,20 +20,25 @@ next layer from the kept channels; here it is its input, once for each layer. Jo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import add
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from onnx import ModelProto
 
-from onnxprune.arrays import BoolArray, IntArray
+from onnxprune.arrays import BoolArray, FloatArray, IntArray
 from onnxprune.compensate.observed import Observed, observe
 from onnxprune.compensate.reference import Narrowed, Reference, Writer
-from onnxprune.compensate.ridge import FOLDS, MAX_ROWS, choose_ridge, multiply
+from onnxprune.compensate.refit import Refit, RowSums
+from onnxprune.compensate.ridge import FOLDS, choose_ridge, gather, mean_of
+from onnxprune.engine import Talk, talk
+from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
-from onnxprune.relevance import Mirror, Tensors
+from onnxprune.relevance import Batch
 
 LARGEST = 3.0
 """The largest factor: what keeps less than a ninth of its variance is mostly noise."""
@@ -73,88 +78,90 @@ class LeastSquares:
         Shapes: dead `[channels]`.
         """
         narrowed = {one.reader.key: one for one in self._reference.narrowed(dead)}
-        observed = self._observed.without(without)
-        if not narrowed or not observed.batches:
+        observed, batches = self._observed
+        chosen = [number for number, (fold, _) in enumerate(batches) if fold != without]
+        if not narrowed or not chosen:
             return model
-        with torch.no_grad():
-            mirror = self._reference.mirror(model)
-            envs = [mirror.start(x) for x in observed.batches]
-            correction = _Correction(self._reference, observed, mirror, Writer(mirror.graph), envs)
-            for step in mirror.walk(*envs):
-                one = narrowed.pop(step.node.outputs[0], None)
-                fitted = one is not None and correction.fit(one, self._fit.ridge)
-                for env in envs:
-                    mirror.execute(step, env)
-                    made = [name for name in step.node.outputs if name in env]
-                    env.update({name: observed.keep(env[name]) for name in made})
-                if one is not None and one.reader.bias is not None:
-                    correction.restore(one, self._fit.variance if fitted else 0.0)
-                if not narrowed:
-                    break
+        graph = Graph(model, input_shapes=self._reference.graph.input_shapes)
+        job = Refit(observed, graph, dead)
+        folds = [batches[number][0] for number in chosen]
+        with talk(job, [(number, batches[number][1]) for number in chosen]) as batch_by_batch:
+            correction = _Correction(self._reference, narrowed, folds, Writer(graph))
+            correction.walk(batch_by_batch, self._fit)
         return correction.writer.model
 
     @cached_property
-    def _observed(self) -> Observed:
+    def _observed(self) -> tuple[Observed, list[tuple[int, Batch]]]:
         return observe(self._reference, self.folds)
 
 
 @dataclass(frozen=True)
 class _Correction:
-    """A pruned net while it is corrected; `envs` are its tensors, one for each batch."""
+    """A pruned net while it is corrected, layer by layer; `folds` are those of its batches."""
 
     reference: Reference
-    observed: Observed
-    mirror: Mirror
+    narrowed: Mapping[str, Narrowed]
+    folds: Sequence[int]
     writer: Writer
-    envs: Sequence[Tensors]
 
-    def fit(self, one: Narrowed, ridge: float | None) -> bool:
-        """Fit the weight of a layer to what it read in the unpruned net.
+    def walk(self, batches: Talk, how: Fit) -> None:
+        """Correct each layer that the batches come to, until they are through."""
+        parts = list(batches.ask())
+        while parts[0] is not None:
+            one = self.narrowed[parts[0].key]
+            answer: Any = None
+            if parts[0].kept is not None:
+                answer = self._fit(one, parts, batches, how.ridge)
+            if one.reader.bias is not None:
+                answer = self._restore(one, batches, answer, how.variance)
+            parts = list(batches.ask(answer))
 
-        Returns False where the layer is too large, and keeps its weight.
-        """
-        reader = one.reader
-        rows = self.observed.rows[reader.key]
-        if len(rows[0]) > MAX_ROWS:
-            return False
-        inputs = [env[reader.node.inputs[0]] for env in self.envs]
-        products = multiply(
-            rows,
-            [reader.rows(x, one.read, wide=self.observed.wide) for x in inputs],
-            reader.channels(one.read),
-            self.observed.folds,
-            centre=reader.bias is not None,
-        )
+    def _fit(
+        self, one: Narrowed, sums: Sequence[RowSums], batches: Talk, ridge: float | None
+    ) -> npt.NDArray[Any]:
+        """Fit the weight of a layer to what it read in the unpruned net; return it."""
+        reader, count = one.reader, sum(part.count for part in sums)
+        centre = reader.bias is not None
+        means = [
+            mean_of([getattr(part, side) for part in sums], count, centre=centre)
+            for side in ("full", "kept")
+        ]
+        device = self.reference.place
+        alive = reader.channels(one.read)
+        parts = batches.ask((*means, count < alive.sum()))
+        products = gather(parts, alive, self.folds, device)
         whole = self.reference.graph.constant(reader.weight)
         weight = torch.from_numpy(np.compress(one.written, whole, reader.axes.weight_out))
-        weight = weight.to(products.gram.device)
+        weight = weight.to(device)
         if ridge is None:
             ridge = choose_ridge(products, reader.by_channel(weight))
         channel_map = products.solve(ridge).to(weight.dtype)
-        fitted = reader.remap(weight, channel_map, one.read).contiguous()
-        self.mirror.constants[reader.weight] = fitted.to(self.mirror.dtype)
-        self.writer.constants.set(reader.weight, fitted.cpu().numpy())
-        return True
+        fitted = reader.remap(weight, channel_map, one.read).contiguous().cpu().numpy()
+        self.writer.constants.set(reader.weight, fitted)
+        return fitted
 
-    def restore(self, one: Narrowed, power: float) -> None:
+    def _restore(
+        self, one: Narrowed, batches: Talk, weight: npt.NDArray[Any] | None, power: float
+    ) -> tuple[float, FloatArray]:
         """Give the outputs of a layer the means and, together, the variance of the unpruned net.
 
-        The factor that restores the variance is raised to `power`; with 0 only the means change.
+        The factor that restores the variance is raised to `power`; where the weight was not fitted
+        only the means change. Returns the factor and the means.
+        Shapes: means `[o]`.
         """
-        reader = one.reader
-        outputs = [env[reader.key] for env in self.envs]
-        count = sum(map(len, outputs))
-        mean, variance = (values[one.written] for values in self.observed.moments(reader))
-        now = reduce(add, (len(y) * reader.mean(y) for y in outputs)) / count
-        for y in outputs:
-            y.sub_(reader.along(now, y))
-        spread = reduce(add, (len(y) * reader.mean_square(y) for y in outputs)) / count
-        factor = _factor(float(variance.sum()), float(spread.sum())) ** power
-        for y in outputs:
-            y.mul_(factor).add_(reader.along(mean, y))
+        totals = list(batches.ask(weight))
+        count = sum(part.count for part in totals)
+        before = reduce(add, (part.before for part in totals)).moments()
+        mean, variance = (values[one.written] for values in before)
+        now = reduce(add, (part.total for part in totals)) / count
+        spread = reduce(add, batches.ask(now)) / count
+        power = power if weight is not None else 0.0
+        wanted, found = (float(torch.from_numpy(one).sum()) for one in (variance, spread))
+        factor = _factor(wanted, found) ** power
         if power:
-            self.writer.scale(reader, factor)
-        self.writer.move(reader, mean - factor * now, factor)
+            self.writer.scale(one.reader, factor)
+        self.writer.move(one.reader, mean - factor * now, factor)
+        return factor, mean
 
 
 def _factor(wanted: float, found: float) -> float:

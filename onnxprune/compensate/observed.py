@@ -7,19 +7,19 @@ then samples. What does not fit into the memory that the user allows goes into t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import reduce
-from operator import add
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.arrays import IntArray
+from onnxprune.arrays import FloatArray, IntArray
 from onnxprune.compensate.readers import WIDE, Reader
 from onnxprune.compensate.reference import Reference
+from onnxprune.engine import Portable
 from onnxprune.ops._torch import torch
-from onnxprune.relevance import Mirror, on_disk
+from onnxprune.relevance import Batch, Mirror, on_disk
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,92 +42,94 @@ class Sums:
     """
 
     count: int
-    total: Tensor
-    squares: Tensor
+    total: FloatArray
+    squares: FloatArray
 
     @classmethod
     def of(cls, reader: Reader, y: Tensor) -> Sums:
         """Return the sums of one batch. Shapes: y `[N, o, *]`."""
         mean = reader.mean(y)
         variance = reader.mean_square(y - reader.along(mean, y))
-        return cls(len(y), len(y) * mean, len(y) * (variance + mean**2))
+        total, squares = len(y) * mean, len(y) * (variance + mean**2)
+        return cls(len(y), total.cpu().numpy(), squares.cpu().numpy())
 
     def __add__(self, other: Sums) -> Sums:
         return Sums(
             self.count + other.count, self.total + other.total, self.squares + other.squares
         )
 
-    def moments(self) -> tuple[Tensor, Tensor]:
+    def moments(self) -> tuple[FloatArray, FloatArray]:
         """Return the mean and the variance. Shapes: both `[o]`."""
         mean = self.total / self.count
-        return mean, (self.squares / self.count - mean**2).clamp(min=0)
+        return mean, (self.squares / self.count - mean**2).clip(min=0)
 
 
 @dataclass(frozen=True)
-class Observed:
-    """What the unpruned net read and wrote, in batches of samples of one fold each.
+class Seen:
+    """What the unpruned net read and wrote on a batch: rows and sums of each reader, by its key.
 
-    `rows` and `outputs` hold the input and the sums of the output of each reader, by its key, for
-    each batch. `wide` is the width at which maps are read, `keep` puts a tensor where it is kept.
-    Shapes: batches each `[b, ...]`, rows each `[C, M]`.
+    Shapes: rows each `[C, M]`.
     """
 
-    batches: Sequence[Samples]
-    folds: Sequence[int]
+    rows: Mapping[str, Tensor]
+    sums: Mapping[str, Sums]
+
+
+@dataclass(frozen=True, eq=False)
+class Observed(Portable):
+    """What the unpruned net reads and writes, kept where it was seen first.
+
+    `wide` is the width at which maps are read. What is `crowded` lies in temporary files.
+    """
+
+    reference: Reference
     wide: int
-    keep: Callable[[Tensor], Tensor]
-    rows: Mapping[str, Sequence[Tensor]]
-    outputs: Mapping[str, Sequence[Sums]]
+    crowded: bool
 
-    def without(self, fold: int | None) -> Observed:
-        """Return what is left without the samples of a fold."""
-        if fold is None:
-            return self
-        chosen = [k for k, of in enumerate(self.folds) if of != fold]
+    @cached_property
+    def _seen(self) -> dict[int, Seen]:
+        return {}
 
-        def some(values: Sequence[Any]) -> list[Any]:
-            return [values[k] for k in chosen]
+    def keep(self, tensor: Tensor) -> Tensor:
+        """Put a tensor where it is kept. Shapes: any."""
+        return on_disk(tensor) if self.crowded else tensor
 
-        return replace(
-            self,
-            batches=some(self.batches),
-            folds=some(self.folds),
-            rows={key: some(rows) for key, rows in self.rows.items()},
-            outputs={key: some(sums) for key, sums in self.outputs.items()},
-        )
+    def see(self, number: int, x: Samples, mirror: Callable[[], Mirror]) -> Seen:
+        """Return what there is to see on a batch; `mirror` makes that of the unpruned net.
 
-    def moments(self, reader: Reader) -> tuple[Tensor, Tensor]:
-        """Return the mean and the variance of each output channel. Shapes: both `[o]`."""
-        return reduce(add, self.outputs[reader.key]).moments()
+        Shapes: x `[N, ...]`.
+        """
+        if number not in self._seen:
+            rows: dict[str, Tensor] = {}
+            sums: dict[str, Sums] = {}
+
+            def note(reader: Reader, given: Tensor, made: Tensor) -> None:
+                rows[reader.key] = self.keep(reader.rows(given, wide=self.wide))
+                sums[reader.key] = Sums.of(reader, made)
+
+            with torch.no_grad():
+                self.reference.watch(mirror(), x, note)
+            self._seen[number] = Seen(rows, sums)
+        return self._seen[number]
 
 
-def observe(reference: Reference, folds: IntArray) -> Observed:
-    """Run the unpruned net on the reference samples. Shapes: folds `[n]`."""
-    rows: dict[str, list[Tensor]] = {}
-    outputs: dict[str, list[Sums]] = {}
+def observe(reference: Reference, folds: IntArray) -> tuple[Observed, list[tuple[int, Batch]]]:
+    """Return what is observed, and the fold and the samples of each batch. Shapes: folds `[n]`."""
     with torch.no_grad():
         mirror = reference.mirror()
         every, wide, needed = _affordable(reference, mirror)
-        crowded = reference.allowed is not None and needed > reference.allowed
-        keep = on_disk if crowded and mirror.device.type == "cpu" else _as_it_is
-
-        def note(reader: Reader, given: Tensor, made: Tensor) -> None:
-            rows.setdefault(reader.key, []).append(keep(reader.rows(given, wide=wide)))
-            outputs.setdefault(reader.key, []).append(Sums.of(reader, made))
-
-        batches = list(_batches(reference, mirror, folds, every))
-        for _, x in batches:
-            reference.watch(mirror, x, note)
-    return Observed([x for _, x in batches], [k for k, _ in batches], wide, keep, rows, outputs)
+        too_much = reference.allowed is not None and needed > reference.allowed
+        observed = Observed(reference, wide, too_much and mirror.device.type == "cpu")
+        return observed, list(_batches(reference, mirror, folds, every))
 
 
 def _batches(
     reference: Reference, mirror: Mirror, folds: IntArray, every: int
-) -> Iterator[tuple[int, Samples]]:
+) -> Iterator[tuple[int, Batch]]:
     """Yield one sample in `every`, in batches of one fold each, with the fold."""
     for fold in np.unique(folds).tolist():
-        for x in reference.batches(mirror, np.flatnonzero(folds == fold)[::every]):
-            yield fold, x
+        for batch in reference.cut(mirror, np.flatnonzero(folds == fold)[::every]):
+            yield fold, batch
 
 
 def _affordable(reference: Reference, mirror: Mirror) -> tuple[int, int, int]:
@@ -138,7 +140,8 @@ def _affordable(reference: Reference, mirror: Mirror) -> tuple[int, int, int]:
         for wide in held:
             held[wide] += reader.rows(given, wide=wide).nbytes
 
-    (probe,) = reference.batches(mirror, slice(1), 1)
+    (batch,) = reference.cut(mirror, np.arange(1), 1)
+    probe, _ = batch.of(reference.data)
     live = reference.watch(mirror, probe, note)
     count = -(-len(reference.data) // len(probe))
     wide = next((w for w in held if held[w] * count <= HELD_BYTES), min(held))
@@ -147,7 +150,3 @@ def _affordable(reference: Reference, mirror: Mirror) -> tuple[int, int, int]:
     if every > 1:
         logger.info("least squares on one sample in %d, to save memory", every)
     return every, wide, (held[wide] + live) * -(-count // every)
-
-
-def _as_it_is(tensor: Tensor) -> Tensor:
-    return tensor

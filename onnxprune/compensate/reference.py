@@ -8,14 +8,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import ModelProto
+import numpy.typing as npt
 
 from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.channels import ChannelGroups
 from onnxprune.compensate.readers import Reader, find_readers
+from onnxprune.engine import Portable
 from onnxprune.errors import UnsupportedOp
 from onnxprune.graph import Graph
-from onnxprune.relevance import Mirror, batches_of
+from onnxprune.ops._torch import torch
+from onnxprune.relevance import Batch, Mirror, choose_device, cut
 from onnxprune.surgery import Constants, copy_model
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Reference:
+class Reference(Portable):
     """The unpruned net, and the samples on which a pruned one is fitted to it.
 
     `allowed` is how many bytes of all samples may be kept in memory; None sets no limit.
@@ -50,16 +52,18 @@ class Reference:
             if not read.all():
                 yield Narrowed(reader, read, written)
 
-    def mirror(self, model: ModelProto | None = None) -> Mirror:
+    @property
+    def place(self) -> torch.device:
+        """Where the mirror computes."""
+        return torch.device(choose_device(self.device))
+
+    def mirror(self, graph: Graph | None = None) -> Mirror:
         """Return the mirror of the unpruned net, or of a pruned one.
 
         Raises: UnsupportedOp naming the first node that torch cannot run.
         """
-        graph = self.graph
-        if model is not None:
-            graph = Graph(model, input_shapes=graph.input_shapes)
         try:
-            return Mirror(graph, device=self.device)
+            return Mirror(self.graph if graph is None else graph, device=self.device)
         except UnsupportedOp as error:
             raise type(error)(f"{error}; or use --compensate none") from error
 
@@ -80,12 +84,14 @@ class Reference:
                 note(reader, env[step.node.inputs[0]], env[reader.key])
         return most
 
-    def batches(
-        self, mirror: Mirror, chosen: IntArray | slice = slice(None), size: int | None = None
-    ) -> list[Samples]:
-        """Return the chosen samples in batches of a size that the model takes."""
-        data = self.data.rows(chosen)
-        return [x for x, _ in batches_of(mirror, data, size or self.batch_size)]
+    def cut(
+        self, mirror: Mirror, rows: IntArray | None = None, size: int | None = None
+    ) -> list[Batch]:
+        """Cut the samples, or some rows of them, into batches of a size that the model takes.
+
+        Shapes: rows `[m]`.
+        """
+        return cut(mirror, self.data, size or self.batch_size, rows=rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +118,7 @@ class Writer:
         weight = self.constants.array(reader.weight)
         self.constants.set(reader.weight, (weight * factor).astype(weight.dtype))
 
-    def move(self, reader: Reader, shift: Tensor, factor: float = 1.0) -> None:
+    def move(self, reader: Reader, shift: npt.NDArray[Any], factor: float = 1.0) -> None:
         """Multiply a node's bias and add to it; a bias that others read too is copied first.
 
         Shapes: shift `[o]`.
@@ -120,7 +126,7 @@ class Writer:
         proto = self.constants.proto(reader.node)
         index = reader.bias
         assert index is not None
-        added = shift.cpu().numpy() / reader.bias_scale
+        added = shift / reader.bias_scale
         name = proto.input[index] if index < len(proto.input) else ""
         bias = self.constants.array(name) if name else np.zeros(1, self._dtype(reader))
         moved = (bias * factor + added).astype(bias.dtype)

@@ -17,11 +17,12 @@ cross-validation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxprune.arrays import BoolArray
 from onnxprune.ops._torch import torch
@@ -68,35 +69,59 @@ class Products:
         return self.identity + torch.cholesky_solve(self.cross.sum(0).T, factor).T
 
 
+@dataclass(frozen=True, eq=False)
+class BatchProducts:
+    """The products of one batch, in its own precision; `own` is X_k where it has few columns.
+
+    Shapes: gram `[K, K]`, cross `[C, K]`, own `[K, m]`.
+    """
+
+    gram: npt.NDArray[Any]
+    cross: npt.NDArray[Any]
+    own: npt.NDArray[Any] | None
+
+
 def multiply(
-    full: Sequence[Tensor],
-    kept: Sequence[Tensor],
+    full: Tensor, kept: Tensor, alive: BoolArray, means: Sequence[Tensor], *, narrow: bool
+) -> BatchProducts:
+    """Return the products of X (`full`) and X_k (`kept`) of one batch; `narrow` keeps X_k.
+
+    Shapes: full `[C, m]`, kept `[K, m]`, alive `[C]`, means `[C, 1]` and `[K, 1]`.
+    """
+    missing, own = full - means[0], kept - means[1]
+    missing[torch.from_numpy(alive).to(full.device)] -= own
+    products = (own @ own.T, missing @ own.T, own)
+    gram, cross, rows = (one.cpu().numpy() for one in products)
+    return BatchProducts(gram, cross, rows if narrow else None)
+
+
+def gather(
+    batches: Iterable[BatchProducts],
     alive: BoolArray,
     folds: Sequence[int],
-    *,
-    centre: bool = True,
+    device: torch.device,
 ) -> Products:
-    """Return the products of X (`full`) and X_k (`kept`), both given in batches of one fold each.
-
-    Shapes: full each `[C, M]`, kept each `[K, M]`, alive `[C]`, folds one for each batch.
-    """
-    where = torch.from_numpy(alive).to(full[0].device)
-    identity = torch.eye(len(alive), dtype=torch.float64, device=where.device)[:, where]
+    """Add the products of batches of one fold each. Shapes: alive `[C]`, folds one each."""
+    where = torch.from_numpy(alive).to(device)
+    identity = torch.eye(len(alive), dtype=torch.float64, device=device)[:, where]
     names = sorted(set(folds))
     cross = identity.new_zeros(len(names), *identity.shape)
     gram = identity.new_zeros(len(names), identity.shape[1], identity.shape[1])
-    mean, mean_kept = _mean(full, centre), _mean(kept, centre)
     parts: list[list[Tensor]] = [[] for _ in names]
-    narrow = sum(rows.shape[1] for rows in kept) < identity.shape[1]
-    for all_rows, rows, fold in zip(full, kept, folds, strict=True):
-        missing, own = all_rows - mean, rows - mean_kept
-        missing[where] -= own
+    for batch, fold in zip(batches, folds, strict=True):
         k = names.index(fold)
-        gram[k] += own @ own.T
-        cross[k] += missing @ own.T
-        if narrow:
-            parts[k].append(own.double())
+        gram[k] += torch.tensor(batch.gram, device=device)
+        cross[k] += torch.tensor(batch.cross, device=device)
+        if batch.own is not None:
+            parts[k].append(torch.tensor(batch.own, device=device).double())
     return Products(gram, cross, identity, [torch.cat(p, 1) for p in parts if p])
+
+
+def mean_of(sums: Sequence[npt.NDArray[Any]], count: int, *, centre: bool) -> npt.NDArray[Any]:
+    """Return the mean of each row over all batches, or zeros. Shapes: sums each `[R, 1]`."""
+    total = torch.stack([torch.tensor(one) for one in sums]).double().sum(0)
+    mean = total / count
+    return (mean if centre else torch.zeros_like(mean)).numpy().astype(sums[0].dtype)
 
 
 def choose_ridge(products: Products, weight: Tensor, ridges: Sequence[float] = RIDGES) -> float:
@@ -146,10 +171,3 @@ def _decompose(gram: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     values, turned = torch.linalg.eigh(rows.T @ rows)
     seen = values > 1e-12 * values[-1]
     return values[seen], rows @ turned[:, seen] / values[seen].sqrt()
-
-
-def _mean(batches: Sequence[Tensor], centre: bool) -> Tensor:
-    """The mean of each row over all batches, or zeros. Shapes: each `[C, M]` -> `[C, 1]`."""
-    total = torch.stack([rows.sum(1, keepdim=True) for rows in batches]).double().sum(0)
-    mean = total / sum(rows.shape[1] for rows in batches)
-    return (mean if centre else torch.zeros_like(mean)).to(batches[0].dtype)

@@ -14,6 +14,7 @@ from onnxprune.checks import Names, Object, kind_of
 from onnxprune.data.heads import Head
 from onnxprune.data.inputs import Inputs, Samples
 from onnxprune.data.label_maps import fit_labels
+from onnxprune.engine import Portable
 from onnxprune.errors import DataError
 
 CLASSES = Names(of="the names of the classes")
@@ -23,7 +24,7 @@ ALL = ("all",)
 
 
 @dataclass(frozen=True, eq=False)
-class Data:
+class Data(Portable):
     """Samples as the model takes them; `classes[k]` names label k.
 
     Labels are class numbers. `targets` are given in their place to a metric of one's own, where

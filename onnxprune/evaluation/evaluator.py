@@ -9,17 +9,19 @@ is never right, which their mean hides.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import reduce
+from dataclasses import dataclass
+from functools import cached_property, reduce
 from operator import add
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, ValueInfoProto
 
-from onnxprune.arrays import IntArray
+from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.checks import BATCH_SIZE, DEVICE, THREADS
-from onnxprune.data import DATA, Data, class_axis
+from onnxprune.data import DATA, Data, Inputs, class_axis
+from onnxprune.engine import Job, Portable, each
 from onnxprune.errors import DataError, InvalidModel
 from onnxprune.evaluation.accuracy import Accuracy
 from onnxprune.evaluation.class_scores import predict
@@ -28,16 +30,19 @@ from onnxprune.evaluation.metrics import Function, Metric, find_metric
 from onnxprune.evaluation.net import Batch, Net
 from onnxprune.evaluation.runtime import Runnable, running
 from onnxprune.graph import load_model
-from onnxprune.progress import track
 
 RESIDENT_BYTES = 4 << 30
 """Samples up to this size stay on the GPU; more are sent batch by batch, to leave room to run."""
 
 Outputs = dict[str, npt.NDArray[Any]]
 """Outputs of a batch by name; those of samples that differ in shape are an array of arrays."""
+Rows: TypeAlias = "slice | IntArray"
+"""Some of the samples."""
+Read: TypeAlias = "Callable[[Evaluator, Outputs, Rows], Any]"
+"""What is read off the outputs of a batch."""
 
 
-class Evaluator:
+class Evaluator(Portable):
     """Measures models on the same samples, which are cast and bound once."""
 
     def __init__(
@@ -71,8 +76,13 @@ class Evaluator:
         self._names = tuple(outputs) or self.metric.reads
         self._numbers = np.arange(len(data)) if numbers is None else numbers
         self._targets = data.y if data.targets is None else data.targets
-        self._bound: dict[tuple[Any, ...], list[Batch]] = {}
-        self._mixed: frozenset[str] | None = None  # the first run tells
+        self._bound: dict[tuple[Any, ...], Batch] = {}
+        self._is_apart = isinstance(data.x, Inputs) and data.x.apart
+        # Outputs without a row for each sample: nobody can tell whose is whose. The first run does.
+        self._mixed: frozenset[str] | None = frozenset() if self.metric.answers else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_bound": {}}
 
     def __call__(self, model: Runnable) -> Accuracy:
         """Measure what the model gets right; label maps are resized to its output.
@@ -80,7 +90,7 @@ class Evaluator:
         Raises: InvalidModel where its output does not fit the labels; DataError where the samples
         do not fit the model, or a user's metric fails.
         """
-        return self._measure(self._run(model))
+        return self._measure(model)[0]
 
     def judge(self, model: Runnable) -> tuple[Accuracy, npt.NDArray[Any]]:
         """Measure, and return the predicted class of each sample, or pixel, as well.
@@ -88,61 +98,32 @@ class Evaluator:
         Shapes: `[n]` or `[n, H, W]`.
         Raises: InvalidModel and DataError as a call does.
         """
-        classes = []
-
-        def noted() -> Iterator[Outputs]:
-            for outputs in self._run(model):
-                classes.append(predict(_first(outputs), self.data.y))
-                yield outputs
-
-        return self._measure(noted()), np.concatenate(classes)
+        accuracy, classes = self._measure(model, also=_classes)
+        return accuracy, np.concatenate(classes)
 
     def answers(self, model: Runnable) -> Answers | None:
         """Count what the model says of the samples, None for a metric without classes.
 
         Raises: InvalidModel and DataError as a call does.
         """
-        k = self.metric.answers
-        if not k:
+        if not self.metric.answers:
             return None
-        second = every_other(self.data.y)
-        counted, start = [], 0
-        for outputs in self._run(model):
-            rows = _first(outputs)
-            part = slice(start, start + len(rows))
-            counted.append(Answers.of(rows, self.data.y[part], k, second=second[part]))
-            start += len(rows)
-        return reduce(add, counted)
+        parts: Iterator[Answers] = (counted for (counted,) in self._pass(model, _answers))
+        return reduce(add, parts)
 
     def apart(self, models: Iterable[Runnable], folds: IntArray) -> Accuracy:
         """Measure each fold of the samples with a model of its own.
 
         Shapes: folds `[n]`, with one value for each model, in the order of the models.
+        Raises: InvalidModel and DataError as a call does.
         """
-        parts = (self._part(np.flatnonzero(folds == fold)) for fold in np.unique(folds))
-        pairs = zip(parts, models, strict=True)
+        parts = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
+        pairs = zip(models, parts, strict=True)
         if self.metric.adds_up:
-            return reduce(add, (part(model) for part, model in pairs))
-        found = [(part.outputs(model), part._numbers) for part, model in pairs]
-        numbers = np.concatenate([part for _, part in found])
-        order = np.searchsorted(self._numbers, numbers)
-        return self.metric(
-            _joined([outputs for outputs, _ in found]), self._targets[order], numbers
-        )
-
-    def _part(self, rows: IntArray) -> Evaluator:
-        """Return an evaluator of a part of the samples. Shapes: rows `[m]`, their places."""
-        part = Evaluator(
-            self.data.rows(rows),
-            metric=self.metric,
-            device=self._device,
-            threads=self._threads,
-            batch_size=self._batch_size,
-            outputs=self._names,
-            numbers=self._numbers[rows],
-        )
-        part._mixed = self._mixed
-        return part
+            return reduce(add, (self._measure(model, rows)[0] for model, rows in pairs))
+        found = [out for model, rows in pairs for (out,) in self._pass(model, _outputs, rows=rows)]
+        rows = np.concatenate(parts)
+        return self.metric(_joined(found), self._targets[rows], self._numbers[rows])
 
     def outputs(self, model: Runnable) -> Outputs:
         """Run the model on all samples and return the outputs that the metric reads, by name.
@@ -150,7 +131,7 @@ class Evaluator:
         Shapes: each `[n, ...]`; an array `[n]` of arrays where samples differ in shape.
         Raises: InvalidModel and DataError as a call does.
         """
-        return _joined(list(self._run(model)))
+        return _joined([outputs for (outputs,) in self._pass(model, _outputs)])
 
     def of_rows(self, outputs: Outputs) -> Callable[[IntArray], Accuracy]:
         """Return what measures some samples of outputs, each as often as it comes.
@@ -167,49 +148,44 @@ class Evaluator:
 
         return measure
 
-    def _measure(self, batches: Iterator[Outputs]) -> Accuracy:
-        """Measure the outputs, batch by batch where that adds up."""
-        if not self.metric.adds_up:
-            return self.metric(_joined(list(batches)), self._targets, self._numbers)
-        measured, start = [], 0
-        for outputs in batches:
-            part = slice(start, start + len(_first(outputs)))
-            measured.append(self.metric(outputs, self._targets[part], self._numbers[part]))
-            start = part.stop
-        return reduce(add, measured)
+    def _measure(
+        self, model: Runnable, rows: IntArray | None = None, also: Read | None = None
+    ) -> tuple[Accuracy, list[Any]]:
+        """Measure a model, batch by batch where that adds up; read something else as well."""
+        read = _accuracy if self.metric.adds_up else _outputs
+        reads = (read,) if also is None else (read, also)
+        found, *others = zip(*self._pass(model, *reads, rows=rows), strict=True)
+        others = list(others[0]) if others else []
+        if self.metric.adds_up:
+            return reduce(add, found), others
+        chosen = slice(None) if rows is None else rows
+        joined = _joined(list(found))
+        return self.metric(joined, self._targets[chosen], self._numbers[chosen]), others
 
-    def _run(self, model: Runnable) -> Iterator[Outputs]:
-        """Yield the checked outputs of each batch."""
-        net = running(self._opened(model), self._device, self._threads, exact=True)
-        if net.place == "cpu":
-            self._device = "cpu"  # a GPU that did not start is not asked again
-        names = self._names or (net.outputs if not self.metric.answers else net.outputs[:1])
-        left, mixed = len(self.data), self._mixed_up(net, names)
-        batches = self._batches(net)
-        for batch in track("running the model", batches, len(batches)):
-            given = net.run(batch, names)
-            outputs = {name: rows[None] if name in mixed else rows for name, rows in given.items()}
-            checked = {n: self._checked(net, n, rows, batch.size) for n, rows in outputs.items()}
-            yield {name: rows[:left] for name, rows in checked.items()}
-            left -= batch.size
-
-    def _mixed_up(self, net: Net, names: Sequence[str]) -> frozenset[str]:
-        """The outputs without a row for each sample, so that nobody can tell whose is whose.
-
-        By chance there may be as many rows as samples in a batch, so one is looked at alone too.
-        """
-        if self.metric.answers:
-            return frozenset()
+    def _pass(
+        self, model: Runnable, *reads: Read, rows: IntArray | None = None
+    ) -> Iterator[tuple[Any, ...]]:
+        """Run the model on all samples, or some; yield what is read off each batch."""
+        job = _Pass(self, self._opened(model), reads)
+        (fixed,) = each(job, [None])
         if self._mixed is None:
-            x = net.fitted(self.data.x)
-            alone = [] if x.apart or net.batch else [net.bind(x[:1], "cpu")]
-            self._mixed = frozenset(
-                name
-                for batch in (*alone, *self._batches(net))
-                for name, rows in net.run(batch, names).items()
-                if rows.shape[:1] != (batch.size,)
-            )
-        return self._mixed
+            shards = self._shards(fixed, rows, single=False)
+            if not fixed and not self._is_apart:  # by chance there may be as many rows as samples
+                shards.insert(0, slice(1))
+            self._mixed = frozenset[str]().union(*each(job, [(one, None) for one in shards]))
+        shards = self._shards(fixed, rows, single=bool(self._mixed))
+        yield from each(job, [(shard, self._mixed) for shard in shards], "running the model")
+
+    def _shards(self, fixed: int | None, rows: IntArray | None, *, single: bool) -> list[Rows]:
+        """The samples of each batch."""
+        size = 1 if single or self._is_apart else fixed or self._batch_size
+        starts = range(0, len(self.data) if rows is None else len(rows), size)
+        return [slice(k, k + size) if rows is None else rows[k : k + size] for k in starts]
+
+    @cached_property
+    def _second(self) -> BoolArray:
+        """Which samples are every other one of their class. Shapes: `[n]`."""
+        return every_other(self.data.y)
 
     def _opened(self, model: Runnable) -> Runnable:
         """The model, with those tensors for outputs that are read inside it."""
@@ -264,18 +240,84 @@ class Evaluator:
             raise InvalidModel(f"{net.name}: output {name!r} holds NaN or infinity")
         return rows
 
-    def _batches(self, net: Net) -> list[Batch]:
-        """Bind the samples in the form that the model takes, unless they are bound so already."""
-        key = (type(net), *net.ports.values(), net.place, bool(self._mixed))
+    def _batch(self, net: Net, rows: Rows, mixed: bool) -> Batch:
+        """Bind samples in the form that the model takes, unless they are bound so already."""
+        if not isinstance(rows, slice):
+            return self._bind(net, rows)
+        key = (type(net), *net.ports.values(), net.place, mixed, rows.start, rows.stop)
         if key not in self._bound:
-            x = net.fitted(self.data.x)
-            size = 1 if self._mixed or x.apart else net.batch or self._batch_size
-            batches = [x[start : start + size] for start in range(0, len(x), size)]
-            if net.batch and not x.apart:  # the last is filled with copies, which `_run` drops
-                batches[-1] = batches[-1][np.arange(net.batch) % len(batches[-1])]
-            place = net.place if x.nbytes <= RESIDENT_BYTES else "cpu"
-            self._bound[key] = [net.bind(batch, place) for batch in batches]
+            self._bound[key] = self._bind(net, rows)
         return self._bound[key]
+
+    def _bind(self, net: Net, rows: Rows) -> Batch:
+        x = net.fitted(self.data.x[rows])
+        if net.batch and not x.apart:  # the last is filled with copies, whose outputs are dropped
+            x = x[np.arange(net.batch) % len(x)]
+        return net.bind(x, net.place if self.data.x.nbytes <= RESIDENT_BYTES else "cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass(Job):
+    """A model over the samples of an evaluator; `reads` say what is read off each batch.
+
+    A shard is the samples of a batch and which outputs are mixed up; where that is not known, it is
+    found. Without a shard, it is how many samples the model fixes.
+    """
+
+    evaluator: Evaluator
+    model: Runnable
+    reads: tuple[Read, ...]
+
+    @property
+    def stays(self) -> bool:
+        """Whether the model runs here only."""
+        return isinstance(self.model, Net)
+
+    @cached_property
+    def _net(self) -> Net:
+        judge = self.evaluator
+        net = running(self.model, judge._device, judge._threads, exact=True)
+        if net.place == "cpu":
+            judge._device = "cpu"  # a GPU that did not start is not asked again
+        return net
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        judge, net = self.evaluator, self._net
+        return judge._names or (net.outputs if not judge.metric.answers else net.outputs[:1])
+
+    def run(self, shard: tuple[Rows, frozenset[str] | None] | None) -> Any:
+        """Run one batch. Raises: InvalidModel where an output cannot be read."""
+        judge, net = self.evaluator, self._net
+        if shard is None:
+            return net.batch
+        rows, mixed = shard
+        batch = judge._batch(net, rows, bool(mixed))
+        given = net.run(batch, self._names)
+        if mixed is None:
+            return frozenset(n for n, found in given.items() if found.shape[:1] != (batch.size,))
+        outputs = {name: found[None] if name in mixed else found for name, found in given.items()}
+        checked = {n: judge._checked(net, n, found, batch.size) for n, found in outputs.items()}
+        left = len(judge.data.y[rows])
+        own = {name: found[:left] for name, found in checked.items()}
+        return tuple(read(judge, own, rows) for read in self.reads)
+
+
+def _outputs(judge: Evaluator, outputs: Outputs, rows: Rows) -> Outputs:
+    return outputs
+
+
+def _accuracy(judge: Evaluator, outputs: Outputs, rows: Rows) -> Accuracy:
+    return judge.metric(outputs, judge._targets[rows], judge._numbers[rows])
+
+
+def _classes(judge: Evaluator, outputs: Outputs, rows: Rows) -> npt.NDArray[Any]:
+    return predict(_first(outputs), judge.data.y)
+
+
+def _answers(judge: Evaluator, outputs: Outputs, rows: Rows) -> Answers:
+    labels, second = judge.data.y[rows], judge._second[rows]
+    return Answers.of(_first(outputs), labels, judge.metric.answers, second=second)
 
 
 def _first(outputs: Outputs) -> npt.NDArray[Any]:

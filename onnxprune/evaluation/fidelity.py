@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from onnxprune.arrays import FloatArray, IntArray
 from onnxprune.data import Head
+from onnxprune.engine import Portable
 from onnxprune.evaluation.accuracy import Accuracy
 from onnxprune.evaluation.class_scores import true_probability
 from onnxprune.evaluation.metrics import FIDELITY, Metric, Outputs
@@ -36,7 +37,7 @@ REST = "rare classes"
 
 
 @dataclass(frozen=True, eq=False)
-class Fidelity:
+class Fidelity(Portable):
     """Agreement with the `reference`: the outputs of the unpruned network for the same samples.
 
     Shapes: each `[n, ...]`, by the tensor of a head.

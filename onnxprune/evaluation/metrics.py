@@ -88,12 +88,14 @@ def of_classes(
     name: str, measure: Callable[..., Accuracy], caption: str, *, answers: int = 1
 ) -> Metric:
     """Return a metric of class scores, which are the first output."""
+    return Metric(name, partial(_of_scores, measure), caption, answers, adds_up=True)
 
-    def measured(outputs: Outputs, targets: npt.NDArray[Any], _: IntArray) -> Accuracy:
-        scores = next(iter(outputs.values()))
-        return measure(scores, fit_labels(targets, scores.shape))
 
-    return Metric(name, measured, caption, answers, adds_up=True)
+def _of_scores(
+    measure: Callable[..., Accuracy], outputs: Outputs, targets: npt.NDArray[Any], _: IntArray
+) -> Accuracy:
+    scores = next(iter(outputs.values()))
+    return measure(scores, fit_labels(targets, scores.shape))
 
 
 METRIC = Text(name_of=name_of, of="the name of a metric")

@@ -7,7 +7,7 @@ did not ask to change survives: names, opset, IR version, metadata, functions, u
 from __future__ import annotations
 
 import logging
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import onnx
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
 from onnxprune.checks import Object
+from onnxprune.engine import Portable
 from onnxprune.errors import InvalidModel
 from onnxprune.graph.constant_folding import Computed, find_computed
 from onnxprune.graph.dependence import Variation
@@ -43,7 +44,7 @@ STEPS = (32, 64, 128)
 """Positions by which open heights and widths are also looked at."""
 
 
-class Graph:
+class Graph(Portable):
     """A model's main graph: nodes in topological order, constants, shapes and known values.
 
     Calls of model-local functions are replaced by the nodes of their bodies, which are `nested`:
@@ -83,6 +84,11 @@ class Graph:
         self.facts = self._infer()
         self._hows: dict[str, How | None] = {}
         self._arrays: dict[str, npt.NDArray[Any]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        shapes, weights = dict(self.input_shapes), dict(self.weights)
+        make = partial(Graph, input_shapes=shapes, weights=weights)
+        return make, (self.bare,)
 
     @classmethod
     def load(cls, source: ModelSource, *, input_shapes: InputShapes | None = None) -> Graph:

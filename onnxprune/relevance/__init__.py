@@ -6,6 +6,7 @@ Imports channels, data and what lies below. `score` and `Meter` are the ways in.
 * `batches`: samples in batches that the model takes; `memory`: how many fit at once
 * `rules`: LRP's rules; `routes`: where relevance flows; `lrp`: the walk back
 * `criteria`: criteria by name; `measures`: their formulas; `scores`: their result
+* `class_sums`: the sums of their values over samples
 * `weights`: filters as rows of real numbers; `advice`: what to use where a criterion cannot be
 * `damage`: what removing several channels together does; `divergence`: to the class probabilities
 * `generated`: inputs that have the statistics which a network stores
@@ -13,7 +14,7 @@ Imports channels, data and what lies below. `score` and `Meter` are the ways in.
 * `threads`: how many threads torch may use
 """
 
-from onnxprune.relevance.batches import batches_of
+from onnxprune.relevance.batches import LOOKING, Batch, batches_of, cut
 from onnxprune.relevance.criteria import (
     CRITERIA,
     CRITERION_NAMES,
@@ -26,14 +27,16 @@ from onnxprune.relevance.damage import Damage, Meter
 from onnxprune.relevance.generated import match_statistics, stored_statistics
 from onnxprune.relevance.heat import heat_maps
 from onnxprune.relevance.memory import allowed_bytes, batch_within, on_disk
-from onnxprune.relevance.mirror import Mirror, Tensors
+from onnxprune.relevance.mirror import Mirror, Tensors, choose_device
 from onnxprune.relevance.rules import RULES, Branch, Composite, Rule, Term, find_composite
 from onnxprune.relevance.threads import use_threads
 
 __all__ = [
     "CRITERIA",
     "CRITERION_NAMES",
+    "LOOKING",
     "RULES",
+    "Batch",
     "Branch",
     "Composite",
     "Damage",
@@ -46,6 +49,8 @@ __all__ = [
     "allowed_bytes",
     "batch_within",
     "batches_of",
+    "choose_device",
+    "cut",
     "data_free",
     "find_composite",
     "find_criterion",

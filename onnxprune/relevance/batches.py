@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,35 +18,79 @@ from onnxprune.relevance.mirror import Mirror
 if TYPE_CHECKING:
     from torch import Tensor
 
+LOOKING = "looking at samples"
+"""What progress says."""
+MOST = 4096
+"""Shards; so many keep 512 workers busy, and a part of each fits through one machine."""
 SAME = 1e-3
 """Absolute and relative; samples that got mixed up differ by far more."""
 
 
-def batches_of(
-    mirror: Mirror, data: Data, size: int, tensors: Collection[str] = ()
-) -> Iterator[tuple[Samples, IntArray]]:
-    """Yield batches of `size` samples with their labels, or of the size that the model fixes.
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The rows of samples that are computed together, and how many the model fixes, or 0.
+
+    Shapes: rows `[l]`.
+    """
+
+    rows: IntArray
+    fixed: int = 0
+
+    def of(self, data: Data) -> tuple[Samples, IntArray]:
+        """Return the samples, filled with copies to what is fixed, and the labels of all but these.
+
+        Shapes: samples `[b, ...]`, labels `[l]` or maps `[l, H, W]`, `l` at most `b`.
+        """
+        x, y = data.x[self.rows], data.y[self.rows]
+        filled = np.minimum(np.arange(max(self.fixed, len(x))), len(x) - 1)
+        return x[filled] if len(x) < self.fixed else x, y
+
+
+def cut(
+    mirror: Mirror,
+    data: Data,
+    size: int,
+    tensors: Collection[str] = (),
+    rows: IntArray | None = None,
+) -> list[Batch]:
+    """Cut samples, or some of their rows, into batches of `size`, or of what the model fixes.
 
     Where one of the `tensors` that are looked at has its samples in another place than first, as
     tokens of many samples one under another, a batch is one sample.
 
     Many models that fix the batch in name compute any size, so two samples are tried first. Where
     the size is fixed indeed, the last batch is filled with copies, which have no labels.
-    Shapes: samples `[b, ...]`, labels `[l]` or maps `[l, H, W]`, `l` at most `b`.
+    Shapes: rows `[m]`.
     """
-    one_by_one = any(head.alone for head in data.heads)
-    if one_by_one or (isinstance(data.x, Inputs) and data.x.apart):
-        yield from track("looking at samples", data.batches(1), len(data))
-        return
-    fixed = fixed_batch(mirror, data.x)
-    shape = mirror.graph.shape(mirror.graph.inputs[0])
-    first = shape[0] if shape else 1
-    if any((mirror.graph.shape(name) or (first,))[0] != first for name in tensors):
+    fixed = 0
+    if any(h.alone for h in data.heads) or (isinstance(data.x, Inputs) and data.x.apart):
         size = 1
-    size = fixed or size
-    for x, y in track("looking at samples", data.batches(size), -(-len(data) // size)):
-        filled = np.minimum(np.arange(max(fixed, len(x))), len(x) - 1)
-        yield x[filled] if len(x) < fixed else x, y
+    else:
+        fixed = fixed_batch(mirror, data.x)
+        shape = mirror.graph.shape(mirror.graph.inputs[0])
+        first = shape[0] if shape else 1
+        if any((mirror.graph.shape(name) or (first,))[0] != first for name in tensors):
+            size = 1
+        size = fixed or size
+    rows = np.arange(len(data)) if rows is None else rows
+    return [Batch(rows[k : k + size], fixed) for k in range(0, len(rows), size)]
+
+
+def shards(batches: Sequence[Batch]) -> list[tuple[Batch, ...]]:
+    """Return the batches in shards: one each, or more where there are very many."""
+    size = -(-len(batches) // MOST)
+    return [tuple(batches[k : k + size]) for k in range(0, len(batches), size)]
+
+
+def batches_of(
+    mirror: Mirror, data: Data, size: int, tensors: Collection[str] = ()
+) -> Iterator[tuple[Samples, IntArray]]:
+    """Yield the batches that `cut` finds, with their labels.
+
+    Shapes: as `Batch.of`.
+    """
+    batches = cut(mirror, data, size, tensors)
+    return (batch.of(data) for batch in track(LOOKING, batches, len(batches)))
 
 
 def by_filter(x: Tensor, axis: int, samples: int) -> Tensor:

@@ -34,14 +34,13 @@ import numpy.typing as npt
 from onnxprune.arrays import FloatArray
 from onnxprune.channels import GROUPS, ChannelGroups, Filters
 from onnxprune.checks import BATCH_SIZE, DEVICE, THREADS, Text
-from onnxprune.data import DATA, Data, class_shares, counted
+from onnxprune.data import DATA, Data
 from onnxprune.errors import DataError, InvalidModel, UnknownName, UnsupportedOp, check_name
 from onnxprune.graph import GRAPH, Graph
 from onnxprune.ops._torch import torch
 from onnxprune.plugins import find_function, name_of, users_code
 from onnxprune.relevance.advice import advise
-from onnxprune.relevance.batches import batches_of
-from onnxprune.relevance.fuse import folded
+from onnxprune.relevance.class_sums import SIGNS, ClassSums, FromSamples, check_shape, class_means
 from onnxprune.relevance.measures import (
     activation,
     batchnorm_scale,
@@ -52,7 +51,7 @@ from onnxprune.relevance.measures import (
     random,
     taylor,
 )
-from onnxprune.relevance.mirror import Mirror, Tensors
+from onnxprune.relevance.mirror import Tensors
 from onnxprune.relevance.rules import RULES, Composite, find_composite
 from onnxprune.relevance.scores import ALL
 from onnxprune.relevance.scores import Scores as Scores
@@ -60,22 +59,12 @@ from onnxprune.relevance.threads import use_threads
 from onnxprune.relevance.weights import weight_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 logger = logging.getLogger(__name__)
 
-FromSamples = Callable[[Mirror, Any, "Tensor", Mapping[str, int]], Tensors]
 FromWeights = Callable[[npt.NDArray[Any], np.random.Generator], FloatArray]
 FromGraph = Callable[[Graph, Filters], FloatArray | None]
-
-SIGNS: Mapping[str, Callable[[FloatArray], FloatArray]] = MappingProxyType(
-    {
-        "summed": lambda values: values,
-        "absolute": np.abs,
-        "positive": lambda values: np.maximum(values, 0),
-    }
-)
-"""How the values of a sample count."""
 
 NORMS = MappingProxyType({"layer-none": None, "layer-l1": 1, "layer-l2": 2, "layer-max": np.inf})
 """The order of the norm that the values of a layer, averaged over classes, are divided by."""
@@ -187,15 +176,21 @@ def _of_function(function: Callable[..., Any], name: str) -> Criterion:
         found = "4 arguments as well as 2" if from_samples else "neither 4 nor 2 arguments"
         raise UnknownName(f"criterion '{name}': takes {found}; expected {USER_FUNCTION}")
 
-    def measure(*given: Any) -> Tensors:
-        with users_code(f"criterion '{name}'", USER_FUNCTION):
-            return {key: torch.as_tensor(found) for key, found in function(*given).items()}
+    if from_samples:
+        return Criterion(partial(_measure, function, name))
+    return Criterion(from_weights=partial(_weigh, function, name))
 
-    def weigh(weight: npt.NDArray[Any], rng: np.random.Generator) -> FloatArray:
-        with users_code(f"criterion '{name}'", USER_FUNCTION):
-            return np.asarray(function(weight.astype(np.float64, copy=False), rng), np.float64)
 
-    return Criterion(measure) if from_samples else Criterion(from_weights=weigh)
+def _measure(function: Callable[..., Any], name: str, *given: Any) -> Tensors:
+    with users_code(f"criterion '{name}'", USER_FUNCTION):
+        return {key: torch.as_tensor(found) for key, found in function(*given).items()}
+
+
+def _weigh(
+    function: Callable[..., Any], name: str, weight: npt.NDArray[Any], rng: np.random.Generator
+) -> FloatArray:
+    with users_code(f"criterion '{name}'", USER_FUNCTION):
+        return np.asarray(function(weight.astype(np.float64, copy=False), rng), np.float64)
 
 
 def _takes(function: Callable[..., Any], count: int) -> bool:
@@ -261,8 +256,9 @@ def _score(
     if data is None or len(data) == 0:
         free = ", ".join(data_free())
         raise DataError(f"criterion {name!r}: needs samples; give data, or use one of {free}")
-    mirror = folded(Mirror(graph, device=device, heads=data.heads))
-    values = _class_means(chosen, mirror, groups, data, batch_size)
+    assert chosen.from_samples is not None
+    sums = ClassSums(graph, groups, data, chosen.from_samples, chosen.sign, device, batch_size)
+    values = class_means(sums)
     found = [values[filters.output] for filters in groups.filters]
     return Scores(_gather(groups, found, len(data.classes), NORMS[chosen.norm]), name, data.classes)
 
@@ -310,58 +306,8 @@ def _measured(
     if weight is None:
         return None
     values = np.asarray(chosen.from_weights(weight, rng), np.float64)
-    _check_shape(values, (filters.channels.size,), filters)
+    check_shape(values, (filters.channels.size,), filters)
     return values
-
-
-def _class_means(
-    chosen: Criterion,
-    mirror: Mirror,
-    groups: ChannelGroups,
-    data: Data,
-    batch_size: int,
-) -> dict[str, FloatArray]:
-    """The mean value of each filter over the samples of each class, by tensor.
-
-    A sample with a label map counts for all classes in it, in equal shares.
-    Shapes: each `[classes, filters]`.
-    """
-    assert chosen.from_samples is not None
-    tensors = {filters.output: filters.axis for filters in groups.filters}
-    sizes = {filters.output: filters.channels.size for filters in groups.filters}
-    highest = int(counted(data.y).max(initial=0))
-    if highest >= len(data.classes):
-        raise DataError(f"samples: label {highest}, but {len(data.classes)} class names")
-    shares = class_shares(data.y, len(data.classes))
-    count = shares.sum(0)
-    sums = {name: np.zeros((len(data.classes), size)) for name, size in sizes.items()}
-    done = 0
-    for x, y in batches_of(mirror, data, batch_size, tensors):
-        filled = np.minimum(np.arange(len(x)), len(y) - 1)
-        labels = torch.from_numpy(y[filled]).to(mirror.device)
-        found = chosen.from_samples(mirror, x, labels, tensors)
-        shown = shares[done : done + len(y)]
-        rows, classes = np.nonzero(shown)
-        held = shown[rows, classes]
-        for filters in groups.filters:
-            if filters.output in found:
-                values = np.asarray(found[filters.output].detach().double().cpu())
-                _check_shape(values, (len(x), filters.channels.size), filters)
-                weighed = SIGNS[chosen.sign](values[rows]) * held[:, None]
-                np.add.at(sums[filters.output], classes, weighed)
-        done += len(y)
-        if done == len(y):
-            for name in sorted(tensors.keys() - found.keys()):
-                logger.warning("convolution output '%s' has no way to the output: scores 0", name)
-    return {name: total / np.where(count > 0, count, 1)[:, None] for name, total in sums.items()}
-
-
-def _check_shape(values: FloatArray, expected: tuple[int, ...], filters: Filters) -> None:
-    if values.shape != expected:
-        raise InvalidModel(
-            f"Conv '{filters.node}': the criterion gives values of shape {list(values.shape)}; "
-            f"expected {list(expected)}"
-        )
 
 
 def _gather(

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +24,19 @@ import numpy.typing as npt
 from onnxprune.arrays import FloatArray, IntArray
 from onnxprune.channels import ChannelGroups, Choices
 from onnxprune.data import Data, Samples
+from onnxprune.engine import Job, each
 from onnxprune.errors import UnsupportedOp
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
 from onnxprune.relevance.advice import advise
-from onnxprune.relevance.batches import batches_of, by_filter
+from onnxprune.relevance.batches import LOOKING, Batch, by_filter, cut
 from onnxprune.relevance.criteria import score
-from onnxprune.relevance.divergence import Directions, find_directions, outputs_of
+from onnxprune.relevance.divergence import (
+    Directions,
+    find_directions,
+    outputs_of,
+    skip_signs,
+)
 from onnxprune.relevance.fuse import folded
 from onnxprune.relevance.lrp import explain, with_batch
 from onnxprune.relevance.mirror import Mirror, Tensors
@@ -140,51 +146,110 @@ class Meter:
             raise
 
     def _measure(self, graph: Graph, groups: ChannelGroups) -> Damage:
-        mirror = folded(Mirror(graph, device=self.device, heads=self.data.heads))
-        rng = np.random.default_rng(self.seed)
         turns, turn = _turn(self.data, len(groups))
-        data = self.data.every(turns, turn)
-        before, done = self._before, 0
+        rows = np.arange(turn, len(self.data), turns)
+        job = _Effects(
+            graph, groups, self.data, self.composite, self.device, self.batch_size, self.seed
+        )
+        (batches,) = each(job, [rows])
+        before = {name: values[rows] for name, values in self._before.items()}
+        shards, done = [], 0
+        for number, batch in enumerate(batches):
+            own = slice(done, done + len(batch.rows))
+            done = own.stop
+            unpruned = {name: values[own] for name, values in before.items()}
+            shards.append((batch, unpruned, number, len(batches[0].rows)))
         effects, slope = [], np.zeros(len(groups))
-        outputs = [filters.output for filters in groups.filters]
-        for x, y in batches_of(mirror, data, self.batch_size, outputs):
-            mine = slice(turn + done * turns, turn + (done + len(y)) * turns, turns)
-            unpruned = {name: values[mine] for name, values in before.items()}
-            done += len(y)
-            found, values = self._explain(mirror, groups, x, y, unpruned, rng)
-            bent = torch.einsum("ncd,ndm->cnm", values, found.curvature.cpu()).flatten(1)
-            effects.append((bent / len(data) ** 0.5).float().numpy())
-            slope -= torch.einsum("ncd,nd->c", values, found.slope.cpu()).numpy()
-        return Damage(slope / len(data), np.concatenate(effects, 1))
+        for bent, moved in each(job, shards, LOOKING):
+            effects.append((bent / len(rows) ** 0.5).astype(np.float32))
+            slope -= moved
+        return Damage(slope / len(rows), np.concatenate(effects, 1))
 
     @cached_property
-    def _before(self) -> Tensors:
+    def _before(self) -> dict[str, npt.NDArray[Any]]:
         """What the outputs of the unpruned net are compared by, for all samples."""
-        mirror = Mirror(self.unpruned, device=self.device, heads=self.data.heads)
-        heads = find_ends(mirror)
+        job = _Unpruned(self.unpruned, self.data, self.device, self.batch_size)
+        (batches,) = each(job, [None])
+        found = list(each(job, batches, LOOKING))
+        return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+
+@dataclass(frozen=True, eq=False)
+class _Unpruned(Job):
+    """What the outputs of the unpruned net are compared by."""
+
+    graph: Graph
+    data: Data
+    device: str
+    batch_size: int
+
+    @cached_property
+    def _mirror(self) -> Mirror:
+        return Mirror(self.graph, device=self.device, heads=self.data.heads)
+
+    def run(self, shard: Batch | None) -> list[Batch] | dict[str, npt.NDArray[Any]]:
+        """Run a batch; without one, return the batches there are."""
+        if shard is None:
+            return cut(self._mirror, self.data, self.batch_size)
+        heads = find_ends(self._mirror)
+        x, y = shard.of(self.data)
         with torch.no_grad():
-            batches = batches_of(mirror, self.data, self.batch_size)
-            runs = ((with_batch(_run(mirror, x, heads), heads), y) for x, y in batches)
-            found = [outputs_of(ends, heads, y) for ends, y in runs]
-        return {name: torch.cat([one[name] for one in found]) for name in heads}
+            ends = with_batch(_run(self._mirror, x, heads), heads)
+            return {name: found.cpu().numpy() for name, found in outputs_of(ends, heads, y).items()}
+
+
+Shard = tuple[Batch, dict[str, npt.NDArray[Any]], int, int]
+"""A batch, what the unpruned net gives, its number, and how many samples each before it has."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Effects(Job):
+    """The effects of channels along the directions of the samples, and their slope."""
+
+    graph: Graph
+    groups: ChannelGroups
+    data: Data
+    composite: Composite
+    device: str
+    batch_size: int
+    seed: int
+
+    @cached_property
+    def _mirror(self) -> Mirror:
+        return folded(Mirror(self.graph, device=self.device, heads=self.data.heads))
+
+    def run(
+        self, shard: Shard | IntArray
+    ) -> list[Batch] | tuple[npt.NDArray[np.float64], FloatArray]:
+        """Measure a batch; of rows alone, return the batches.
+
+        Shapes: rows `[n]`; a batch -> `[channels, n * m]`, `[channels]`.
+        """
+        if not isinstance(shard, tuple):
+            outputs = [filters.output for filters in self.groups.filters]
+            return cut(self._mirror, self.data, self.batch_size, outputs, shard)
+        batch, unpruned, number, size = shard
+        before = {name: torch.from_numpy(values) for name, values in unpruned.items()}
+        found, values = self._explain(*batch.of(self.data), before, number, size)
+        bent = torch.einsum("ncd,ndm->cnm", values, found.curvature.cpu()).flatten(1)
+        moved = torch.einsum("ncd,nd->c", values, found.slope.cpu())
+        return bent.numpy(), moved.numpy()
 
     def _explain(
-        self,
-        mirror: Mirror,
-        groups: ChannelGroups,
-        x: Samples,
-        y: IntArray,
-        before: Tensors,
-        rng: np.random.Generator,
+        self, x: Samples, y: IntArray, before: Tensors, number: int, size: int
     ) -> tuple[Directions, Tensor]:
         """The directions of a batch, and the effect of each channel. Shapes: `[n, channels, d]`."""
-        found: list[Directions] = []
+        mirror, found = self._mirror, list[Directions]()
+        before = {name: values.to(mirror.device) for name, values in before.items()}
 
         def starts(ends: Tensors) -> list[Tensors]:
-            found.append(find_directions(ends, find_ends(mirror), y, before, rng))
+            heads, rng = find_ends(mirror), np.random.default_rng(self.seed)
+            for _ in range(number):
+                skip_signs(ends, heads, y, size, rng)
+            found.append(find_directions(ends, heads, y, before, rng))
             return found[0].starts
 
-        tensors = {filters.output: filters.axis for filters in groups.filters}
+        tensors = {filters.output: filters.axis for filters in self.groups.filters}
         traces = explain(
             mirror,
             x,
@@ -193,7 +258,7 @@ class Meter:
             tensors,
             reduce=lambda name, r: by_filter(r, tensors[name], len(x)).sum(2).double(),
         )
-        values = [_by_channel(groups, trace, len(y)) for trace in traces]
+        values = [_by_channel(self.groups, trace, len(y)) for trace in traces]
         return found[0], torch.stack(values, 2)
 
 

@@ -110,6 +110,32 @@ def find_directions(
     return Directions(starts, *_apart(len(starts), len(y), ends[name].device))
 
 
+def skip_signs(
+    ends: Tensors, heads: Mapping[str, Head], y: IntArray, samples: int, rng: np.random.Generator
+) -> None:
+    """Draw the random signs that `find_directions` draws for other samples of the same outputs.
+
+    Shapes: ends by name, each `[N, ...]`; y `[n]` or maps.
+    """
+    name = next(iter(heads))
+    if is_labelled(ends[name], heads, y):
+        if y.ndim > 1:
+            positions = by_class(ends[name][:1], torch.from_numpy(y[:1]))[1].shape[1:]
+            rng.choice([-1.0, 1.0], (samples, *positions, 1, 1))
+        return
+    for name, head in heads.items():
+        z = ends[name][:1].expand(samples, *ends[name].shape[1:])
+        if head.is_scores:
+            places = z.movedim(head.axis, -1)[..., :1]
+            z = places.expand(*places.shape[:-1], _count(z.shape[head.axis]))[..., None, :]
+        random_signs(z, rng)
+
+
+def _count(classes: int) -> int:
+    """How many directions there are: a shift of all logits changes no probability."""
+    return min(DIRECTIONS, max(classes - 1, 1))
+
+
 def _columns(
     end: Tensor, head: Head, samples: int, before: Tensor, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -217,8 +243,7 @@ def _basis(p: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if classes == 1:
         fisher = (near * (1 - near))[..., None]
     vectors = torch.linalg.eigh(fisher + slope[..., :, None] * slope[..., None, :]).eigenvectors
-    # A shift of all logits changes no probability, so there is one direction less than classes.
-    vectors = vectors[..., -min(DIRECTIONS, max(classes - 1, 1)) :]
+    vectors = vectors[..., -_count(classes) :]
     values, turned = torch.linalg.eigh(vectors.mT @ fisher @ vectors)
     whole = torch.zeros((*p.shape, vectors.shape[-1]), dtype=p.dtype, device=p.device)
     whole.scatter_(-2, most[..., None].expand(vectors.shape), vectors)

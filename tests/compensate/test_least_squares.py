@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from onnxprune.compensate import least_squares, observed
+from onnxprune.compensate import least_squares, observed, refit
 from onnxprune.compensate.methods import compensator
 from onnxprune.data import Data
 from tests.support.models import relative_error, run
@@ -108,7 +108,7 @@ def test_positions_then_samples_are_given_up_to_save_memory(
 
 def test_a_layer_too_large_for_a_system_keeps_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     trial = Trial(CHAIN)
-    monkeypatch.setattr(least_squares, "MAX_ROWS", 5)
+    monkeypatch.setattr(refit, "MAX_ROWS", 5)
     changed = trial.compensated()
     assert (trial.tensor("v", changed) == trial.tensor("v", trial.pruned)).all()
     mean, _ = moments(trial.proto, trial.x)

@@ -7,7 +7,7 @@ import torch
 from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray
-from onnxprune.compensate.ridge import Products, choose_ridge, multiply
+from onnxprune.compensate.ridge import Products, choose_ridge, gather, mean_of, multiply
 from tests.support.models import relative_error, run
 from tests.support.trial import (
     CHAIN,
@@ -105,7 +105,13 @@ def regression(full: Array, kept: Array, alive: BoolArray, folds: Array | None =
         folds = np.zeros(full.shape[1], np.int64)
     names = np.unique(folds)
     apart = [[torch.from_numpy(rows[:, folds == k]) for k in names] for rows in (full, kept)]
-    return multiply(*apart, alive, names.tolist())
+    sums = [[part.sum(1, keepdim=True).numpy() for part in rows] for rows in apart]
+    count = full.shape[1]
+    means = [torch.from_numpy(mean_of(side, count, centre=True)) for side in sums]
+    narrow = count < alive.sum()
+    pairs = zip(*apart, strict=True)
+    parts = [multiply(one, other, alive, means, narrow=bool(narrow)) for one, other in pairs]
+    return gather(parts, alive, names.tolist(), torch.device("cpu"))
 
 
 def test_regression_keeps_what_is_not_missing() -> None:

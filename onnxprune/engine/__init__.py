@@ -1,0 +1,46 @@
+"""Where sums over samples are taken: in this process, or on workers of a cluster.
+
+Relevance, damage, moments and accuracy are sums over samples. A `Job` computes the part of one
+shard, a fixed batch of samples, and whoever asks adds the parts in the order of the shards. So the
+result has the same bits, wherever the parts were computed and however many workers there were.
+
+* `job`: what is computed; `running`: on which engine, and the engine of this process
+* `parcels`: values on their way to a worker; `worker`: what happens there
+* `pool`: workers that share the shards, of which some die and some are slow
+* `cluster`: workers of ray
+"""
+
+from onnxprune.engine.job import Course, Job, Portable
+from onnxprune.engine.pool import Crew, Lost, Pool
+from onnxprune.engine.running import (
+    ENGINES,
+    PROCESS,
+    RAY,
+    Engine,
+    Talk,
+    each,
+    talk,
+    use_engine,
+    using,
+)
+from onnxprune.engine.worker import Call, Worker
+
+__all__ = [
+    "ENGINES",
+    "PROCESS",
+    "RAY",
+    "Call",
+    "Course",
+    "Crew",
+    "Engine",
+    "Job",
+    "Lost",
+    "Pool",
+    "Portable",
+    "Talk",
+    "Worker",
+    "each",
+    "talk",
+    "use_engine",
+    "using",
+]

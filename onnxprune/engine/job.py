@@ -1,0 +1,54 @@
+"""Jobs: what is computed on each shard of the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import fields
+from typing import Any
+
+
+class Portable:
+    """A dataclass that is sent to a worker once, however many jobs hold it.
+
+    Only its fields are sent: what it remembers beside them, each worker makes for itself.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
+
+
+class Job(Portable):
+    """Work that is the same on every shard; its result depends on the fields and the shard only."""
+
+    @property
+    def stays(self) -> bool:
+        """Whether it cannot leave this process."""
+        return False
+
+    def run(self, shard: Any) -> Any:
+        """Return the part of one shard.
+
+        A generator works in rounds: each value it yields is a part, and what is made of the parts
+        of all shards comes back as the value of its `yield`.
+        """
+        raise NotImplementedError
+
+
+class Course:
+    """The work on one shard, round by round."""
+
+    def __init__(self, job: Job, shard: Any) -> None:
+        self._job, self._shard = job, shard
+        self._rounds: Generator[Any, Any, None] | None = None
+        self.done = 0
+
+    def next(self, answer: Any = None) -> Any:
+        """Return the part of the next round; `answer` is what became of the parts of the last."""
+        self.done += 1
+        if self._rounds is not None:
+            return self._rounds.send(answer)
+        found = self._job.run(self._shard)
+        if not isinstance(found, Generator):
+            return found
+        self._rounds = found
+        return next(found)
