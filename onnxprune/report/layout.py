@@ -11,11 +11,14 @@ edges); Barlow et al. 1972 (pool adjacent violators, for the places within a lay
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import accumulate, pairwise
 from math import ceil, sqrt
+
+from onnxprune.errors import OutputError
 
 Point = tuple[float, float]
 Size = tuple[float, float]
@@ -24,11 +27,16 @@ Pull = tuple[float, float]
 
 LANE, GAP, DROP, GUTTER = 8.0, 16.0, 18.0, 26.0
 """Pixels: the width of a lane, and the room between neighbours, layers and columns."""
-SWEEPS = 24
+SWEEPS, AT_ONCE = 24, 100_000
+"""Passes over all layers; fewer over more boxes and lanes than that in all passes together."""
+MOST_SPOTS = 60_000
+"""Boxes, and lanes of lines, of a drawing."""
 ASPECT = 1.5
 """Wanted ratio of width to height."""
 MOST_COLUMNS, TALL = 12, 600.0
 """Most columns, and the least height of one in pixels."""
+MOST_CUTS = 600
+"""Places where a drawing may be cut into columns."""
 MOST_UNEVEN = 2.0
 """A column after the first is at most this many times as tall as wanted."""
 CROSSED = 0.1
@@ -82,6 +90,7 @@ class _Placing:
             depth[target] = max(depth[target], depth[source] + 1)
         self.spots = [_Spot(size, layer) for size, layer in zip(sizes, depth, strict=True)]
         self._thread()
+        self.sweeps = min(max(AT_ONCE // max(len(self.spots), 1), 2), SWEEPS)
         self.layers: list[list[int]] = [[] for _ in range(max(depth, default=-1) + 1)]
         for number, spot in enumerate(self.spots):
             self.layers[spot.layer].append(number)
@@ -89,7 +98,7 @@ class _Placing:
 
     def run(self) -> Layout:
         self._order()
-        columns = self._cut()
+        columns = self._cut() if self.layers else []
         for layers in columns:
             self._move(layers)
         return self._assemble(columns)
@@ -101,6 +110,11 @@ class _Placing:
             here = source
             for layer in range(self.spots[source].layer + 1, self.spots[target].layer):
                 if (source, layer) not in lanes:
+                    if len(self.spots) >= MOST_SPOTS:
+                        raise OutputError(
+                            f"drawing: more than {MOST_SPOTS:,} boxes and lines; expected a "
+                            f"smaller network; leave the drawing out"
+                        )
                     lanes[source, layer] = len(self.spots)
                     self.spots.append(_Spot((LANE, 0.0), layer, real=False))
                     self._link(here, lanes[source, layer])
@@ -114,7 +128,7 @@ class _Placing:
     def _order(self) -> None:
         best, fewest = [list(layer) for layer in self.layers], self._crossings()
         place = {spot: _share(k, layer) for layer in self.layers for k, spot in enumerate(layer)}
-        for sweep in range(SWEEPS):
+        for sweep in range(self.sweeps):
             down = sweep % 2 == 0
             for layer in self.layers if down else reversed(self.layers):
                 middle = {}
@@ -135,9 +149,10 @@ class _Placing:
             place = {spot: k for k, spot in enumerate(lower)}
             ends: list[int] = []
             for spot in layer:
-                mine = sorted(place[b] for b in self.spots[spot].below)
-                total += sum(other > end for end in mine for other in ends)
-                ends += mine
+                mine = [place[b] for b in self.spots[spot].below]
+                total += sum(len(ends) - bisect_right(ends, end) for end in mine)
+                for end in mine:
+                    insort(ends, end)
         return total
 
     def _cut(self) -> list[range]:
@@ -157,23 +172,26 @@ class _Placing:
     def _partition(self, count: int, wanted: float) -> tuple[float, list[range]]:
         """Return the cheapest cut into `count` columns: even heights, few edges between them."""
         size = len(self.layers)
+        apart = -(-size // MOST_CUTS)
         bottoms = list(accumulate((height + DROP for height in self.heights), initial=0.0))
         leaving = [sum(bool(self.spots[s].below) for s in layer) - 1 for layer in self.layers]
 
         def uneven(start: int, end: int) -> float:
             return ((bottoms[end] - bottoms[start] - wanted) / wanted) ** 2
 
-        best = {end: (uneven(0, end), [0]) for end in range(1, size + 1)}
+        best = {end: (uneven(0, end), [0]) for end in {*range(apart, size, apart), size}}
         for _ in range(count - 1):
             longer = {}
-            for end in range(min(best) + 1, size + 1):
+            least = min(best)
+            for end in {*range(least + apart, size, apart), size}:
                 low = bisect_left(bottoms, bottoms[end] - MOST_UNEVEN * wanted)
                 longer[end] = min(
                     (
                         best[cut][0] + uneven(cut, end) + CROSSED * leaving[cut - 1],
                         [*best[cut][1], cut],
                     )
-                    for cut in range(max(min(low, end - 1), min(best)), end)
+                    for cut in range(max(min(low, end - 1), least), end)
+                    if cut in best
                 )
             best = longer
         cost, starts = best[size]
@@ -183,8 +201,8 @@ class _Placing:
         """Move the spots of a column towards their neighbours; each layer keeps its order."""
         for k in layers:
             self._settle(self.layers[k], {})
-        for sweep in range(2 * SWEEPS):
-            down, both = sweep % 2 == 0, sweep >= SWEEPS
+        for sweep in range(2 * self.sweeps):
+            down, both = sweep % 2 == 0, sweep >= self.sweeps
             for k in layers if down else reversed(layers):
                 wanted = {
                     s: self._pull(s, layers, above=down or both, below=not down or both)
@@ -310,14 +328,19 @@ class _Routes:
 
     def _turn(self, spot: int, start: Point, end: Point, layer: int) -> list[Point]:
         """Return the corners on the way to the next column: down, across, up the gutter, across."""
-        above = self.placing.layers[layer - 1]
-        leaving = [s for s in above if self.placing.spots[s].below]
-        lane = leaving.index(spot)
+        leaving = self._leaving(layer)
+        lane = leaving[spot]
         share = (lane + 1) / (len(leaving) + 1)
         across = self.lefts[self.column_of[layer]] - GUTTER / 2 - LANE * (len(leaving) - 1 - lane)
         low = self.tops[layer - 1] + self.placing.heights[layer - 1] + DROP * share
         high = self.tops[layer] - DROP * share
         return [(start[0], low), (across, low), (across, high), (end[0], high)]
+
+    @cache  # noqa: B019 - as long as the drawing is made
+    def _leaving(self, layer: int) -> dict[int, int]:
+        """The spots of the layer above one that lead to it, and which of them each is."""
+        above = self.placing.layers[layer - 1]
+        return {s: k for k, s in enumerate(s for s in above if self.placing.spots[s].below)}
 
 
 def _share(place: int, layer: Sequence[int]) -> float:

@@ -22,6 +22,9 @@ Kind = Literal["input", "filters", "dense", "join", "other", "output"]
 SCALED = 1.5
 """A node that changes the number of pixels by less pads or crops, and is not drawn."""
 
+MOST_ADDED = 64
+"""Tensors that a join has more than an earlier one whose place it takes."""
+
 
 @dataclass(frozen=True)
 class Vertex:
@@ -117,7 +120,8 @@ class _Walk:
     def _shorten(self, sources: tuple[int, ...]) -> tuple[int, ...]:
         """Replace the sources that an earlier join has already by that join, as in a DenseNet."""
         number = len(self.vertices)
-        for count in range(len(sources) - 1, 1, -1):
+        least = max(2, len(sources) - MOST_ADDED)
+        for count in range(len(sources) - 1, least - 1, -1):
             earlier = self.joined.get(sources[:count])
             if earlier is not None:
                 self.joined.setdefault(sources, number)
