@@ -24,6 +24,8 @@ from onnxprune.arrays import IntArray, united
 from onnxprune.ops import Node
 
 KEPT = 0
+MOST = 2**25
+"""Labels in all; a large network has a million."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,12 @@ class Labels:
     _pins: list[tuple[IntArray, Reason]] = field(default_factory=list)
 
     def fresh(self, size: int) -> IntArray:
-        """Return `size` labels that nobody holds yet."""
+        """Return `size` labels that nobody holds yet.
+
+        Raises: MemoryError where there are too many.
+        """
+        if self.count + size > MOST:
+            raise MemoryError(f"an axis of {size:,} positions, which are too many to follow")
         self.count += size
         return np.arange(self.count - size, self.count, dtype=np.int64)
 

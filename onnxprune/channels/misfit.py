@@ -8,33 +8,31 @@ from __future__ import annotations
 
 from onnxprune.arrays import dims
 from onnxprune.channels.labels import Reason
-from onnxprune.errors import InvalidModel
+from onnxprune.errors import InvalidModel, InvalidOp
 from onnxprune.graph import Graph
-from onnxprune.ops import Axes, Node
+from onnxprune.ops import STUMBLES, Axes, Misfit, Node, misfit
 
-
-class Misfit(Exception):
-    """Sizes of a node that contradict each other."""
-
-
-MISFITS = (Misfit, ArithmeticError, AssertionError, IndexError, TypeError, ValueError)
+MISFITS = (*STUMBLES, Misfit, InvalidOp)
 """What an operator raises on inputs that it does not take."""
 
 
 def why_misfit(graph: Graph, node: Node, error: Exception) -> Reason:
     """Return why what a node reads stays, where sizes are only supposed or a branch is not taken.
 
-    Raises: InvalidModel where they are not.
+    Raises: InvalidModel where they are not; the error itself where it is a mistake in the
+    description of an operator that is not ONNX's.
     """
+    if isinstance(error, InvalidOp) and node.schema is None:
+        raise error
     if not graph.facts.unsure.isdisjoint(node.inputs):
         return Reason(f"feeds {node}, whose input shape is not known", node.name)
     if any(held.is_branch for held in node.within):
         return Reason(f"feeds {node}, whose branch is not for inputs of these sizes", node.name)
-    read = (f"'{name}' {dims(graph.shape(name))}" for name in node.inputs if graph.shape(name))
-    raise InvalidModel(
-        f"{node}: does not fit what it reads, {', '.join(read)} ({error}); "
-        f"{graph.assumption or 'export the model again'}"
-    ) from error
+    found = misfit(node, [graph.shape(name) or None for name in node.inputs], error)
+    if graph.assumption:
+        text = str(found).removesuffix("export the model again")
+        raise InvalidModel(f"{text}{graph.assumption}") from error
+    raise found from error
 
 
 def check_sizes(graph: Graph, node: Node) -> None:
@@ -44,6 +42,10 @@ def check_sizes(graph: Graph, node: Node) -> None:
     """
     if node.name in graph.facts.refused and graph.assumption:
         raise Misfit(graph.facts.refused[node.name])
+    if node.op is not None and node.op.filters:
+        weight = graph.shape(node.inputs[node.op.weights[0]])
+        if weight is not None and len(weight) < 2:
+            raise Misfit(f"its weight has the shape {dims(weight)}")
     read = [graph.shape(name) or () for name in node.inputs if name]
     if not isinstance(graph.how(node), Axes) or any(0 in shape for shape in read):
         return

@@ -11,7 +11,19 @@ import numpy as np
 
 from onnxprune.arrays import IntArray, united
 from onnxprune.channels.labels import KEPT
-from onnxprune.ops import FREE
+from onnxprune.ops import FREE, Shape
+
+
+def spread(labels: IntArray | None, axis: int, shape: Shape | None) -> IntArray:
+    """Return the labels of one axis (None: KEPT) as an array with stride 0 along the others.
+
+    Shapes: labels `[shape[axis]]` -> `shape`.
+    """
+    assert shape is not None
+    if labels is None:
+        return np.broadcast_to(np.int64(KEPT), shape)
+    column = [-1 if k == axis else 1 for k in range(len(shape))]
+    return np.broadcast_to(labels.reshape(column), shape)
 
 
 def thin(array: Any) -> tuple[slice, ...]:

@@ -18,8 +18,8 @@ from onnxprune.arrays import IntArray
 from onnxprune.channels.axis_labels import InputAxis, Letters, idle_letters, loose_letters
 from onnxprune.channels.labels import KEPT, Balance, Labels, Reason, feeds
 from onnxprune.channels.lookahead import freest_axis
-from onnxprune.channels.misfit import MISFITS, Misfit, check_sizes, why_misfit
-from onnxprune.channels.placement import freedom, melts, rows_of, thin, varying_axes
+from onnxprune.channels.misfit import MISFITS, check_sizes, why_misfit
+from onnxprune.channels.placement import freedom, melts, rows_of, spread, thin, varying_axes
 from onnxprune.channels.places import can_restate
 from onnxprune.channels.shuffles import Shuffle, Shuffles, find_shuffles
 from onnxprune.errors import OnnxPruneError
@@ -31,6 +31,7 @@ from onnxprune.ops import (
     Axes,
     Border,
     CutSite,
+    Misfit,
     Moves,
     Node,
     Op,
@@ -92,6 +93,12 @@ class Propagation:
         5. The last node of a shuffle reorders the labels of its source; the others have none.
         6. At any other node, numbers of channels that are used as values pin these; labels cross.
         """
+        try:
+            self._step(node)
+        except MISFITS as error:
+            self._pin_all(node.inputs, why_misfit(self.graph, node, error))
+
+    def _step(self, node: Node) -> None:
         for name in (*node.inputs, *node.captures):
             self._introduce(name)
         if node.name in self.graph.computed.inside or node.border is Border.ENTRY:
@@ -104,11 +111,8 @@ class Propagation:
             self._reorder(self.shuffles.ending[node.name])
         elif node.name not in self.shuffles.inner:
             self._pin_counts(node)
-            try:
-                check_sizes(self.graph, node)
-                self._cross(node)
-            except MISFITS as error:
-                self._pin_all(node.inputs, why_misfit(self.graph, node, error))
+            check_sizes(self.graph, node)
+            self._cross(node)
 
     def _introduce(self, name: str) -> None:
         """Give a constant that is seen for the first time labels on every axis.
@@ -196,7 +200,7 @@ class Propagation:
         if op.restate is None:
             return False
         site = PrunedSite.untouched(self.graph.site(node))
-        return not op.weights or op.restate(site) is not None
+        return not op.weights or op.restated(site) is not None
 
     def _ask_again(self, node: Node) -> Pins | None:
         """Ask the operator what must stay, now that the cuts of its outputs are known."""
@@ -212,7 +216,7 @@ class Propagation:
             output_cut=output_cut,
             counted=self.counts.differs,
         )
-        return node.op.pins(site)
+        return node.op.asked_again(site)
 
     def _align(self, node: Node) -> None:
         """Tie what numpy broadcasting brings together."""
@@ -294,7 +298,7 @@ class Propagation:
             others = letters.size(axis)
             raise Misfit(f"'{found.tensor}' has {size} positions where others have {others}")
         if size > 1 and axis.letter not in letters.idle:
-            given = np.full(size, KEPT) if held is None else held
+            given = np.broadcast_to(np.int64(KEPT), size) if held is None else held
             reason = f"meets fixed channels of '{found.tensor}' in {node}"
             letters.tie(axis, given, Reason(reason, node.name))
 
@@ -315,7 +319,7 @@ class Propagation:
             return
         for axis in sorted({a for k in data for a in self.cuts.get(node.inputs[k], {})}):
             arguments = [
-                self._spread(name, axis, site.shapes[k])
+                spread(self.cuts.get(name, {}).get(axis), axis, site.shapes[k])
                 if k in data
                 else op.parameter(k, site.values[k])
                 for k, name in enumerate(node.inputs)
@@ -352,15 +356,6 @@ class Propagation:
         for axis in updates.keys() - tied:
             self.labels.pin(updates[axis], reason)
         self.cuts[node.outputs[0]] = dict(data)
-
-    def _spread(self, name: str, axis: int, shape: Shape | None) -> IntArray:
-        """The labels of one axis as an array of the tensor's shape, with stride 0 elsewhere."""
-        assert shape is not None
-        labels = self.cuts.get(name, {}).get(axis)
-        if labels is None:
-            return np.broadcast_to(np.int64(KEPT), shape)
-        column = [-1 if k == axis else 1 for k in range(len(shape))]
-        return np.broadcast_to(labels.reshape(column), shape)
 
     def _place(
         self, name: str, moved: IntArray, along: tuple[int, ...] | None, reason: Reason

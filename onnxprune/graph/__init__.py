@@ -7,8 +7,9 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
 * `facts`: shapes and known values; `constant_folding`: weights computed from constants;
   `dependence`: which values follow a size that is only known at run time
 * `names`: what people call a convolution
-* `validity`: whether a model is valid ONNX; `order`: nodes sorted, so that each stands behind what
-  it reads; `inputs`: the sizes at which a model is looked at
+* `soundness`: whether a model is what it says, before it is read; `validity`: whether it is valid
+  ONNX; `order`: nodes sorted, so that each stands behind what it reads; `inputs`: the sizes at
+  which a model is looked at
 * `storage`: models as files; `wire`: reading a file field by field; `large_weights`: weights that
   stay apart from the message; `read_back`: whether a file holds what was written
 * `in_kind`: models as onnx-graphsurgeon and onnx_ir hold them

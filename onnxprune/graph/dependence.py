@@ -86,6 +86,6 @@ class Variation:
         try:
             if len(known) == len(feeds):
                 return [np.asarray(result) for result in self.facts.run(node, known)]
-        except (TypeError, ValueError, RuntimeError, LookupError) as error:
+        except ValueError as error:
             logger.debug("%s: no value with other lengths: %s", node, error)
         return [None] * len(node.outputs)

@@ -29,6 +29,8 @@ from onnx import (
 )
 from onnx.shape_inference import infer_node_outputs
 
+from onnxprune.arrays import dims
+from onnxprune.errors import InvalidModel
 from onnxprune.graph.borders import cross
 from onnxprune.graph.inputs import DYNAMIC_SIZE, Shape, look
 from onnxprune.graph.opened import open_bodies
@@ -49,6 +51,9 @@ INVALID = (
 
 SMALL = 1024
 """Elements; a larger tensor is no shape arithmetic, and its values are not followed."""
+
+MOST = 2**32
+"""Elements of one tensor, of one image: 16 GB where they are float32."""
 
 FLOATS = 16
 """Elements; a shape may depend on so many floating-point numbers (Resize's roi and scales)."""
@@ -89,13 +94,21 @@ class Facts:
     _near: dict[str, Shape] = field(default_factory=dict, repr=False)
 
     def shape(self, name: str) -> Shape | None:
-        """Return the static shape of a tensor, or None where it is not known."""
+        """Return the static shape of a tensor, or None where it is not known.
+
+        Raises: InvalidModel for one that no runtime could hold.
+        """
         kind = self.types.get(name)
         if kind is None:
             return None
         known = self._shapes.get(name)
         if known is None or known[0] is not kind:
             known = self._shapes[name] = (kind, _static_shape(kind))
+            if math.prod(known[1] or ()) > MOST:
+                raise InvalidModel(
+                    f"tensor '{name}': has shape {dims(known[1])}, more than {MOST:,} elements; "
+                    f"give smaller sizes, or export the model again"
+                )
         return known[1]
 
     def set_input(self, name: str, element: int, shape: Iterable[int]) -> None:
@@ -246,7 +259,7 @@ class Facts:
             return
         try:
             results = self.run(node, feeds)
-        except (TypeError, ValueError, RuntimeError, LookupError) as error:
+        except ValueError as error:
             logger.debug("%s: no value: %s", node, error)
             return
         for name, value in zip(filter(None, node.outputs), results, strict=True):
@@ -257,15 +270,22 @@ class Facts:
 
         The node is wrapped in a graph, because a bare node is evaluated in the newest opset.
         Shapes: as the operator's schema says, one array for each output that has a name.
+        Raises: ValueError, whatever goes wrong.
         """
         from onnx.reference import ReferenceEvaluator  # which reads every schema there is
 
         graph = onnx.GraphProto(node=[node.proto])
         graph.input.extend(onnx.ValueInfoProto(name=name) for name in feeds)
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.outputs if name)
-        evaluator = ReferenceEvaluator(graph, opsets={"": 1, **self.opsets})
-        with np.errstate(all="ignore"):
-            return list(evaluator.run(None, dict(feeds)))
+        try:
+            evaluator = ReferenceEvaluator(graph, opsets={"": 1, **self.opsets})
+            with np.errstate(all="ignore"):
+                found = list(evaluator.run(None, dict(feeds)))
+        except Exception as error:  # the reference checks little of what it is given
+            raise ValueError(f"{node}: {first_line(error)}") from error
+        if not all(isinstance(one, np.ndarray | np.generic) for one in found):
+            raise ValueError(f"{node}: gives no arrays")
+        return found
 
 
 def start_facts(
@@ -329,10 +349,11 @@ def _infer_with_subgraphs(
 def _static_shape(kind: TypeProto) -> Shape | None:
     if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
         return None
-    dims = kind.tensor_type.shape.dim
-    if not all(dim.HasField("dim_value") for dim in dims):
+    found = kind.tensor_type.shape.dim
+    if not all(dim.HasField("dim_value") for dim in found):
         return None
-    return tuple(dim.dim_value for dim in dims)
+    sizes = tuple(dim.dim_value for dim in found)
+    return None if any(n < 0 for n in sizes) else sizes
 
 
 def _may_tell_shape(value: Array) -> bool:

@@ -26,6 +26,7 @@ from onnxprune.graph.large_weights import NONE_APART, Weights
 from onnxprune.graph.nodes import alias_vectors, inlined_nodes
 from onnxprune.graph.opened import prepare_branches
 from onnxprune.graph.order import is_sorted, sort_nodes
+from onnxprune.graph.soundness import check_sound
 from onnxprune.graph.storage import (
     ModelSource,
     check_proto,
@@ -66,6 +67,7 @@ class Graph(Portable):
         Raises: InvalidModel when the model is not valid ONNX; InvalidType when it is none.
         """
         check_proto(model)
+        check_sound(model, apart=weights.keys())
         if not is_sorted(model):
             model = sort_nodes(_copy(model))
         model = prepare_branches(model)

@@ -16,9 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from onnx import ModelProto, TensorProto, inliner
+from onnx.checker import ValidationError
 
+from onnxprune.errors import InvalidModel
 from onnxprune.graph.opened import opened_nodes
-from onnxprune.graph.storage import typed_shell
+from onnxprune.graph.storage import first_line, typed_shell
 from onnxprune.ops import Node, node_of
 
 
@@ -36,7 +38,7 @@ def inlined_nodes(model: ModelProto, opsets: Mapping[str, int]) -> Iterator[Node
         for name in node.output
         if name
     }
-    flat = inliner.inline_local_functions(typed_shell(model)) if calls else model
+    flat = _inlined(model) if calls else model
     seen: set[str] = set()
     for proto, within, border in opened_nodes(model, flat.graph.node):
         name = proto.name
@@ -46,6 +48,16 @@ def inlined_nodes(model: ModelProto, opsets: Mapping[str, int]) -> Iterator[Node
         nested = bool(calls) and not own.intersection(proto.output)
         node = replace(node_of(proto, opsets, name=name, nested=nested), within=within)
         yield replace(node, schema=None, border=border) if border else node
+
+
+def _inlined(model: ModelProto) -> ModelProto:
+    try:
+        return inliner.inline_local_functions(typed_shell(model))
+    except (ValidationError, RuntimeError, ValueError) as error:
+        raise InvalidModel(
+            f"graph '{model.graph.name}': its functions cannot be written out "
+            f"({first_line(error)}); export it again"
+        ) from error
 
 
 def alias_vectors(

@@ -21,10 +21,8 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 import numpy.typing as npt
 import onnx
-from google.protobuf import json_format, text_format
 from google.protobuf.message import DecodeError, Message
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from onnx.parser import ParseError
 
 from onnxprune.checks import kind_of
 from onnxprune.errors import InvalidModel, InvalidType
@@ -32,6 +30,7 @@ from onnxprune.files import write_whole
 from onnxprune.graph.in_kind import is_foreign, read_foreign
 from onnxprune.graph.large_weights import AS_THEY_LIE, NONE_APART, Weight, Weights
 from onnxprune.graph.order import sort_nodes
+from onnxprune.graph.soundness import check_external, check_sound
 from onnxprune.graph.wire import Take, prefix, read_pieces
 
 if TYPE_CHECKING:
@@ -49,8 +48,8 @@ MESSAGE_LIMIT = 2**31 - 2**20
 DIGITS = 16
 """Hexadecimal digits of the SHA-256 that name a file of weights."""
 
-NOT_ONNX = (DecodeError, ValueError, json_format.ParseError, text_format.ParseError, ParseError)
-"""What onnx raises for the content of a file, which it reads by the suffix: `.json`, `.txtpb`."""
+NOT_ONNX = (DecodeError, ValueError)
+"""What protobuf raises for the content of a file."""
 
 IN_PIECES = 2**24
 """Bytes. Larger files are read one weight at a time."""
@@ -165,9 +164,13 @@ def _load(path: Path, take: Take) -> ModelProto:
 
 
 def _read(path: Path, take: Take) -> ModelProto:
-    if path.suffix != ".onnx" or path.stat().st_size < IN_PIECES:
-        return onnx.load(str(path))
-    model = read_pieces(path, take)
+    if path.stat().st_size < IN_PIECES:
+        # As bytes, whatever the file is called: ONNX's parsers of text crash on some texts.
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
+    else:
+        model = read_pieces(path, take)
+    check_sound(model, read=False)
+    check_external(model, path.parent)
     onnx.load_external_data_for_model(model, str(path.parent))
     return model
 

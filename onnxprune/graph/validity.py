@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, MutableSequence
 
 import onnx
-from onnx import ModelProto, OperatorSetIdProto, TensorProto, helper
+from onnx import ModelProto, OperatorSetIdProto, helper
 
 from onnxprune.errors import InvalidModel
 from onnxprune.graph.order import Body, with_subgraphs
-from onnxprune.graph.storage import first_line, is_large, typed_shell
+from onnxprune.graph.storage import first_line, typed_shell
 
 FOREIGN = "onnxprune.foreign"
 """The domain that the checker sees of an operator without a schema."""
@@ -23,15 +23,9 @@ FOREIGN = "onnxprune.foreign"
 def check_model(model: ModelProto) -> None:
     """Run ONNX's own checker on a model, except on the values of its large weights.
 
-    Raises: InvalidModel when the model is not valid, or its large weights were not read.
+    Raises: InvalidModel when the model is not valid.
     """
     where = f"graph '{model.graph.name}'"
-    for tensor in filter(is_large, model.graph.initializer):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            raise InvalidModel(
-                f"{where}: the values of weight '{tensor.name}' are in another file that was not "
-                f"read; give the path of the model in place of the model"
-            )
     try:
         onnx.checker.check_model(_with_foreign(typed_shell(model)))
     except (onnx.checker.ValidationError, ValueError) as error:

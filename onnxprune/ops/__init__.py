@@ -5,7 +5,8 @@ Importing the room registers every family.
 
 * `_op`: what a description is, and the registry; `channels`: how channels cross an operator;
   `pattern`: the notation of named axes
-* `node`: a node of a graph; `site`: what an operator is told of it, and what it may edit
+* `node`: a node of a graph; `site`: what an operator is told of it, and what it may edit; `fit`:
+  the error of a node that contradicts itself
 * `array`: moving elements, alike for torch tensors and labels; `window`: windows that slide over
   space; `_infer`: output shapes by the forward; `_torch`: torch, imported when it is first used
 * `names`: operators as users name them; `unknown`: why an operator is not described
@@ -35,6 +36,7 @@ from onnxprune.ops.channels import (
     Shapes,
     Writes,
 )
+from onnxprune.ops.fit import STUMBLES, Misfit, misfit
 from onnxprune.ops.names import check_operators
 from onnxprune.ops.node import Border, Held, Node, captures, node_of, subgraphs
 from onnxprune.ops.pattern import Axis, Operand, parse
@@ -54,6 +56,7 @@ __all__ = [
     "MOVES",
     "OPS",
     "SHAPES",
+    "STUMBLES",
     "Aligns",
     "Axes",
     "Axis",
@@ -64,6 +67,7 @@ __all__ = [
     "Held",
     "Holds",
     "How",
+    "Misfit",
     "Moves",
     "Node",
     "Op",
@@ -80,6 +84,7 @@ __all__ = [
     "captures",
     "check_operators",
     "infer_outputs",
+    "misfit",
     "node_of",
     "op",
     "parse",

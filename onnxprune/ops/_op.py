@@ -35,6 +35,7 @@ import numpy.typing as npt
 
 from onnxprune.errors import InvalidOp, UnsupportedAttribute, UnsupportedOp
 from onnxprune.ops.channels import Aligns, How, Moves, Pins
+from onnxprune.ops.fit import fitting
 from onnxprune.ops.site import CutSite, Edit, Ints, PrunedSite, Site
 
 if TYPE_CHECKING:
@@ -107,7 +108,24 @@ class Op:
 
     def channels(self, site: Site) -> How:
         """Return how channels cross this node."""
-        return self.how(site) if callable(self.how) else self.how
+        if not callable(self.how):
+            return self.how
+        with fitting(site.node, site.shapes):
+            return self.how(site)
+
+    def asked_again(self, site: CutSite) -> Pins | None:
+        """Return why channels stay at a node that they have crossed, or None."""
+        if self.pins is None:
+            return None
+        with fitting(site.node, site.shapes):
+            return self.pins(site)
+
+    def restated(self, site: PrunedSite) -> Edit | None:
+        """Return what a node of the pruned model states anew, or None."""
+        if self.restate is None:
+            return None
+        with fitting(site.node, site.shapes):
+            return self.restate(site)
 
     def relevance_at(self, node: Node) -> Relevance:
         """Return how relevance crosses this node."""
@@ -128,7 +146,8 @@ class Op:
         """
         if self.columns_along is None:
             return 1 if self.filters else None
-        return self.columns_along(site) if dense or not self.is_dense(site) else None
+        with fitting(site.node, site.shapes):
+            return self.columns_along(site) if dense or not self.is_dense(site) else None
 
     def is_dense(self, site: Site) -> bool:
         """Say whether a product of matrices is a dense layer: it has one position, not several."""

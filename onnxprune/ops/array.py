@@ -18,9 +18,17 @@ A = TypeVar("A")
 FREE = -1
 """The label of an element that belongs to no channel: padding."""
 
+MOST = 2**25
+"""Elements of labels that are written out one by one."""
+
 
 def reshape(x: A, shape: Sequence[int]) -> A:
-    """Return `x` with another shape; one size may be -1."""
+    """Return `x` with another shape; one size may be -1.
+
+    Raises: MemoryError for more labels than can be followed: they may have to be copied.
+    """
+    if isinstance(x, np.ndarray) and x.size > MOST:
+        raise MemoryError(f"labels of {x.size:,} elements, which are too many to follow")
     return x.reshape(tuple(shape))  # type: ignore[attr-defined, no-any-return]
 
 

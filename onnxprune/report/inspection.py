@@ -49,8 +49,6 @@ def inspect(
     """
     graph = Graph.load(model, input_shapes=input_shapes)
     graph.warn()
-    for tensor in graph.proto.initializer:
-        graph.constant(tensor.name)  # what is cut short is found here, not when it is pruned
     groups = find_groups(graph, allow_inexact=allow_inexact, also=also)
     if svg is not None:
         write_drawing(graph, groups, svg, _title(model, graph))

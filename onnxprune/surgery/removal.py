@@ -179,7 +179,7 @@ class _Removal:
 
     def _restate(self, node: Node, proto: NodeProto) -> None:
         if node.op is not None and node.op.restate is not None:
-            edit = node.op.restate(self._site(node, proto))
+            edit = node.op.restated(self._site(node, proto))
             if edit is not None:
                 self._apply(edit, node, proto)
 

@@ -26,7 +26,7 @@ from onnxprune.errors import InvalidOp, OnnxPruneError, OutOfMemory, SurgeryErro
 from tests.fuzz.mutators import mutate_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
-LONGEST = 1200
+LONGEST = 2000
 """Characters of an error's line."""
 
 OWN_MISTAKES = (InvalidOp, OutOfMemory, SurgeryError)
@@ -189,8 +189,8 @@ class Watch:
             sys.addaudithook(self._hear)
             self._hooked = True
         self.seen = []
-        temporary = f"{tempfile.gettempdir()}/onnxprune-"
-        self._writable = (str(out.resolve()), temporary, os.devnull)
+        temporary = (f"{tempfile.gettempdir()}/{name}" for name in TEMPORARY)
+        self._writable = (str(out.resolve()), os.devnull, *temporary)
         try:
             yield
         finally:
@@ -240,6 +240,8 @@ class Watch:
         self.seen.append((event, said))
 
 
+TEMPORARY = ("onnxprune-", "torchinductor_")
+"""How folders for temporary files are called: ours, and torch's."""
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {
     **dict.fromkeys(("os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod"), 1),

@@ -241,7 +241,7 @@ def _spoil_text(rng: random.Random, proto: ModelProto, data: bytes) -> bytes:
     """Make one of the names in a model's bytes no UTF-8."""
     names = [node.name or node.op_type for node in proto.graph.node]
     names += [name for node in proto.graph.node for name in (*node.input, *node.output)]
-    names = [name for name in names if name]
+    names = [name for name in names if name and isinstance(name, str)]
     if not names:
         return data
     name = rng.choice(names).encode()

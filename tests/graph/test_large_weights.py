@@ -126,13 +126,13 @@ def test_a_plan_is_applied_from_file_to_file_as_in_memory(
 
 
 def test_a_weight_cut_short_is_refused_and_nothing_is_written(path: Path, tmp_path: Path) -> None:
+    groups = find_groups(Graph.load(path))
+    plan = Plan.of(groups, groups.removable & (np.arange(len(groups)) % 2 == 0))
     proto = load_model(path)
     weight = next(t for t in proto.graph.initializer if t.name == "m")
     weight.raw_data = weight.raw_data[:-40]
     path.write_bytes(proto.SerializeToString())
     assert "m" not in load_apart(path)[1]
-    groups = find_groups(Graph.load(path))
-    plan = Plan.of(groups, groups.removable & (np.arange(len(groups)) % 2 == 0))
     before = set(tmp_path.iterdir())
     with pytest.raises(InvalidModel, match="weight 'm': its values do not fill its shape"):
         apply_to(tmp_path / "small.onnx", path, plan)

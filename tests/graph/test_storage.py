@@ -112,7 +112,7 @@ def test_external_data_is_read_and_pruned(proto: ModelProto, tmp_path: Path) -> 
 def test_weights_that_were_not_read_are_refused(proto: ModelProto, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(proto, str(path), save_as_external_data=True, location="w.bin", size_threshold=0)
-    with pytest.raises(InvalidModel, match="'w' are in another file that was not read"):
+    with pytest.raises(InvalidModel, match="weight 'w': its values are in another file"):
         Graph(onnx.load(str(path), load_external_data=False))
 
 
@@ -120,10 +120,8 @@ def test_a_weight_cut_short_is_refused(proto: ModelProto) -> None:
     weight = proto.graph.initializer[0]
     assert np.prod(weight.dims) > LARGE
     weight.raw_data = weight.raw_data[:-40]
-    graph = Graph(proto)
-    groups = find_groups(graph)
     with pytest.raises(InvalidModel, match="weight 'w': its values do not fill its shape"):
-        remove_channels(graph, groups, groups.removable & (np.arange(len(groups)) < 4))
+        Graph(proto)
 
 
 def test_a_shell_has_everything_but_large_weights(proto: ModelProto) -> None:
