@@ -18,7 +18,7 @@ from onnxprune.checks import SEED, Checked, Choice, Flag, Number, Sizes, Text, a
 from onnxprune.errors import NOTICE, ConversionError, MissingPackage
 from onnxprune.evaluation import session
 from onnxprune.files import make_folder, write_whole
-from onnxprune.plugins import first_line
+from onnxprune.plugins import WHATEVER, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -238,7 +238,7 @@ def call(found: Callable[..., object], source: str, kind: type) -> object:
         return found
     try:
         return found()
-    except Exception as error:  # the user's code
+    except WHATEVER as error:
         raise ConversionError(
             f"{source}: calling it without arguments failed: {first_line(error)}"
         ) from error

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx
 
 from onnxprune.errors import ConversionError, MissingPackage, OnnxPruneError
-from onnxprune.plugins import first_line
+from onnxprune.plugins import WHATEVER, first_line
 
 from ._export import BATCH, Export, Options
 
@@ -55,7 +55,7 @@ def export_network(network: "torch.nn.Module", source: str, options: Options) ->
     try:
         with torch.no_grad():
             outputs = tensors(network(sample))
-    except Exception as error:  # a network may raise anything
+    except WHATEVER as error:
         raise ConversionError(
             f"{source}: the network does not run on a batch of shape {tuple(sample.shape)}: "
             f"{first_line(error)}; give the shape of one sample, without the batch axis"

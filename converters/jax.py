@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.errors import ConversionError, MissingPackage
-from onnxprune.plugins import find_function, first_line
+from onnxprune.plugins import WHATEVER, find_function, first_line
 
 from ._export import BATCH, Export, Options
 
@@ -75,7 +75,7 @@ def _network(found: Any, source: str) -> Callable[..., Any]:
     if not _takes_a_batch(found):
         try:
             found = found()
-        except Exception as error:  # the user's code
+        except WHATEVER as error:
             raise ConversionError(
                 f"{source}: calling it without arguments failed: {first_line(error)}"
             ) from error

@@ -30,7 +30,7 @@ from collections.abc import Collection
 
 from onnxprune.text import harmless
 
-LONGEST = 2000
+LONGEST = 1000
 """Characters of a message; the middle of a longer one says nothing that anybody reads."""
 
 

@@ -1,10 +1,17 @@
-"""The user's own functions, named as `package.module:function` or `path/to/file.py:function`."""
+"""The user's own functions, named as `package.module:function` or `path/to/file.py:function`.
+
+A file is run because the user names it. A module is imported only where Python finds it without the
+working folder: what merely lies there, a `photos.py` beside a folder that is called `photos:2024`,
+is not run by accident.
+"""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import importlib
+import importlib.util
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,17 +19,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from onnxprune.errors import DataError, OnnxPruneError, UnknownName
+from onnxprune.errors import NOTICE, DataError, OnnxPruneError, UnknownName
+
+WHATEVER = (Exception, SystemExit)
+"""What a user's code may raise; `sys.exit(0)` must not end a run as if it had succeeded."""
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def beside(text: str) -> Iterator[None]:
-    """Let a function's file import what lies beside it, and a module what lies in the folder.
-
-    As `python file.py` and `python -m package.module` do.
-    """
+    """Let a function's file import what lies beside it, as `python file.py` does."""
     path = Path(text.rpartition(":")[0]).resolve()
-    folder = str(path.parent if path.suffix == ".py" else Path.cwd())
+    if path.suffix != ".py":
+        yield
+        return
+    folder = str(path.parent)
     sys.path.insert(0, folder)
     try:
         yield
@@ -31,18 +43,20 @@ def beside(text: str) -> Iterator[None]:
 
 
 def find_function(text: str, expected: str) -> Callable[..., Any]:
-    """Import a function by its name; modules are also looked for in the working directory.
+    """Return a function by its name, from a file or a module; a module's import is announced.
 
-    Raises: UnknownName when there is no such module or function, or importing it fails; `expected`
-    ends the sentence.
+    Raises: UnknownName when there is no such file, module or function, or importing it fails;
+    `expected` ends the sentence.
     """
     place, _, name = text.rpartition(":")
-    if place.endswith(".py") and not Path(place).is_file():
-        raise UnknownName(f"{text}: no such file; expected {expected}")
+    if not name.isidentifier():
+        raise UnknownName(f"{text}: '{name}' is no name of a function; expected {expected}")
     try:
         with beside(text):
-            module = _load(place)
-    except Exception as error:  # the code is the user's: it may raise anything
+            module = _run(Path(place)) if place.endswith(".py") else _import(place)
+    except UnknownName as error:
+        raise UnknownName(f"{text}: {error}; expected {expected}") from error
+    except WHATEVER as error:
         reason = first_line(error)
         raise UnknownName(f"{text}: cannot be imported ({reason}); expected {expected}") from error
     if name not in vars(module):
@@ -55,22 +69,53 @@ def find_function(text: str, expected: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _load(place: str) -> ModuleType:
-    """Import a module, or run a file as one.
+def _run(path: Path) -> ModuleType:
+    """Run a file as a module.
 
-    The module of a file stays in `sys.modules`, where its classes are looked up. It has a name of
-    its own there: a file called torch.py must not become `torch`.
+    It stays in `sys.modules`, where its classes are looked up. It has a name of its own there: a
+    file called torch.py must not become `torch`.
     """
-    path = Path(place).resolve()
-    if path.suffix != ".py":
-        importlib.invalidate_caches()
-        return importlib.import_module(place)
+    if not path.is_file():
+        raise UnknownName("no such file")
+    path = path.resolve()
     digest = hashlib.sha256(bytes(path)).hexdigest()[:16]
     module = ModuleType(f"_onnxprune_{digest}_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
     exec(compile(path.read_bytes(), path, "exec"), vars(module))
     return module
+
+
+def _import(place: str) -> ModuleType:
+    """Import a module that Python finds without the working folder, and say so before."""
+    if not all(part.isidentifier() for part in place.split(".")):
+        raise UnknownName(f"'{place}' is no name of a module, and no .py file")
+    if place in sys.modules:
+        return sys.modules[place]
+    importlib.invalidate_caches()
+    with _without_working_folder():
+        package = importlib.util.find_spec(place.partition(".")[0])
+        if package is None:
+            here = Path(*place.split(".")).with_suffix(".py")
+            lies = f", and {here} in the working folder is run as {here}:..." * here.is_file()
+            raise UnknownName(f"cannot be imported: no module '{place}' is installed{lies}")
+        logger.log(NOTICE, "importing %s (%s)", place, package.origin)
+        return importlib.import_module(place)
+
+
+@contextmanager
+def _without_working_folder() -> Iterator[None]:
+    """Leave out of Python's path what stands for the working folder: `python -m` puts it there."""
+    held, here = list(sys.path), Path.cwd()
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    given = script is not None and Path(script).resolve().parent == here  # `python script.py`
+    first = held[:1] if given or not held or Path(held[0]).resolve() != here else []
+    sys.path[:] = [entry for entry in (*first, *held[1:]) if entry]
+    try:
+        yield
+    finally:
+        added = [entry for entry in sys.path if entry not in held]
+        sys.path[:] = [*added, *held]
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -94,7 +139,7 @@ def users_code(what: str, expected: str) -> Iterator[None]:
         yield
     except OnnxPruneError:
         raise
-    except Exception as error:  # the code is the user's: it may raise anything
+    except WHATEVER as error:
         raise DataError(f"{what}: {first_line(error)}; expected {expected}") from error
 
 

@@ -152,7 +152,7 @@ def _prune(
     record = RunDirectory.open(run_dir, settings, proto, samples, more, resume=resume)
     if record.path is not None and not (record.path / ABOUT).exists():
         record.keep(ABOUT, about_run(nets.task, model, data, asked, record.path))
-    last, spent = record.last()
+    last, spent = record.last(len(nets.task.groups))
     nets.evaluations = spent.evaluations
     state = last
     try:

@@ -207,6 +207,10 @@ class Program(click.Group):
             _misused(error)
         except click.ClickException as error:
             fail(error.format_message())
+        except SystemExit as error:
+            if error.code not in (None, 0):
+                raise
+            fail("the program was ended (sys.exit) by what it called, so nothing was written")
         except Exception as error:  # whatever it is, it becomes one line
             if screen.volume > 1:
                 click.echo(harmless(traceback.format_exc(), lines=True), err=True, nl=False)

@@ -4,7 +4,8 @@ Imports errors, checks and plugins only. `load_data` is the way in.
 
 * `samples`: `Data`; `inputs`: samples of several inputs; `heads`: what the outputs hold
 * `sources`: every source that becomes one; `forms`: how its items are held against the model
-* `folders`, `images`: folders of images, decoding; `targets`: labels and other targets
+* `folders`, `images`: folders of images, decoding; `pictures`: their files, opened with care
+* `targets`: labels and other targets
 * `presets`: how pixels are scaled
 * `noise`: noise that is smooth as photographs are
 * `variants`: what else the same images could be, where a model does not recognise them
@@ -23,6 +24,7 @@ from onnxprune.data.noise import noisy_pixels, smooth_noise
 from onnxprune.data.presets import PREPROCESS, PRESETS, find_preset, name_preset
 from onnxprune.data.samples import ALL, DATA, Data
 from onnxprune.data.sources import PER_CLASS, InputForm, SampleSource, load_data
+from onnxprune.data.targets import MAX_LABEL
 from onnxprune.data.variants import of_preset, readings
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "FITS",
     "IGNORED",
     "KINDS",
+    "MAX_LABEL",
     "PER_CLASS",
     "PREPROCESS",
     "PRESETS",

@@ -14,6 +14,7 @@ from onnxprune.data.layouts import check_layout, holds_images_only
 from onnxprune.data.samples import ALL, Data
 from onnxprune.data.targets import MAX_LABEL, Room, name_by_number, nothing_counts, read_labels
 from onnxprune.errors import DataError
+from onnxprune.records import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -92,5 +93,6 @@ def _from_pairs(folder: Path, form: Wanted) -> Data:
     names = folder / "classes.txt"
     if not names.is_file():
         return Data(x, y, name_by_number(y, str(folder)), form.preprocess)
-    classes = tuple(filter(None, map(str.strip, names.read_text("utf-8").splitlines())))
+    lines = read_text(names, DataError).splitlines()
+    classes = tuple(filter(None, map(str.strip, lines)))
     return Data(x, y, classes, form.preprocess)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxprune.data.pictures import opened, suffixes
 from onnxprune.data.presets import Preprocess, find_preset
 from onnxprune.errors import DataError
-from onnxprune.plugins import first_line
 
 IMAGES, MASKS = "images", "masks"
 """The folders of a set of images with a label map each."""
@@ -37,16 +37,12 @@ class Form:
 def find_images(folder: Path) -> list[Path]:
     """Return all images below a folder, in order, none that a system keeps for itself.
 
-    What Pillow has no reader for is not one.
+    What is of no format that is read (`pictures.FORMATS`) is not one.
     """
-    from PIL import Image
-
-    Image.init()
-    readable = {s for s, name in Image.registered_extensions().items() if name in Image.OPEN}
     return [
         file
         for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in readable
+        if file.suffix.lower() in suffixes()
         and not any(map(is_hidden, (file, *file.relative_to(folder).parents)))
         and file.is_file()
     ]
@@ -140,13 +136,8 @@ def image_size(path: Path) -> tuple[int, int]:
 
     Raises: DataError for a file that is no readable image.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except Exception as error:  # decoders raise whatever a broken file leads them to
-        raise _unreadable(path, error) from error
+    with opened(path) as image:
+        return image.size
 
 
 def read_map(path: Path) -> npt.NDArray[Any]:
@@ -154,13 +145,8 @@ def read_map(path: Path) -> npt.NDArray[Any]:
 
     Shapes: `[H, W]`.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            numbers = np.asarray(image)
-    except Exception as error:  # decoders raise whatever a broken file leads them to
-        raise _unreadable(path, error) from error
+    with opened(path) as image:
+        numbers = np.asarray(image)
     if numbers.ndim != 2:
         raise DataError(
             f"{path}: {numbers.shape[2]} channels, expected one, with the number of each pixel's "
@@ -189,20 +175,13 @@ def _read(path: Path, mode: str) -> Any:
     """Decode one image as 8-bit `L` or `RGB`."""
     from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I;16"):  # Pillow would clip at 255
-                high = np.asarray(image) >> 8
-                return Image.fromarray(high.astype(np.uint8)).convert(mode)
-            if image.mode not in ("I", "F"):
-                return image.convert(mode)
-    except Exception as error:  # decoders raise whatever a broken file leads them to
-        raise _unreadable(path, error) from error
+    with opened(path) as image:
+        if image.mode.startswith("I;16"):  # Pillow would clip at 255
+            high = np.asarray(image) >> 8
+            return Image.fromarray(high.astype(np.uint8)).convert(mode)
+        if image.mode not in ("I", "F"):
+            return image.convert(mode)
     raise DataError(f"{path}: pixels of 32 bits, expected 8 or 16; convert the image")
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: not a readable image ({first_line(error)}); replace or remove it")
 
 
 def shape_text(shape: Sequence[int | None]) -> str:

@@ -83,6 +83,8 @@ def _coco(folder: Path) -> str:
 def annotation_files(folder: Path) -> Iterator[Path]:
     """Yield the files that begin as COCO's annotations do, in the folder or one below."""
     for file in sorted((*folder.glob("*.json"), *folder.glob("*/*.json"))):
+        if not file.is_file():
+            continue
         with file.open("rb") as text:
             start = text.read(4096)
         if file.name.endswith(".coco.json") or b'"annotations"' in start or b'"images"' in start:

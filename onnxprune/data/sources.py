@@ -21,7 +21,7 @@ from onnxprune.data.forms import HOW, Item, Wanted, collect
 from onnxprune.data.presets import PREPROCESS
 from onnxprune.data.samples import Data
 from onnxprune.errors import DataError, InvalidType, OnnxPruneError, UnknownName
-from onnxprune.plugins import beside, find_function, first_line
+from onnxprune.plugins import WHATEVER, beside, find_function, first_line
 
 PER_CLASS = Number(
     whole=True, least=1, optional=True, metavar="N", help="Use at most N samples of each class."
@@ -163,7 +163,7 @@ def _from_function(text: str, form: Wanted) -> Data:
         raise DataError(str(error)) from error
     except OnnxPruneError:
         raise
-    except Exception as error:  # the code is the user's: it may raise anything
+    except WHATEVER as error:
         raise DataError(f"{text}: {first_line(error)}; expected {_USER_FUNCTION}") from error
 
 

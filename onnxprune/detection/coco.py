@@ -7,19 +7,20 @@ Source: https://cocodataset.org/#format-data
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from onnxprune.data import annotation_files
 from onnxprune.detection.annotations import Annotated
 from onnxprune.errors import DataError
-from onnxprune.plugins import first_line
+from onnxprune.records import read_large
 
-KEYS = ("images", "annotations", "categories")
+EXPECTED = (
+    "expected images with id and file_name, annotations with image_id, category_id and bbox, and "
+    "categories with id and name, as COCO has them"
+)
 
 
 def read_coco(source: Path) -> Annotated:
@@ -28,14 +29,26 @@ def read_coco(source: Path) -> Annotated:
     Raises: DataError for a file that is missing or not as this layout has it.
     """
     file = source if source.is_file() else _only_file(source)
-    said = _read_json(file)
-    try:
-        return _annotated(file, said)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{file}: not as COCO's annotations are ({first_line(error)}); expected images with id "
-            "and file_name, annotations with image_id, category_id and bbox"
-        ) from error
+    said = read_large(file, "coco", lambda line: DataError(f"{line}; {EXPECTED}"))
+    categories = sorted(said.categories, key=lambda one: one.id)
+    numbers = {one.id: number for number, one in enumerate(categories)}
+    held: dict[int | str, list[list[float]]] = {image.id: [] for image in said.images}
+    for place, note in enumerate(said.annotations):
+        if note.category_id not in numbers or note.image_id not in held:
+            raise DataError(
+                f"{file}: annotations[{place}] is of category {note.category_id} and image "
+                f"{note.image_id}; expected ids that categories and images list"
+            )
+        x, y, width, height = note.bbox
+        number = numbers[note.category_id]
+        held[note.image_id].append([x, y, x + width, y + height, number, note.iscrowd])
+    root = _root(file, [image.file_name for image in said.images])
+    return Annotated(
+        tuple(root / image.file_name for image in said.images),
+        tuple(np.array(held[image.id], np.float64).reshape(-1, 6) for image in said.images),
+        tuple(one.name for one in categories),
+        f"COCO annotations {file}",
+    )
 
 
 def _only_file(folder: Path) -> Path:
@@ -44,40 +57,6 @@ def _only_file(folder: Path) -> Path:
         names = ", ".join(str(one.relative_to(folder)) for one in files[:4])
         raise DataError(f"{folder}: holds the annotations {names}; give one of these files")
     return files[0]
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        said = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: not a readable json file ({first_line(error)})") from error
-    missing = [key for key in KEYS if not isinstance(said, dict) or key not in said]
-    if missing:
-        raise DataError(f"{file}: has no {missing[0]}; expected {', '.join(KEYS)} as COCO has them")
-    return dict(said)
-
-
-def _annotated(file: Path, said: dict[str, Any]) -> Annotated:
-    categories = sorted(said["categories"], key=lambda one: int(one["id"]))
-    numbers = {one["id"]: number for number, one in enumerate(categories)}
-    held: dict[Any, list[list[float]]] = {image["id"]: [] for image in said["images"]}
-    for note in said["annotations"]:
-        if note["category_id"] not in numbers or note["image_id"] not in held:
-            raise DataError(
-                f"{file}: annotation {note.get('id')} is of category {note['category_id']} and "
-                f"image {note['image_id']}; expected ids that categories and images list"
-            )
-        x, y, width, height = map(float, note["bbox"])
-        crowd = float(note.get("iscrowd", 0))
-        number = float(numbers[note["category_id"]])
-        held[note["image_id"]].append([x, y, x + width, y + height, number, crowd])
-    root = _root(file, [image["file_name"] for image in said["images"]])
-    return Annotated(
-        tuple(root / image["file_name"] for image in said["images"]),
-        tuple(np.array(held[image["id"]]).reshape(-1, 6) for image in said["images"]),
-        tuple(str(one["name"]) for one in categories),
-        f"COCO annotations {file}",
-    )
 
 
 def _root(file: Path, names: list[str]) -> Path:

@@ -15,6 +15,7 @@ from onnxprune.detection.coco import read_coco
 from onnxprune.detection.voc import read_voc
 from onnxprune.detection.yolo import read_yolo
 from onnxprune.errors import DataError
+from onnxprune.plugins import first_line
 
 READERS = {"yolo": read_yolo, "coco": read_coco, "voc": read_voc}
 """What reads each kind of data set."""
@@ -25,7 +26,10 @@ def read_annotations(source: str | Path) -> Annotated:
 
     Raises: DataError, one line, for what is not as its layout has it.
     """
-    found = READERS[annotation_kind(source)](Path(source))
+    try:
+        found = READERS[annotation_kind(source)](Path(source))
+    except OSError as error:  # as of a path that is too long for the system
+        raise DataError(f"{source}: {first_line(error)}; look at the paths in it") from error
     if not found.files:
         raise DataError(f"{source}: no images; expected some with boxes")
     if not any(len(held) for held in found.objects):

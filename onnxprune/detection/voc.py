@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.parsers import expat
 
 import numpy as np
 
@@ -18,9 +19,14 @@ from onnxprune.data import find_images
 from onnxprune.detection.annotations import PREFERRED, Annotated
 from onnxprune.errors import DataError
 from onnxprune.plugins import first_line
+from onnxprune.records import read_bytes, read_text
 
 LISTS = ("classes.txt", "labels.txt")
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+LARGEST = 1 << 24
+"""Bytes of an image's annotations."""
+FARTHEST = 1e15
+"""Pixels; no image is as large."""
 
 
 def read_voc(source: Path) -> Annotated:
@@ -48,32 +54,58 @@ def _part(source: Path, stems: list[str]) -> tuple[list[str], str]:
     for name in PREFERRED:
         listed = source / "ImageSets" / "Main" / f"{name}.txt"
         if listed.is_file():
-            return listed.read_text("utf-8").split(), f"part '{name}' of {source}"
+            return read_text(listed, DataError).split(), f"part '{name}' of {source}"
     return stems, f"{source}"
 
 
 def _listed(source: Path) -> tuple[str, ...]:
     file = next((source / name for name in LISTS if (source / name).is_file()), None)
-    lines = [] if file is None else file.read_text("utf-8").splitlines()
+    lines = [] if file is None else read_text(file, DataError).splitlines()
     return tuple(filter(None, map(str.strip, lines)))
 
 
 def _objects(file: Path) -> list[tuple[str, list[float]]]:
     """The class of each object, its box and whether it is not counted."""
     try:
-        root = ElementTree.parse(file).getroot()
         return [
             (
                 _text(one, "name"),
-                [*(float(_text(one, f"bndbox/{side}")) for side in SIDES), _skip(one)],
+                [*(_number(_text(one, f"bndbox/{side}")) for side in SIDES), _skip(one)],
             )
-            for one in root.iter("object")
+            for one in _parsed(read_bytes(file, DataError, LARGEST)).iter("object")
         ]
-    except (OSError, ElementTree.ParseError, ValueError) as error:
+    except (expat.ExpatError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(
             f"{file}: not as VOC's annotations are ({first_line(error)}); expected object with "
             "name and bndbox"
         ) from error
+
+
+def _parsed(content: bytes) -> ElementTree.Element:
+    """The elements of an XML document that defines none of its own: entities can grow without end.
+
+    Raises: ValueError or ExpatError for what is none.
+    """
+    parser, builder = expat.ParserCreate(), ElementTree.TreeBuilder()
+    parser.StartDoctypeDeclHandler = _refuse
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    parser.Parse(content, True)
+    return builder.close()
+
+
+def _refuse(*_: object) -> None:
+    raise ValueError("it has a DOCTYPE, which is not read")
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not abs(number) <= FARTHEST:
+        raise ValueError(f"{text} is no place in an image")
+    return number
 
 
 def _text(element: ElementTree.Element, path: str) -> str:

@@ -7,18 +7,23 @@ Source: https://docs.ultralytics.com/datasets/detect/
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onnxprune.arrays import FloatArray
-from onnxprune.data import find_images, image_size
+from onnxprune.checks import shown
+from onnxprune.data import MAX_LABEL, find_images, image_size
 from onnxprune.detection.annotations import PREFERRED, Annotated
 from onnxprune.detection.boxes import corners
 from onnxprune.errors import DataError, OnnxPruneError
 from onnxprune.plugins import first_line
+from onnxprune.records import read_text
 
+LARGEST = 1 << 24
+"""Bytes of a description, and of an image's labels."""
 BEYOND = 0.01
 """How far, as a share of the image, a label may reach beyond it."""
 
@@ -62,22 +67,37 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         raise OnnxPruneError(
             f"{file}: reading YAML needs PyYAML: pip install 'onnxprune[detection]'"
         ) from error
+
+    class Plain(yaml.SafeLoader):  # type: ignore[misc]
+        """Reads no aliases: a few lines of them can stand for more than a memory holds."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError(f"*{self.peek_event().anchor} stands for another part")
+            return super().compose_node(parent, index)
+
+    text = read_text(file, DataError, LARGEST)
     try:
-        said = yaml.safe_load(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        said = yaml.load(text, Plain)
+    except Exception as error:  # what it makes of a wrong date, a deep list, an odd key
         raise DataError(f"{file}: not a readable YAML file ({first_line(error)})") from error
     return said if isinstance(said, dict) else {}
 
 
 def _names(said: Any, file: Path | None) -> tuple[str, ...]:
     """The classes, which are a list, or a dictionary by numbers from 0."""
-    if isinstance(said, dict) and sorted(said) == list(range(len(said))):
+    if isinstance(said, dict) and set(said) == set(range(len(said))):
         said = [said[number] for number in range(len(said))]
     if file is None:
         return ()
-    if not isinstance(said, list) or not said:
-        raise DataError(f"{file}: names is {said!r}; expected the class names, as a list")
+    if not isinstance(said, list) or not said or not all(map(_is_name, said)):
+        raise DataError(f"{file}: names is {shown(said)}; expected the class names, as a list")
     return tuple(map(str, said))
+
+
+def _is_name(said: Any) -> bool:
+    """Whether a value can name a class; YAML reads no, 3 and 2024-01-01 as what they look like."""
+    return isinstance(said, str | int | float | date)
 
 
 def _part(file: Path, said: dict[str, Any]) -> tuple[list[Path], str]:
@@ -117,7 +137,7 @@ def _images(place: Path) -> list[Path]:
     """The images of a folder, or of a text file that lists them."""
     if place.is_dir():
         return find_images(place)
-    lines = filter(None, map(str.strip, place.read_text("utf-8").splitlines()))
+    lines = filter(None, map(str.strip, read_text(place, DataError).splitlines()))
     return [Path(line) if Path(line).is_absolute() else place.parent / line for line in lines]
 
 
@@ -130,7 +150,8 @@ def _objects(image: Path, classes: int) -> FloatArray:
     if not labels.is_file():
         return np.zeros((0, 6))
     width, height = image_size(image)
-    lines = enumerate(filter(None, map(str.strip, labels.read_text("utf-8").splitlines())), 1)
+    text = read_text(labels, DataError, LARGEST)
+    lines = enumerate(filter(None, map(str.strip, text.splitlines())), 1)
     rows = [_object(line, f"{labels}:{number}", classes) for number, line in lines]
     scale = np.array([width, height, width, height, 1, 1])
     return np.asarray(np.array(rows).reshape(-1, 6) * scale)
@@ -148,7 +169,7 @@ def _object(line: str, where: str, classes: int) -> list[float]:
         )
     if not all(-BEYOND <= side <= 1 + BEYOND for side in sides):
         raise DataError(f"{where}: {line[:60]!r} has sides beyond 0 to 1, shares of the image")
-    if kind != int(kind) or kind < 0 or (classes and kind >= classes):
+    if kind % 1 or not 0 <= kind <= MAX_LABEL or (classes and kind >= classes):
         expected = f"expected 0 to {classes - 1}" if classes else "expected a class number"
         raise DataError(f"{where}: class {kind:g}; {expected}")
     if len(sides) == 4:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from onnxprune.errors import UnmatchedModule
 from onnxprune.modules.tracing import check_module
 from onnxprune.ops._torch import torch
-from onnxprune.plugins import find_function, first_line
+from onnxprune.plugins import WHATEVER, find_function, first_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +29,7 @@ def build_module(place: str, weights: str | Path | None = None) -> nn.Module:
     found = find_function(place, EXPECTED)
     try:
         module = found if isinstance(found, torch.nn.Module) else found()
-    except Exception as error:  # the user's code
+    except WHATEVER as error:
         raise UnmatchedModule(
             f"{place}: calling it without arguments failed ({first_line(error)}); expected "
             f"{EXPECTED}"

@@ -16,7 +16,7 @@ from onnxprune.evaluation import session
 from onnxprune.modules.layers import Layer
 from onnxprune.modules.tracing import outputs_of
 from onnxprune.ops._torch import torch
-from onnxprune.plugins import first_line
+from onnxprune.plugins import WHATEVER, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,7 +56,7 @@ def check(
     with _watched(module, seen, found):
         try:
             outputs = [tensor.cpu().numpy() for tensor in outputs_of(module, inputs)]
-        except Exception as error:  # the module's own code may raise anything
+        except WHATEVER as error:
             where = f"behind '{seen[-1]}'" if seen else "before its first layer"
             raise UnmatchedModule(
                 f"module: its code does not run without the filters of the plan: {where}: "

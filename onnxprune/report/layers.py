@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,10 +82,13 @@ def _widths(run: Record, network: Mapping[str, Any]) -> Sequence[Mapping[str, An
     """The layers of the report; of an unfinished run, those of the network at its last step."""
     if run.report is not None:
         return list(run.report["layers"])
-    dead = set(run.steps[-1].get("dead", ())) if run.steps else set()
+    dead = sorted(run.steps[-1].get("dead", ())) if run.steps else []
     found = []
     for layer in network.get("layers", ()):
-        channels = [first + k for first, count in layer["channels"] for k in range(count)]
-        removed = sum(channel in dead for channel in channels)
-        found.append({**layer, "filters": len(channels), "removed": removed})
+        removed = sum(
+            bisect_left(dead, first + count) - bisect_left(dead, first)
+            for first, count in layer["channels"]
+        )
+        filters = sum(count for _, count in layer["channels"])
+        found.append({**layer, "filters": filters, "removed": removed})
     return found

@@ -97,7 +97,7 @@ def settings_of(run: Record) -> Iterator[tuple[str, str]]:
 
 def _plain(one: Any) -> str:
     """A name, or a name with a shape or a share."""
-    if isinstance(one, str):
-        return one
+    if not isinstance(one, list) or len(one) != 2:
+        return str(one)
     name, value = one
     return f"{name} {tuple(value) if isinstance(value, list) else value}"

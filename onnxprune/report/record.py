@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from onnxprune.errors import RunDirectoryError
 from onnxprune.evaluation import AUTO, Accuracy
+from onnxprune.records import Kind, parse_record, read_record, read_text
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,19 @@ class Record:
                 f"{path}: holds no run (no config.json); give the --run-dir of a run"
             )
         journal, report = path / "journal.jsonl", path / "report.json"
-        written = journal.read_text("utf-8") if journal.is_file() else ""
-        whole = written[: written.rfind("\n") + 1].splitlines()
-        config = _parse(path / "config.json")
+        written = read_text(journal, _failed) if journal.is_file() else ""
+        whole = written[: written.rfind("\n") + 1].split("\n")[:-1]
+        config = read_record(path / "config.json", "config", _failed)
         return cls(
             path.resolve().name,
-            config.get("settings", {}),
-            [_step(_parse(journal, line)) for line in whole],
-            _parse(report) if report.is_file() else None,
-            _if_there(path / "about.json"),
-            _if_there(path / "evidence.json") if report.is_file() else {},
+            config["settings"],
+            [
+                _step(parse_record(line, "step", f"{journal}: line {number}", _failed))
+                for number, line in enumerate(whole, 1)
+            ],
+            _if_there(report, "report") or None,
+            _if_there(path / "about.json", "about"),
+            _if_there(path / "evidence.json", "evidence") if report.is_file() else {},
             {key: value for key, value in config.items() if key.endswith("sha256") and value},
             frozenset(one.name for one in path.iterdir() if one.is_file()),
         )
@@ -111,16 +114,12 @@ class Record:
         return names + [str(number) for number in range(len(names), count)]
 
 
-def _parse(path: Path, text: str | None = None) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text("utf-8") if text is None else text)
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{path}: cannot be read ({error}); start a new run") from error
-    return content
+def _failed(line: str) -> RunDirectoryError:
+    return RunDirectoryError(f"{line}; bring back the file as the run wrote it, or start a new run")
 
 
-def _if_there(path: Path) -> dict[str, Any]:
-    return _parse(path) if path.is_file() else {}
+def _if_there(path: Path, kind: Kind) -> dict[str, Any]:
+    return read_record(path, kind, _failed) if path.exists() else {}
 
 
 def _step(line: Mapping[str, Any]) -> dict[str, Any]:

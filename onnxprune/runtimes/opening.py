@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,12 +12,17 @@ from typing import Any
 
 from onnxprune.errors import InvalidModel
 from onnxprune.graph import Graph, ModelSource
+from onnxprune.records import read_record
 from onnxprune.runtimes.process import Child, Place
 from onnxprune.runtimes.registry import RUNTIMES, runtime_of
 from onnxprune.runtimes.remote import Remote
 
 RECORD = "deploy.json"
 """The file beside deployed ones that says what they were made of, and what was measured."""
+PYTHONS = "ONNXPRUNE_PYTHON"
+"""The environment variable that lists the Pythons which may be started because a record says so."""
+
+logger = logging.getLogger(__name__)
 
 
 def is_deployed(source: ModelSource) -> bool:
@@ -52,10 +57,24 @@ def running_file(path: Path, graph: Graph, threads: int) -> Iterator[Remote]:
     Its inputs and outputs are named as those of the graph. `threads` 0 means all cores.
     Raises: RuntimeFailed where the runtime cannot; MissingPackage where it is not installed.
     """
-    rows = [row for row in _record(path).get("rows", ()) if path.name in row["files"]]
-    python = rows[0].get("python") if rows else None
-    with Child(runtime_of(path), Place(threads, python=python or sys.executable)) as child:
+    with Child(runtime_of(path), Place(threads, python=_python(path))) as child:
         yield Remote(child, path, list(graph.inputs), graph.outputs)
+
+
+def _python(path: Path) -> str:
+    """The Python that `deploy` ran a file with, if it may be started; else our own."""
+    rows = [row for row in _record(path).get("rows", ()) if path.name in row.get("files", ())]
+    named = (rows[0].get("python") if rows else None) or sys.executable
+    if named in (sys.executable, *os.environ.get(PYTHONS, "").split(os.pathsep)):
+        return str(named)
+    logger.warning(
+        "%s: was run with %s, which a record alone does not start: set %s=%s if you know it",
+        path,
+        named,
+        PYTHONS,
+        named,
+    )
+    return sys.executable
 
 
 def size_of(path: Path) -> int:
@@ -72,8 +91,9 @@ def size_of(path: Path) -> int:
 
 def _record(path: Path) -> Mapping[str, Any]:
     """What `deploy` measured, if that lies beside a file."""
-    try:
-        found = json.loads((path.parent / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    record = path.parent / RECORD
+    if not record.exists():
         return {}
-    return found if isinstance(found, dict) else {}
+    return read_record(
+        record, "deployed", lambda line: InvalidModel(f"{line}; deploy the model again")
+    )

@@ -14,13 +14,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import wraps
 from types import MappingProxyType
 
 import numpy as np
 
 from onnxprune.arrays import FloatArray
 from onnxprune.errors import UnreachableTarget, check_name
-from onnxprune.plugins import find_function
+from onnxprune.plugins import find_function, users_code
 from onnxprune.search.nets import Nets
 from onnxprune.search.protocols import Measured
 from onnxprune.search.task import State
@@ -216,6 +217,17 @@ def find_controller(name: str | Advance) -> Advance:
     if callable(name):
         return name
     if ":" in name:
-        return find_function(name, USER_FUNCTION)
+        return _guarded(find_function(name, USER_FUNCTION), name)
     check_name("control", name, CONTROLLER_NAMES)
     return CONTROLLERS[name]
+
+
+def _guarded(advance: Advance, name: str) -> Advance:
+    """A user's function, whose errors name it."""
+
+    @wraps(advance)
+    def guarded(nets: Nets, state: State) -> State:
+        with users_code(f"control '{name}'", USER_FUNCTION):
+            return advance(nets, state)
+
+    return guarded

@@ -31,7 +31,7 @@ from onnxprune.errors import OutputError, RunDirectoryError
 from onnxprune.evaluation import Accuracy
 from onnxprune.files import make_folder, write_whole
 from onnxprune.graph import digest, reads_back, save_model
-from onnxprune.plugins import first_line
+from onnxprune.records import parse_record, read_record
 from onnxprune.search.latency import Latency
 from onnxprune.search.plan import Plan
 from onnxprune.search.settings import Settings
@@ -94,22 +94,21 @@ class RunDirectory:
         write_whole(path / CONFIG, json.dumps(config, indent=2) + "\n")
         return cls(path)
 
-    def last(self) -> tuple[State | None, Spent]:
+    def last(self, channels: int) -> tuple[State | None, Spent]:
         """Return the last journalled state, if there is one, and what it took to get there.
 
-        Raises: RunDirectoryError when the journal cannot be read.
+        Raises: RunDirectoryError when the journal cannot be read, or is not of so many `channels`.
         """
         lines = self.lines()
         if not lines:
             return None, Spent()
         line = lines[-1]
-        try:
-            return from_line(line), Spent(line["evaluations"], line["seconds"])
-        except (KeyError, TypeError) as error:
-            raise RunDirectoryError(
-                f"{self.path}: its journal is of another version of onnxprune ({error}); start a "
-                f"new run, in another --run-dir"
-            ) from error
+        if line["channels"] != channels:
+            raise _failed(
+                f"{self.path}: its journal is of {line['channels']:,} channels, the model has "
+                f"{channels:,}"
+            )
+        return from_line(line), Spent(line["evaluations"], line["seconds"])
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the journal, without a last line that a kill cut short.
@@ -124,12 +123,8 @@ class RunDirectory:
             if not line.endswith(b"\n"):
                 self._truncate(len(raw) - len(line))
                 break
-            try:
-                found.append(json.loads(line))
-            except ValueError as error:
-                raise RunDirectoryError(
-                    f"{self.path / JOURNAL}: line {number} cannot be read; start a new run"
-                ) from error
+            where = f"{self.path / JOURNAL}: line {number}"
+            found.append(parse_record(line.decode("utf-8", "replace"), "state", where, _failed))
         return found
 
     def latency(self, measure: Callable[[], Latency]) -> Latency:
@@ -142,13 +137,7 @@ class RunDirectory:
         path = self.path / LATENCY
         if not path.exists():
             write_whole(path, json.dumps(measure().to_json()) + "\n")
-        try:
-            return Latency.from_json(json.loads(path.read_text("utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunDirectoryError(
-                f"{path}: cannot be read ({first_line(error)}); start a new run, in another "
-                f"--run-dir"
-            ) from error
+        return Latency.from_json(read_record(path, "latency", _failed))
 
     def append(
         self,
@@ -238,14 +227,8 @@ def _compare(path: Path, config: Mapping[str, Any]) -> None:
 
     Raises: RunDirectoryError naming what is not as it was.
     """
-    try:
-        held = json.loads((path / CONFIG).read_text("utf-8"))
-        old = dict(held["settings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunDirectoryError(
-            f"{path / CONFIG}: cannot be read ({first_line(error)}), so nobody can say whether "
-            f"this is the same run; start a new run, in another --run-dir"
-        ) from error
+    held = read_record(path / CONFIG, "config", _failed)
+    old = held["settings"]
     now = json.loads(json.dumps(config))
     new = now["settings"]
     if held.keys() != now.keys() or old.keys() != new.keys():
@@ -266,6 +249,13 @@ def _compare(path: Path, config: Mapping[str, Any]) -> None:
             f"{path}: was made with {', '.join(differ)}; resume with the same, or give another "
             f"--run-dir"
         )
+
+
+def _failed(line: str) -> RunDirectoryError:
+    return RunDirectoryError(
+        f"{line}; it was edited, or another version of onnxprune wrote it: start a new run, in "
+        f"another --run-dir"
+    )
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from onnxprune.checks import Number, Object, is_plain, kind_of, shown
 from onnxprune.errors import InvalidPlan, InvalidType, InvalidValue, check_name
 from onnxprune.files import write_whole
 from onnxprune.plugins import first_line
+from onnxprune.records import parse_json, read_text
 
 FORMAT = 1
 EXPECTED = '{"format": 1, "removed": {node: [filter numbers]}}, as \'onnxprune prune\' writes it'
@@ -111,11 +112,11 @@ class Plan:
         Raises: InvalidPlan when the text is not a plan.
         """
         try:
-            content = Object(kind=dict)("plan", json.loads(text, object_pairs_hook=_once))
+            content = Object(kind=dict)("plan", parse_json(text))
             found, removed = content["format"], content["removed"]
             for key in content:
                 check_name("key", key, ("format", "removed", *REQUESTS))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             why = f"no {error}" if isinstance(error, KeyError) else first_line(error)
             raise InvalidPlan(f"{where}: not a plan ({why}); expected {EXPECTED}") from error
         if found != FORMAT or isinstance(found, bool):
@@ -139,10 +140,8 @@ class Plan:
         if not isinstance(path, str | os.PathLike):
             raise InvalidType(f"plan: is {kind_of(path)}; expected a Plan or the path of one")
         path = Path(path)
-        try:
-            return cls.from_json(path.read_text("utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidPlan(f"{path}: cannot be read ({error}); give a plan.json") from error
+        text = read_text(path, lambda line: InvalidPlan(f"{line}; give a plan.json"))
+        return cls.from_json(text, str(path))
 
 
 def _name(node: Any) -> str:
@@ -165,14 +164,4 @@ def _numbers(node: str, given: Any) -> tuple[int, ...]:
     if len(set(found)) < len(found):
         twice = next(number for number in found if found.count(number) > 1)
         raise InvalidPlan(f"plan: '{node}', filter {twice}: is listed twice; expected it once")
-    return found
-
-
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Read an object of JSON, in which no name may be twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"'{twice}' is there twice")
     return found

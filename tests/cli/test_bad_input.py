@@ -234,7 +234,7 @@ def test_bad_samples(folder: Path, kind: str, command: tuple[str, ...]) -> None:
         ((*FREE, "--run-dir", "model.onnx"), "model.onnx: the folder cannot be created"),
         ((*DATA, "--device", "cuda"), "device 'cuda': this onnxruntime has no CUDA"),
         (("--control", "luck"), "control 'luck': unknown; expected one of one-shot"),
-        (("--control", "nowhere:luck"), "nowhere:luck: cannot be imported (ModuleNotFoundError"),
+        (("--control", "nowhere:luck"), "nowhere:luck: cannot be imported: no module 'nowhere'"),
     ],
 )
 def test_bad_requests(folder: Path, options: tuple[str, ...], says: str) -> None:

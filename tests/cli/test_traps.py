@@ -81,7 +81,7 @@ def test_data_for_a_detector(place: Path) -> None:
 def test_annotations_without_categories(place: Path) -> None:
     shutil.copytree("data/0_blue", "boxes/images")
     Path("boxes/boxes.json").write_text('{"images": [], "annotations": []}')
-    assert "boxes/boxes.json: has no categories" in pruned("boxes")
+    assert "boxes/boxes.json: has no 'categories'" in pruned("boxes")
 
 
 def test_what_is_right_goes_through(place: Path) -> None:

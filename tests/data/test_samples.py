@@ -69,6 +69,7 @@ def broken(): raise KeyError("no such thing")
 def late():
     yield np.ones((3, 4, 5)), 0
     raise OSError("disk gone")
+def ends(): raise SystemExit(0)
 """
 
 
@@ -83,7 +84,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-@pytest.mark.parametrize("form", ["{}:load", "{}.py:load", "./{}.py:load"])
+@pytest.mark.parametrize("form", ["{}.py:load", "./{}.py:load"])
 def test_a_function_is_imported_and_called(module: str, form: str) -> None:
     before = list(sys.path)
     data = load_data(form.format(module), shape=(3, 4, 5))
@@ -96,12 +97,16 @@ def test_a_function_is_imported_and_called(module: str, form: str) -> None:
     ("form", "match"),
     [
         (
-            "{}:nothing",
+            "{}.py:nothing",
             "has no 'nothing'; expected package.module:function",
         ),
+        ("{}:load", r"no module '.*' is installed, and .*\.py in the working folder is run as"),
+        ("{}:2024", "'2024' is no name of a function"),
+        ("{}.py:ends", "SystemExit: 0"),
         ("{}.py:broken", "KeyError: 'no such thing'"),
-        ("{}:late", "OSError: disk gone"),
-        ("nowhere.to_be:found", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("{}.py:late", "OSError: disk gone"),
+        ("nowhere.to_be:found", "no module 'nowhere.to_be' is installed; expected"),
+        ("./sub/photos:val", "'./sub/photos' is no name of a module, and no .py file"),
         ("nowhere.py:load", "no such file"),
     ],
 )
@@ -111,7 +116,8 @@ def test_a_function_that_fails_is_named(module: str, form: str, match: str) -> N
 
 
 def test_samples_of_a_function_are_checked_too(module: str) -> None:
-    refused(rf"^{module}:load: a sample is \[3, 4, 5\]", f"{module}:load", (3, 8, 8))
+    source = f"{module}.py:load"
+    refused(rf"^{source}: a sample is \[3, 4, 5\]", source, (3, 8, 8))
 
 
 @pytest.mark.parametrize(

@@ -133,14 +133,14 @@ WRONG = {
     "no json": (
         "coco",
         lambda folder: (folder / "annotations" / "instances_val2017.json").write_text("{") and None,
-        "not a readable json file",
+        "cannot be read as JSON",
     ),
-    "no categories": ("coco", without("categories"), "has no categories; expected images, anno"),
+    "no categories": ("coco", without("categories"), "has no 'categories'; expected images with"),
     "no images": ("coco", coco(lambda c: c.update(images=[], annotations=[])), "no images"),
     "a box of three": (
         "coco",
         coco(lambda c: c["annotations"][0].update(bbox=[1, 2, 3])),
-        "not as COCO's annotations are",
+        "annotations[0].bbox: expected a list of length 4",
     ),
     "a lost image": (
         "coco",

@@ -68,7 +68,7 @@ def test_only_relevance_as_it_comes_is_measured_as_damage(option: str) -> None:
         ("lrp,layer-l3", "LRP rule 'layer-l3': unknown"),
         (
             "nowhere:spread",
-            "nowhere:spread: cannot be imported .ModuleNotFoundError: No module nam",
+            "nowhere:spread: cannot be imported: no module 'nowhere' is insta",
         ),
         (
             "math:pi",

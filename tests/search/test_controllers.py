@@ -4,6 +4,7 @@ H is the soft harmonic mean. Of 60 filters a step of the accuracy-aware control 
 3.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -250,5 +251,5 @@ def test_a_controller_is_found_by_its_name() -> None:
 def test_a_function_of_ones_own_is_a_controller() -> None:
     assert find_controller(accuracy_aware) is accuracy_aware
     named = f"{accuracy_aware.__module__}:accuracy_aware"
-    assert find_controller(named) is accuracy_aware
+    assert inspect.unwrap(find_controller(named)) is accuracy_aware
     assert Settings.of(control=accuracy_aware).control == named
