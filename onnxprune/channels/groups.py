@@ -140,11 +140,17 @@ class ChannelGroups:
 
     def members(self, group: int) -> list[tuple[str, int]]:
         """Return the (tensor, axis) cuts of a group."""
-        return [
-            (tensor, axis)
-            for tensor, axis, channels in self._each_cut
-            if (self.group[channels[channels >= 0]] == group).any()
-        ]
+        own = self.channels_of(group)
+        return [(t, axis) for t, axis, channels in self._each_cut if np.isin(own, channels).any()]
+
+    def channels_of(self, group: int) -> IntArray:
+        """Return the channels of a group. Shapes: `[n]`."""
+        return self._channels_by_group[group]
+
+    @cached_property
+    def _channels_by_group(self) -> list[IntArray]:
+        ends = np.cumsum(np.bincount(self.group, minlength=len(self.names)))
+        return np.split(np.argsort(self.group, kind="stable"), ends[:-1])
 
     def filters_of(self, group: int) -> list[Filters]:
         """Return the convolutions whose filters belong to a group."""

@@ -24,6 +24,7 @@ def why_misfit(graph: Graph, node: Node, error: Exception) -> Reason:
     """
     if isinstance(error, InvalidOp) and node.schema is None:
         raise error
+    node = (error.node or node) if isinstance(error, Misfit) else node
     if not graph.facts.unsure.isdisjoint(node.inputs):
         return Reason(f"feeds {node}, whose input shape is not known", node.name)
     if any(held.is_branch for held in node.within):

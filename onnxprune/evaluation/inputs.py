@@ -25,6 +25,9 @@ Feeds = dict[str, Array]
 TURNS = 8
 """How many values are tried of inputs that noise cannot stand for."""
 
+MOST_READ, MOST_MADE = 2**25, 2**28
+"""Elements of an input, and of a tensor within the model, that are worth a trial."""
+
 UNMADE = (TensorProto.UNDEFINED, TensorProto.STRING, TensorProto.BFLOAT16)
 """Element types of which no values are made up."""
 
@@ -43,7 +46,7 @@ def made_up(
     turn: int = 0,
     samples: Mapping[str, Array] | None = None,
 ) -> Feeds | None:
-    """Return a value for every input of a model, or None where there is none that is new.
+    """Return a value for every input of a model, or None where none is new, or one too large.
 
     The batch is so large, and other open axes are so much longer. `turn` counts the choices of
     whole numbers that are tried. `samples` are taken where their sizes are those asked for.
@@ -51,6 +54,9 @@ def made_up(
     """
     shapes, _ = look(graph.proto, graph.input_shapes, batch=batch, more=more)
     usual, _ = look(graph.proto, graph.input_shapes)
+    read = max(math.prod(shape) for shape in shapes.values()) if shapes else 0
+    if read > MOST_READ or batch * graph.largest > MOST_MADE:
+        return None
     rng, left, feeds = np.random.default_rng(turn), turn, Feeds()
     for value in graph.proto.input:
         name, element = value.name, value.type.tensor_type.elem_type

@@ -5,7 +5,8 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
 * `graph`: the view of a model; `nodes`: its nodes, functions inlined, shared vectors apart;
   `opened`: those of the graphs that nodes hold
 * `facts`: shapes and known values; `constant_folding`: weights computed from constants;
-  `dependence`: which values follow a size that is only known at run time
+  `dependence`: which values follow a size that is only known at run time; `reference`: a few nodes
+  run
 * `names`: what people call a convolution
 * `soundness`: whether a model is what it says, before it is read; `validity`: whether it is valid
   ONNX; `order`: nodes sorted, so that each stands behind what it reads; `inputs`: the sizes at

@@ -12,12 +12,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
-import onnx
 from onnx import TensorProto
 
+from onnxprune.errors import InvalidModel
 from onnxprune.graph.facts import Facts
+from onnxprune.graph.reference import run_nodes
 from onnxprune.ops import Aligns, Fills, Holds, How, Moves, Node, Shapes
 
 Array = npt.NDArray[Any]
@@ -41,18 +41,22 @@ class Computed:
     def evaluate(
         self, name: str, opsets: Mapping[str, int], constant: Callable[[str], Array]
     ) -> Array:
-        """Return a weight's value, by ONNX's reference implementation."""
-        from onnx.reference import ReferenceEvaluator  # which reads every schema there is
+        """Return a weight's value, by ONNX's reference implementation.
 
+        Raises: InvalidModel where it has none.
+        """
         makers = self.makers[name]
         made = {output for node in makers for output in node.outputs}
         read = dict.fromkeys(n for node in makers for n in node.inputs if n and n not in made)
-        graph = onnx.GraphProto(node=[node.proto for node in makers])
-        graph.input.extend(onnx.ValueInfoProto(name=n) for n in read)
-        graph.output.extend([onnx.ValueInfoProto(name=name)])
-        evaluator = ReferenceEvaluator(graph, opsets={"": 1, **opsets})
-        (value,) = evaluator.run(None, {n: constant(n) for n in read})
-        return np.asarray(value)
+        feeds = {n: constant(n) for n in read}
+        try:
+            (value,) = run_nodes([node.proto for node in makers], [name], feeds, opsets)
+        except ValueError as error:
+            raise InvalidModel(
+                f"weight '{name}': cannot be worked out by {makers[-1]} ({error}); "
+                f"export the model again"
+            ) from error
+        return value
 
 
 def find_computed(

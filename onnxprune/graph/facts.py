@@ -34,6 +34,7 @@ from onnxprune.errors import InvalidModel
 from onnxprune.graph.borders import cross
 from onnxprune.graph.inputs import DYNAMIC_SIZE, Shape, look
 from onnxprune.graph.opened import open_bodies
+from onnxprune.graph.reference import run_nodes
 from onnxprune.graph.storage import first_line
 from onnxprune.ops import Holds, Node, Op, Shapes, infer_outputs
 
@@ -223,6 +224,10 @@ class Facts:
             logger.debug("%s: no shape: %s", node, error)
             self.refused[node.name] = first_line(error)
             return {}
+        except MemoryError as error:
+            raise InvalidModel(
+                f"{node}: states more than memory holds; export the model again"
+            ) from error
 
     @cached_property
     def _opset_imports(self) -> list[onnx.OperatorSetIdProto]:
@@ -268,24 +273,11 @@ class Facts:
     def run(self, node: Node, feeds: Mapping[str, Array]) -> list[Array]:
         """Evaluate one node by ONNX's reference implementation, in the model's own opset.
 
-        The node is wrapped in a graph, because a bare node is evaluated in the newest opset.
         Shapes: as the operator's schema says, one array for each output that has a name.
         Raises: ValueError, whatever goes wrong.
         """
-        from onnx.reference import ReferenceEvaluator  # which reads every schema there is
-
-        graph = onnx.GraphProto(node=[node.proto])
-        graph.input.extend(onnx.ValueInfoProto(name=name) for name in feeds)
-        graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.outputs if name)
-        try:
-            evaluator = ReferenceEvaluator(graph, opsets={"": 1, **self.opsets})
-            with np.errstate(all="ignore"):
-                found = list(evaluator.run(None, dict(feeds)))
-        except Exception as error:  # the reference checks little of what it is given
-            raise ValueError(f"{node}: {first_line(error)}") from error
-        if not all(isinstance(one, np.ndarray | np.generic) for one in found):
-            raise ValueError(f"{node}: gives no arrays")
-        return found
+        outputs = [name for name in node.outputs if name]
+        return run_nodes([node.proto], outputs, feeds, self.opsets)
 
 
 def start_facts(

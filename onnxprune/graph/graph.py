@@ -7,6 +7,7 @@ did not ask to change survives: names, opset, IR version, metadata, functions, u
 from __future__ import annotations
 
 import logging
+import math
 from functools import cached_property, partial
 from typing import Any
 
@@ -208,6 +209,11 @@ class Graph(Portable):
     def shape(self, name: str) -> Shape | None:
         """Return a tensor's shape at batch 1, or None where it is not known."""
         return self.facts.shape(name)
+
+    @cached_property
+    def largest(self) -> int:
+        """Elements of the largest tensor whose shape is known, at batch 1."""
+        return max((math.prod(self.shape(name) or ()) for name in self.facts.types), default=0)
 
     @cached_property
     def consumers(self) -> dict[str, list[Node]]:

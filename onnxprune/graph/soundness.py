@@ -37,6 +37,13 @@ LONG = 2**16
 PACKED = {"INT4": 4, "FLOAT4": 4, "INT2": 2, "FLOAT6": 6}
 """Bits of an element, by a part of its type's name, of those that are less than a byte."""
 
+STATE_SIZES = frozenset(
+    "blocksize dilations group hidden_size kernel_shape output_padding output_shape pads "
+    "pooled_shape split strides".split()
+)
+MOST_STATED = 2**24
+"""The largest window, step or width that an attribute may state."""
+
 WITH_VALUE = frozenset(AttributeProto.AttributeType.values()) - {AttributeProto.UNDEFINED}
 TYPES = frozenset(helper.get_all_tensor_dtypes())
 
@@ -113,6 +120,14 @@ def _check_attribute(
         return
     if attribute.type not in WITH_VALUE:
         raise InvalidModel(f"{where}: has no type that ONNX knows; export the model again")
+    sizes = (attribute.i, *attribute.ints) if attribute.name in STATE_SIZES else ()
+    if any(abs(n) > MOST_STATED for n in sizes):
+        raise InvalidModel(f"{where}: states a size beyond {MOST_STATED:,}; export the model again")
+    if attribute.name == "num_outputs" and attribute.i > len(node.output):
+        raise InvalidModel(
+            f"{where}: is {attribute.i}, and the node has {len(node.output)} outputs; "
+            f"export the model again"
+        )
     if attribute.type == AttributeProto.TENSOR:
         _check_tensor(attribute.t, where, read=read)
     for tensor in attribute.tensors:

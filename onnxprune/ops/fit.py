@@ -35,9 +35,9 @@ MOST_NAMED = 4
 class Misfit(InvalidModel):
     """A node whose inputs and attributes do not fit together; `why` says it without the node."""
 
-    def __init__(self, text: str, why: str = "") -> None:
+    def __init__(self, text: str, why: str = "", node: Node | None = None) -> None:
         super().__init__(text)
-        self.why = why or text
+        self.why, self.node = why or text, node
 
 
 def misfit(node: Node, shapes: Sequence[Sequence[int] | None], error: Exception) -> Misfit:
@@ -50,7 +50,8 @@ def misfit(node: Node, shapes: Sequence[Sequence[int] | None], error: Exception)
     more = f" and {len(known) - MOST_NAMED} more" if len(known) > MOST_NAMED else ""
     read = f", {', '.join(known[:MOST_NAMED])}{more}" if known else ""
     why = error.why if isinstance(error, Misfit) else str(error) or type(error).__name__
-    return Misfit(f"{node}: does not fit what it reads{read} ({why}); export the model again", why)
+    text = f"{node}: does not fit what it reads{read} ({why}); export the model again"
+    return Misfit(text, why, node)
 
 
 @contextmanager

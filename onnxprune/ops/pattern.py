@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from onnxprune.errors import InvalidOp
 
@@ -26,12 +26,12 @@ class Axis:
 
     names: tuple[str, ...]
 
-    @property
+    @cached_property
     def fixed(self) -> bool:
         """Whether the axis never shrinks."""
         return not any(name.islower() for name in self.names) and self.names != ("1",)
 
-    @property
+    @cached_property
     def letter(self) -> str:
         """The lower-case letter along which the axis may shrink, or else its first letter."""
         return next((name for name in self.names if name.islower()), self.names[0])

@@ -88,7 +88,7 @@ def _group(
     members: list[dict[str, Any]],
     unknown: Collection[str],
 ) -> dict[str, Any]:
-    own = np.flatnonzero(groups.group == number)
+    own = groups.channels_of(number)
     convolutions = groups.filters_of(number)
     filters = int(groups.filter_count[own].sum())
     pinned = _pinned(groups, own.tolist())

@@ -74,7 +74,7 @@ def _box(box: Box, centre: Point, pins: frozenset[str]) -> dict[str, Any]:
 
 
 def _group(groups: ChannelGroups, number: int, colours: Mapping[int, str]) -> dict[str, Any]:
-    own = np.flatnonzero(groups.group == number)
+    own = groups.channels_of(number)
     stays = own[~groups.removable[own]]
     counts = Counter(groups.reasons[c] for c in stays.tolist() if c in groups.reasons)
     return {

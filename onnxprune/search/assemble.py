@@ -273,7 +273,8 @@ def quantiles(groups: ChannelGroups, scores: FloatArray) -> FloatArray:
     """
     places = np.array(scores, np.float64)
     for group in range(len(groups.names)):
-        own = np.flatnonzero((groups.group == group) & groups.removable)
+        own = groups.channels_of(group)
+        own = own[groups.removable[own]]
         places[own[np.argsort(scores[own], kind="stable")]] = (np.arange(own.size) + 0.5) / own.size
     return places
 

@@ -127,14 +127,15 @@ def _weights_of(graph: Graph, node: Node, known: Mapping[str, Array]) -> dict[st
 
 def _keeps_zero(graph: Graph, node: Node) -> bool:
     """Say whether a node makes zeros out of constants that are zero: a Cast, or a product."""
-    if node.op is None or not graph.constant_names.issuperset(node.inputs):
+    known = graph.constant_names & graph.facts.types.keys()
+    if node.op is None or not known.issuperset(node.inputs):
         return False
     elements = [graph.facts.types[name].tensor_type.elem_type for name in node.inputs]
     dtypes = [helper.tensor_dtype_to_np_dtype(element) for element in elements]
     zeros = {name: np.zeros((), dtype) for name, dtype in zip(node.inputs, dtypes, strict=True)}
     try:
         return not any(np.any(result) for result in graph.facts.run(node, zeros))
-    except (TypeError, ValueError, RuntimeError, LookupError):
+    except ValueError:
         return False
 
 

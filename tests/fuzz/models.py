@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -13,10 +14,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf import json_format, text_format
 from google.protobuf.message import DecodeError, Message
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import onnxprune
 import onnxprune.run
@@ -118,13 +120,15 @@ def mutate(rng: random.Random, data: bytes) -> bytes:
         return mutate_bytes(rng, data)
     try:
         proto = ModelProto.FromString(data)
+        if rng.random() < 0.5 and rng.choice(MEANT)(rng, proto):
+            return bytes(proto.SerializeToString())
         places = list(_messages(proto))
         for _ in range(20):  # until a change fits
             message = rng.choice(places)
             if rng.choice((_set, _set, _drop, _double, _swap, _transplant))(rng, message, places):
                 break
         changed = bytes(proto.SerializeToString())
-    except (DecodeError, ValueError):  # no model, or a name that is no text
+    except (DecodeError, ValueError, TypeError, KeyError):  # no model, or a name that is no text
         return mutate_bytes(rng, data)
     if rng.random() < 0.05:
         changed = _spoil_text(rng, proto, changed)
@@ -235,6 +239,105 @@ def _transplant(rng: random.Random, message: Message, places: Sequence[Message])
     other.CopyFrom(rng.choice(alike))
     message.CopyFrom(other)
     return True
+
+
+def _weights(proto: ModelProto) -> list[TensorProto]:
+    held = [attribute.t for node in proto.graph.node for attribute in node.attribute]
+    return [*proto.graph.initializer, *(tensor for tensor in held if tensor.data_type)]
+
+
+def _renumber(rng: random.Random, proto: ModelProto) -> bool:
+    """Change a number that states a shape, a bound, an axis or an amount."""
+    tensors = [t for t in _weights(proto) if t.data_type in (TensorProto.INT64, TensorProto.INT32)]
+    attributes = [a for node in proto.graph.node for a in node.attribute if a.ints or a.i]
+    if tensors and rng.random() < 0.6:
+        tensor = rng.choice(tensors)
+        values = numpy_helper.to_array(tensor).copy()
+        if not values.size:
+            return False
+        number = rng.choice(SIZES)
+        values.flat[rng.randrange(values.size)] = number if values.itemsize == 8 else number % 2**31
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    elif attributes:
+        attribute = rng.choice(attributes)
+        if attribute.ints:
+            attribute.ints[rng.randrange(len(attribute.ints))] = rng.choice(SIZES)
+        else:
+            attribute.i = rng.choice(SIZES)
+    else:
+        return False
+    return True
+
+
+def _reshape(rng: random.Random, proto: ModelProto) -> bool:
+    """Give a constant another shape or type, and the values that fill it."""
+    tensors = _weights(proto)
+    if not tensors:
+        return False
+    tensor = rng.choice(tensors)
+    shape = list(tensor.dims)
+    for _ in range(rng.randint(0, 2)):
+        k = rng.randint(0, len(shape))
+        change = rng.randrange(4)
+        if change == 0:
+            shape.insert(k, rng.choice((1, 1, 2, 0)))
+        elif shape:
+            k %= len(shape)
+            if change == 1:
+                del shape[k]
+            elif change == 2:
+                shape[k] = rng.choice((0, 1, 2, 3, 5, shape[k] * 2, shape[k] + 1))
+            else:
+                rng.shuffle(shape)
+    if math.prod(shape) > 4096:
+        return False
+    kind = tensor.data_type if rng.random() < 0.8 else rng.choice((1, 6, 7, 9, 10, 11, 3, 2))
+    try:
+        values = numpy_helper.to_array(tensor).ravel()
+        filled = np.resize(values if values.size else np.ones(1), shape)
+        other = filled.astype(helper.tensor_dtype_to_np_dtype(kind))
+        tensor.CopyFrom(numpy_helper.from_array(other, tensor.name))
+    except (TypeError, ValueError, KeyError, OverflowError):
+        return False
+    return True
+
+
+def _rewire(rng: random.Random, proto: ModelProto) -> bool:
+    """Let a node read another tensor, or fewer or more of them."""
+    nodes = [node for node in proto.graph.node if node.input]
+    if not nodes:
+        return False
+    node = rng.choice(nodes)
+    names = [t.name for t in (*proto.graph.initializer, *proto.graph.input)]
+    names += ["", *(name for other in proto.graph.node for name in other.output)]
+    if rng.random() < 0.2:
+        node.input.append(rng.choice(names))
+    elif rng.random() < 0.1:
+        del node.input[rng.randrange(len(node.input))]
+    else:
+        node.input[rng.randrange(len(node.input))] = rng.choice(names)
+    return True
+
+
+def _resize(rng: random.Random, proto: ModelProto) -> bool:
+    """Change the size of an axis of an input or an output, or how many axes there are."""
+    values = [*proto.graph.input, *proto.graph.output, *proto.graph.value_info]
+    value = rng.choice(values)
+    dims = value.type.tensor_type.shape.dim
+    if not dims or rng.random() < 0.1:
+        dims.add(dim_value=rng.choice(SIZES))
+    elif rng.random() < 0.1:
+        del dims[rng.randrange(len(dims))]
+    elif rng.random() < 0.2:
+        dims[rng.randrange(len(dims))].dim_param = rng.choice("NHWM")
+    else:
+        dims[rng.randrange(len(dims))].dim_value = rng.choice(SIZES)
+    return True
+
+
+SIZES = (*range(-4, 10), 16, 64, 1000, 100_000, 10**9, 2**31, 2**62, -(2**63), 2**63 - 1)
+MEANT = (_renumber, _renumber, _reshape, _rewire, _resize)
+"""Changes that leave a model more or less valid, so that they come far."""
 
 
 def _spoil_text(rng: random.Random, proto: ModelProto, data: bytes) -> bytes:

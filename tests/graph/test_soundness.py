@@ -127,6 +127,14 @@ SPOILT = {
         first(lambda p: setattr(p.opset_import[0], "version", 2**62)),
         "imports version",
     ),
+    "a window beyond all images": (
+        first(lambda p: p.graph.node[0].attribute.add(name="pads", type=7, ints=[1, 1, 2**62, 1])),
+        "attribute 'pads': states a size beyond",
+    ),
+    "more outputs than there are": (
+        first(lambda p: p.graph.node[1].attribute.add(name="num_outputs", type=2, i=2**31 - 1)),
+        "is 2147483647, and the node has 1 outputs",
+    ),
     "no outputs": (first(lambda p: p.graph.ClearField("output")), "has no outputs"),
     "functions in a circle": (loops, "function '.*': calls itself"),
     "functions that double": (doubles, f"at most {MOST_NODES:,} are handled"),
