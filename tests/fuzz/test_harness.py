@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from onnxprune.errors import InvalidValue
 from tests.fuzz import harness
@@ -131,3 +132,11 @@ def test_inputs_are_the_same_in_every_process() -> None:
         check=True,
     )
     assert found.stdout.strip() == str(made)
+
+
+@pytest.mark.parametrize("kind", ["models", "model-texts"])
+def test_what_was_saved_and_a_few_new_inputs_end_well(kind: str) -> None:
+    command = [sys.executable, "-m", "tests.fuzz.harness", kind, "--corpus", "--count", "25"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.fail(done.stdout + done.stderr[-2000:])
