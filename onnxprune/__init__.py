@@ -27,6 +27,7 @@ if typing.TYPE_CHECKING:
     from onnxprune.relevance import score as score
     from onnxprune.report import inspect as inspect
     from onnxprune.retraining import prune_module as prune_module
+    from onnxprune.run import Interrupted as Interrupted
     from onnxprune.run import Result as Result
     from onnxprune.run import apply as apply
     from onnxprune.run import prune as prune
@@ -51,7 +52,7 @@ _ROOMS = {
     "relevance": ("Scores", "score"),
     "report": ("inspect",),
     "retraining": ("prune_module",),
-    "run": ("Result", "apply", "prune"),
+    "run": ("Interrupted", "Result", "apply", "prune"),
     "search": ("Floor", "Limits", "Plan", "Settings", "Target"),
     "surgery": ("Cost", "find_costs"),
 }
@@ -64,6 +65,7 @@ __all__ = [
     "Evaluator",
     "Floor",
     "Graph",
+    "Interrupted",
     "Limits",
     "OnnxPruneError",
     "Plan",

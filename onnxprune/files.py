@@ -1,13 +1,34 @@
-"""Output files appear whole or not at all: written beside the target, then moved into place."""
+"""Output files appear whole or not at all: written beside the target, then moved into place.
+
+A file is on the disk before it takes its name. Whatever fails, and whenever the process is killed,
+under its name stands what was there before, or all of the new. What a killed process left beside
+goes when the next file is written into the folder.
+"""
+
+from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import secrets
-import tempfile
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from onnxprune.errors import InvalidType, OutputError
+from onnxprune.locks import Held, locked, release, take
+
+BESIDE = ".onnxprune-"
+"""How the names begin of what is written beside its place."""
+
+LEFT = re.compile(rf"{re.escape(BESIDE)}[0-9a-f]{{16}}")
+"""The name of a file, or a folder, that is written beside its place."""
+
+UNSYNCED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What a file system answers that has no sync of folders, or none at all."""
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_whole(
@@ -17,58 +38,135 @@ def write_whole(
 ) -> Path:
     """Write `content`, in one piece or several, to `path` in one step and return the path.
 
-    `check` reads the file before it takes its name; what it raises leaves nothing behind.
-    Raises: OutputError when the folder is missing or not writable; InvalidType for what is no path.
+    `check` reads the file before it takes its name; what it raises leaves nothing behind. A link is
+    followed: the file that it leads to is replaced.
+    Raises: OutputError when the place is not writable, or is a folder, a device or a named pipe;
+    InvalidType for what is no path.
     """
     if not isinstance(path, str | os.PathLike):
         raise InvalidType(f"path: is {type(path).__name__}; expected the path of a file to write")
-    path = Path(path)
+    path, place = Path(path), find_place(path)
     content = content.encode() if isinstance(content, str) else content
-    pieces = [content] if isinstance(content, bytes) else content
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; name a file to write")
-    beside = path.parent / f".onnxprune-{secrets.token_hex(8)}"
-    try:
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}); choose another place"
-        ) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
-        if check is not None:
-            check(beside)
-        beside.replace(path)
-        _settle(path.parent)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); free some space") from (
-            error
-        )
-    finally:
-        beside.unlink(missing_ok=True)
+    with _told(path):
+        sweep(place.parent)
+        with _beside(place.parent, [content] if isinstance(content, bytes) else content) as beside:
+            if check is not None:
+                check(beside)
+            beside.replace(place)
+        _sync_folder(place.parent)
     return path
 
 
-def check_place(path: str | Path) -> Path:
-    """Refuse, before long work starts, a file that could not be written after it.
+def append(path: Path, line: str) -> None:
+    """Add a line to a file; it is on the disk when this returns, and not there if this fails.
 
-    Raises: OutputError when the path is a folder, or its own folder is missing or not writable.
+    Raises: OutputError when it cannot be written.
+    """
+    with _told(path):
+        new = not path.exists()
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY, 0o666)
+        before = os.fstat(handle).st_size
+        try:
+            _write(handle, line.encode())
+            _sync(handle)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.ftruncate(handle, before)
+            with contextlib.suppress(OSError):
+                os.close(handle)
+            raise
+        os.close(handle)
+        if new:
+            _sync_folder(path.parent)
+
+
+def cut(path: Path, size: int) -> None:
+    """Shorten a file to so many bytes.
+
+    Raises: OutputError when it cannot be written.
+    """
+    with _told(path):
+        os.truncate(path, size)
+
+
+def find_place(path: str | Path) -> Path:
+    """Return the file that is written for a path: where links lead.
+
+    Raises: OutputError when there is something that no file may take the place of.
     """
     path = Path(path)
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; name a file to write")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
+    if "\0" in str(path):
+        raise OutputError(f"{path}: cannot be written; no file has such a name")
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
+        place = path.resolve() if path.is_symlink() else path
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder; name a file to write")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path}: is a device or a named pipe; name a file to write")
+    except OSError as error:
+        raise _refused(path, error) from error
+    except RuntimeError as error:
+        raise OutputError(
+            f"{path}: cannot be written (links that lead in a circle); choose another place"
+        ) from error
+    if place.exists() and not os.access(place, os.W_OK):
+        raise OutputError(f"{path}: is there and may not be written; choose another place")
+    return place
+
+
+def check_place(path: str | Path, *read: object) -> Path:
+    """Refuse, before long work starts, a file that could not be written after it.
+
+    `read` are what the command reads: paths, with a function of theirs or not; others are passed.
+    Raises: OutputError when the path is a folder, its own folder is missing or not writable, or it
+    is a file that is read, under this name or another.
+    """
+    path = Path(path)
+    place = find_place(path)
+    if not place.parent.is_dir():
+        raise OutputError(f"{path}: the folder {place.parent} does not exist; create it first")
+    for one in read:
+        _check_other(path, one)
+    try:
+        with _beside(place.parent):
             return path
     except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}); choose another place"
-        ) from error
+        raise _refused(path, error) from error
+
+
+READ_WHOLE = (".onnx", ".html", ".svg", ".md")
+"""What we write ourselves may stand in a folder that is read."""
+
+
+def _check_other(path: Path, read: object) -> None:
+    """Refuse to write what is read, or what lies in a folder that is read.
+
+    Raises: OutputError.
+    """
+    if not isinstance(read, str | Path):
+        return
+    given = str(read)
+    for name in dict.fromkeys((given, given.rpartition(":")[0])):
+        other = Path(name)
+        with contextlib.suppress(OSError, ValueError):
+            if name and path.exists() and other.is_file() and path.samefile(other):
+                raise OutputError(f"{path}: is the {name} that is read; name another file to write")
+            if name and other.is_dir() and path.is_file() and path.suffix not in READ_WHOLE:
+                if path.resolve().is_relative_to(other.resolve()):
+                    raise OutputError(f"{path}: is in {name}, which is read; name another file")
+
+
+def check_apart(*paths: str | Path | None) -> None:
+    """Refuse two outputs of one name.
+
+    Raises: OutputError.
+    """
+    places: set[Path] = set()
+    for path in (one for one in paths if one is not None):
+        place = Path(path).resolve()
+        if place in places:
+            raise OutputError(f"{path}: is named for two outputs; give each a file of its own")
+        places.add(place)
 
 
 def make_folder(path: str | Path) -> Path:
@@ -79,9 +177,10 @@ def make_folder(path: str | Path) -> Path:
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
         raise OutputError(
-            f"{path}: the folder cannot be created ({error.strerror}); choose another place"
+            f"{path}: the folder cannot be created ({said}); choose another place"
         ) from error
     if not os.access(path, os.W_OK):
         raise OutputError(f"{path}: the folder is not writable; choose another place")
@@ -103,11 +202,96 @@ def folder_to_fill(path: str | Path) -> Iterator[Path]:
             folder.rmdir()
 
 
-def _settle(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system does that."""
+def sweep(folder: Path) -> None:
+    """Remove what was written beside its place by processes that were killed."""
     with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
+        for left in [one for one in folder.iterdir() if LEFT.fullmatch(one.name)]:
+            with contextlib.suppress(OSError, Held), locked(left) as sure:
+                if sure and left.is_dir():
+                    shutil.rmtree(left)
+                elif sure:
+                    left.unlink()
+
+
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+@contextlib.contextmanager
+def _beside(folder: Path, content: Iterable[bytes] | None = None) -> Iterator[Path]:
+    """Write a file in a folder, under a name of its own that goes when the block ends.
+
+    It is on the disk, and locked so that nobody sweeps it.
+    Raises: OSError.
+    """
+    beside, handle, lock = _create(folder)
+    try:
         try:
-            os.fsync(handle)
+            if content is not None:
+                for piece in content:
+                    _write(handle, piece)
+                _sync(handle)
         finally:
             os.close(handle)
+        yield beside
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        release(lock)
+
+
+def _create(folder: Path) -> tuple[Path, int, int | None]:
+    """Create an empty file and lock it; return its path, its handle and its lock."""
+    while True:
+        beside = folder / f"{BESIDE}{secrets.token_hex(8)}"
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+        with contextlib.suppress(Held, FileNotFoundError):  # somebody sweeps it: another name
+            lock = take(beside)
+            if lock is None or beside.exists():
+                return beside, handle, lock
+            release(lock)
+        os.close(handle)
+
+
+def _write(handle: int, piece: bytes) -> None:
+    """Write all bytes, in as many calls as the system takes."""
+    rest = memoryview(piece).cast("B")
+    while rest:
+        rest = rest[os.write(handle, rest) :]
+
+
+def _sync(handle: int) -> None:
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSYNCED:
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system does that."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # a folder that may not be read, or Windows
+        return
+    try:
+        _sync(handle)
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say in one line what the system refuses.
+
+    Raises: OutputError in place of OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: OSError) -> OutputError:
+    remedy = "free some space" if error.errno in FULL else "choose another place"
+    return OutputError(f"{path}: cannot be written ({error.strerror}); {remedy}")

@@ -1,14 +1,15 @@
 """A whole pruning run: from a model and samples to the pruned model, its plan and its report.
 
 With a run directory every accepted step is journalled before the next begins, so a killed run
-continues where it was (`resume`) and ends in the same plan.
+continues where it was (`resume`) and ends in the same plan. One that is interrupted hands out what
+it had reached (`Interrupted`).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from onnx import ModelProto
 from onnxprune.channels import find_groups
 from onnxprune.checks import Flag, Text, kind_of
 from onnxprune.data import Data, Inputs, SampleSource
-from onnxprune.errors import InvalidType, OnnxPruneError
+from onnxprune.errors import InvalidType, OnnxPruneError, OutputError
 from onnxprune.graph import (
     NONE_APART,
     Graph,
@@ -49,6 +50,7 @@ from onnxprune.search import (
     about_run,
     already_met,
     check_baseline,
+    check_own,
     check_reach,
     complete,
     evidence_of,
@@ -103,6 +105,18 @@ class Result:
         return to_ir(self.model)
 
 
+class Interrupted(KeyboardInterrupt):
+    """A run that was interrupted, by Ctrl-C or by what a signal raised.
+
+    `best()` returns the net of the last accepted step, run as every result is, or None before the
+    first that removed anything. Its report holds the figures of that step.
+    """
+
+    def __init__(self, best: Callable[[], Result | None]) -> None:
+        super().__init__("interrupted")
+        self.best = best
+
+
 def prune(
     model: ModelSource,
     data: SampleSource | None = None,
@@ -119,7 +133,8 @@ def prune(
     `max_drop=0.01`, `control="one-shot"`; what they do not name is as in `settings`. With neither
     target nor floor, a drop of 0.01 is allowed. `on_state(task, state)` hears of every step. The
     result is run before it is returned (`onnxprune.proof`).
-    Raises: OnnxPruneError, one line, for whatever is wrong with the model, the samples or the ask.
+    Raises: OnnxPruneError, one line, for whatever is wrong with the model, the samples or the ask;
+    Interrupted, which has the best net so far, in place of KeyboardInterrupt.
     """
     settings = merged(settings, options)
     run_dir, resume = RUN_DIR("run_dir", run_dir), Flag()("resume", resume)
@@ -141,6 +156,7 @@ def _prune(
     on_state: OnState | None,
 ) -> Result:
     measured_on(asked)  # refuses a runtime that is not there, before anything long
+    check_own(run_dir)
     proto = load_model(model)
     graph, samples = open_model(proto, data, asked)
     settings = with_fallback(graph, samples, complete(asked, samples))
@@ -149,50 +165,88 @@ def _prune(
     nets = Nets(make_task(graph, samples, settings, more))
     if nets.task.costs.caveat:
         logger.warning("%s", nets.task.costs.caveat)
-    record = RunDirectory.open(run_dir, settings, proto, samples, more, resume=resume)
-    if record.path is not None and not (record.path / ABOUT).exists():
-        record.keep(ABOUT, about_run(nets.task, model, data, asked, record.path))
+    reached: list[State] = []
+    with RunDirectory.open(run_dir, settings, proto, samples, more, resume=resume) as record:
+        try:
+            if record.path is not None and not (record.path / ABOUT).exists():
+                record.keep(ABOUT, about_run(nets.task, model, data, asked, record.path))
+            return _search(nets, samples, settings, record, started, on_state, reached)
+        except OnnxPruneError:
+            record.abandon()
+            raise
+        except KeyboardInterrupt as stop:
+            raise Interrupted(lambda: _best(nets, samples, settings, reached)) from stop
+
+
+def _search(
+    nets: Nets,
+    samples: Data | None,
+    settings: Settings,
+    record: RunDirectory,
+    started: float,
+    on_state: OnState | None,
+    reached: list[State],
+) -> Result:
+    """Walk to the end, from the last state that is recorded; `reached` gets the accepted states."""
     last, spent = record.last(len(nets.task.groups))
     nets.evaluations = spent.evaluations
     state = last
-    try:
-        if last is None:
-            check_reach(nets)
-            check_baseline(graph.model, samples, settings, decide=samples_decide(settings))
-        if settings.control == "accuracy-aware" and "latency" in nets.task.aims:
-            nets.latency = record.latency(lambda: nets.latency)
-        for state in search(nets, find_controller(settings.control), last):
-            spent_now = spent.seconds + time.monotonic() - started
-            back = nets.taken_back(state)
-            tried = [to_try(one, summary(nets.task, one)) for one in back]
-            for one in back:
-                if one.accuracy is not None:
-                    rate, held = nets.task.rate(one.dead), one.accuracy.harmonic
-                    said = "%5.1f %% removed, harmonic mean %.1f %%: taken back"
-                    taken_back.info(said, 100 * rate, 100 * held)
-            record.append(state, summary(nets.task, state), nets.evaluations, spent_now, tried)
-            if on_state is not None:
-                on_state(nets.task, state)
-    except OnnxPruneError:
-        record.abandon()
-        raise
+    reached += [] if last is None else [last]
+    if last is None:
+        check_reach(nets)
+        check_baseline(nets.task.graph.model, samples, settings, decide=samples_decide(settings))
+    if settings.control == "accuracy-aware" and "latency" in nets.task.aims:
+        nets.latency = record.latency(lambda: nets.latency)
+    for state in search(nets, find_controller(settings.control), last):
+        spent_now = spent.seconds + time.monotonic() - started
+        back = nets.taken_back(state)
+        tried = [to_try(one, summary(nets.task, one)) for one in back]
+        for one in back:
+            if one.accuracy is not None:
+                rate, held = nets.task.rate(one.dead), one.accuracy.harmonic
+                said = "%5.1f %% removed, harmonic mean %.1f %%: taken back"
+                taken_back.info(said, 100 * rate, 100 * held)
+        record.append(state, summary(nets.task, state), nets.evaluations, spent_now, tried)
+        reached[:] = [state]
+        if on_state is not None:
+            on_state(nets.task, state)
     assert state is not None
     if state.stopped == "target" and not state.dead.any():
         logger.warning("%s", already_met(nets, state))
     if state.stopped == "limits" and nets.task.goals:
         raise unreachable(nets, state)
-    pruned = nets.build(state)
-    corrected = state.corrected and nets.task.compensate is not None
-    Proof(graph, nets.task.groups, state.dead, _few(samples), corrected=corrected)(pruned)
+    pruned = _build(nets, state, samples)
     seconds = spent.seconds + time.monotonic() - started
     report = make_report(nets, state, pruned, parted(samples)[1], settings, seconds)
     plan = Plan.of(nets.task.groups, state.dead, settings.allow_inexact)
     result = Result(pruned, plan, report)
     record.finish(result.model, result.plan, result.report)
     if record.path is not None:
-        record.keep(EVIDENCE, _evidence(nets, state, pruned, samples, settings))
-        write_page(record.path)
+        try:
+            record.keep(EVIDENCE, _evidence(nets, state, pruned, samples, settings))
+            write_page(record.path)
+        except OutputError as error:
+            logger.warning("%s; 'onnxprune report' writes the page again", error)
     return result
+
+
+def _build(nets: Nets, state: State, samples: Data | None) -> ModelProto:
+    """Return the net of a state, which has been run."""
+    pruned, task = nets.build(state), nets.task
+    corrected = state.corrected and task.compensate is not None
+    Proof(task.graph, task.groups, state.dead, _few(samples), corrected=corrected)(pruned)
+    return pruned
+
+
+def _best(
+    nets: Nets, samples: Data | None, settings: Settings, reached: Sequence[State]
+) -> Result | None:
+    """Return what an interrupted run has come to."""
+    if not reached or not reached[-1].dead.any():
+        return None
+    state, task = reached[-1], nets.task
+    plan = Plan.of(task.groups, state.dead, settings.allow_inexact)
+    return Result(_build(nets, state, samples), plan, {**summary(task, state), "stopped": ""})
 
 
 def _evidence(

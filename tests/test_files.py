@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from onnxprune.errors import OutputError
-from onnxprune.files import check_place, folder_to_fill, make_folder, write_whole
+from onnxprune.files import (
+    append,
+    check_apart,
+    check_place,
+    folder_to_fill,
+    make_folder,
+    write_whole,
+)
+from onnxprune.locks import Held, locked
 
 Write = Callable[[Path], object]
 
@@ -66,9 +74,10 @@ def test_checking_a_place_changes_nothing(tmp_path: Path) -> None:
 def test_a_folder_where_nothing_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.TemporaryFile", full)
-    with pytest.raises(OutputError, match="choose another place"):
-        check_place(tmp_path / "a")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", full)
+        with pytest.raises(OutputError, match="free some space"):
+            check_place(tmp_path / "a")
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(OutputError, match="the folder is not writable"):
         make_folder(tmp_path)
@@ -107,3 +116,82 @@ def test_a_new_folder_that_an_error_leaves_empty_goes(tmp_path: Path) -> None:
                 (folder / "a").write_text("a")
             raise KeyError(name)
         assert (tmp_path / name).exists() == kept
+
+
+@pytest.mark.parametrize("check", [write, check_place])
+def test_what_is_no_file_is_never_replaced(tmp_path: Path, check: Write) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "round").symlink_to("round")
+    for place in (tmp_path / "pipe", tmp_path / "link", Path(os.devnull)):
+        with pytest.raises(OutputError, match="is a device or a named pipe; name a file to write"):
+            check(place)
+    for name in ("round", "a\0b", "long" * 100):
+        with pytest.raises(OutputError, match="cannot be written"):
+            check(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    assert Path(os.devnull).is_char_device()
+
+
+def test_a_link_leads_to_what_is_written(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "other").hardlink_to(tmp_path / "a")
+    (tmp_path / "link").symlink_to("a")
+    write(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "a").read_text() == "new"
+    assert (tmp_path / "other").read_text() == "old"
+
+
+def test_what_is_read_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("a", "code.py", "data/x.png"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "hard").hardlink_to(tmp_path / "a")
+    for name in ("a", "link", "hard", "data/../a"):
+        with pytest.raises(OutputError, match="that is read; name another file"):
+            check_place(tmp_path / name, str(tmp_path / "a"))
+    with pytest.raises(OutputError, match="that is read"):
+        check_place(tmp_path / "code.py", f"{tmp_path}/code.py:build")
+    with pytest.raises(OutputError, match=r"is in .*data, which is read"):
+        check_place(tmp_path / "data" / "x.png", tmp_path / "data")
+    for name in ("b", "data/new.onnx"):
+        check_place(tmp_path / name, tmp_path / "a", tmp_path / "data", "generated:3", None)
+    with pytest.raises(OutputError, match="named for two outputs"):
+        check_apart(tmp_path / "b", None, tmp_path / "data" / ".." / "b")
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    left, busy = (tmp_path / f".onnxprune-{digit * 16}" for digit in "0a")
+    left.write_text("half of it")
+    busy.write_text("another process is at it")
+    mine = tmp_path / ".onnxprune-mine"
+    mine.touch()
+    with locked(busy), pytest.raises(Held), locked(busy):
+        pass
+    with locked(busy):
+        write(tmp_path / "a")
+        assert set(tmp_path.iterdir()) == {tmp_path / "a", busy, mine}
+    write(tmp_path / "a")
+    assert set(tmp_path.iterdir()) == {tmp_path / "a", mine}
+
+
+def test_a_line_is_appended_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    append(path, "one\n")
+    done: list[str] = []
+    sync, put = os.fsync, os.write
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", lambda handle: done.append("sync") or sync(handle))
+        patched.setattr("os.write", lambda handle, rest: put(handle, bytes(rest)[:2]))
+        append(path, "three\n")
+    assert (path.read_text(), done) == ("one\nthree\n", ["sync"])
+    for name in ("fsync", "write"):
+        monkeypatch.setattr(os, name, full)
+        with pytest.raises(OutputError, match=r"No space left on device\); free some space"):
+            append(path, "four\n")
+        monkeypatch.undo()
+        assert path.read_text() == "one\nthree\n"

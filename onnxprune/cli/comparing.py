@@ -13,6 +13,7 @@ from onnxprune.cli import options
 from onnxprune.cli.group import MODEL, main
 from onnxprune.cli.help import example
 from onnxprune.cli.program import Screen, fail
+from onnxprune.cli.sources import check_output
 from onnxprune.files import check_place, folder_to_fill, write_whole
 from onnxprune.gate import Condition, figures
 from onnxprune.search import Settings
@@ -49,7 +50,7 @@ def compare(
     if as_json and on_screen:
         raise click.UsageError("--json and --markdown: give --markdown a file, or one of the two")
     if markdown is not None and not on_screen:
-        check_place(markdown)
+        check_output(markdown, model, other, data)
     quiet = as_json or on_screen
     found = show_comparison(screen, model, other, data, Settings.of(**work), quiet=quiet)
     if as_json:
@@ -57,6 +58,7 @@ def compare(
     reasons = None if fail_if is None else fail_if.reasons(figures(found))
     if markdown is not None:
         _write_markdown(found, reasons, None if on_screen else markdown)
+        screen.kept = not on_screen
     if reasons:
         fail(f"--fail-if: {'; '.join(reasons)}")
 
@@ -157,6 +159,7 @@ def curve(
                 drawn = draw_curve(proto, data, test, method, asked, over=over, on_point=show)
             found[method] = drawn.to_json()
             write_curves(found, asked.metric, folder / "curve.json")
+            screen.kept = True
         plots = (folder / f"curve.{kind}" for kind in ("png", "svg"))
         *_, drawing = (write_curve_plot(found, path, asked.metric) for path in plots)
     screen.print(curve_table(found))
@@ -182,10 +185,13 @@ def report(screen: Screen, /, directories: tuple[str, ...], output: str | None) 
     from onnxprune.report import write_comparison, write_page
 
     if len(directories) > 1:
-        screen.print(str(write_comparison(directories, output or "compare.html")))
+        place = check_place(output or "compare.html", *directories)
+        screen.print(str(write_comparison(directories, place)))
+        screen.kept = True
         return
     if output is not None:
         raise click.UsageError(
             "--output: is for several runs; the page of one is report.html in its own folder"
         )
     screen.print(str(write_page(directories[0])))
+    screen.kept = True

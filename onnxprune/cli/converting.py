@@ -32,11 +32,11 @@ def convert(screen: Screen, /, source: str, output: str, fixed_batch: bool, **ch
     builds a network of PyTorch, Keras or JAX, as package.module:function or
     path/to/file.py:function; or a model of torchvision, timm or Hugging Face by its name.
     """
-    check_place(output)
+    check_place(output, source, choices["weights"])
     from onnxprune.converters import convert
 
     with screen.progress(f"converting {source}") as progress:
         path = convert(
             source, output, dynamic_batch=not fixed_batch, on_step=progress.step, **choices
         )
-    screen.say(f"model: {path}")
+    screen.wrote(f"model: {path}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -39,11 +40,18 @@ def demo(screen: Screen, /, output: str | None, device: str) -> None:
     settings = Settings.of(device=device, threads=1, max_drop=0.03)
     screen.print(f"A small CNN for Fashion-MNIST: {totals(inspect(sample.MODEL))}.", "")
     screen.print("Pruned on 20 reference images of each class, with at most 3 points lost:")
-    show_pruning(screen, sample.MODEL, sample.REFERENCE, settings, run_dir=folder)
+    small = folder / "pruned.onnx"
+
+    def keep(result: Any) -> Path:
+        from onnxprune.graph import save_model
+
+        return save_model(result.model, small)
+
+    show_pruning(screen, sample.MODEL, sample.REFERENCE, settings, keep, run_dir=folder)
     screen.print("Compared on 30 test images of each class, which pruning has not seen:")
-    show_comparison(screen, sample.MODEL, folder / "pruned.onnx", sample.TEST, settings)
+    show_comparison(screen, sample.MODEL, small, sample.TEST, settings)
     screen.print(
-        f"The pruned model: {folder / 'pruned.onnx'}",
+        f"The pruned model: {small}",
         f"The report:       {folder / 'report.html'}",
         f"The original:     {sample.MODEL}",
     )

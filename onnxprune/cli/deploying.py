@@ -82,6 +82,7 @@ def deploy(
             calibrate=calibrate,
             on_step=progress.step,
         )
+    screen.kept = True
     if as_json:
         click.echo(json.dumps(record, indent=2))
     else:

@@ -1,7 +1,8 @@
 """What is common to all commands: output, progress, errors, interruption and exit codes.
 
 Results go to stdout. Everything else goes to stderr: a live line on a terminal, plain lines in a
-log. An error is one line that starts with `error:`; `-vv` adds the traceback.
+log. An error is one line that starts with `error:`; `-vv` adds the traceback. Streams may go away
+and signals come in between: what a command has reached is not lost by it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from onnxprune.cli.help import ORDER, Command
+from onnxprune.cli.signals import exit_code, heeded, named
+from onnxprune.cli.streams import Streams, lasting
 from onnxprune.errors import NOTICE, OnnxPruneError, SurgeryError
 from onnxprune.progress import TAKEN_BACK, heard_by
 from onnxprune.text import harmless
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 NAME = "onnxprune"
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+FAILED, MISUSED = 1, 2
 """Exit codes."""
 
 LEVELS = {-1: logging.ERROR, 0: NOTICE, 1: logging.INFO}
@@ -49,6 +52,8 @@ class Screen:
     def __init__(self, arguments: Sequence[str] = ()) -> None:
         self.arguments = list(arguments)
         self.volume = 0
+        self.kept = False
+        """Whether the result is in a file."""
 
     @cached_property
     def out(self) -> Console:
@@ -83,6 +88,11 @@ class Screen:
         """Report progress, unless errors alone are wanted."""
         if self.volume >= 0:
             self.err.print(line, soft_wrap=True)
+
+    def wrote(self, line: str) -> None:
+        """Report a result that is in a file."""
+        self.kept = True
+        self.say(line)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
@@ -122,16 +132,22 @@ class Screen:
             timer.cancel()
 
     @contextmanager
-    def resumable(self, run_dir: str | Path | None) -> Iterator[None]:
-        """Say how to continue after Ctrl-C."""
+    def resumable(
+        self, run_dir: str | Path | None, save: Callable[[KeyboardInterrupt], str]
+    ) -> Iterator[None]:
+        """When a signal asks to end, save what there is, and say so and how to go on."""
         try:
             yield
-        except KeyboardInterrupt:
-            if run_dir is None:
-                fail("interrupted; only a run with --run-dir DIR can be resumed", INTERRUPTED)
+        except KeyboardInterrupt as stop:
+            try:
+                saved = save(stop)
+            except OnnxPruneError as error:
+                saved = f"the best model so far could not be saved ({_describe(error)})"
             given = [word for word in self.arguments if word != "--resume"]
-            command = shlex.join([NAME, *given, "--resume"])
-            fail(f"interrupted; continue with: {command}", INTERRUPTED)
+            how = f"continue with: {shlex.join([NAME, *given, '--resume'])}"
+            if run_dir is None:
+                how = "only a run with --run-dir DIR can be resumed"
+            fail("; ".join(filter(None, (named(stop), saved, how))), exit_code(stop))
 
 
 class Progress:
@@ -192,7 +208,11 @@ class Program(click.Group):
         return placed + [name for name in self.commands if name not in placed]
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run a command and exit: 0, 1 (error), 2 (usage), 130 (interrupted)."""
+        """Run a command and exit: 0, 1 (error), 2 (usage), 128 and more (ended by a signal)."""
+        with heeded(), lasting() as streams:
+            self._run(streams, *args, **extra)
+
+    def _run(self, streams: Streams, *args: Any, **extra: Any) -> NoReturn:
         given = extra.pop("args", None)
         given = given if given is not None else args[0] if args else None
         arguments = list(sys.argv[1:] if given is None else given)
@@ -201,8 +221,8 @@ class Program(click.Group):
         logging.captureWarnings(True)
         try:
             code = super().main(arguments, **extra)
-        except click.exceptions.Abort:
-            fail("interrupted", INTERRUPTED)
+        except click.exceptions.Abort as stop:
+            fail(named(stop), exit_code(stop))
         except click.UsageError as error:
             _misused(error)
         except click.ClickException as error:
@@ -217,6 +237,11 @@ class Program(click.Group):
             fail(_describe(error))
         finally:
             logging.captureWarnings(False)
+        sys.stdout.flush()
+        if streams.lost and not screen.kept:
+            fail(f"stdout: cannot be written ({streams.lost}); print to another place")
+        if streams.lost:
+            screen.say(f"warning: the tables could not be printed ({streams.lost})")
         sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from onnxprune.cli import options
 from onnxprune.cli.group import MODEL, OUTPUT, main
 from onnxprune.cli.help import example
 from onnxprune.cli.program import Screen
-from onnxprune.files import check_place
+from onnxprune.cli.signals import check, named
+from onnxprune.cli.sources import check_output
+from onnxprune.files import check_apart
 from onnxprune.search import Settings
 
 
@@ -33,12 +36,12 @@ def inspect(screen: Screen, /, model: str, as_json: bool, svg: str | None, **ask
     of one filter saves.
     """
     if svg:
-        check_place(svg)
+        check_output(svg, model)
     from onnxprune.report import inspect
 
     found = inspect(model, svg=svg, **asked)
     if svg:
-        screen.say(f"drawing: {svg}")
+        screen.wrote(f"drawing: {svg}")
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -64,7 +67,7 @@ def score(screen: Screen, /, model: str, data: str | None, output: str, **asked:
     Writes an .npz with the score of each channel, for each class where the criterion tells classes
     apart.
     """
-    check_place(output)
+    check_output(output, model, data)
     from onnxprune.channels import find_groups
     from onnxprune.graph import load_model
     from onnxprune.relevance import score
@@ -85,7 +88,7 @@ def score(screen: Screen, /, model: str, data: str | None, output: str, **asked:
             rng=np.random.default_rng(settings.seed),
         )
     scores.save(output)
-    screen.say(f"scores of {len(groups):,} channels: {output}")
+    screen.wrote(f"scores of {len(groups):,} channels: {output}")
 
 
 @main.command(
@@ -126,16 +129,21 @@ def prune(
     neither given, the floor is a drop of 0.01 in the harmonic mean of the class accuracies on the
     reference samples.
     """
+    check_apart(output, plan)
     for place in filter(None, (output, plan)):
-        check_place(place)
+        check_output(place, model, data, settings.get("unlabelled"))
     asked = Settings.of(**settings)
-    result = show_pruning(screen, model, data, asked, run_dir=run_dir, resume=resume)
-    from onnxprune.graph import reads_back, save_model
 
-    save_model(result.model, output, check=reads_back(result.model))
-    if plan:
-        result.plan.save(plan)
-    screen.say(f"pruned model: {output}")
+    def keep(result: Any) -> str:
+        from onnxprune.graph import reads_back, save_model
+
+        save_model(result.model, output, check=reads_back(result.model))
+        if plan:
+            result.plan.save(plan)
+        return output
+
+    show_pruning(screen, model, data, asked, keep, run_dir=run_dir, resume=resume)
+    screen.wrote(f"pruned model: {output}")
     if run_dir:
         screen.say(f"report: {Path(run_dir) / 'report.html'}")
 
@@ -146,16 +154,21 @@ def show_pruning(
     model: str | Path,
     data: str | Path | None,
     settings: Settings,
+    keep: Callable[[Any], str | Path],
     *,
     run_dir: str | Path | None,
     resume: bool = False,
-) -> Any:
-    """Run a search, show its progress and print its result."""
+) -> None:
+    """Run a search, show its progress, keep its result and print it.
+
+    `keep` writes a result, that of an interrupted search as well, and returns where it is.
+    """
     from onnxprune.cli.tables import outcome, remarks, step_line
-    from onnxprune.run import prune
+    from onnxprune.run import Interrupted, prune
     from onnxprune.search import summary
 
     def show(task: Any, state: Any) -> None:
+        check()
         if state.stopped:
             return
         figures = summary(task, state)
@@ -163,14 +176,29 @@ def show_pruning(
         line = step_line(figures, harmonic, included=bool(settings.limits.include))
         progress.step(line, task.way(state.dead))
 
-    with screen.resumable(run_dir), screen.progress("analysing the model") as progress:
-        result = prune(
-            model, data, settings=settings, run_dir=run_dir, resume=resume, on_state=show
-        )
+    def save(stop: KeyboardInterrupt) -> str:
+        if not isinstance(stop, Interrupted):
+            return ""
+        screen.say(f"{named(stop)}: saving the best model so far; once more stops at once")
+        best = stop.best()
+        if best is None:
+            return "no step was finished, so no model is written"
+        return f"the best model so far, {_removed(best)}, is {keep(best)}"
+
+    with screen.resumable(run_dir, save):
+        with screen.progress("analysing the model") as progress:
+            result = prune(
+                model, data, settings=settings, run_dir=run_dir, resume=resume, on_state=show
+            )
+        keep(result)
+    screen.kept = True
     screen.print(*outcome(result.report))
     for line in remarks(result.report):
         screen.say(line)
-    return result
+
+
+def _removed(result: Any) -> str:
+    return f"{len(result.plan):,} filters less"
 
 
 @main.command(epilog=example("onnxprune apply model.onnx run/plan.json -o small.onnx"))
@@ -189,10 +217,10 @@ def apply(
     Needs neither samples nor torch. A plan names filters and holds no weights: the weights that a
     run corrected (--compensate) are only in the model that it wrote.
     """
-    check_place(output)
+    check_output(output, model, plan)
     from onnxprune.run import apply_to
     from onnxprune.search import Plan
 
     wanted = Plan.load(plan)
     apply_to(output, model, wanted, masked=masked, **asked)
-    screen.say(f"{len(wanted):,} filters {'masked' if masked else 'removed'}: {output}")
+    screen.wrote(f"{len(wanted):,} filters {'masked' if masked else 'removed'}: {output}")

@@ -10,7 +10,7 @@ from onnxprune.cli import options
 from onnxprune.cli.group import MODEL, OUTPUT, main
 from onnxprune.cli.help import example
 from onnxprune.cli.program import Screen
-from onnxprune.files import check_place
+from onnxprune.cli.sources import check_output
 
 
 @main.command(
@@ -59,10 +59,10 @@ def export_weights(
     the outputs of both are compared before the file is written. Load it by
     onnxprune.load_pruned_module(build(), "small.pt").
     """
-    check_place(output)
+    check_output(output, model, plan, module, weights)
     from onnxprune.modules import build_module, export_weights
 
     with screen.progress(f"cutting {module}"):
         built = build_module(module, weights)
         export_weights(model, plan, built, output, **asked)
-    screen.say(f"pruned module: {output}")
+    screen.wrote(f"pruned module: {output}")

@@ -31,7 +31,7 @@ def model(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **values: Any) -> Any:
         named = (p for p in click.get_current_context().command.params if p.metavar == "FILE")
         if values.get("output") and "output" in {one.name for one in named}:
-            check_place(values["output"])
+            check_place(values["output"], values["model"])
         return command(*args, **values | {"model": as_onnx(values["model"])})
 
     trust = click.option(
@@ -42,6 +42,18 @@ def model(command: Callable[..., Any]) -> Callable[..., Any]:
         help=options.TRUST_HELP,
     )
     return click.argument("model", type=options.FILE)(trust(run))
+
+
+def check_output(path: str, model: str, *read: object) -> None:
+    """Refuse an output that could not be written, or is read: MODEL, its weights, other files.
+
+    Raises: OutputError.
+    """
+    check_place(path, model, *read)
+    if Path(path).exists() and Path(path).suffix != ".onnx":
+        from onnxprune.graph import files_of
+
+        check_place(path, *files_of(model))
 
 
 def as_onnx(source: str) -> str:

@@ -12,7 +12,8 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
   ONNX; `order`: nodes sorted, so that each stands behind what it reads; `inputs`: the sizes at
   which a model is looked at
 * `storage`: models as files; `wire`: reading a file field by field; `large_weights`: weights that
-  stay apart from the message; `read_back`: whether a file holds what was written
+  stay apart from the message; `second_file`: where those of a large model lie; `read_back`: whether
+  a file holds what was written
 * `in_kind`: models as onnx-graphsurgeon and onnx_ir hold them
 """
 
@@ -31,6 +32,7 @@ from onnxprune.graph.large_weights import (
 from onnxprune.graph.names import Called, call, nearest
 from onnxprune.graph.opened import inner_nodes, open_bodies, open_branches
 from onnxprune.graph.read_back import reads_back
+from onnxprune.graph.second_file import files_of
 from onnxprune.graph.storage import (
     ModelSource,
     digest,
@@ -62,6 +64,7 @@ __all__ = [
     "compress",
     "digest",
     "file_size",
+    "files_of",
     "fill",
     "inner_nodes",
     "is_foreign",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +29,13 @@ from onnxprune.files import write_whole
 from onnxprune.graph.in_kind import is_foreign, read_foreign
 from onnxprune.graph.large_weights import AS_THEY_LIE, NONE_APART, Weight, Weights
 from onnxprune.graph.order import sort_nodes
+from onnxprune.graph.second_file import (
+    DIGITS,
+    check_own_place,
+    held,
+    second_file,
+    sweep_weights,
+)
 from onnxprune.graph.soundness import check_external, check_sound
 from onnxprune.graph.wire import Take, prefix, read_pieces
 
@@ -44,9 +50,6 @@ LARGE = 1024
 
 MESSAGE_LIMIT = 2**31 - 2**20
 """Bytes of weights in one protobuf message: its limit, less room for the shell."""
-
-DIGITS = 16
-"""Hexadecimal digits of the SHA-256 that name a file of weights."""
 
 NOT_ONNX = (DecodeError, ValueError)
 """What protobuf raises for the content of a file."""
@@ -186,33 +189,27 @@ def save_model(
     """Write a model whole or not at all. Beyond `limit` bytes, its weights get a second file.
 
     The second file, `PATH.<digits>.data`, is named by a hash of its content. So a model never
-    refers to another model's weights, even if its writer is killed. Weights of an earlier model at
-    this path are removed last.
+    refers to another model's weights, even if its writer is killed. It is written first; those that
+    no model of the folder names are removed last.
     `weights` are the values of those initializers that `model` declares without values. `check`
     reads the file before it takes its name; what it raises leaves nothing behind.
     Raises: OutputError when the place is not writable.
     """
     path = Path(path)
-    if fits_message(model, limit):
-        written = write_whole(path, _message(model, weights), check)
-        _sweep(path, keep=None)
-        return written
     large = list(filter(is_large, model.graph.initializer))
-    found = hashlib.sha256()
-    for tensor in large:
-        for piece in _values(tensor, weights):
-            found.update(piece)
-    data = path.with_name(f"{path.name}.{found.hexdigest()[:DIGITS]}.data")
-    was_there = data.exists()
-    write_whole(data, (piece for t in large for piece in _values(t, weights)))
     try:
-        write_whole(path, _stub(model, large, data.name).SerializeToString(), check)
-    except BaseException:
-        if not was_there:
-            data.unlink()
-        raise
-    _sweep(path, keep=data)
-    return path
+        if fits_message(model, limit) or not large:
+            return write_whole(path, _message(model, weights), check)
+        check_own_place(path)
+        found = hashlib.sha256()
+        for tensor in large:
+            for piece in _values(tensor, weights):
+                found.update(piece)
+        data = second_file(path, found.hexdigest())
+        with held(data, lambda: (piece for t in large for piece in _values(t, weights))):
+            return write_whole(path, _stub(model, large, data.name).SerializeToString(), check)
+    finally:
+        sweep_weights(path)
 
 
 def file_size(model: ModelProto, limit: int | None = None) -> int:
@@ -226,14 +223,6 @@ def file_size(model: ModelProto, limit: int | None = None) -> int:
     large = list(filter(is_large, model.graph.initializer))
     stub = _stub(model, large, "x" * DIGITS)
     return int(stub.ByteSize()) + sum(map(_byte_count, large))
-
-
-def _sweep(path: Path, *, keep: Path | None) -> None:
-    """Remove the weight files of earlier models at this path, all except `keep`."""
-    own = re.compile(rf"{re.escape(path.name)}\.[0-9a-f]{{{DIGITS}}}\.data")
-    for other in path.parent.iterdir():
-        if other != keep and own.fullmatch(other.name):
-            other.unlink(missing_ok=True)
 
 
 def _stub(model: ModelProto, large: Sequence[TensorProto], location: str) -> ModelProto:

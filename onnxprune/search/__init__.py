@@ -34,7 +34,7 @@ from onnxprune.search.controllers import CONTROLLER_NAMES, CONTROLLERS, find_con
 from onnxprune.search.evidence import evidence_of
 from onnxprune.search.fallback import with_fallback
 from onnxprune.search.generated import parted
-from onnxprune.search.journal import ABOUT, EVIDENCE, RunDirectory, to_try
+from onnxprune.search.journal import ABOUT, EVIDENCE, RunDirectory, check_own, to_try
 from onnxprune.search.judging import judged, metric_name
 from onnxprune.search.limits import Limits
 from onnxprune.search.nets import Nets
@@ -78,6 +78,7 @@ __all__ = [
     "about_run",
     "already_met",
     "check_baseline",
+    "check_own",
     "check_reach",
     "clock",
     "complete",

@@ -46,7 +46,7 @@ def about_run(
         "data": _place(data),
         "command": command(model, data, settings, run_dir),
         "started": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "versions": dict(_versions()),
+        "versions": dict(versions()),
         "machine": machine(),
         "network": network_of(task.graph, task.groups),
     }
@@ -61,7 +61,8 @@ def _sizes(task: Task, name: str) -> list[int | None]:
     return list(task.graph.shape(name) or ())
 
 
-def _versions() -> Iterator[tuple[str, str]]:
+def versions() -> Iterator[tuple[str, str]]:
+    """Yield the packages that a result depends on, those that are installed, and their versions."""
     from importlib.metadata import PackageNotFoundError, version
 
     for package in PACKAGES:

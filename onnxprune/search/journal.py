@@ -1,6 +1,6 @@
 """The run directory: settings, a journal of accepted steps, and what the run ended in.
 
-    config.json     the settings, and digests of the model and the samples
+    config.json     the settings, digests of the model and the samples, and what computes
     about.json      the model, the command and the machine, and the network as the page draws it
     latency.json    what the widths of layers cost in time, where the order looks at that
     journal.jsonl   one line for each accepted state, written before the next step begins, with the
@@ -9,13 +9,16 @@
     plan.json, pruned.onnx, report.json, report.html
 
 A line holds all that a controller remembers; floats are written so that they read back the same
-to the last bit, which is why a resumed run ends in the same plan.
+to the last bit, which is why a resumed run ends in the same plan. One process uses a run directory
+at a time; a killed one leaves no lock.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,15 +30,19 @@ from onnx import ModelProto
 
 from onnxprune.checks import shown
 from onnxprune.data import Data, by_name
-from onnxprune.errors import OutputError, RunDirectoryError
+from onnxprune.errors import NOTICE, RunDirectoryError
 from onnxprune.evaluation import Accuracy
-from onnxprune.files import make_folder, write_whole
+from onnxprune.files import append, cut, make_folder, write_whole
 from onnxprune.graph import digest, reads_back, save_model
+from onnxprune.locks import LOCK, Held, release, take
 from onnxprune.records import parse_record, read_record
+from onnxprune.search.about import versions
 from onnxprune.search.latency import Latency
 from onnxprune.search.plan import Plan
 from onnxprune.search.settings import Settings
 from onnxprune.search.task import State
+
+logger = logging.getLogger(__name__)
 
 CONFIG, JOURNAL, PLAN = "config.json", "journal.jsonl", "plan.json"
 LATENCY, ABOUT, EVIDENCE = "latency.json", "about.json", "evidence.json"
@@ -49,6 +56,10 @@ DIGESTS = {
 """What a run is of, and what people call it."""
 
 
+ENDS = (JOURNAL, PLAN, MODEL, REPORT)
+"""What only a run that took a step has written."""
+
+
 @dataclass(frozen=True)
 class Spent:
     """What earlier sittings of a run cost."""
@@ -58,10 +69,12 @@ class Spent:
 
 
 class RunDirectory:
-    """Where a run is recorded; without a path nothing is."""
+    """Where a run is recorded; without a path nothing is. Used in a `with` block, it is locked."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, lock: int | None = None) -> None:
         self.path = path
+        self._lock = lock
+        self._new: tuple[str, ...] = ()
 
     @classmethod
     def open(
@@ -76,23 +89,58 @@ class RunDirectory:
     ) -> RunDirectory:
         """Create a run directory, or continue one that was made with the same settings.
 
-        Raises: RunDirectoryError when it holds another run, or nothing to resume.
+        Nothing is written into a folder that holds anything else.
+        Raises: RunDirectoryError when it holds another run or no run, or another process uses it;
+        OutputError when it is not writable.
         """
         if path is None:
             if resume:
                 raise RunDirectoryError("resume: which run? give its --run-dir")
             return cls(None)
         path = Path(path)
-        config = _config(settings, model, data, unlabelled)
-        if (path / JOURNAL).exists() and not resume:
+        made = not path.exists()
+        check_own(path)
+        make_folder(path)
+        try:
+            found = cls(path, take(path))
+        except Held as error:
+            raise RunDirectoryError(
+                f"{path}: another process is using it; wait until it ends, or give another "
+                f"--run-dir"
+            ) from error
+        try:
+            found._begin(_config(settings, model, data, unlabelled), resume=resume, made=made)
+        except BaseException:
+            found.close()
+            raise
+        return found
+
+    def _begin(self, config: Mapping[str, Any], *, resume: bool, made: bool) -> None:
+        assert self.path is not None
+        path = self.path
+        if not resume and any((path / name).exists() for name in ENDS):
             raise RunDirectoryError(
                 f"{path}: holds a run already; give --resume to continue it, or another --run-dir"
             )
-        make_folder(path)
-        if resume and ((path / CONFIG).exists() or (path / JOURNAL).exists()):
+        if resume and any((path / name).exists() for name in (CONFIG, *ENDS)):
             _compare(path, config)
-        write_whole(path / CONFIG, json.dumps(config, indent=2) + "\n")
-        return cls(path)
+        else:
+            if resume:
+                logger.log(NOTICE, "%s: holds no run yet; one begins", path)
+            write_whole(path / CONFIG, json.dumps(config, indent=2) + "\n")
+        if not (path / JOURNAL).exists():
+            self._new = (CONFIG, LATENCY, ABOUT, LOCK, *("." for _ in range(made)))
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others use it."""
+        lock, self._lock = self._lock, None
+        release(lock)
 
     def last(self, channels: int) -> tuple[State | None, Spent]:
         """Return the last journalled state, if there is one, and what it took to get there.
@@ -121,7 +169,7 @@ class RunDirectory:
         raw = (self.path / JOURNAL).read_bytes()
         for number, line in enumerate(raw.splitlines(keepends=True), 1):
             if not line.endswith(b"\n"):
-                self._truncate(len(raw) - len(line))
+                cut(self.path / JOURNAL, len(raw) - len(line))
                 break
             where = f"{self.path / JOURNAL}: line {number}"
             found.append(parse_record(line.decode("utf-8", "replace"), "state", where, _failed))
@@ -157,16 +205,7 @@ class RunDirectory:
             return
         line = {**figures, "evaluations": evaluations, "seconds": seconds, **to_line(state)}
         line["tried"] = list(tried)
-        try:
-            with (self.path / JOURNAL).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise OutputError(
-                f"{self.path / JOURNAL}: cannot be written ({error.strerror}); free some space, "
-                f"then --resume"
-            ) from error
+        append(self.path / JOURNAL, json.dumps(line) + "\n")
 
     def keep(self, name: str, content: Mapping[str, Any]) -> None:
         """Write what the page shows beside the journal.
@@ -180,10 +219,9 @@ class RunDirectory:
         """Leave nothing behind of a run that ended before its first state."""
         if self.path is None or (self.path / JOURNAL).exists():
             return
-        for name in (CONFIG, LATENCY, ABOUT):
-            (self.path / name).unlink(missing_ok=True)
-        if not any(self.path.iterdir()):
-            self.path.rmdir()
+        for name in self._new:
+            with contextlib.suppress(OSError):
+                (self.path / name).rmdir() if name == "." else (self.path / name).unlink()
 
     def finish(self, model: ModelProto, plan: Plan, report: Mapping[str, Any]) -> None:
         """Write what the run ended in."""
@@ -192,10 +230,6 @@ class RunDirectory:
         save_model(model, self.path / MODEL, check=reads_back(model))
         plan.save(self.path / PLAN)
         write_whole(self.path / REPORT, json.dumps(report, indent=2) + "\n")
-
-    def _truncate(self, size: int) -> None:
-        assert self.path is not None
-        os.truncate(self.path / JOURNAL, size)
 
 
 def _config(
@@ -206,7 +240,45 @@ def _config(
         "model_sha256": digest(model),
         "data_sha256": _digest(data),
         "unlabelled_sha256": _digest(unlabelled),
+        "computed": _computed(settings),
     }
+
+
+def _computed(settings: Settings) -> dict[str, Any]:
+    """What computes a run: other versions, or other numbers of cores, round otherwise."""
+    found: dict[str, Any] = dict(versions())
+    del found["python"]
+    return found if settings.threads else {**found, "cores": cores()}
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_own(folder: str | Path | None) -> None:
+    """Refuse a folder that holds something, but no run.
+
+    Raises: RunDirectoryError.
+    """
+    if folder is None:
+        return
+    path = Path(folder)
+    try:
+        found = sorted(one.name for one in path.iterdir() if not one.name.startswith("."))
+    except OSError:  # there is none, or it is a file: `make_folder` says so
+        return
+    if not found or JOURNAL in found:
+        return
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        if {"settings", "model_sha256"} <= set(json.loads((path / CONFIG).read_text("utf-8"))):
+            return
+    more = f" and {len(found) - 1} more" if found[1:] else ""
+    raise RunDirectoryError(
+        f"{path}: holds {found[0]}{more}, and no run; give a new or an empty folder as --run-dir"
+    )
 
 
 def _digest(data: Data | None) -> str | None:
@@ -228,7 +300,7 @@ def _compare(path: Path, config: Mapping[str, Any]) -> None:
     Raises: RunDirectoryError naming what is not as it was.
     """
     held = read_record(path / CONFIG, "config", _failed)
-    old = held["settings"]
+    old, by = held["settings"], held.get("computed", {})
     now = json.loads(json.dumps(config))
     new = now["settings"]
     if held.keys() != now.keys() or old.keys() != new.keys():
@@ -237,7 +309,7 @@ def _compare(path: Path, config: Mapping[str, Any]) -> None:
             f"{path}: was made with another version of onnxprune, as its {CONFIG} differs in "
             f"{', '.join(names)}; continue it with that version, or give another --run-dir"
         )
-    before, after = _flat(old), _flat(new)
+    before, after = {**_flat(old), **by}, {**_flat(new), **now["computed"]}
     differ = [
         f"{name} {shown(before.get(name))} (now {shown(after.get(name))})"
         for name in {**before, **after}

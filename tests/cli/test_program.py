@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import onnx
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
@@ -131,7 +132,13 @@ def test_an_interrupted_run_says_how_to_go_on(
         result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 130
     line = result.stderr.splitlines()[-1]
-    assert line == f"error: interrupted; continue with: onnxprune {shlex.join(arguments)} --resume"
+    removed = len(json.loads(Path("run/journal.jsonl").read_text().splitlines()[-1])["dead"])
+    assert line == (
+        f"error: interrupted; the best model so far, {removed} filters less, is a b.onnx; continue "
+        f"with: onnxprune {shlex.join(arguments)} --resume"
+    )
+    assert len(onnx.load("a b.onnx").graph.node)
+    Path("a b.onnx").unlink()
     again = CliRunner().invoke(main, shlex.split(line.split("continue with: ")[1])[1:])
     assert again.exit_code == 0, again.output
     assert Path("a b.onnx").is_file()

@@ -10,9 +10,10 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxprune.channels.groups import find_groups
-from onnxprune.errors import InvalidModel
+from onnxprune.errors import InvalidModel, OutputError
 from onnxprune.files import write_whole
 from onnxprune.graph.graph import Graph
+from onnxprune.graph.second_file import files_of
 from onnxprune.graph.storage import (
     LARGE,
     digest,
@@ -172,3 +173,37 @@ def test_a_killed_writer_leaves_a_model_with_its_own_weights(
     assert len(list(tmp_path.glob("*.data"))) == 1
     save_model(proto, path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_weights_that_another_model_of_the_folder_names_stay(
+    proto: ModelProto, tmp_path: Path
+) -> None:
+    path = save_model(proto, tmp_path / "model.onnx", limit=1000)
+    (data,) = tmp_path.glob("*.data")
+    (tmp_path / "first.onnx").write_bytes(path.read_bytes())
+    save_model(proto, path)
+    assert data.exists()
+    np.testing.assert_array_equal(
+        run(load_model(tmp_path / "first.onnx"), images(proto, 2))[0],
+        run(proto, images(proto, 2))[0],
+    )
+    (tmp_path / "first.onnx").unlink()
+    save_model(proto, path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_no_place_for_two_files(proto: ModelProto, tmp_path: Path) -> None:
+    (tmp_path / "link.onnx").symlink_to("model.onnx")
+    with pytest.raises(OutputError, match="is a link, and a model of this size has a second file"):
+        save_model(proto, tmp_path / "link.onnx", limit=1000)
+    save_model(proto, tmp_path / "link.onnx")
+    assert {path.name for path in tmp_path.iterdir()} == {"link.onnx", "model.onnx"}
+
+
+def test_the_files_of_a_model_are_its_own_and_its_weights(
+    proto: ModelProto, tmp_path: Path
+) -> None:
+    path = save_model(proto, tmp_path / "model.onnx", limit=1000)
+    assert set(files_of(path)) == set(tmp_path.iterdir())
+    (tmp_path / "none.onnx").write_text("no model")
+    assert list(files_of(tmp_path / "none.onnx")) == [tmp_path / "none.onnx"]

@@ -1,6 +1,7 @@
 """Killed runs end as if nothing had happened, and a run directory is held to its run."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -134,7 +135,10 @@ def test_a_run_that_cannot_begin_leaves_nothing_behind(
     if before is not None:
         folder.mkdir()
         (folder / before).write_text("mine", "utf-8")
-    with pytest.raises(DataError, match="label 3, expected 0 to 2"):
+    says, error = "label 3, expected 0 to 2", DataError
+    if before is not None:
+        says, error = "holds notes.txt, and no run", RunDirectoryError
+    with pytest.raises(error, match=says):
         onnxprune.prune(small.proto, (small.x, small.y + 1), rate=0.3, threads=1, run_dir=folder)
     assert folder.exists() == (before is not None)
     assert before is None or [path.name for path in folder.iterdir()] == [before]
@@ -156,14 +160,13 @@ def test_broken_settings_are_named(finished: Path, tmp_path: Path) -> None:
 def test_a_journal_that_cannot_be_written_is_named(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append = Path.open
-
-    def full(path: Path, *arguments: Any, **more: Any) -> Any:
-        if path.name == "journal.jsonl":
+    def full(handle: int, line: bytes) -> int:
+        if b"tried" in bytes(line):
             raise OSError(28, "No space left on device")
-        return append(path, *arguments, **more)
+        return write(handle, line)
 
-    monkeypatch.setattr(Path, "open", full)
+    write = os.write
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(OutputError, match=r"journal\.jsonl: cannot be written \(No space left"):
         onnxprune.prune(small.proto, **FREE, rate=0.3, run_dir=tmp_path / "run")
 
@@ -196,6 +199,12 @@ def test_a_run_without_its_config_is_not_continued(small: Small, tmp_path: Path)
         (lambda held: held["settings"].update(seed=3), r"made with seed 3 \(now 0\); resume"),
         (lambda held: held.pop("settings"), "config.json: has no 'settings'"),
         (lambda held: held.update(settings=3), "settings is a whole number; expected an object"),
+        (
+            lambda held: held["computed"].update(onnxruntime="1.0"),
+            r"made with onnxruntime '1.0' \(n",
+        ),
+        (lambda held: held["computed"].pop("numpy"), "made with numpy None "),
+        (lambda held: held.pop("computed"), "another version of onnxprune, .*computed"),
     ],
 )
 def test_what_differs_in_a_run_is_named(
@@ -209,3 +218,68 @@ def test_what_differs_in_a_run_is_named(
     config.write_text(json.dumps(held))
     with pytest.raises(RunDirectoryError, match=says):
         onnxprune.prune(small.proto, **run, resume=True)
+
+
+def test_two_do_not_use_one_run_directory(small: Small, tmp_path: Path) -> None:
+    run = {**FREE, "rate": 0.2, "run_dir": tmp_path / "run"}
+
+    def another(*_: Any) -> None:
+        with pytest.raises(RunDirectoryError, match="another process is using it; wait"):
+            onnxprune.prune(small.proto, **run, resume=True)
+
+    onnxprune.prune(small.proto, **run, on_state=another)
+    onnxprune.prune(small.proto, **run, resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_of_somebody_else_is_not_touched(
+    small: Small, tmp_path: Path, resume: bool
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("config.json", "plan.json"):
+        (folder / name).write_text('{"settings": "mine"}')
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    with pytest.raises(RunDirectoryError, match=r"holds config\.json and 1 more, and no run"):
+        onnxprune.prune(small.proto, **FREE, rate=0.2, run_dir=folder, resume=resume)
+    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    assert after == before
+
+
+def test_a_run_whose_journal_is_gone_is_not_written_over(small: Small, tmp_path: Path) -> None:
+    run = {**FREE, "rate": 0.2, "run_dir": tmp_path / "run"}
+    onnxprune.prune(small.proto, **run)
+    (tmp_path / "run" / "journal.jsonl").unlink()
+    with pytest.raises(RunDirectoryError, match="holds a run already"):
+        onnxprune.prune(small.proto, **run)
+
+
+def test_a_run_that_was_killed_before_it_began_begins(small: Small, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".onnxprune-0123456789abcdef").write_text("half")
+    onnxprune.prune(small.proto, **FREE, rate=0.2, run_dir=tmp_path / "run", resume=True)
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_an_interrupted_run_hands_out_what_it_reached(small: Small) -> None:
+    states = []
+
+    def stop(_: Any, state: Any) -> None:
+        states.append(state)
+        if len(states) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(onnxprune.Interrupted) as stopped:
+        onnxprune.prune(small.proto, (small.x, small.y), rate=0.6, threads=1, on_state=stop)
+    best = stopped.value.best()
+    assert best is not None
+    assert 0 < len(best.plan) < 14
+    assert run(best.model, small.x)[0].shape == (24, 3)
+    with pytest.raises(onnxprune.Interrupted) as stopped:
+        onnxprune.prune(
+            small.proto,
+            **FREE,
+            rate=0.6,
+            on_state=lambda *_: (_ for _ in ()).throw(KeyboardInterrupt),
+        )
+    assert stopped.value.best() is None

@@ -1,0 +1,213 @@
+"""Cases of a campaign: a command is stopped or fails somewhere; nothing may be lost or hurt by it.
+
+What must hold, whatever happened:
+
+* under the name of each output stands what was there before, or all that the command writes;
+* an error is one line, and exit code 1; success means that all outputs are right;
+* the same command, given again, ends in the same plan and the same bytes as one left alone, and
+  nothing lies about that was written on the way.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+
+from tests.reliability.attempts import Ended, attempt
+from tests.reliability.calls import Calls, acts
+from tests.reliability.subject import OLD, Subject, lay_out
+from tests.support.runs import journal
+
+LEFT, UNSWEPT = ".onnxprune-", "left behind"
+"""How names of unfinished files begin; what is said of files that nobody needs."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is done to a subject: nothing else is needed to repeat it."""
+
+    subject: Subject
+    kind: str
+    number: int
+    act: str | int = ""
+    on: bool = False
+
+    @property
+    def key(self) -> str:
+        """How a record names it."""
+        on = ", on" if self.on else ""
+        return f"{self.subject.name} | {self.kind} | {self.number} | {self.act}{on}"
+
+
+class Bench:
+    """A folder where cases of a subject are tried, and what the command does if left alone."""
+
+    def __init__(self, folder: Path, subject: Subject) -> None:
+        self.folder, self.subject = folder, subject
+
+    @cached_property
+    def base(self) -> Path:
+        """What the command reads, and what stands under the names of its outputs."""
+        base = lay_out(self.folder / "base")
+        for name in self.subject.outputs:
+            (base / name).parent.mkdir(exist_ok=True)
+            (base / name).write_bytes(OLD)
+        if self.subject.split:  # an earlier model of two files
+            name = self.subject.outputs[0]
+            plan = base / "first.json"
+            plan.write_text('{"format": 1, "removed": {"one": [1]}}')
+            (base / name).unlink()
+            done = attempt(base, ("apply", "model.onnx", "first.json", "-o", name), split=True)
+            assert done.code == 0, done.err
+        return base
+
+    @cached_property
+    def alone(self) -> tuple[Ended, Path]:
+        """How the command ends if nothing happens, and where."""
+        place = self.copy("alone")
+        ended = self.run(place)
+        assert ended.code == 0, ended.err
+        return ended, place
+
+    def copy(self, name: str) -> Path:
+        """Lay the command's folder out anew."""
+        place = self.folder / name
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(self.base, place)
+        return place
+
+    def run(self, place: Path, calls: Calls | None = None, after: float | None = None) -> Ended:
+        """Try the command once."""
+        given = self.subject
+        return attempt(place, given.arguments, calls=calls, kill_after=after, split=given.split)
+
+    def found(self, place: Path, name: str) -> bytes:
+        """What stands under a name: the bytes, of a model of two files those of both."""
+        path = place / name
+        if not path.exists():
+            return b"nothing"
+        raw = path.read_bytes()
+        if self.subject.split and path.suffix == ".onnx":
+            try:
+                return raw + onnx.load(str(path)).SerializeToString(deterministic=True)
+            except Exception as error:
+                return f"a model without its weights: {error}".encode()
+        return raw
+
+    def hurt(self, place: Path) -> Iterator[str]:
+        """Say which outputs are neither as before nor all of the new."""
+        _, alone = self.alone
+        for name in self.subject.outputs:
+            found, old = self.found(place, name), self.found(self.base, name)
+            if found == old:
+                continue
+            if name in self.subject.exact:
+                if found != self.found(alone, name):
+                    yield f"{name}: neither old nor new"
+            elif not _whole(place / name):
+                yield f"{name}: not whole"
+
+    def wrong(self, place: Path) -> Iterator[str]:
+        """Say what is not as in a run left alone."""
+        _, alone = self.alone
+        for name in self.subject.exact:
+            if self.found(place, name) != self.found(alone, name):
+                yield f"{name}: not as in a run left alone"
+        for name in self.subject.outputs:
+            if not _whole(place / name):
+                yield f"{name}: not whole"
+        if self.subject.resumes and _steps(place) != _steps(alone):
+            yield "journal: not as in a run left alone"
+        yield from (f"{one}: {UNSWEPT}" for one in place.rglob(f"{LEFT}*"))
+        data = {one.name for one in place.glob("*.data")}
+        if data != {one.name for one in alone.glob("*.data")}:
+            yield f"{', '.join(sorted(data))}: {UNSWEPT}"
+
+
+def _steps(place: Path) -> list[object]:
+    """The steps of a journal; a resumed run may have evaluated more nets."""
+    return [
+        {key: value for key, value in line.items() if key != "evaluations"}
+        for line in journal(place / "run")
+    ]
+
+
+def _whole(path: Path) -> bool:
+    """Say whether a file is all of what its kind must be."""
+    raw = path.read_bytes() if path.exists() else b""
+    if path.suffix == ".onnx":
+        return raw != OLD and bool(onnx.load(str(path)).graph.node)
+    if path.suffix == ".json":
+        return bool(json.loads(raw))
+    ends = {".svg": b"</svg>", ".md": b"", ".npz": b"", ".png": b"IEND\xaeB`\x82"}
+    return raw != OLD and raw.rstrip().endswith(ends[path.suffix])
+
+
+def kills(bench: Bench, seed: int, uniform: int) -> Iterator[Case]:
+    """Yield kills at moments drawn uniformly, and before, in and after every writing call."""
+    ended, _ = bench.alone
+    for number in range(uniform):
+        yield Case(bench.subject, "uniform", number, seed)
+    for number, name in enumerate(ended.calls):
+        for act in acts(name, kills=True):
+            yield Case(bench.subject, "aimed", number, act)
+
+
+def faults(bench: Bench) -> Iterator[Case]:
+    """Yield every writing call with every answer it may give, once, and from there on."""
+    ended, _ = bench.alone
+    for number, name in enumerate(ended.calls):
+        for act in acts(name, kills=False):
+            yield Case(bench.subject, "fault", number, act)
+            if isinstance(act, int) and name in ("write", "fsync", "open", "replace"):
+                yield Case(bench.subject, "fault", number, act, on=True)
+
+
+def run(case: Case, bench: Bench) -> tuple[int, list[str]]:
+    """Try a case; return how often the command was killed, and what went wrong."""
+    return _killed(case, bench) if case.kind != "fault" else (0, _failed(case, bench))
+
+
+def _killed(case: Case, bench: Bench) -> tuple[int, list[str]]:
+    """Kill the command, one to three times, then let it end."""
+    place, wrong, count = bench.copy("case"), list[str](), 0
+    chance = random.Random(f"{case.key}")
+    seconds = bench.alone[0].seconds
+    for turn in range(chance.randint(1, 3)):
+        if case.kind == "aimed" and turn == 0:
+            ended = bench.run(place, Calls(place, case.number, case.act))
+        else:
+            ended = bench.run(place, after=chance.uniform(0, seconds))
+        if ended.code == 0:
+            break
+        if ended.code != -9:
+            wrong.append(f"attempt {turn}: {ended.code}, {ended.err[-300:]}")
+        count += 1
+        wrong += bench.hurt(place)
+    ended = bench.run(place)
+    if ended.code:
+        wrong.append(f"resumed: {ended.code}, {ended.err[-300:]}")
+    return count, wrong + list(bench.wrong(place))
+
+
+def _failed(case: Case, bench: Bench) -> list[str]:
+    """Let a call fail, then let the command run again."""
+    place = bench.copy("case")
+    ended = bench.run(place, Calls(place, case.number, case.act, on=case.on))
+    wrong = list(bench.hurt(place))
+    last = ended.err.strip().splitlines()[-1:] or [""]
+    if ended.code == 0:
+        wrong += [one for one in bench.wrong(place) if not one.endswith(UNSWEPT)]
+    elif ended.code != 1 or not last[0].startswith("error: ") or "internal error" in last[0]:
+        wrong.append(f"ended with {ended.code}: {ended.err[-600:]}")
+    again = bench.run(place)
+    if again.code:
+        wrong.append(f"again: {again.code}, {again.err[-300:]}")
+    return wrong + list(bench.wrong(place))
