@@ -74,7 +74,7 @@ class RunDirectory:
     def __init__(self, path: Path | None, lock: int | None = None) -> None:
         self.path = path
         self._lock = lock
-        self._new: tuple[str, ...] = ()
+        self._made = False
 
     @classmethod
     def open(
@@ -100,36 +100,20 @@ class RunDirectory:
         path = Path(path)
         made = not path.exists()
         check_own(path)
-        make_folder(path)
         try:
-            found = cls(path, take(path))
+            found = cls(path, take(make_folder(path)))
         except Held as error:
             raise RunDirectoryError(
                 f"{path}: another process is using it; wait until it ends, or give another "
                 f"--run-dir"
             ) from error
+        found._made = made
         try:
-            found._begin(_config(settings, model, data, unlabelled), resume=resume, made=made)
+            _begin(path, _config(settings, model, data, unlabelled), resume=resume)
         except BaseException:
             found.close()
             raise
         return found
-
-    def _begin(self, config: Mapping[str, Any], *, resume: bool, made: bool) -> None:
-        assert self.path is not None
-        path = self.path
-        if not resume and any((path / name).exists() for name in ENDS):
-            raise RunDirectoryError(
-                f"{path}: holds a run already; give --resume to continue it, or another --run-dir"
-            )
-        if resume and any((path / name).exists() for name in (CONFIG, *ENDS)):
-            _compare(path, config)
-        else:
-            if resume:
-                logger.log(NOTICE, "%s: holds no run yet; one begins", path)
-            write_whole(path / CONFIG, json.dumps(config, indent=2) + "\n")
-        if not (path / JOURNAL).exists():
-            self._new = (CONFIG, LATENCY, ABOUT, LOCK, *("." for _ in range(made)))
 
     def __enter__(self) -> RunDirectory:
         return self
@@ -219,9 +203,11 @@ class RunDirectory:
         """Leave nothing behind of a run that ended before its first state."""
         if self.path is None or (self.path / JOURNAL).exists():
             return
-        for name in self._new:
-            with contextlib.suppress(OSError):
-                (self.path / name).rmdir() if name == "." else (self.path / name).unlink()
+        with contextlib.suppress(OSError):
+            for name in (CONFIG, LATENCY, ABOUT, LOCK):
+                (self.path / name).unlink(missing_ok=True)
+            if self._made:
+                self.path.rmdir()
 
     def finish(self, model: ModelProto, plan: Plan, report: Mapping[str, Any]) -> None:
         """Write what the run ended in."""
@@ -230,6 +216,23 @@ class RunDirectory:
         save_model(model, self.path / MODEL, check=reads_back(model))
         plan.save(self.path / PLAN)
         write_whole(self.path / REPORT, json.dumps(report, indent=2) + "\n")
+
+
+def _begin(path: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+    """Write what a run is of, or see that it is the same run.
+
+    Raises: RunDirectoryError when it is another, or one is there and not to be resumed.
+    """
+    if not resume and any((path / name).exists() for name in ENDS):
+        raise RunDirectoryError(
+            f"{path}: holds a run already; give --resume to continue it, or another --run-dir"
+        )
+    if resume and any((path / name).exists() for name in (CONFIG, *ENDS)):
+        _compare(path, config)
+    else:
+        if resume:
+            logger.log(NOTICE, "%s: holds no run yet; one begins", path)
+        write_whole(path / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def _config(
@@ -272,8 +275,8 @@ def check_own(folder: str | Path | None) -> None:
         return
     if not found or JOURNAL in found:
         return
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        if {"settings", "model_sha256"} <= set(json.loads((path / CONFIG).read_text("utf-8"))):
+    with contextlib.suppress(RunDirectoryError):
+        if read_record(path / CONFIG, "config", _failed).get("model_sha256"):
             return
     more = f" and {len(found) - 1} more" if found[1:] else ""
     raise RunDirectoryError(

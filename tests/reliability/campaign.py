@@ -10,6 +10,7 @@ What must hold, whatever happened:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import shutil
@@ -145,7 +146,9 @@ def _whole(path: Path) -> bool:
     if path.suffix == ".onnx":
         return raw != OLD and bool(onnx.load(str(path)).graph.node)
     if path.suffix == ".json":
-        return bool(json.loads(raw))
+        with contextlib.suppress(ValueError):
+            return bool(json.loads(raw))
+        return False
     ends = {".svg": b"</svg>", ".md": b"", ".npz": b"", ".png": b"IEND\xaeB`\x82"}
     return raw != OLD and raw.rstrip().endswith(ends[path.suffix])
 
