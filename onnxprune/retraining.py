@@ -29,7 +29,9 @@ BATCH = 3
 def prune_module(module: Module, loader: Iterable[Any], **options: Any) -> tuple[Module, Result]:
     """Prune a torch module: return a pruned copy to be trained on, and the result of the run.
 
-    `loader` yields batches `(x, y)`, or x alone, as a DataLoader does; x is what the module takes.
+    `loader` yields batches `(x, y)`, or x alone, as a DataLoader does; x is what the module takes:
+    a tensor, or for a module of several inputs a tuple of them, as in `((a, b), y)` or `((a, b),)`.
+    Where its code states numbers of channels, the copy is one of torch.fx.
     `options` are those of `prune`. The module itself is not changed. Batch normalisation stays
     apart from convolutions in the model, as it does in the module.
     Shapes: x `[n, ...]`, y as labels are given to `prune`.
@@ -39,20 +41,21 @@ def prune_module(module: Module, loader: Iterable[Any], **options: Any) -> tuple
     batches = [_arrays(batch) for batch in loader]
     if not batches:
         raise DataError("loader: yields no batch; expected (x, y), or x alone")
-    first = batches[0][0] if isinstance(batches[0], tuple) else batches[0]
-    result = prune(_traced(module, first[:2]), batches, **options)
-    name = result.model.graph.input[0].name
-    pruned = cut_checked(module, Graph(result.model), result.plan, {name: first[:BATCH]})
-    return pruned, result
+    given = batches[0][0] if isinstance(batches[0], tuple) else batches[0]
+    first = given if isinstance(given, dict) else {_named(0): given}
+    result = prune(_traced(module, [x[:2] for x in first.values()]), batches, **options)
+    names = [value.name for value in result.model.graph.input]
+    feeds = {name: x[:BATCH] for name, x in zip(names, first.values(), strict=True)}
+    return cut_checked(module, Graph(result.model), result.plan, feeds), result
 
 
-def _traced(module: nn.Module, x: npt.NDArray[Any]) -> ModelProto:
+def _traced(module: nn.Module, x: Sequence[npt.NDArray[Any]]) -> ModelProto:
     """A module as ONNX, by the first exporter that keeps its tensors apart from sequences."""
     problem: ConversionError | None = None
     model = None
     for exporter in EXPORTERS:
         try:
-            model = trace(module, [torch.from_numpy(x)], exporter)
+            model = trace(module, [torch.from_numpy(one) for one in x], exporter)
         except ConversionError as error:
             problem = problem or error
             continue
@@ -67,9 +70,16 @@ def _traced(module: nn.Module, x: npt.NDArray[Any]) -> ModelProto:
 def _arrays(batch: Any) -> Any:
     """A batch of tensors as arrays."""
     if isinstance(batch, Sequence) and not isinstance(batch, str):
-        parts = tuple(_array(part) for part in batch)
-        return parts if len(parts) > 1 else parts[0]
+        first, *rest = batch
+        several = isinstance(first, tuple | list)
+        x = {_named(k): _array(one) for k, one in enumerate(first)} if several else _array(first)
+        return (x, *map(_array, rest)) if rest else x
     return _array(batch)
+
+
+def _named(k: int) -> str:
+    """The name of an input, as `trace` gives it."""
+    return f"input_{k}" if k else "input"
 
 
 def _array(part: Any) -> npt.NDArray[Any]:

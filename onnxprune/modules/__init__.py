@@ -6,6 +6,7 @@ Imports search, surgery, channels, evaluation and graph; torch when it is used.
 * `tracing`: the graph of a module; `layers`: which layers of two graphs belong together
 * `cutting`: a module's tensors and what it states; `corrected`: weights that the run corrected
 * `building`: the user's module, from a function; `saving`: modules as files
+* `restating`: numbers of channels that a module's own code states
 * `checking`: whether the module computes what the model does
 """
 

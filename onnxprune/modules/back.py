@@ -15,6 +15,7 @@ from onnxprune.graph import Graph, InputShapes, ModelSource, load_model
 from onnxprune.modules.checking import check
 from onnxprune.modules.corrected import carry
 from onnxprune.modules.cutting import cut, with_state
+from onnxprune.modules.restating import restated
 from onnxprune.modules.saving import save_pruned_module
 from onnxprune.modules.tracing import EXPORTERS, check_module, trace
 from onnxprune.ops._torch import torch
@@ -102,7 +103,13 @@ def _cut_by(
     found = cut(list(module.state_dict()), traced, small, plan)
     changed = carry(found, small, lambda path: _takes_bias(module, path))
     done = with_state(module, found.state, found.groups)
-    largest = check(done, small.model, feeds, found.pairs)
+    try:
+        largest = check(done, small.model, feeds, found.pairs)
+    except UnmatchedModule:
+        other = restated(module, done, inputs, traced, found.pruned)
+        if other is None:
+            raise
+        done, largest = other, check(other, small.model, feeds, found.pairs)
     logger.info("outputs within %.1e of the pruned model's; corrected: %s", largest, changed)
     return done  # type: ignore[no-any-return]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,7 +61,8 @@ def check(
         except WHATEVER as error:
             where = f"behind '{seen[-1]}'" if seen else "before its first layer"
             raise UnmatchedModule(
-                f"module: its code does not run without the filters of the plan: {where}: "
+                f"module: its code does not run without the filters of the plan: {where}"
+                f"{_line(error)}: "
                 f"{first_line(error)}; read numbers of channels off tensors (x.shape[1]), or "
                 f"exclude that layer from pruning"
             ) from error
@@ -80,6 +83,16 @@ def check(
             f"numbers of channels, or its weights are not those that were exported"
         )
     return largest
+
+
+def _line(error: Exception) -> str:
+    """The line of the module's own code that an error came from."""
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)[1:]
+        if not {"torch", "onnxprune"} & set(Path(frame.filename).parts)
+    ]
+    return f", {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
 
 
 def rounding(module: nn.Module, inputs: Sequence[Tensor], outputs: Sequence[Array]) -> float:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from onnxprune.errors import InvalidModel, UnmatchedModule
 from onnxprune.files import write_whole
 from onnxprune.modules.cutting import STATED, with_state
+from onnxprune.modules.restating import edits_of, with_edits
 from onnxprune.modules.tracing import check_module
 from onnxprune.ops._torch import torch
 from onnxprune.plugins import first_line
@@ -39,7 +40,8 @@ def save_pruned_module(module: nn.Module, path: str | Path) -> Path:
     content = io.BytesIO()
     held = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
     kept = {name: found for name, found in stated.items() if found}
-    torch.save({"format": FORMAT, "state_dict": held, "stated": kept}, content)
+    written = {"state_dict": held, "stated": kept, "restated": edits_of(module)}
+    torch.save({"format": FORMAT, **written}, content)
     return write_whole(Path(path), content.getvalue())
 
 
@@ -65,7 +67,14 @@ def load_pruned_module(module: Module, path: str | Path) -> Module:
         layer = loaded.get_submodule(name)
         for key, value in found.items():
             setattr(layer, key, tuple(value) if isinstance(value, list) else value)
-    return loaded  # type: ignore[no-any-return]
+    try:
+        edits = content.get("restated")
+        return with_edits(loaded, edits) if edits else loaded  # type: ignore[return-value]
+    except Exception as error:  # the code of another module, or a file that somebody changed
+        raise UnmatchedModule(
+            f"{path}: the module's code is not the one whose numbers were restated "
+            f"({first_line(error)}); give the module that was pruned"
+        ) from error
 
 
 def _read(path: Path) -> Mapping[str, Any]:

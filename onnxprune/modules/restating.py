@@ -1,0 +1,326 @@
+"""Numbers of channels that a module's own code states: `x.view(n, 2, 8, h, w)`, `x.split((8, 8))`.
+
+torch.fx writes the code down as a graph. Each of its tensors is found among those of the module's
+ONNX graph, by its values; the pruned ONNX graph says what shape it has now. So a number in the code
+is set to the size that its tensor got. What fits is not believed: the outputs are compared.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, ValueInfoProto
+
+from onnxprune.evaluation import session
+from onnxprune.graph import Graph
+from onnxprune.ops._torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, fx, nn
+
+Array = npt.NDArray[Any]
+Sizes = tuple[int, ...]
+Edits = dict[str, list[Any]]
+"""By the name of a node: the place of an argument and what it is now, or the sizes of parts."""
+
+EDITS = "onnxprune_restated"
+"""Where the `meta` of a module holds what was restated in it."""
+
+NEAR = 1e-4
+"""Of the largest value: how near a tensor of the ONNX graph is to the one of the module."""
+
+SHAPING = ("view", "reshape", "expand", "unflatten")
+SPLITTING = ("split", "chunk", "unsafe_chunk", "unsafe_split", "split_with_sizes")
+
+
+def restated(
+    module: nn.Module, done: nn.Module, inputs: Sequence[Tensor], traced: Graph, pruned: Graph
+) -> nn.Module | None:
+    """Return a cut module whose code states the numbers of channels that are left, else None.
+
+    `traced` is the module's graph before, `pruned` after. The module is one of torch.fx.
+    Shapes: each input `[n, ...]`.
+    """
+    try:
+        written = _written(module)
+        values = _run(written, inputs)
+        sizes = _Sizes(traced, pruned, inputs)
+    except Exception:  # code that torch.fx cannot follow raises anything
+        return None
+    edits: Edits = {}
+    for node in written.graph.nodes:
+        with suppress(_Unknown):
+            if found := _edit(node, values, sizes):
+                edits[node.name] = found
+    return with_edits(done, edits) if edits else None
+
+
+def with_edits(module: nn.Module, edits: Edits) -> nn.Module:
+    """Return a module, written down by torch.fx, with other numbers in its code.
+
+    Raises: KeyError where the code is not that of the edits; whatever torch.fx raises.
+    """
+    written = _written(module)
+    nodes = {node.name: node for node in written.graph.nodes}
+    for name, found in edits.items():
+        _apply(nodes[name], found)
+    written.graph.lint()
+    written.recompile()
+    written.train(module.training)
+    written.meta[EDITS] = edits
+    return written
+
+
+def edits_of(module: nn.Module) -> Edits:
+    """Return what was restated in a module."""
+    return getattr(module, "meta", {}).get(EDITS, {})  # type: ignore[no-any-return]
+
+
+def _written(module: nn.Module) -> fx.GraphModule:
+    was_training = module.training
+    try:
+        return torch.fx.GraphModule(module, _tracer().trace(module.eval()), type(module).__name__)
+    finally:
+        module.train(was_training)
+
+
+def _tracer() -> fx.Tracer:
+    """A tracer that knows how many parts a tensor is split into, so that code may list them."""
+
+    class Proxy(torch.fx.Proxy):
+        def __len__(self) -> int:
+            return _count(self.node) or super().__len__()
+
+    class Tracer(torch.fx.Tracer):
+        def proxy(self, node: Any) -> Any:
+            return Proxy(node, self)
+
+        def iter(self, obj: Any) -> Any:
+            count = _count(obj.node)
+            return iter([obj[k] for k in range(count)]) if count else super().iter(obj)
+
+    return Tracer()
+
+
+def _count(node: fx.Node) -> int:
+    """How many parts a node splits a tensor into, 0 where that is not said."""
+    if _name(node) not in SPLITTING or len(node.args) < 2:
+        return 0
+    parts = node.args[1]
+    if isinstance(parts, tuple | list):
+        return len(parts)
+    return parts if isinstance(parts, int) and "chunk" in _name(node) else 0
+
+
+def _name(node: fx.Node) -> str:
+    """The name of what a node calls."""
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
+def _run(written: fx.GraphModule, inputs: Sequence[Tensor]) -> dict[str, Any]:
+    """What each node computes, by its name."""
+    values: dict[str, Any] = {}
+
+    class Noting(torch.fx.Interpreter):
+        def run_node(self, n: Any) -> Any:
+            found = values[n.name] = super().run_node(n)
+            return found
+
+    with torch.no_grad():
+        Noting(written).run(*inputs)
+    return values
+
+
+class _Unknown(Exception):
+    """A size that nobody can tell."""
+
+
+class _Sizes:
+    """What sizes tensors of a module have after it was cut."""
+
+    def __init__(self, traced: Graph, pruned: Graph, inputs: Sequence[Tensor]) -> None:
+        feeds = dict(zip(traced.inputs, (one.cpu().numpy() for one in inputs), strict=True))
+        before, after = _inside(traced.model, feeds), _inside(pruned.model, feeds)
+        self._known: dict[Sizes, list[tuple[Array, Sizes]]] = {}
+        for name, array in before.items():
+            if name in after and array.dtype.kind == "f":
+                self._known.setdefault(array.shape, []).append((array, after[name].shape))
+
+    def __call__(self, tensor: Any) -> Sizes:
+        """Return the shape that a tensor has in the cut module. Raises: _Unknown."""
+        if not isinstance(tensor, torch.Tensor):
+            raise _Unknown
+        array = tensor.detach().cpu().numpy()
+        found = set()
+        for one, now in self._known.get(array.shape, ()):
+            if np.abs(one - array).max(initial=0) <= NEAR * np.abs(array).max(initial=0):
+                found.add(now)
+        if len(found) != 1:
+            raise _Unknown
+        return found.pop()
+
+
+def _inside(model: ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """All tensors that a model computes, and its inputs."""
+    opened = ModelProto()
+    opened.CopyFrom(model)
+    given = {output.name for output in model.graph.output}
+    inside = list(dict.fromkeys(name for node in model.graph.node for name in node.output if name))
+    opened.graph.output.extend(ValueInfoProto(name=n) for n in inside if n not in given)
+    found = session(opened, device="cpu").run(inside, dict(feeds))
+    arrays = {name: one for name, one in zip(inside, found, strict=True) if hasattr(one, "shape")}
+    return {**arrays, **feeds}
+
+
+def _edit(node: fx.Node, values: Mapping[str, Any], sizes: _Sizes) -> list[Any]:
+    """What to change in one node, empty where nothing is. Raises: _Unknown."""
+    called = _name(node)
+    if node.op not in ("call_method", "call_function") or not node.args:
+        return []
+    if not isinstance(node.args[0], torch.fx.Node):
+        return []
+    given, made = values[node.args[0].name], values[node.name]
+    if called in SHAPING and isinstance(made, torch.Tensor):
+        return _or_nothing("sizes", _shaped(node, called, tuple(made.shape), sizes(made)))
+    if called in SPLITTING and isinstance(made, tuple | list):
+        axis: Any = node.kwargs.get("dim", node.args[2] if len(node.args) > 2 else 0)
+        parts = _parts([tuple(one.shape) for one in made], _all(made, sizes), given, sizes, axis)
+        return ["parts", axis, parts] if parts else []
+    if node.target is operator.getitem and isinstance(given, torch.Tensor):
+        return _or_nothing("slices", _sliced(node, values, sizes))
+    return []
+
+
+def _or_nothing(kind: str, found: Iterator[list[Any]]) -> list[Any]:
+    held = list(found)
+    return [kind, *held] if held else []
+
+
+def _all(made: Sequence[Any], sizes: _Sizes) -> list[Sizes | None]:
+    found: list[Sizes | None] = []
+    for one in made:
+        try:
+            found.append(sizes(one))
+        except _Unknown:
+            found.append(None)
+    return found
+
+
+def _shaped(node: fx.Node, called: str, before: Sizes, after: Sizes) -> Iterator[list[Any]]:
+    """The stated sizes of a shape that are others now, each with its place among the arguments."""
+    start = 2 if called == "unflatten" else 1
+    offset = 0
+    if called == "unflatten":
+        given = node.kwargs.get("dim", node.args[1])
+        assert isinstance(given, int)
+        stated = node.args[2] if len(node.args) > 2 else node.kwargs["sizes"]
+        assert isinstance(stated, Sequence)
+        offset = given if given >= 0 else given + len(before) - len(stated) + 1
+    single = len(node.args) == start + 1 and isinstance(node.args[start], tuple | list)
+    sizes: Any = node.args[start] if single else node.args[start:]
+    for place, size in enumerate(sizes):
+        axis = place + offset
+        if isinstance(size, int) and size == before[axis] != after[axis]:
+            yield [start, place, after[axis]] if single else [start + place, None, after[axis]]
+
+
+def _parts(
+    before: list[Sizes], after: list[Sizes | None], given: Any, sizes: _Sizes, axis: int
+) -> list[int]:
+    """The sizes of the parts along an axis; the one that nobody knows is what is left."""
+    known = [None if one is None else one[axis] for one in after]
+    if known.count(None) == 1:
+        rest = sizes(given)[axis] - sum(one for one in known if one is not None)
+        known = [rest if one is None else one for one in known]
+    if None in known:
+        raise _Unknown
+    found = [one for one in known if one is not None]
+    return found if found != [one[axis] for one in before] else []
+
+
+def _sliced(node: fx.Node, values: Mapping[str, Any], sizes: _Sizes) -> Iterator[list[int]]:
+    """The bounds of slices that are others now, each with its axis.
+
+    A bound is known from the first channel on and from the last back, over slices between.
+    """
+    source = node.args[0]
+    assert isinstance(source, torch.fx.Node)
+    given = values[source.name]
+    whole = sizes(given)
+    for axis, bounds in _bounds(node, given.shape):
+        if whole[axis] == given.shape[axis] or bounds == (0, given.shape[axis]):
+            continue
+        now = {0: 0, given.shape[axis]: whole[axis]}
+        pieces = [
+            (*other, sizes(values[user.name])[axis])
+            for user in source.users
+            for place, other in _bounds(user, given.shape)
+            if place == axis
+        ]
+        for _ in pieces:
+            for start, stop, size in pieces:
+                if start in now:
+                    now.setdefault(stop, now[start] + size)
+                elif stop in now:
+                    now[start] = now[stop] - size
+        if not set(bounds) <= now.keys():
+            raise _Unknown
+        yield [axis, *(now[end] for end in bounds)]
+
+
+def _bounds(node: fx.Node, shape: Sequence[int]) -> Iterator[tuple[int, tuple[int, int]]]:
+    """The axes that a node takes slices of, and from where to where."""
+    if node.target is not operator.getitem:
+        return
+    index = node.args[1]
+    entries = index if isinstance(index, tuple) else (index,)
+    if not all(isinstance(one, slice) for one in entries):
+        return
+    for axis, one in enumerate(entries):
+        if all(isinstance(end, int | None) for end in (one.start, one.stop, one.step)):
+            start, stop, step = one.indices(shape[axis])
+            if step == 1:
+                yield axis, (start, stop)
+
+
+def _apply(node: fx.Node, found: Sequence[Any]) -> None:
+    kind, *rest = found
+    APPLY[kind](node, rest)
+
+
+def _set_sizes(node: fx.Node, found: Sequence[Any]) -> None:
+    arguments = list(node.args)
+    for argument, inner, size in found:
+        if inner is None:
+            arguments[argument] = size
+        else:
+            held = list(arguments[argument])
+            held[inner] = size
+            arguments[argument] = tuple(held)
+    node.args = tuple(arguments)
+
+
+def _set_parts(node: fx.Node, found: Sequence[Any]) -> None:
+    axis, sizes = found
+    node.op, node.target = "call_function", torch.split
+    node.args, node.kwargs = (node.args[0], list(sizes)), {"dim": axis}
+
+
+def _set_slices(node: fx.Node, found: Sequence[Any]) -> None:
+    index = node.args[1]
+    entries = list(index) if isinstance(index, tuple) else [index]
+    for axis, start, stop in found:
+        entries[axis] = slice(start, stop)
+    node.args = (node.args[0], tuple(entries))
+
+
+APPLY: Mapping[str, Callable[[Any, Sequence[Any]], None]] = {
+    "sizes": _set_sizes,
+    "parts": _set_parts,
+    "slices": _set_slices,
+}

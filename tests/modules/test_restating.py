@@ -1,0 +1,143 @@
+"""Modules whose code states numbers of channels come back, too."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import onnxprune
+from onnxprune.errors import UnmatchedModule
+from onnxprune.evaluation import session
+from onnxprune.modules.checking import TOLERANCE
+from tests.modules.test_back import RATE, difference, images, numbers, trains
+
+
+class Shuffling(nn.Module):
+    """ShuffleNet's shuffle of channels, with their number in the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 1, groups=2)
+        self.three = nn.Conv2d(16, 8, 3, groups=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.two(torch.relu(self.one(x)))
+        n, _, h, w = x.shape
+        x = x.view(n, 2, 8, h, w).transpose(1, 2).reshape(n, 16, h, w)
+        return self.three(torch.relu(x))
+
+
+class Ghost(nn.Module):
+    """The first of the channels that are there, as GhostNet takes them."""
+
+    def __init__(self, out: int = 12) -> None:
+        super().__init__()
+        self.out = out
+        self.one, self.cheap = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 8, 3, padding=1, groups=2)
+        self.last = nn.Conv2d(out, 5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.one(x))
+        return self.last(torch.cat([x, torch.relu(self.cheap(x))], 1)[:, : self.out, :, :])
+
+
+class Parted(nn.Module):
+    """Two halves of unequal use, listed, as YOLOv8 does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.half = 8
+        self.one, self.part = nn.Conv2d(3, 16, 1), nn.Conv2d(8, 8, 3, padding=1)
+        self.last = nn.Conv2d(24, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = list(self.one(x).split((self.half, self.half), 1))
+        parts.append(torch.relu(self.part(parts[-1])))
+        return self.last(torch.cat(parts, 1))
+
+
+class Sliced(nn.Module):
+    """Chunks, and slices from the middle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.last = nn.Conv2d(3, 24, 3), nn.Conv2d(8, 4, 1)
+        self.two = nn.Conv2d(4, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.one(x))
+        x = self.last(x[:, :8] + x[:, 8:16] * x[:, 16:])
+        first, second = torch.chunk(torch.relu(self.two(x)), 2, dim=1)
+        return first.mean((2, 3)) + 2 * second.mean((2, 3))
+
+
+@pytest.mark.parametrize("kind", [Shuffling, Ghost, Parted, Sliced])
+def test_numbers_in_the_code_are_restated(kind: Any, tmp_path: Path, one_thread: None) -> None:
+    torch.manual_seed(0)
+    module, x = kind(), images()
+    options = {**RATE, "rate": 0.6 if kind is Shuffling else 0.4}
+    pruned, result = onnxprune.prune_module(module, [x], compensate="none", **options)
+    assert isinstance(pruned, torch.fx.GraphModule) and pruned.training
+    assert difference(pruned, result.model, x) <= TOLERANCE
+    assert numbers(pruned) < 0.8 * numbers(module)
+    path = onnxprune.save_pruned_module(pruned, tmp_path / "small.pt")
+    loaded = onnxprune.load_pruned_module(kind(), path)
+    assert difference(loaded, result.model, x) <= TOLERANCE
+    trains(loaded, x)
+
+
+def test_a_line_that_does_not_run_is_named(one_thread: None) -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.one(x))
+            if x.shape[1] != 8:
+                raise ValueError("expected 8 channels")
+            return self.two(x)
+
+    with pytest.raises(UnmatchedModule, match=r"test_restating\.py:\d+: ValueError: expected 8"):
+        onnxprune.prune_module(Counting(), [images()], compensate="none", **RATE)
+
+
+def test_a_file_of_other_code_is_refused(tmp_path: Path, one_thread: None) -> None:
+    torch.manual_seed(0)
+    pruned, _ = onnxprune.prune_module(Ghost(), [images()], compensate="none", **RATE)
+    path = onnxprune.save_pruned_module(pruned, tmp_path / "small.pt")
+
+    class Other(Ghost):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(torch.cat([self.one(x), self.cheap(self.one(x))], 1))
+
+    with pytest.raises(UnmatchedModule, match="code is not the one"):
+        onnxprune.load_pruned_module(Other(14), path)
+
+
+class Joined(nn.Module):
+    """Two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3), nn.Conv2d(1, 8, 3)
+        self.last = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.last(torch.relu(self.one(x) + self.two(y)))
+
+
+def test_a_module_of_several_inputs_comes_back(one_thread: None) -> None:
+    torch.manual_seed(0)
+    module, x, y = Joined(), images(), images()[:, :1]
+    for batch in (((x, y),), ((x, y), torch.arange(12 * 900).reshape(12, 30, 30) % 4)):
+        pruned, result = onnxprune.prune_module(module, [batch], compensate="none", **RATE)
+        names = [value.name for value in result.model.graph.input]
+        feeds = dict(zip(names, (x.numpy(), y.numpy()), strict=True))
+        (expected,) = session(result.model, device="cpu").run(None, feeds)
+        with torch.no_grad():
+            found = pruned.eval()(x, y).numpy()
+        assert abs(found - expected).max() <= TOLERANCE * abs(expected).max()
+        assert numbers(pruned) < numbers(module)
