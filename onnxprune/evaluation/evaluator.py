@@ -144,7 +144,8 @@ class Evaluator(Portable):
 
         def measure(rows: IntArray) -> Accuracy:
             chosen = {name: given[rows] for name, given in outputs.items()}
-            return self.metric(chosen, self._targets[rows], self._numbers[rows])
+            targets, numbers = self._targets[rows], self._numbers[rows]
+            return self.metric(chosen, targets, numbers)
 
         return measure
 
