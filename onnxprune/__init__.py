@@ -15,6 +15,7 @@ if typing.TYPE_CHECKING:
     from onnxprune.comparison import compare as compare
     from onnxprune.data import Data as Data
     from onnxprune.data import load_data as load_data
+    from onnxprune.engine import use_engine as use_engine
     from onnxprune.errors import OnnxPruneError as OnnxPruneError
     from onnxprune.evaluation import Accuracy as Accuracy
     from onnxprune.evaluation import Evaluator as Evaluator
@@ -45,6 +46,7 @@ _ROOMS = {
     "channels": ("ChannelGroups", "find_groups"),
     "comparison": ("compare",),
     "data": ("Data", "load_data"),
+    "engine": ("use_engine",),
     "errors": ("OnnxPruneError",),
     "evaluation": ("Accuracy", "Evaluator"),
     "graph": ("Graph",),
@@ -86,6 +88,7 @@ __all__ = [
     "prune_module",
     "save_pruned_module",
     "score",
+    "use_engine",
 ]
 
 

@@ -20,6 +20,7 @@ from onnx import ModelProto
 
 from onnxprune.data import Data, SampleSource
 from onnxprune.detection import OVERLAPS
+from onnxprune.engine import Job, each, is_spread
 from onnxprune.errors import DataError, UnknownName, check_name
 from onnxprune.evaluation import FIDELITY, Accuracy, Evaluator, Net, Runnable, agreement
 from onnxprune.files import write_whole
@@ -180,6 +181,64 @@ def draw_curve(
     curve.seconds = time.monotonic() - started - judged
     curve.evaluations = nets.evaluations
     return curve
+
+
+@dataclass(frozen=True, eq=False)
+class _Curves(Job):
+    """A curve for each method and seed."""
+
+    model: ModelProto
+    data: SampleSource
+    test: SampleSource
+    settings: Settings
+    over: str
+
+    def run(self, shard: tuple[str, int]) -> Curve:
+        """Draw one. Raises: OnnxPruneError as `draw_curve` does."""
+        method, seed = shard
+        settings = replace(self.settings, seed=seed)
+        return draw_curve(self.model, self.data, self.test, method, settings, over=self.over)
+
+
+def draw_curves(
+    model: ModelProto,
+    data: SampleSource,
+    test: SampleSource,
+    runs: Mapping[str, tuple[str, int]],
+    settings: Settings,
+    *,
+    over: str = "rate",
+    on_point: OnPoint | None = None,
+) -> Iterator[Curve]:
+    """Yield a curve for each run, a method and a seed by a name; workers share the runs.
+
+    `on_point` hears of runs of this process, by their names.
+    Raises: OnnxPruneError as `draw_curve` does.
+    """
+    if is_spread():
+        job = _Curves(model, data, test, settings, over)
+        yield from each(job, list(runs.values()), "drawing curves")
+        return
+    for name, (method, seed) in runs.items():
+
+        def hear(_: str, saved: float, mean: float, name: str = name) -> None:
+            if on_point is not None:
+                on_point(name, saved, mean)
+
+        own = replace(settings, seed=seed)
+        yield draw_curve(model, data, test, method, own, over=over, on_point=hear)
+
+
+def seeded(methods: Sequence[str], first: int, seeds: int) -> dict[str, tuple[str, int]]:
+    """Return the runs of methods with so many seeds, by name.
+
+    >>> seeded(["one-shot/lrp"], 3, 1)
+    {'one-shot/lrp': ('one-shot/lrp', 3)}
+    >>> list(seeded(["one-shot/lrp"], 3, 2))
+    ['one-shot/lrp (seed 3)', 'one-shot/lrp (seed 4)']
+    """
+    pairs = [(one, seed) for one in dict.fromkeys(methods) for seed in range(first, first + seeds)]
+    return {one if seeds == 1 else f"{one} (seed {seed})": (one, seed) for one, seed in pairs}
 
 
 def _end(over: str) -> Target:

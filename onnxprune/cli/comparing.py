@@ -31,6 +31,7 @@ from onnxprune.search import Settings
 @options.TIMING
 @options.RUNNING
 @click.pass_obj
+@options.ENGINE
 def compare(
     screen: Screen,
     /,
@@ -108,6 +109,14 @@ def show_comparison(
 @options.samples("--test", "TEST", "Test samples, to draw with")
 @options.TRUST_BASELINE
 @options.METHODS_DRAWN
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Draw each method with so many seeds, from --seed on.",
+)
 @options.DRAWN_OVER
 @click.option(
     "-o",
@@ -123,6 +132,7 @@ def show_comparison(
 @options.LIMITS
 @options.WORK
 @click.pass_obj
+@options.ENGINE
 def curve(
     screen: Screen,
     /,
@@ -130,6 +140,7 @@ def curve(
     data: str,
     test: str,
     methods: tuple[str, ...],
+    seeds: int,
     over: str,
     output: str,
     **settings: Any,
@@ -140,7 +151,7 @@ def curve(
     drawn over. The area under its curve (AUC) is relative to that of a curve which stays at 100 %.
     """
     from onnxprune.cli.tables import curve_line, curve_table
-    from onnxprune.comparison import draw_curve, parse_method, write_curves
+    from onnxprune.comparison import draw_curves, parse_method, seeded, write_curves
     from onnxprune.graph import load_model
     from onnxprune.report import write_curve_plot
 
@@ -149,15 +160,17 @@ def curve(
         parse_method(method, asked)
     proto = load_model(model)
     found: dict[str, Any] = {}
+    runs, shown = seeded(methods, asked.seed, seeds), list[Any]()
+
+    def show(name: str, saved: float, mean: float) -> None:
+        shown[-1].step(curve_line(name, saved, mean), max(saved, 0.0))
+
+    curves = draw_curves(proto, data, test, runs, asked, over=over, on_point=show)
     with folder_to_fill(output) as folder:
-        for method in dict.fromkeys(methods):
-            with screen.progress(method) as progress:
-
-                def show(method: str, saved: float, mean: float, progress: Any = progress) -> None:
-                    progress.step(curve_line(method, saved, mean), max(saved, 0.0))
-
-                drawn = draw_curve(proto, data, test, method, asked, over=over, on_point=show)
-            found[method] = drawn.to_json()
+        for name in runs:
+            with screen.progress(name) as progress:
+                shown.append(progress)
+                found[name] = next(curves).to_json()
             write_curves(found, asked.metric, folder / "curve.json")
             screen.kept = True
         plots = (folder / f"curve.{kind}" for kind in ("png", "svg"))

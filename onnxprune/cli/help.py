@@ -13,11 +13,12 @@ SECTIONS = {
     "Accuracy": "--metric --head --outputs --max-drop --min-accuracy --fail-if",
     "Limits": "--include --exclude --layer-rate --min-channels --max-layer-rate --round-to "
     "--allow-inexact --also",
-    "Method": "--method --over --control --criterion --compensate --set",
+    "Method": "--method --seeds --over --control --criterion --compensate --set",
     "Network": "--from --input-shape --module --weights --trust",
     "Runtimes": "--to --int8 --original --tolerance --time-limit --python",
     "Export": "--exporter --opset --fixed-batch --keep-batchnorm",
-    "Computation": "--device --threads --batch-size --memory --seed",
+    "Computation": "--device --threads --batch-size --memory --seed --engine --ray-address "
+    "--workers",
     "Run directory": "--run-dir --resume",
     "Output": "--output --plan --masked --json --markdown --svg --verbose --quiet --help",
 }

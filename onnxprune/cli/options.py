@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
@@ -15,6 +16,7 @@ from onnxprune.cli.types import Convolution, Given, Method, Name
 from onnxprune.compensate import METHODS
 from onnxprune.converters import CONVERTER_NAMES, Options
 from onnxprune.deploy import Request
+from onnxprune.engine import ENGINES, PROCESS, use_engine
 from onnxprune.errors import OnnxPruneError
 from onnxprune.gate import Condition
 from onnxprune.relevance import CRITERION_NAMES
@@ -147,6 +149,52 @@ RUNNING = together(
     VOLUME,
 )
 WORK = together(RUNNING, option("memory"))
+
+
+def _on_engine(command: Function) -> Any:
+    """Run a command on the engine that its options name."""
+
+    @functools.wraps(command)
+    def run(*given: Any, engine: str, ray_address: str | None, workers: int, **asked: Any) -> Any:
+        if engine == PROCESS and (ray_address or workers):
+            raise click.UsageError("--ray-address and --workers: add --engine ray")
+        if engine != PROCESS:
+            asked["threads"] = asked["threads"] or 1
+        with use_engine(
+            engine,
+            address=ray_address,
+            workers=workers,
+            threads=asked["threads"],
+            device=asked["device"],
+        ):
+            return command(*given, **asked)
+
+    return run
+
+
+ENGINE = together(
+    click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        default=PROCESS,
+        show_default=True,
+        help="Where sums over samples are taken: in this process, or on workers of ray. The "
+        "result is the same; --threads are those of a worker, by default 1.",
+    ),
+    click.option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="The ray cluster; without it one is started on this machine.",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(min=0),
+        default=0,
+        metavar="N",
+        help="Workers of ray; by default as many as there is room for.",
+    ),
+    _on_engine,
+)
 CRITERION = option("criterion")
 METRIC = together(*map(option, ("metric", "head", "outputs")))
 UNLABELLED = option("unlabelled")

@@ -61,6 +61,7 @@ def inspect(screen: Screen, /, model: str, as_json: bool, svg: str | None, **ask
 @options.ALSO
 @options.WORK
 @click.pass_obj
+@options.ENGINE
 def score(screen: Screen, /, model: str, data: str | None, output: str, **asked: Any) -> None:
     """Score the channels of MODEL by a criterion.
 
@@ -112,6 +113,7 @@ def score(screen: Screen, /, model: str, data: str | None, output: str, **asked:
 @click.option("--resume", is_flag=True, help="Continue the run in --run-dir.")
 @options.WORK
 @click.pass_obj
+@options.ENGINE
 def prune(
     screen: Screen,
     /,

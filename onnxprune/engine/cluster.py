@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def on_cluster(address: str | None, workers: int, threads: int, *, gpus: int = 0) -> Iterator[None]:
+def on_cluster(address: str | None, workers: int, threads: int, device: str) -> Iterator[None]:
     """Run jobs on a ray cluster until the block ends.
 
     A local cluster is started where there is no address, and stopped at the end; one that this
@@ -32,7 +32,7 @@ def on_cluster(address: str | None, workers: int, threads: int, *, gpus: int = 0
     if ours:
         _connect(ray, address)
     try:
-        with using(Pool(RayCrew(ray, workers, threads, gpus))):
+        with using(Pool(RayCrew(ray, workers, threads, device))):
             yield
     finally:
         if ours:
@@ -63,11 +63,15 @@ def _connect(ray: Any, address: str | None) -> None:
 
 
 class RayCrew:
-    """Actors of ray that run shards, each on so many threads (and GPUs)."""
+    """Actors of ray that run shards, each on so many threads, and on a GPU where there are some."""
 
-    def __init__(self, ray: Any, workers: int, threads: int, gpus: int = 0) -> None:
-        self._ray, self._threads, self._gpus = ray, max(threads, 1), gpus
-        room = int(ray.cluster_resources().get("CPU", 1)) // self._threads
+    def __init__(self, ray: Any, workers: int, threads: int, device: str) -> None:
+        self._ray, self._threads = ray, max(threads, 1)
+        has = ray.cluster_resources()
+        room = int(has.get("CPU", 1)) // self._threads
+        self._gpus = int(device == "cuda" or (device == "auto" and has.get("GPU", 0) > 0))
+        if self._gpus:
+            room = min(room, int(has.get("GPU", 0)))
         self.size = workers or max(room, 1)
         self.pickler: type[pickle.Pickler] = ray.cloudpickle.CloudPickler
         self._actor = ray.remote(_Actor)
@@ -77,6 +81,7 @@ class RayCrew:
             exceptions.ObjectLostError,
             exceptions.WorkerCrashedError,
             exceptions.NodeDiedError,
+            exceptions.OutOfMemoryError,
         )
 
     def put(self, parcel: Parcel) -> Any:
@@ -120,6 +125,10 @@ class _Actor:
     def step(self, call: Call) -> Any:
         """Return the part of the next round of a shard, or how it failed."""
         return self._worker.step(call)
+
+    def pid(self) -> int:
+        """Return the process that the worker is."""
+        return os.getpid()
 
 
 def _send_plugins(cloudpickle: Any) -> None:

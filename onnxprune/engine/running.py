@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 from onnxprune.engine.job import Course, Job
+from onnxprune.errors import check_name
 from onnxprune.progress import track
 
 PROCESS, RAY = "process", "ray"
@@ -63,6 +64,11 @@ HERE: Engine = Here()
 _engine: ContextVar[Engine] = ContextVar("engine", default=HERE)
 
 
+def is_spread() -> bool:
+    """Whether jobs run in other processes than this one."""
+    return _engine.get() is not HERE
+
+
 @contextmanager
 def talk(job: Job, shards: Sequence[Any]) -> Iterator[Talk]:
     """Begin a job of several rounds on the engine in use."""
@@ -91,16 +97,23 @@ def using(engine: Engine) -> Iterator[None]:
 
 
 def use_engine(
-    name: str = PROCESS, *, address: str | None = None, workers: int = 0, threads: int = 1
+    name: str = PROCESS,
+    *,
+    address: str | None = None,
+    workers: int = 0,
+    threads: int = 1,
+    device: str = "auto",
 ) -> AbstractContextManager[None]:
     """Run jobs on the engine of a name until the block ends.
 
     `address` is that of a ray cluster, None for one that is started here; `workers` 0 are as many
-    as it has room for, of so many `threads` each.
-    Raises: MissingPackage without ray; EngineFailed where there is no cluster at the address.
+    as it has room for, of so many `threads` each, and of a GPU where the `device` is one.
+    Raises: UnknownName for another name; MissingPackage without ray; EngineFailed where there is no
+    cluster at the address.
     """
+    check_name("engine", name, ENGINES)
     if name == PROCESS:
         return nullcontext()
     from onnxprune.engine.cluster import on_cluster
 
-    return on_cluster(address, workers, threads)
+    return on_cluster(address, workers, threads, device)

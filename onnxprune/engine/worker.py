@@ -9,6 +9,7 @@ from typing import Any
 
 from onnxprune.engine.job import Course
 from onnxprune.engine.parcels import Parcel, Receiver
+from onnxprune.engine.running import HERE, using
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Worker:
     def step(self, call: Call) -> Any:
         """Return the part of the next round, or how it failed."""
         try:
-            return self._step(call)
+            with using(HERE):
+                return self._step(call)
         except Exception as error:  # raised again where the part is asked for
             return Failure(_sendable(error))
 

@@ -47,7 +47,7 @@ ROOMS = (
         "channels",
     ),
     "evaluation",
-    *("graph", "data", "errors"),
+    *("graph", "data", "engine", "errors"),
 )
 """In the order in which a user meets them."""
 
