@@ -31,6 +31,12 @@ def thin(array: Any) -> tuple[slice, ...]:
     return tuple(slice(0, 1) if stride == 0 else slice(None) for stride in array.strides)
 
 
+def is_padding(array: IntArray) -> bool:
+    """Say whether padding has taken the place of every label. Shapes: any."""
+    few = array[thin(array)]
+    return bool((few == FREE).any() and not (few > KEPT).any())
+
+
 def rows_of(array: IntArray, axis: int) -> IntArray:
     """Return one row for each position of `axis`, holding the labels found there.
 

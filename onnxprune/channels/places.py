@@ -58,7 +58,9 @@ def find_source(graph: Graph, node: Node, axis: int) -> Source | None:
     along = varying_axes(column)
     if len(along) != 1:
         return None
-    listed = rows_of(column, along[0])[:, 0]
+    listed, size = rows_of(column, along[0])[:, 0], (graph.shape(node.inputs[0]) or ())[axis]
+    if listed.min() < -size or listed.max() >= size:
+        return None
     for name, chain in _behind(graph, indices):
         known = graph.facts.values[name]
         if np.array_equal(known, listed) and not graph.open_elements(name).any():

@@ -15,11 +15,11 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.arrays import IntArray
+from onnxprune.channels import placement
 from onnxprune.channels.axis_labels import InputAxis, Letters, idle_letters, loose_letters
 from onnxprune.channels.labels import KEPT, Balance, Labels, Reason, feeds
 from onnxprune.channels.lookahead import freest_axis
 from onnxprune.channels.misfit import MISFITS, check_sizes, why_misfit
-from onnxprune.channels.placement import freedom, melts, rows_of, spread, thin, varying_axes
 from onnxprune.channels.places import can_restate
 from onnxprune.channels.shuffles import Shuffle, Shuffles, find_shuffles
 from onnxprune.errors import OnnxPruneError
@@ -319,7 +319,7 @@ class Propagation:
             return
         for axis in sorted({a for k in data for a in self.cuts.get(node.inputs[k], {})}):
             arguments = [
-                spread(self.cuts.get(name, {}).get(axis), axis, site.shapes[k])
+                placement.spread(self.cuts.get(name, {}).get(axis), axis, site.shapes[k])
                 if k in data
                 else op.parameter(k, site.values[k])
                 for k, name in enumerate(node.inputs)
@@ -331,7 +331,9 @@ class Propagation:
                 return
             reason = Reason(f"is split apart by {node}", node.name)
             for name, labels in zip(node.outputs, moved, strict=False):
-                if name:
+                if name and placement.is_padding(labels):
+                    self._pin_all(node.inputs, feeds(node, "which leaves nothing but padding"))
+                elif name:
                     self._place(name, labels, along, reason)
 
     def _write(self, node: Node, how: Writes) -> None:
@@ -344,13 +346,13 @@ class Propagation:
         tied = set()
         for axis, labels in data.items():
             moved = labels[how.places[axis]]
-            along = varying_axes(moved)
+            along = placement.varying_axes(moved)
             if not can_restate(self.graph, node, how, axis, along):
                 self.labels.pin(labels, feeds(node, FROZEN.why))
             elif len(along) != 1:
                 self.labels.pin(moved.ravel(), reason)
             else:
-                line = rows_of(moved, *along)[:, 0]
+                line = placement.rows_of(moved, *along)[:, 0]
                 self.labels.unite(line, updates.get(along[0], np.full(line.size, KEPT)), reason)
                 tied.update(along)
         for axis in updates.keys() - tied:
@@ -372,19 +374,19 @@ class Propagation:
 
         Shapes: moved, that of the tensor.
         """
-        if not (moved[thin(moved)] > KEPT).any():  # 1
+        if not (moved[placement.thin(moved)] > KEPT).any():  # 1
             return
         axes = range(moved.ndim) if along is None else along
         wide = [k for k in axes if moved.shape[k] > 1]
         changing = [k for k in wide if moved.strides[k]]
-        choices = {k: rows_of(moved, k) for k in changing or wide[:1]}
+        choices = {k: placement.rows_of(moved, k) for k in changing or wide[:1]}
         if not choices:  # 2
-            self.labels.pin(moved[thin(moved)].ravel(), Reason(f"alone fills '{name}'"))
+            self.labels.pin(moved[placement.thin(moved)].ravel(), Reason(f"alone fills '{name}'"))
             return
-        classes = {k: freedom(rows) for k, rows in choices.items()}
+        classes = {k: placement.freedom(rows) for k, rows in choices.items()}
         axis = freest_axis(self.graph, name, classes, inner=self.inner)
         labels = self.labels.unite_rows(choices[axis], reason)
-        if melts(labels, moved) or axis in self.cuts.setdefault(name, {}):  # 3
+        if placement.melts(labels, moved) or axis in self.cuts.setdefault(name, {}):  # 3
             self.labels.pin(labels, reason)
             return
         if (labels == labels[0]).all():  # 4

@@ -124,7 +124,10 @@ class Facts:
             self.counts[name] = frozenset()
 
     def follow(self, node: Node) -> None:
-        """Record the outputs of `node`, whose inputs are already recorded."""
+        """Record the outputs of `node`, whose inputs are already recorded.
+
+        Raises: InvalidModel for a node that states more than memory holds.
+        """
         op = node.op
         held = node.attributes.get("value")
         if op is not None and isinstance(op.how, Holds) and isinstance(held, onnx.TensorProto):

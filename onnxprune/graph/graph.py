@@ -188,7 +188,9 @@ class Graph(Portable):
 
         With `dense` the units of a dense layer are filters, too.
         """
-        return None if node.op is None else node.op.filter_axis(self.site(node), dense=dense)
+        axis = None if node.op is None else node.op.filter_axis(self.site(node), dense=dense)
+        made = None if axis is None else self.shape(node.outputs[0])
+        return None if axis is None or (made is not None and axis >= len(made)) else axis
 
     def is_dense(self, node: Node) -> bool:
         """Say whether a node is a dense layer, whose units are no filters."""

@@ -57,6 +57,21 @@ def test_an_axis_on_which_something_stays_is_not_emptied() -> None:
     assert groups.emptied(np.arange(len(groups)) < 8) is not None
 
 
+def test_channels_that_padding_takes_the_place_of_stay() -> None:
+    """One column is padded in front and cut behind: nothing is left of what was there."""
+    graph = Graph(
+        model("""
+        g (float[1,3,4,1] x) => (float[1,4,4,1] y, float[1,6,4,1] z)
+        <float[4,3,1,1] w, int64[8] p = {0,1,0,1,0,1,0,-1}> {
+          y = Conv(x, w)
+          z = Pad(y, p)
+        }
+        """)
+    )
+    groups = find_groups(graph)
+    assert "which leaves nothing but padding" in groups.reasons[0].text
+
+
 BESIDE_AN_IMAGE = """
 g (float[N,3,8,8] x) => (float[N,2,8,8] y, float[N,2] z)
 <float[4,3,1,1] w, float[2,4,1,1] o, float[4,7,3,3] u, float[5,4,1,1] t, float[5,2] v> {
