@@ -85,7 +85,7 @@ def check(
     return largest
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """The line of the module's own code that an error came from."""
     own = [
         frame
