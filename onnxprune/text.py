@@ -8,8 +8,13 @@ escaped there as well, by what writes the page.
 
 from __future__ import annotations
 
+import ast
 import codecs
 import re
+from typing import Any
+
+LONGEST_LITERAL = 1 << 20
+"""Characters of a literal; a longer one is cut, and is none then."""
 
 NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
 NOT_PLAIN_IN_LINES = re.compile(r"[^\x20-\x7e\n]")
@@ -33,6 +38,20 @@ def harmless(text: str, most: int | None = None, *, lines: bool = False) -> str:
         return text
     end = max(most - 3, 0) // 3
     return f"{text[: most - 3 - end]}...{text[len(text) - end :]}"
+
+
+def read_literal(text: str) -> Any:
+    """Return what a literal of Python stands for: lists, dictionaries, texts and numbers.
+
+    Raises: ValueError for anything else; nothing is called, however long or deep it is.
+
+    >>> read_literal("[640, 640]")
+    [640, 640]
+    """
+    try:
+        return ast.literal_eval(text[:LONGEST_LITERAL])
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(f"{harmless(text, 60)}: is no literal of Python") from error
 
 
 def _shown(found: re.Match[str]) -> str:

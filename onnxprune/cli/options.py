@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from onnxprune.deploy import Request
 from onnxprune.engine import ENGINES, PROCESS, use_engine
 from onnxprune.errors import OnnxPruneError
 from onnxprune.gate import Condition
+from onnxprune.records import parse_json
 from onnxprune.relevance import CRITERION_NAMES
 from onnxprune.search import CONTROLLERS, OPTIONS, OVER, Control
 
@@ -207,8 +207,8 @@ def _set(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> 
         if name not in TUNING:
             raise click.BadParameter(f"{name!r}: expected one of {', '.join(TUNING)}", ctx, param)
         try:
-            ctx.params[name] = json.loads(given)
-        except json.JSONDecodeError:
+            ctx.params[name] = parse_json(given)
+        except ValueError:
             ctx.params[name] = given
 
 

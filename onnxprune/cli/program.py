@@ -25,7 +25,7 @@ import click
 from onnxprune.cli.help import ORDER, Command
 from onnxprune.cli.signals import exit_code, heeded, named
 from onnxprune.cli.streams import Streams, lasting
-from onnxprune.errors import NOTICE, OnnxPruneError, SurgeryError
+from onnxprune.errors import LONGEST, NOTICE, OnnxPruneError, SurgeryError
 from onnxprune.progress import TAKEN_BACK, heard_by
 from onnxprune.text import harmless
 
@@ -247,7 +247,7 @@ class Program(click.Group):
 
 def fail(line: str, code: int = FAILED) -> NoReturn:
     """Print one line and exit."""
-    click.echo(f"error: {' '.join(harmless(line).split())}", err=True)
+    click.echo(f"error: {' '.join(harmless(line, LONGEST).split())}", err=True)
     sys.exit(code)
 
 

@@ -119,7 +119,7 @@ def _load(source: SampleSource, form: Wanted, where: str) -> Data:
     if callable(source) and not hasattr(source, "__iter__"):
         return _load(source(), form, where)
     names = source.get("classes") if isinstance(source, Mapping) else None
-    return collect(_items(source, form, where), form, where, _names(names))
+    return collect(_items(source, form, where), form, where, _names(names, where))
 
 
 def _from_place(source: str | Path, form: Wanted) -> Data:
@@ -167,8 +167,11 @@ def _from_function(text: str, form: Wanted) -> Data:
         raise DataError(f"{text}: {first_line(error)}; expected {_USER_FUNCTION}") from error
 
 
-def _names(names: Any) -> tuple[str, ...] | None:
-    return None if names is None else tuple(map(str, np.ravel(names)))
+def _names(names: Any, where: str) -> tuple[str, ...] | None:
+    try:
+        return None if names is None else tuple(map(str, np.ravel(names)))
+    except (SystemError, ValueError) as error:  # an array may hold what is no letter
+        raise DataError(f"{where}: classes hold no text ({first_line(error)})") from error
 
 
 def _items(source: Any, form: Wanted, where: str) -> Iterator[Item]:

@@ -8,7 +8,6 @@ node's name (`/layer1/layer1.0/conv1/Conv`), or keeps the name of the parameter
 
 from __future__ import annotations
 
-import ast
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from fnmatch import fnmatchcase
 from heapq import nlargest
 
 from onnxprune.ops import Node
+from onnxprune.text import read_literal
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 """The metadata of a node that lists the modules it is in, from the outermost on, and its own name.
@@ -87,8 +87,8 @@ def _module(node: Node) -> str:
     for entry in node.proto.metadata_props:
         if entry.key == SCOPES:
             try:
-                *_, module, _ = ast.literal_eval(entry.value)
-            except (ValueError, SyntaxError, TypeError):
+                *_, module, _ = read_literal(entry.value)
+            except (ValueError, TypeError):
                 return ""
             return str(module)
     return ""

@@ -113,7 +113,7 @@ class Config(Struct):
     model_sha256: Digest | None = None
     data_sha256: Digest | None = None
     unlabelled_sha256: Digest | None = None
-    computed: dict[str, str | int] = {}
+    computed: dict[str, str | int | None] = {}
 
     def __post_init__(self) -> None:
         from msgspec import convert

@@ -79,6 +79,7 @@ class Report(Struct):
     samples: Count
     layers: list[Width]
     held_out: Scored | None
+    inexact: list[str]
     stopped_by: list[str] = []
     generated: str = ""
 
@@ -257,3 +258,7 @@ class Evidence(Struct):
     changed: Count = 0
     samples: Count = 0
     shown: list[Shown] = []
+
+    def __post_init__(self) -> None:
+        if self.classes and self.interval is None:
+            raise ValueError("classes have intervals, and there is none of them all")

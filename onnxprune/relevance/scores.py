@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import io
+import math
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from numpy.lib import format as npy
 
 from onnxprune.arrays import FloatArray
 from onnxprune.errors import DataError
 from onnxprune.files import write_whole
+from onnxprune.plugins import first_line
+from onnxprune.records import read_bytes
 
+LARGEST = 1 << 30
+"""Bytes of an array."""
 ALL = ("all",)
 """The one class of criteria that look at no samples."""
 
@@ -61,15 +72,46 @@ class Scores:
         Raises: DataError when the file is not readable or not scores.
         """
         try:
-            content = io.BytesIO(Path(path).read_bytes())
-            with np.load(content, allow_pickle=False) as archive:
-                return cls(
-                    np.asarray(archive["values"], np.float64),
-                    str(archive["criterion"]),
-                    tuple(str(name) for name in archive["classes"]),
+            content = io.BytesIO(read_bytes(Path(path), partial(_no_scores, why="")))
+            with zipfile.ZipFile(content) as archive:
+                values, criterion, classes = (
+                    _array(archive, name) for name in ("values", "criterion", "classes")
                 )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(
-                f"{path}: not scores ({type(error).__name__}: {error}); write them with "
-                f"`onnxprune score`"
-            ) from error
+        except BROKEN as error:
+            if isinstance(error, DataError):
+                raise
+            raise _no_scores(path, first_line(error)) from error
+        if values.ndim != 2 or values.dtype.kind != "f" or not np.isfinite(values).all():
+            raise _no_scores(path, f"values are {list(values.shape)} of {values.dtype}")
+        if criterion.dtype.kind != "U" or criterion.ndim:
+            raise _no_scores(path, "criterion is no text")
+        if classes.dtype.kind != "U" or classes.shape != values.shape[:1]:
+            raise _no_scores(path, f"classes are {list(classes.shape)} of {classes.dtype}")
+        return cls(np.asarray(values, np.float64), str(criterion), tuple(map(str, classes)))
+
+
+BROKEN = (
+    *(OSError, ValueError, TypeError, SyntaxError, EOFError, KeyError, OverflowError),
+    *(MemoryError, RecursionError, NotImplementedError, RuntimeError, SystemError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy and zipfile raise for a file that is none, or damaged."""
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    """An array of an archive, whose header is held against what is there before it is believed."""
+    member = archive.getinfo(f"{name}.npy")
+    with archive.open(member) as file:
+        old = npy.read_magic(file) == (1, 0)
+        read = npy.read_array_header_1_0 if old else npy.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or not 0 <= size <= min(member.file_size - file.tell(), LARGEST):
+            raise ValueError(f"the header of {name} says {list(shape)} of {dtype}")
+        held = np.frombuffer(file.read(size), dtype)
+        return held.reshape(shape, order="F" if fortran else "C")
+
+
+def _no_scores(path: str | Path, why: str) -> DataError:
+    said = f"not scores ({why})" if why else "not scores"
+    return DataError(f"{path}: {said}; write them with `onnxprune score`")

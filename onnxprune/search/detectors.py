@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
+from onnxprune.checks import is_whole
 from onnxprune.data import PRESETS, Data, of_preset, readings
 from onnxprune.detection import (
     ENOUGH,
@@ -28,9 +28,12 @@ from onnxprune.graph import Graph
 from onnxprune.search.evaluators import evaluator_of
 from onnxprune.search.scaling import Scaling, find_scaling, listed_names, metadata
 from onnxprune.search.settings import Settings
+from onnxprune.text import read_literal
 
 logger = logging.getLogger(__name__)
 
+LARGEST = 1 << 14
+"""Pixels of a side of an image."""
 LOOKED_AT = 64
 """Images that other readings are tried on."""
 NOTHING = 0.05
@@ -80,9 +83,9 @@ def _input(graph: Graph) -> tuple[tuple[int, ...], np.dtype[Any]]:
     if None in shape:
         said = metadata(graph).get("imgsz", "")
         try:
-            sizes = iter(ast.literal_eval(said))
-            shape = tuple(next(sizes) if size is None else size for size in shape)
-        except (ValueError, SyntaxError, TypeError, StopIteration) as error:
+            sizes = iter(read_literal(said))
+            shape = tuple(_side(next(sizes)) if size is None else size for size in shape)
+        except (ValueError, TypeError, StopIteration) as error:
             raise DataError(
                 f"detector: input '{graph.image}' leaves its size open; give it with "
                 f"--input-shape {graph.image}:1,3,640,640"
@@ -90,6 +93,12 @@ def _input(graph: Graph) -> tuple[tuple[int, ...], np.dtype[Any]]:
     if len(shape) != 3 or not {shape[0], shape[2]} & {1, 3}:
         raise DataError(f"detector: input '{graph.image}' is {list(shape)}; expected an image")
     return tuple(int(size) for size in shape if size is not None), dtype
+
+
+def _side(size: Any) -> int:
+    if not is_whole(size) or not 1 <= size <= LARGEST:
+        raise ValueError(f"{size} is no size of an image")
+    return int(size)
 
 
 def _detector(

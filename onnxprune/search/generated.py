@@ -22,6 +22,8 @@ ASKED = re.compile(r"generated(?::(\d+))?")
 COUNT = 64
 """Inputs that are made where no number is given."""
 
+MOST = 10_000
+"""More inputs of noise say nothing more."""
 STATISTICS, NOISE = "statistics", "noise"
 """What generated inputs are made of."""
 
@@ -34,9 +36,11 @@ def generated_count(source: Any) -> int | None:
     found = ASKED.fullmatch(source) if isinstance(source, str) else None
     if found is None or Path(source).exists():
         return None
-    count = int(found[1] or COUNT)
-    if count < 1:
-        raise InvalidValue(f"data '{source}': expected generated or generated:N, N 1 or more")
+    count = int((found[1] or str(COUNT))[:9])
+    if not 1 <= count <= MOST:
+        raise InvalidValue(
+            f"data '{source}': expected generated or generated:N, N from 1 to {MOST:,}"
+        )
     return count
 
 

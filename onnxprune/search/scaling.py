@@ -7,8 +7,6 @@ says anything the usual preset is a guess.
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +18,8 @@ from onnxprune.data import find_preset
 from onnxprune.errors import DataError, InvalidValue
 from onnxprune.graph import Graph
 from onnxprune.ops import Node
+from onnxprune.records import parse_json
+from onnxprune.text import read_literal
 
 Array = npt.NDArray[Any]
 
@@ -187,11 +187,11 @@ def listed_names(graph: Graph) -> Iterator[tuple[str, ...]]:
 def _names(text: str) -> tuple[str, ...]:
     """Read a list, or a dictionary by numbers, as Python or JSON writes it, or lines of names."""
     held: Any = None
-    for read in (json.loads, ast.literal_eval):
+    for read in (parse_json, read_literal):
         try:
             held = read(text)
             break
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except ValueError:
             continue
     if isinstance(held, dict):
         try:

@@ -183,6 +183,7 @@ class Settings(Checked):
         Number(
             whole=True,
             least=1,
+            most=4096,
             metavar="N",
             help="Batch size at which latency is measured.",
         ),

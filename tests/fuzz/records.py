@@ -18,18 +18,21 @@ from PIL import Image
 
 import onnxprune
 from onnxprune.channels import ChannelGroups, find_groups
-from onnxprune.checks import Pairs
+from onnxprune.checks import Flag, Pairs
 from onnxprune.cli.commands import main
+from onnxprune.cli.options import TUNING
 from onnxprune.data import PREPROCESS, image_size, load_data
 from onnxprune.data.images import read_map
 from onnxprune.detection import read_annotations
+from onnxprune.errors import LONGEST
 from onnxprune.gate import Condition
 from onnxprune.graph import Graph
 from onnxprune.relevance import Scores
 from onnxprune.report import write_comparison
 from onnxprune.report.page import page
 from onnxprune.report.record import Record
-from onnxprune.search import OPTIONS, Plan, RunDirectory, Settings
+from onnxprune.search import OPTIONS, Plan, RunDirectory, Settings, journal
+from onnxprune.text import harmless
 from tests.detection.layouts import truth, write_coco, write_voc, write_yolo
 from tests.fuzz.documents import VALUES, mutate_json
 from tests.fuzz.judging import Kind, Refused, lay_file
@@ -103,6 +106,7 @@ def read_run(path: Path, out: Path) -> object:
     assert "<script>alert" not in text
     copy = shutil.copytree(path, out / "run")
     write_comparison([copy, path], out / "both.html")
+    journal._compare(copy, json.loads(finished()["config.json"]))
     return RunDirectory(copy).last(len(groups()))
 
 
@@ -240,7 +244,7 @@ def read_image(path: Path, out: Path) -> object:
             read()
         except onnxprune.OnnxPruneError as error:
             said.append(error)
-    if said:
+    if len(said) == 3:
         raise said[0]
     return None
 
@@ -318,9 +322,12 @@ def options() -> list[bytes]:
     """An option and its value, from the rules of all options."""
     found = [b"fail-if\0harmonic_drop > 1% or latency_ratio > 1", b"set\0harmful=0"]
     for name, field in OPTIONS.items():
-        rule = field.metadata["rule"]
-        value = rule.example if isinstance(rule, Pairs) else "1" if field.default is None else "a"
-        found.append(f"{name}\0{value or field.default}".encode())
+        rule, default = field.metadata["rule"], field.default
+        value = rule.example if isinstance(rule, Pairs) else "1" if default is None else default
+        if name in TUNING:
+            found.append(f"set\0{name}={value}".encode())
+        elif not isinstance(rule, Flag):
+            found.append(f"{name}\0{value or 'x'}".encode())
     found += [b"preprocess\0mean=0.5,0.5,0.5:std=0.25,0.25,0.25", b"criterion\0lrp:zplus,absolute"]
     found += [b"input_shapes\0x:1,3,48,320", b"outputs\0y=vector,z", b"metric\0top-5"]
     return found
@@ -350,7 +357,8 @@ def read_option(path: Path, out: Path) -> object:
     try:
         context = main.commands["prune"].make_context("prune", words)
     except click.ClickException as error:
-        raise Refused(" ".join(error.format_message().split())) from error
+        line = " ".join(harmless(error.format_message(), LONGEST).split())
+        raise Refused(line) from error
     asked = {key: held for key, held in context.params.items() if key in OPTIONS}
     settings = Settings.of(**asked)
     assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings

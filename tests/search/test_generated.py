@@ -37,7 +37,7 @@ def test_what_asks_for_generated_inputs(source: str, count: int | None) -> None:
 
 
 def test_none_are_refused() -> None:
-    with pytest.raises(InvalidValue, match="N 1 or more"):
+    with pytest.raises(InvalidValue, match="N from 1 to 10,000"):
         onnxprune.prune(model(FOLDED), "generated:0", rate=0.5)
 
 
