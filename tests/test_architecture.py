@@ -41,11 +41,7 @@ ROOMS = {
     "report": 6,
     "compensate": 7,
     "search": 8,
-    "comparison": 9,
-    "deploy": 9,
-    "modules": 9,
-    "proof": 9,
-    "run": 9,
+    **dict.fromkeys(("comparison", "deploy", "modules", "proof", "run"), 9),
     **dict.fromkeys(("__init__", "__main__", "cli", "integrations", "retraining"), 10),
 }
 """The rooms of docs/design.md and the level of each: imports point down, or aside (never in a
@@ -63,6 +59,7 @@ ONLY_IN = {
     "msgspec": {"records"},
     "matplotlib": {"report"},
     "PIL": {"data"},
+    "pyarrow": {"data"},
     "faster_coco_eval": {"detection"},
     "yaml": {"detection"},
     "ray": {"engine"},

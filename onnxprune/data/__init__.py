@@ -6,6 +6,7 @@ Imports errors, checks and plugins only. `load_data` is the way in.
 * `sources`: every source that becomes one; `forms`: how its items are held against the model
 * `folders`, `images`: folders of images, decoding; `pictures`: their files, opened with care
 * `targets`: labels and other targets
+* `shards`: WebDataset's tar files and Parquet
 * `presets`: how pixels are scaled
 * `noise`: noise that is smooth as photographs are
 * `variants`: what else the same images could be, where a model does not recognise them

@@ -18,8 +18,8 @@ from onnxprune.errors import DataError
 
 HOW = (
     "give a folder of images, with one folder per class or with images/ and masks/, an .npz with x "
-    "and y or a folder of such, data.yaml or COCO json of a detector, package.module:function, or "
-    "(x, y) batches"
+    "and y or a folder of such, .tar or .parquet shards, data.yaml or COCO json of a detector, "
+    "package.module:function, or (x, y) batches"
 )
 TARGET, CLASSES = "y", "classes"
 """The names under which an `.npz` or a dict holds targets and the names of classes."""

@@ -7,10 +7,11 @@ whatever the file is called), others are hardly ever used and hardly ever looked
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from onnxprune.errors import DataError
 from onnxprune.plugins import first_line
@@ -24,19 +25,28 @@ MOST_PIXELS = 1 << 26
 """An image of 8192 x 8192; a larger one is refused by its header, before anything is decoded."""
 
 
+class Kept(Protocol):
+    """An image that lies in another file."""
+
+    def read(self) -> bytes:
+        """Return its bytes."""
+        ...
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[Image]:
-    """Open the file of an image, of which nothing is decoded yet.
+def opened(path: Path | Kept) -> Iterator[Image]:
+    """Open the file of an image, or one that lies in another, of which nothing is decoded yet.
 
     Raises: DataError for a file that is none of `FORMATS` or too large, or where decoding it in the
     block raises anything.
     """
     from PIL import Image
 
-    if not path.is_file():
+    if isinstance(path, Path) and not path.is_file():
         raise DataError(f"{path}: {'is no file' if path.exists() else 'no such file'}; remove it")
+    source = path if isinstance(path, Path) else io.BytesIO(path.read())
     try:
-        with Image.open(path, formats=_formats()) as image:
+        with Image.open(source, formats=_formats()) as image:
             if image.width * image.height > MOST_PIXELS:
                 _refuse(path, f"{image.width:,} x {image.height:,}")
             yield image
@@ -55,7 +65,7 @@ def opened(path: Path) -> Iterator[Image]:
         ) from error
 
 
-def _refuse(path: Path, found: str) -> NoReturn:
+def _refuse(path: Path | Kept, found: str) -> NoReturn:
     raise DataError(
         f"{path}: {found} pixels, expected {MOST_PIXELS:,} at most; make it smaller or cut it up"
     )

@@ -20,6 +20,7 @@ from onnxprune.data.folders import read_folder
 from onnxprune.data.forms import HOW, Item, Wanted, collect
 from onnxprune.data.presets import PREPROCESS
 from onnxprune.data.samples import Data
+from onnxprune.data.shards import read_shards, shards_in
 from onnxprune.errors import DataError, InvalidType, OnnxPruneError, UnknownName
 from onnxprune.plugins import WHATEVER, beside, find_function, first_line
 
@@ -62,10 +63,11 @@ def load_data(
     `source` is a folder with one folder per class, a folder of `images/` with their label maps in
     `masks/` (and class names in `classes.txt`), a folder of images, or of `.npz` files with the
     inputs of a sample by name; an `.npz` with x, or the inputs by name, and y (and class names in
-    `classes`); `package.module:function` or `file.py:function` that returns any of these; an array,
-    a dict of inputs by name, an `(x, y)`, or an iterable of such batches or single samples. What
-    has no labels gives samples that are not `labelled`. The labels of class folders are the
-    positions of their sorted names, or those names where all are plain integers.
+    `classes`); a `.tar` of WebDataset or a `.parquet`, or a folder of such;
+    `package.module:function` or `file.py:function` that returns any of these; an array, a dict of
+    inputs by name, an `(x, y)`, or an iterable of such batches or single samples. What has no
+    labels gives samples that are not `labelled`. The labels of class folders are the positions of
+    their sorted names, or those names where all are plain integers.
     A sample with a label map counts for each class in it; it is taken while one of them has room.
     Without `labelled` the images of a folder may lie anywhere in it, and labels say nothing. With
     `any_target`, targets may be of any shape and type.
@@ -125,6 +127,8 @@ def _load(source: SampleSource, form: Wanted, where: str) -> Data:
 def _from_place(source: str | Path, form: Wanted) -> Data:
     """Read a folder or an `.npz`, or what a function returns."""
     path = Path(source)
+    if path.exists() and (shards := shards_in(path)):
+        return read_shards(shards, form, str(path))
     if path.is_dir():
         files = _archives(path)
         if not files:
