@@ -384,6 +384,12 @@ def kind_of(value: Any) -> str:
 DEVICE = Choice(
     of=("auto", "cpu", "cuda"), help="Where to compute; auto takes a GPU if there is one."
 )
-THREADS = Number(whole=True, least=0, most=1024, metavar="N", help="CPU threads; 0 uses all cores.")
+THREADS = Number(
+    whole=True,
+    least=0,
+    most=1024,
+    metavar="N",
+    help="CPU threads of the runtime; 0 uses all cores.",
+)
 BATCH_SIZE = Number(whole=True, least=1, metavar="N", help="Samples computed at once.")
 SEED = Number(whole=True, least=0, metavar="N", help="Seed of all random numbers.")

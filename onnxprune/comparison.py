@@ -25,7 +25,7 @@ from onnxprune.errors import DataError, UnknownName, check_name
 from onnxprune.evaluation import FIDELITY, Accuracy, Evaluator, Net, Runnable, agreement
 from onnxprune.files import write_whole
 from onnxprune.graph import Graph, ModelSource, load_model
-from onnxprune.relevance import use_threads
+from onnxprune.relevance import one_thread
 from onnxprune.runtimes import is_deployed, onnx_of, running_file, size_of
 from onnxprune.search import (
     CONTROLLERS,
@@ -155,7 +155,7 @@ def draw_curve(
     for one in (samples, unseen):
         check_baseline(model, one, settings, decide=True)
     judge = make_evaluator(unseen, settings)
-    with use_threads(settings.threads):
+    with one_thread():
         task = make_task(graph, samples, settings)
         strategy = replace(task.strategy, stride=settings.tuning.stride)  # a curve has points
         nets = Nets(replace(task, strategy=strategy))

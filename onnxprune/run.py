@@ -36,7 +36,7 @@ from onnxprune.graph import (
 from onnxprune.plugins import first_line
 from onnxprune.progress import TAKEN_BACK
 from onnxprune.proof import Proof
-from onnxprune.relevance import use_threads
+from onnxprune.relevance import one_thread
 from onnxprune.report import write_page
 from onnxprune.search import (
     ABOUT,
@@ -140,7 +140,7 @@ def prune(
     run_dir, resume = RUN_DIR("run_dir", run_dir), Flag()("resume", resume)
     if on_state is not None and not callable(on_state):
         raise InvalidType(f"on_state: is {kind_of(on_state)}; expected a function (task, state)")
-    with use_threads(0 if data is None else settings.threads):
+    with one_thread():
         return _prune(model, data, settings, run_dir, resume, on_state)
 
 

@@ -29,7 +29,7 @@ from onnxprune.relevance.heat import heat_maps
 from onnxprune.relevance.memory import allowed_bytes, batch_within, on_disk
 from onnxprune.relevance.mirror import Mirror, Tensors, choose_device
 from onnxprune.relevance.rules import RULES, Branch, Composite, Rule, Term, find_composite
-from onnxprune.relevance.threads import use_threads
+from onnxprune.relevance.threads import one_thread
 
 __all__ = [
     "CRITERIA",
@@ -57,7 +57,7 @@ __all__ = [
     "heat_maps",
     "match_statistics",
     "on_disk",
+    "one_thread",
     "score",
     "stored_statistics",
-    "use_threads",
 ]

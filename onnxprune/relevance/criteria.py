@@ -55,7 +55,7 @@ from onnxprune.relevance.mirror import Tensors
 from onnxprune.relevance.rules import RULES, Composite, find_composite
 from onnxprune.relevance.scores import ALL
 from onnxprune.relevance.scores import Scores as Scores
-from onnxprune.relevance.threads import use_threads
+from onnxprune.relevance.threads import one_thread
 from onnxprune.relevance.weights import weight_of
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def score(
     THREADS("threads", threads)
     rng = rng or np.random.default_rng(0)
     run = partial(_score, graph, groups, device=device, batch_size=batch_size, rng=rng)
-    with use_threads(threads):
+    with one_thread():
         try:
             return run(data, criterion)
         except UnsupportedOp as error:

@@ -1,4 +1,9 @@
-"""What torch may take of a machine while we compute: how many threads, how much memory."""
+"""One thread for what decides: relevance, damage and least squares.
+
+Several threads add up in another order than one, and each number of them in its own, so a close
+decision could fall otherwise on another machine. Threads serve onnxruntime instead, which splits
+its work over outputs, never over a sum.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +15,19 @@ from onnxprune.ops._torch import torch
 
 
 @contextmanager
-def use_threads(threads: int) -> Iterator[None]:
-    """Hold torch to a number of threads until the block ends; 0 leaves it as it is.
+def one_thread() -> Iterator[None]:
+    """Hold torch, and what NumPy computes with (BLAS), to one thread until the block ends.
 
     Raises: MissingPackage without torch; OutOfMemory in place of whatever torch or NumPy raise
     where memory is exhausted.
     """
+    from threadpoolctl import threadpool_limits
+
     before = torch.get_num_threads()
     try:
-        if threads:
-            torch.set_num_threads(threads)
-        yield
+        torch.set_num_threads(1)
+        with threadpool_limits(1, user_api="blas"):
+            yield
     except OnnxPruneError:
         raise
     except (RuntimeError, MemoryError) as error:
@@ -29,5 +36,4 @@ def use_threads(threads: int) -> Iterator[None]:
             raise
         raise exhausted from error
     finally:
-        if threads:
-            torch.set_num_threads(before)
+        torch.set_num_threads(before)

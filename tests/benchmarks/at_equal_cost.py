@@ -30,7 +30,7 @@ from onnxprune.data import Data, load_data
 from onnxprune.evaluation import Evaluator
 from onnxprune.files import write_whole
 from onnxprune.graph.graph import Graph
-from onnxprune.relevance import use_threads
+from onnxprune.relevance import one_thread
 from onnxprune.search.assemble import make_task
 from onnxprune.search.latency import Latency
 from onnxprune.search.nets import Nets
@@ -275,7 +275,7 @@ def main(
             for task in tasks:
                 case = Case(task, seed, output)
                 case.build(given)
-                with use_threads(1):
+                with one_thread():
                     for line in case.run(ways):
                         click.echo(line, err=True)
     for records in read(output, tasks).values():
