@@ -24,8 +24,18 @@ from onnx import ModelProto
 from onnxprune.arrays import BoolArray
 from onnxprune.channels import ChannelGroups
 from onnxprune.errors import InvalidModel, MissingPackage, SurgeryError
-from onnxprune.evaluation import TURNS, Feeds, made_up, reason, session
-from onnxprune.graph import STEPS, Graph
+from onnxprune.evaluation import (
+    TURNS,
+    Feeds,
+    difference,
+    farthest,
+    first_difference,
+    first_not_finite,
+    made_up,
+    reason,
+    session,
+)
+from onnxprune.graph import STEPS, Graph, load_model
 from onnxprune.surgery import mask
 
 logger = logging.getLogger(__name__)
@@ -38,8 +48,16 @@ UNSTEADY = (1e-6, 1e-5)
 """Relative noise on the inputs by which an output is seen to hang on rounding, as behind TopK."""
 SLACK = 10
 """How many times what such noise changes an output may differ by."""
-LARGE = 2**27
+LARGE = 2**28
 """Elements; a larger model is loaded and run, but not held against a masked copy of it."""
+
+
+class _Mismatch(Exception):
+    """Another output than that of the reference, and the inputs on which it shows."""
+
+    def __init__(self, problem: str, feeds: Feeds) -> None:
+        super().__init__(problem)
+        self.feeds = feeds
 
 
 @dataclass(frozen=True)
@@ -63,7 +81,10 @@ class Proof:
         """
         started = time.monotonic()
         self._check_form(model)
-        unchecked = self._run(model)
+        try:
+            unchecked = self._run(model)
+        except _Mismatch as found:
+            raise SurgeryError(f"{found}{self._first(model, found.feeds)}") from None
         if unchecked:
             logger.warning("the pruned model could not be checked by running: %s", unchecked)
             return
@@ -150,12 +171,29 @@ class Proof:
         for k, (name, found, wanted) in enumerate(zip(names, outputs, expected, strict=True)):
             if not isinstance(wanted, np.ndarray) or wanted.dtype.kind not in "fiub":
                 continue
-            differs = _difference(found, wanted, TOLERANCE if self._is_exact else np.inf)
+            differs = difference(found, wanted, TOLERANCE if self._is_exact else np.inf)
             if differs and not self._is_unsteady(reference, feeds, k, found, wanted):
-                raise SurgeryError(
-                    f"output '{name}' of the pruned model is not that of the "
-                    f"{'masked' if self._is_exact else 'unpruned'} one on {at}: {differs}"
+                whose = "masked" if self._is_exact else "unpruned"
+                raise _Mismatch(
+                    f"output '{name}' of the pruned model is not that of the {whose} one on {at}: "
+                    f"it {differs}",
+                    feeds,
                 )
+
+    def _first(self, model: ModelProto | Path, feeds: Feeds) -> str:
+        """Name the first node that differs from that of the masked model, or is not finite."""
+        pruned = load_model(model)
+        if not self._is_exact:
+            first = first_not_finite(pruned, feeds)
+            return "" if first is None else f"; it begins at {first}"
+        first = first_difference(
+            self._reference,
+            pruned,
+            [feeds],
+            TOLERANCE,
+            lambda tensor: self.groups.kept(tensor, self.dead),
+        )
+        return "" if first is None else f"; the first node that differs is {first}"
 
     def _is_unsteady(
         self, reference: Any, feeds: Feeds, k: int, found: Array, wanted: Array
@@ -167,9 +205,9 @@ class Proof:
             if other[k].shape != wanted.shape:
                 return True
             if found.shape == wanted.shape:
-                largest = max(largest, _largest(other[k], wanted))
+                largest = max(largest, farthest(other[k], wanted))
         is_alike = (found.shape, found.dtype) == (wanted.shape, wanted.dtype)
-        return is_alike and _largest(found, wanted) <= SLACK * largest
+        return is_alike and farthest(found, wanted) <= SLACK * largest
 
 
 def _at(feeds: Feeds) -> str:
@@ -186,27 +224,6 @@ def _first(error: Exception) -> str:
 
 def _checkable(model: ModelProto | Path) -> ModelProto | str:
     return str(model) if isinstance(model, Path) else model
-
-
-def _difference(found: Array, wanted: Array, tolerance: float) -> str:
-    """How an output differs from what is wanted, an empty text where it does not.
-
-    Where the masked model gives no finite number, as where it divides by a masked channel, nothing
-    is wanted.
-    """
-    if found.shape != wanted.shape or found.dtype != wanted.dtype:
-        return f"{found.dtype} {list(found.shape)}, expected {wanted.dtype} {list(wanted.shape)}"
-    scale = _largest(wanted, np.zeros_like(wanted))
-    apart = _largest(found, wanted)
-    return "" if apart <= tolerance * max(scale, 1e-6) else f"by {apart:.3g} of {scale:.3g}"
-
-
-def _largest(found: Array, wanted: Array) -> float:
-    """The largest difference, infinite where one is not finite that should be."""
-    one, other = found.astype(np.float64), wanted.astype(np.float64)
-    counts = np.isfinite(other)
-    apart = np.abs(np.where(counts, one, 0) - np.where(counts, other, 0))
-    return float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
 
 
 def _with_noise(x: Array, share: float, rng: np.random.Generator) -> Array:

@@ -42,16 +42,23 @@ def test_a_pruned_model_gives_what_the_masked_one_gives(caplog: pytest.LogCaptur
     assert "the pruned model gives the outputs of the masked model (" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["w", "v", "u"])
-def test_a_weight_at_the_wrong_place_is_found(name: str) -> None:
+@pytest.mark.parametrize(("name", "node"), [("w", "a"), ("v", "b"), ("u", "y")])
+def test_a_weight_at_the_wrong_place_is_found_and_its_node_named(name: str, node: str) -> None:
     cut = Cut(model(CHAIN))
     if name == "w":
         cut.scaled(name, 1.01)
     else:
         cut.swapped(name)
-    with pytest.raises(
-        SurgeryError, match="output 'y' of the pruned model is not that of the mask"
-    ):
+    with pytest.raises(SurgeryError, match="output 'y' of the pruned model is not") as caught:
+        cut.proof(cut.pruned)
+    first = f"the first node that differs is Conv '{node}', whose output '{node}' differs by "
+    assert first in str(caught.value)
+
+
+def test_a_correction_that_gives_no_numbers_is_found_and_its_node_named() -> None:
+    cut = Cut(model(CHAIN), corrected=True)
+    cut.scaled("v", np.nan)
+    with pytest.raises(SurgeryError, match=r"it holds NaN, .*; it begins at Conv 'b', whose"):
         cut.proof(cut.pruned)
 
 
@@ -85,7 +92,9 @@ def test_an_output_of_another_shape_is_found(monkeypatch: pytest.MonkeyPatch) ->
     cut.pruned.graph.node.append(onnx.helper.make_node("Unsqueeze", ["z", "axis"], ["y"]))
     del cut.pruned.graph.output[0].type.tensor_type.shape.dim[:]
     cut.pruned.graph.output[0].type.tensor_type.ClearField("shape")
-    with pytest.raises(SurgeryError, match=r"output 'y' .*: float32 \[1, 1, 2, 224, 224\], expect"):
+    with pytest.raises(
+        SurgeryError, match=r"output 'y' .*: it is float32 \[1, 1, 2, 224, 224\], expect"
+    ):
         cut.proof(cut.pruned)
 
 
@@ -95,7 +104,7 @@ def test_an_output_of_another_type_is_found() -> None:
     cut.pruned.graph.node.append(onnx.helper.make_node("Cast", ["z"], ["y"], to=TensorProto.DOUBLE))
     cut.pruned.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
     with pytest.raises(
-        SurgeryError, match=r"output 'y' .*: float64 \[1, 2, 224, 224\], expected fl"
+        SurgeryError, match=r"output 'y' .*: it is float64 \[1, 2, 224, 224\], expected fl"
     ):
         cut.proof(cut.pruned)
 

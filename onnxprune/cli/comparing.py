@@ -22,8 +22,11 @@ from onnxprune.search import Settings
 @main.command(epilog=example("onnxprune compare model.onnx small.onnx --data test/"))
 @MODEL
 @click.argument("other", type=options.FILE)
-@options.samples("--data", "TEST", "Test samples, best ones that pruning has not seen")
+@options.samples(
+    "--data", "TEST", "Test samples, best ones that pruning has not seen", required=False
+)
 @options.TRUST_BASELINE
+@options.EXACT
 @options.FAIL_IF
 @options.JSON
 @options.MARKDOWN
@@ -37,7 +40,10 @@ def compare(
     /,
     model: str,
     other: str,
-    data: str,
+    data: str | None,
+    exact: bool,
+    plan: str | None,
+    tolerance: float | None,
     fail_if: Condition | None,
     as_json: bool,
     markdown: str | None,
@@ -45,8 +51,18 @@ def compare(
 ) -> None:
     """Compare MODEL and OTHER on test samples.
 
-    Shows class accuracies, agreement, size, parameters, MACs and latency.
+    Shows class accuracies, agreement, size, parameters, MACs and latency. With --exact it says
+    whether both give the same outputs, and if not, which node is the first that differs.
     """
+    if exact:
+        if fail_if is not None or markdown is not None:
+            raise click.UsageError("--exact: takes neither --fail-if nor --markdown")
+        _compare_exactly(screen, model, other, data, plan, tolerance, as_json, Settings.of(**work))
+        return
+    if plan is not None or tolerance is not None:
+        raise click.UsageError("--plan and --tolerance: are for --exact")
+    if data is None:
+        raise click.UsageError("Missing option '--data'; only --exact does without")
     on_screen = markdown == options.SCREEN
     if as_json and on_screen:
         raise click.UsageError("--json and --markdown: give --markdown a file, or one of the two")
@@ -62,6 +78,34 @@ def compare(
         screen.kept = not on_screen
     if reasons:
         fail(f"--fail-if: {'; '.join(reasons)}")
+
+
+def _compare_exactly(
+    screen: Screen,
+    model: str,
+    other: str,
+    data: str | None,
+    plan: str | None,
+    tolerance: float | None,
+    as_json: bool,
+    settings: Settings,
+) -> None:
+    from onnxprune.exact import EXACT, compare_exactly
+
+    tolerance = EXACT if tolerance is None else tolerance
+    with screen.progress("running both models"):
+        found = compare_exactly(
+            model, other, data, plan=plan, tolerance=tolerance, settings=settings
+        )
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    if not found["equal"]:
+        fail(f"not equal: {found['problem']} (tolerance {tolerance:g})")
+    if not as_json:
+        screen.print(
+            f"equal: outputs differ by at most {found['largest']:.2g} of the largest number, in "
+            f"{found['runs']} runs (tolerance {tolerance:g})"
+        )
 
 
 def _write_markdown(

@@ -10,7 +10,7 @@ ORDER = "demo convert inspect score prune apply compare curve deploy report expo
 SECTIONS = {
     "Samples": "--data --test --calibrate --unlabelled --preprocess --per-class --trust-baseline",
     "Target": "--rate --params --macs --size --latency-ms --for --latency-batch --latency-on",
-    "Accuracy": "--metric --head --outputs --max-drop --min-accuracy --fail-if",
+    "Accuracy": "--metric --head --outputs --max-drop --min-accuracy --fail-if --exact",
     "Limits": "--include --exclude --layer-rate --min-channels --max-layer-rate --round-to "
     "--allow-inexact --also",
     "Method": "--method --seeds --over --control --criterion --compensate --set",

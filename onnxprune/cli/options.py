@@ -17,6 +17,7 @@ from onnxprune.converters import CONVERTER_NAMES, Options
 from onnxprune.deploy import Request
 from onnxprune.engine import ENGINES, PROCESS, use_engine
 from onnxprune.errors import OnnxPruneError
+from onnxprune.exact import SHARE
 from onnxprune.gate import Condition
 from onnxprune.records import parse_json
 from onnxprune.relevance import CRITERION_NAMES
@@ -137,6 +138,26 @@ FAIL_IF = click.option(
     help="End in exit code 1 if this holds, as in 'harmonic_drop > 0.01 or latency_ratio > 1'.",
 )
 
+EXACT = together(
+    click.option(
+        "--exact",
+        is_flag=True,
+        help="Say only whether the outputs are equal, else end in exit code 1; needs no --data.",
+    ),
+    click.option(
+        "--plan",
+        type=FILE,
+        metavar="FILE",
+        help="With --exact: MODEL as this plan masks it.",
+    ),
+    click.option(
+        "--tolerance",
+        type=Given(SHARE),
+        default=None,
+        metavar=SHARE.metavar,
+        help=f"With --exact: {SHARE.help[0].lower()}{SHARE.help[1:-1]} (0.0001).",
+    ),
+)
 TIMING = together(*map(option, ("latency_batch", "latency_on")))
 DEVICE = option("device")
 SEED = option("seed")

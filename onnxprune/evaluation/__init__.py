@@ -10,6 +10,7 @@ and do not import it.
 * `net`: a model that runs, on whatever runtime
 * `runtime`: onnxruntime: sessions, devices, latency; `profile`: the time of each node
 * `inputs`: inputs for a model that comes without samples
+* `inside`: the first node that differs from another model's, or is not finite
 """
 
 from onnxprune.evaluation.accuracy import Accuracy
@@ -24,6 +25,17 @@ from onnxprune.evaluation.fidelity import (
 )
 from onnxprune.evaluation.guessing import Answers, Hits
 from onnxprune.evaluation.inputs import TURNS, Feeds, made_up
+from onnxprune.evaluation.inside import (
+    Kept,
+    Place,
+    bad_weight,
+    difference,
+    farthest,
+    first_difference,
+    first_not_finite,
+    is_finite,
+    nothing_lost,
+)
 from onnxprune.evaluation.metrics import (
     AUTO,
     AVERAGE_PRECISION,
@@ -60,20 +72,29 @@ __all__ = [
     "Feeds",
     "Fidelity",
     "Hits",
+    "Kept",
     "Metric",
     "Net",
+    "Place",
     "Port",
     "Runnable",
     "agreement",
+    "bad_weight",
     "block_width",
     "caption",
+    "difference",
+    "farthest",
     "find_metric",
+    "first_difference",
+    "first_not_finite",
     "highest",
+    "is_finite",
     "latencies",
     "latency",
     "made_up",
     "mean_of",
     "node_times",
+    "nothing_lost",
     "reason",
     "running",
     "session",

@@ -50,6 +50,7 @@ from onnxprune.search.outcome import (
 from onnxprune.search.picker import Picker
 from onnxprune.search.plan import Plan
 from onnxprune.search.refusal import check_reach, unreachable
+from onnxprune.search.samples import open_samples
 from onnxprune.search.settings import AUTO, OPTIONS, PARTS, SETTINGS, Settings, merged
 from onnxprune.search.target import Floor, Target, share_removed
 from onnxprune.search.task import State, Task
@@ -93,6 +94,7 @@ __all__ = [
     "merged",
     "metric_name",
     "open_model",
+    "open_samples",
     "open_unlabelled",
     "parted",
     "parts_of",
