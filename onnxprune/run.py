@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from onnxprune.graph import (
     Weights,
     fill,
     load_model,
+    reads_back,
     save_model,
     to_graphsurgeon,
     to_ir,
@@ -55,6 +56,7 @@ from onnxprune.search import (
     complete,
     evidence_of,
     find_controller,
+    make_evaluator,
     make_report,
     make_task,
     measured_on,
@@ -70,6 +72,7 @@ from onnxprune.search import (
     with_fallback,
 )
 from onnxprune.surgery import mask, remove_channels_apart
+from onnxprune.written import Measure, Written
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon
@@ -89,6 +92,15 @@ class Result:
     model: ModelProto
     plan: Plan
     report: dict[str, Any]
+    check: Callable[[Path], None] | None = field(default=None, repr=False, compare=False)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model to a file, which is read again and run before it takes its name.
+
+        Raises: OutputError when the place is not writable; SurgeryError, which leaves no file
+        behind, where what was written is not what the report says.
+        """
+        return save_model(self.model, path, check=self.check or reads_back(self.model))
 
     def as_graphsurgeon(self) -> onnx_graphsurgeon.Graph:
         """Return the pruned model as a graph of onnx-graphsurgeon.
@@ -219,8 +231,9 @@ def _search(
     seconds = spent.seconds + time.monotonic() - started
     report = make_report(nets, state, pruned, parted(samples)[1], settings, seconds)
     plan = Plan.of(nets.task.groups, state.dead, settings.allow_inexact)
-    result = Result(pruned, plan, report)
-    record.finish(result.model, result.plan, result.report)
+    check = Written(nets.task.graph, pruned, _few(samples), *_judged(nets, report, samples, settings))
+    result = Result(pruned, plan, report, check)
+    record.finish(result.model, result.plan, result.report, check)
     if record.path is not None:
         try:
             record.keep(EVIDENCE, _evidence(nets, state, pruned, samples, settings))
@@ -258,6 +271,17 @@ def _evidence(
     except Exception as error:
         logger.warning("the page lacks samples and layers: %s", first_line(error))
         return {}
+
+
+def _judged(
+    nets: Nets, report: Mapping[str, Any], samples: Data | None, settings: Settings
+) -> tuple[Mapping[str, Any] | None, Measure | None]:
+    """The accuracy that a report says, and what measures that of a file."""
+    judging = parted(samples)[1]
+    if judging is None:
+        return None, None
+    evaluate = nets.task.evaluate or make_evaluator(judging, settings)
+    return report["after"]["accuracy"], lambda model: evaluate(model).to_json()
 
 
 def _few(samples: Data | None) -> npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]] | None:

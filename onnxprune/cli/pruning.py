@@ -137,9 +137,7 @@ def prune(
     asked = Settings.of(**settings)
 
     def keep(result: Any) -> str:
-        from onnxprune.graph import reads_back, save_model
-
-        save_model(result.model, output, check=reads_back(result.model))
+        result.save(output)
         if plan:
             result.plan.save(plan)
         return output

@@ -22,7 +22,6 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from onnxprune.errors import DataError, InvalidModel, InvalidValue
 from onnxprune.files import make_folder, write_whole
-from onnxprune.graph import save_model
 from onnxprune.integrations.packages import tool
 from onnxprune.run import Result, prune
 
@@ -92,7 +91,7 @@ class ORTPruner:
                 shutil.copy2(path, kept)
         target = save_dir / self.model.relative_to(self.folder)
         make_folder(target.parent)
-        save_model(result.model, target)
+        result.save(target)
         result.plan.save(save_dir / "plan.json")
         write_whole(save_dir / "report.json", json.dumps(result.report, indent=2) + "\n")
         self.result = result

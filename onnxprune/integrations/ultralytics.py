@@ -23,7 +23,6 @@ import numpy.typing as npt
 from onnxprune.arrays import FloatArray, IntArray
 from onnxprune.errors import ConversionError, DataError, InvalidValue
 from onnxprune.files import check_place
-from onnxprune.graph import save_model
 from onnxprune.integrations.packages import tool
 from onnxprune.run import Result
 from onnxprune.run import prune as prune_model
@@ -72,7 +71,7 @@ def prune(
             _JUDGE.reset(token)
     result.report["classes"] = list(judge.names)
     if output is not None:
-        save_model(result.model, output)
+        result.save(output)
     return result
 
 

@@ -209,11 +209,17 @@ class RunDirectory:
             if self._made:
                 self.path.rmdir()
 
-    def finish(self, model: ModelProto, plan: Plan, report: Mapping[str, Any]) -> None:
-        """Write what the run ended in."""
+    def finish(
+        self,
+        model: ModelProto,
+        plan: Plan,
+        report: Mapping[str, Any],
+        check: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Write what the run ended in; `check` reads the model before it takes its name."""
         if self.path is None:
             return
-        save_model(model, self.path / MODEL, check=reads_back(model))
+        save_model(model, self.path / MODEL, check=check or reads_back(model))
         plan.save(self.path / PLAN)
         write_whole(self.path / REPORT, json.dumps(report, indent=2) + "\n")
 
