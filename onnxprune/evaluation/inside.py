@@ -36,14 +36,15 @@ def nothing_lost(_: str) -> Mapping[int, npt.NDArray[np.bool_]]:
 
 @dataclass(frozen=True)
 class Place:
-    """A node, the tensor that it makes, and what is wrong with that."""
+    """A node, a tensor that it makes or reads, and what is wrong with that."""
 
     node: str
     tensor: str
     problem: str
+    side: str = "output"
 
     def __str__(self) -> str:
-        return f"{self.node}, whose output '{self.tensor}' {self.problem}"
+        return f"{self.node}, whose {self.side} '{self.tensor}' {self.problem}"
 
 
 def called(node: NodeProto) -> str:
@@ -133,7 +134,7 @@ def bad_weight(model: ModelProto) -> Place | None:
     for node in model.graph.node if odd else ():
         for name in node.input:
             if name in odd and (node.op_type in WEIGHING or np.isnan(odd[name]).any()):
-                return Place(called(node), name, _found(odd[name]))
+                return Place(called(node), name, _found(odd[name]), "input")
     return None
 
 

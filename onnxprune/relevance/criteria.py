@@ -41,6 +41,7 @@ from onnxprune.ops._torch import torch
 from onnxprune.plugins import find_function, name_of, users_code
 from onnxprune.relevance.advice import advise
 from onnxprune.relevance.class_sums import SIGNS, ClassSums, FromSamples, check_shape, class_means
+from onnxprune.relevance.finite import check_finite
 from onnxprune.relevance.measures import (
     activation,
     batchnorm_scale,
@@ -232,11 +233,14 @@ def score(
     run = partial(_score, graph, groups, device=device, batch_size=batch_size, rng=rng)
     with one_thread():
         try:
-            return run(data, criterion)
+            found = run(data, criterion)
         except UnsupportedOp as error:
             one = None if data is None else data.every(len(data), 0)
             advise(error, graph, str(criterion), partial(run, one))
             raise
+    finite = np.isfinite(found.values).all(0)
+    check_finite(f"criterion '{criterion}'", finite, graph, groups, data)
+    return found
 
 
 def _score(

@@ -37,6 +37,7 @@ from onnxprune.relevance.divergence import (
     outputs_of,
     skip_signs,
 )
+from onnxprune.relevance.finite import check_finite
 from onnxprune.relevance.fuse import folded
 from onnxprune.relevance.lrp import explain, with_batch
 from onnxprune.relevance.mirror import Mirror, Tensors
@@ -139,11 +140,14 @@ class Meter:
         Raises: UnsupportedOp where LRP cannot cross the graph, with a criterion that can.
         """
         try:
-            return self._measure(graph, groups)
+            found = self._measure(graph, groups)
         except UnsupportedOp as error:
             one = self.data.every(len(self.data))
             advise(error, graph, "lrp", partial(score, graph, groups, one, device=self.device))
             raise
+        finite = np.isfinite(found.slope) & np.isfinite(found.effects).all(1)
+        check_finite("damage", finite, graph, groups, self.data)
+        return found
 
     def _measure(self, graph: Graph, groups: ChannelGroups) -> Damage:
         turns, turn = _turn(self.data, len(groups))

@@ -11,8 +11,8 @@ from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.channels import ChannelGroups, find_groups
 from onnxprune.compensate import Corrector
 from onnxprune.data import Data, SampleSource, by_name, joined, load_data
-from onnxprune.errors import DataError
-from onnxprune.evaluation import FIDELITY, Evaluator, block_width
+from onnxprune.errors import DataError, InvalidModel
+from onnxprune.evaluation import FIDELITY, Evaluator, bad_weight, block_width
 from onnxprune.graph import Graph
 from onnxprune.relevance import allowed_bytes, batch_within, data_free, find_criterion, score
 from onnxprune.search.clocks import clock, profiler
@@ -39,9 +39,12 @@ def open_model(
 ) -> tuple[Graph, Data | None]:
     """Return the graph of a model, and the samples in the form it takes.
 
-    Raises: DataError where the samples cannot be read or do not fit the model.
+    Raises: DataError where the samples cannot be read or do not fit the model; InvalidModel where a
+    weight is not a number.
     """
     graph = Graph(model, input_shapes=settings.input_shapes)
+    if place := bad_weight(model):
+        raise InvalidModel(f"{place}; expected numbers: export the model again, as it was trained")
     if data is None:
         graph.warn()
         return graph, None
