@@ -238,7 +238,7 @@ def score(
             one = None if data is None else data.every(len(data), 0)
             advise(error, graph, str(criterion), partial(run, one))
             raise
-    finite = np.isfinite(found.values).all(0)
+    finite = np.asarray(np.isfinite(found.values).all(axis=0))
     check_finite(f"criterion '{criterion}'", finite, graph, groups, data)
     return found
 
