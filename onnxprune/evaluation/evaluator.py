@@ -26,6 +26,7 @@ from onnxprune.errors import DataError, InvalidModel
 from onnxprune.evaluation.accuracy import Accuracy
 from onnxprune.evaluation.class_scores import predict
 from onnxprune.evaluation.guessing import Answers, every_other
+from onnxprune.evaluation.inside import first_not_finite
 from onnxprune.evaluation.metrics import Function, Metric, find_metric
 from onnxprune.evaluation.net import Batch, Net
 from onnxprune.evaluation.runtime import Runnable, running
@@ -238,7 +239,7 @@ class Evaluator(Portable):
         axis = class_axis(rows.shape, self.data.y.shape)
         highest = rows.max(axis=axis) if self.metric.answers else rows  # -inf is a low score
         if rows.dtype.kind == "f" and not np.isfinite(highest).all():
-            raise InvalidModel(f"{net.name}: output {name!r} holds NaN or infinity")
+            raise _NotFinite(f"{net.name}: output {name!r} holds NaN or infinity")
         return rows
 
     def _batch(self, net: Net, rows: Rows, mixed: bool) -> Batch:
@@ -298,10 +299,25 @@ class _Pass(Job):
         if mixed is None:
             return frozenset(n for n, found in given.items() if found.shape[:1] != (batch.size,))
         outputs = {name: found[None] if name in mixed else found for name, found in given.items()}
-        checked = {n: judge._checked(net, n, found, batch.size) for n, found in outputs.items()}
+        try:
+            checked = {n: judge._checked(net, n, one, batch.size) for n, one in outputs.items()}
+        except _NotFinite as error:
+            raise InvalidModel(f"{error}{self._beginning(rows)}") from None
         left = len(judge.data.y[rows])
         own = {name: found[:left] for name, found in checked.items()}
         return tuple(read(judge, own, rows) for read in self.reads)
+
+    def _beginning(self, rows: Rows) -> str:
+        """Name the node at which NaN or infinity begins, where the model shows its nodes."""
+        if isinstance(self.model, Net):
+            return ""
+        feeds = self._net.fitted(self.evaluator.data.x[rows]).feeds
+        place = first_not_finite(load_model(self.model), feeds)
+        return "" if place is None else f", which begins at {place}"
+
+
+class _NotFinite(InvalidModel):
+    """An output that is not a number."""
 
 
 def _outputs(judge: Evaluator, outputs: Outputs, rows: Rows) -> Outputs:

@@ -52,6 +52,15 @@ def test_a_criterion_names_the_node_that_makes_them(criterion: str) -> None:
         score(cut.graph, cut.groups, data, criterion)
 
 
+@pytest.mark.parametrize("labels", [True, False], ids=["labels", "agreement"])
+def test_an_evaluation_names_the_node_that_makes_them(labels: bool) -> None:
+    proto = model(ROOTS)
+    x = np.random.default_rng(0).standard_normal((6, 3, 8, 8)).astype(np.float32)
+    y = np.array([0, 1] * 3)
+    with pytest.raises(InvalidModel, match=r"output 'y' .* begins at Sqrt 'r', whose output 'r' h"):
+        onnxprune.prune(proto, (x, y) if labels else x, rate=0.3)
+
+
 def none(mirror: Any, x: Any, y: Any, tensors: Any) -> Any:
     import torch
 
