@@ -1,11 +1,16 @@
-"""What takes long says how far it is, to whoever listens; without a listener it costs nothing."""
+"""What takes long says how far it is and what it took, to whoever listens.
+
+Without a listener that costs nothing.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
@@ -48,3 +53,111 @@ def track(what: str, items: Iterable[Item], total: int) -> Iterator[Item]:
             yield item
     finally:
         hear(what, total, total)
+
+
+Listen = Callable[[str, dict[str, Any]], None]
+"""Hears of an event, by its name and what is known of it."""
+
+_listening: ContextVar[Listen | None] = ContextVar("listening", default=None)
+
+
+@contextmanager
+def told_to(listen: Listen) -> Iterator[None]:
+    """Let `listen` hear of every event until the block ends."""
+    token = _listening.set(listen)
+    try:
+        yield
+    finally:
+        _listening.reset(token)
+
+
+def tell(event: str, **known: Any) -> None:
+    """Tell of an event whoever listens.
+
+    >>> with told_to(print):
+    ...     tell("step", rate=0.5)
+    step {'rate': 0.5}
+    """
+    if (listen := _listening.get()) is not None:
+        listen(event, known)
+
+
+OTHER = "other"
+"""What is spent outside of every phase."""
+
+
+@dataclass
+class Phases:
+    """Where time goes. A phase inside another one takes its time from that.
+
+    Units: seconds, s of each phase in the order in which they began.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _open: list[str] = field(default_factory=lambda: [OTHER])
+    _since: float = field(default_factory=time.monotonic)
+
+    def turn(self) -> None:
+        """Give the time since the last turn to the phase that is open."""
+        now = time.monotonic()
+        self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) + now - self._since
+        self._since = now
+
+    @contextmanager
+    def during(self, name: str) -> Iterator[None]:
+        """Count the time of a block for a phase."""
+        self.turn()
+        self.seconds.setdefault(name, 0.0)
+        self._open.append(name)
+        before = time.monotonic()
+        try:
+            yield
+        finally:
+            self.turn()
+            self._open.pop()
+            tell("phase", phase=name, seconds=round(time.monotonic() - before, 4))
+
+    def to_json(self) -> dict[str, float]:
+        """Return the seconds of each phase until now, what no phase took last."""
+        self.turn()
+        last = self.seconds.get(OTHER, 0.0)
+        named = {name: value for name, value in self.seconds.items() if name != OTHER}
+        return {name: round(value, 3) for name, value in {**named, OTHER: last}.items()}
+
+
+_phases: ContextVar[Phases | None] = ContextVar("phases", default=None)
+
+
+@contextmanager
+def timed() -> Iterator[Phases]:
+    """Count the time of the phases of a block."""
+    phases = Phases()
+    token = _phases.set(phases)
+    try:
+        yield phases
+    finally:
+        _phases.reset(token)
+
+
+def spent_by_phase() -> dict[str, float]:
+    """Return the seconds of each phase until now, nothing where phases are not timed."""
+    phases = _phases.get()
+    return {} if phases is None else phases.to_json()
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Count the time of a block, or of a function, for a phase, where phases are timed.
+
+    >>> with timed() as phases:
+    ...     with phase("relevance"), phase("evaluation"):
+    ...         pass
+    >>> list(phases.to_json())
+    ['relevance', 'evaluation', 'other']
+    """
+    phases = _phases.get()
+    if phases is None:
+        yield
+        return
+    with phases.during(name):
+        yield

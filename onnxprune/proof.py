@@ -36,6 +36,7 @@ from onnxprune.evaluation import (
     session,
 )
 from onnxprune.graph import STEPS, Graph, load_model
+from onnxprune.progress import phase
 from onnxprune.surgery import mask
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Proof:
     samples: Array | Mapping[str, Array] | None = None
     corrected: bool = False
 
+    @phase("checking")
     def __call__(self, model: ModelProto | Path) -> None:
         """Check a pruned model, in memory or in a file; a warning says what could not be checked.
 

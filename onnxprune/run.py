@@ -35,7 +35,7 @@ from onnxprune.graph import (
     to_ir,
 )
 from onnxprune.plugins import first_line
-from onnxprune.progress import TAKEN_BACK
+from onnxprune.progress import TAKEN_BACK, tell, timed
 from onnxprune.proof import Proof
 from onnxprune.relevance import one_thread
 from onnxprune.report import write_page
@@ -68,6 +68,7 @@ from onnxprune.search import (
     search,
     summary,
     to_try,
+    told,
     unreachable,
     with_fallback,
 )
@@ -152,7 +153,7 @@ def prune(
     run_dir, resume = RUN_DIR("run_dir", run_dir), Flag()("resume", resume)
     if on_state is not None and not callable(on_state):
         raise InvalidType(f"on_state: is {kind_of(on_state)}; expected a function (task, state)")
-    with one_thread():
+    with one_thread(), timed():
         return _prune(model, data, settings, run_dir, resume, on_state)
 
 
@@ -220,6 +221,7 @@ def _search(
                 taken_back.info(said, 100 * rate, 100 * held)
         record.append(state, summary(nets.task, state), nets.evaluations, spent_now, tried)
         reached[:] = [state]
+        tell("step", **told(nets, state, spent_now))
         if on_state is not None:
             on_state(nets.task, state)
     assert state is not None
@@ -231,7 +233,8 @@ def _search(
     seconds = spent.seconds + time.monotonic() - started
     report = make_report(nets, state, pruned, parted(samples)[1], settings, seconds)
     plan = Plan.of(nets.task.groups, state.dead, settings.allow_inexact)
-    check = Written(nets.task.graph, pruned, _few(samples), *_judged(nets, report, samples, settings))
+    judged = _judged(nets, report, samples, settings)
+    check = Written(nets.task.graph, pruned, _few(samples), *judged)
     result = Result(pruned, plan, report, check)
     record.finish(result.model, result.plan, result.report, check)
     if record.path is not None:

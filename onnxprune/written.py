@@ -19,6 +19,7 @@ from onnx import ModelProto
 from onnxprune.errors import InvalidModel, SurgeryError
 from onnxprune.evaluation import Feeds, first_difference, made_up, reason, session
 from onnxprune.graph import Graph, load_model, reads_back
+from onnxprune.progress import phase
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Written:
     measure: Measure | None = None
     _measured: bool = field(default=False, init=False)
 
+    @phase("checking")
     def __call__(self, path: Path) -> None:
         """Check a file, which has not its name yet.
 

@@ -41,7 +41,8 @@ ROOMS = {
     "report": 6,
     "compensate": 7,
     "search": 8,
-    **dict.fromkeys(("comparison", "deploy", "exact", "modules", "proof", "run", "written"), 9),
+    **dict.fromkeys(("comparison", "deploy", "exact", "modules", "proof"), 9),
+    **dict.fromkeys(("reproduction", "run", "written"), 9),
     **dict.fromkeys(("__init__", "__main__", "cli", "integrations", "retraining"), 10),
 }
 """The rooms of docs/design.md and the level of each: imports point down, or aside (never in a

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
-ORDER = "demo convert inspect score prune apply compare curve deploy report export-weights"
+ORDER = (
+    "demo convert inspect score prune apply compare curve deploy report reproduce export-weights"
+)
 """The commands in the order of use."""
 
 SECTIONS = {
@@ -14,13 +16,14 @@ SECTIONS = {
     "Limits": "--include --exclude --layer-rate --min-channels --max-layer-rate --round-to "
     "--allow-inexact --also",
     "Method": "--method --seeds --over --control --criterion --compensate --set",
-    "Network": "--from --input-shape --module --weights --trust",
+    "Network": "--from --input-shape --model --module --weights --trust",
     "Runtimes": "--to --int8 --original --tolerance --time-limit --python",
     "Export": "--exporter --opset --fixed-batch --keep-batchnorm",
     "Computation": "--device --threads --batch-size --memory --seed --engine --ray-address "
     "--workers",
     "Run directory": "--run-dir --resume",
-    "Output": "--output --plan --masked --json --markdown --svg --verbose --quiet --help",
+    "Output": "--output --plan --masked --json --markdown --svg --verbose --quiet --log-json "
+    "--help",
 }
 """The options of each section, in the order of the help. An option without one comes last."""
 

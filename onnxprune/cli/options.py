@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from onnxprune.checks import Names, Pairs, Rule, Text
+from onnxprune.cli.logs import FLAG
 from onnxprune.cli.program import Screen
 from onnxprune.cli.types import Convolution, Given, Method, Name
 from onnxprune.compensate import METHODS
@@ -101,6 +102,12 @@ VOLUME = together(
         expose_value=False,
         callback=_set_volume,
         help="Print nothing but errors: no progress, no tables.",
+    ),
+    click.option(
+        FLAG,
+        is_flag=True,
+        expose_value=False,
+        help="Write JSON to stderr: a line for each message, phase and step.",
     ),
 )
 

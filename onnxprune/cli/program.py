@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from onnxprune.cli.help import ORDER, Command
+from onnxprune.cli.logs import logged
 from onnxprune.cli.signals import exit_code, heeded, named
 from onnxprune.cli.streams import Streams, lasting
 from onnxprune.errors import LONGEST, NOTICE, OnnxPruneError, SurgeryError
@@ -212,10 +213,14 @@ class Program(click.Group):
         with heeded(), lasting() as streams:
             self._run(streams, *args, **extra)
 
-    def _run(self, streams: Streams, *args: Any, **extra: Any) -> NoReturn:
+    def _run(self, streams: Streams, *args: Any, **extra: Any) -> None:
         given = extra.pop("args", None)
         given = given if given is not None else args[0] if args else None
         arguments = list(sys.argv[1:] if given is None else given)
+        with logged(arguments):
+            self._call(streams, arguments, **extra)
+
+    def _call(self, streams: Streams, arguments: list[str], **extra: Any) -> NoReturn:
         screen = Screen(arguments)
         extra |= {"standalone_mode": False, "prog_name": NAME, "obj": screen}
         logging.captureWarnings(True)

@@ -18,7 +18,7 @@ Imports every room but cli. `make_task` puts a `Task` together, `search` walks d
 * `about`: the model, machine and command of a run; `evidence`: its samples and layers, for the page
 """
 
-from onnxprune.search.about import about_run
+from onnxprune.search.about import about_run, versions
 from onnxprune.search.assemble import (
     complete,
     make_task,
@@ -34,7 +34,20 @@ from onnxprune.search.controllers import CONTROLLER_NAMES, CONTROLLERS, find_con
 from onnxprune.search.evidence import evidence_of
 from onnxprune.search.fallback import with_fallback
 from onnxprune.search.generated import parted
-from onnxprune.search.journal import ABOUT, EVIDENCE, RunDirectory, check_own, to_try
+from onnxprune.search.journal import (
+    ABOUT,
+    CONFIG,
+    DIGESTS,
+    EVIDENCE,
+    JOURNAL,
+    LATENCY,
+    MODEL,
+    PLAN,
+    REPORT,
+    RunDirectory,
+    check_own,
+    to_try,
+)
 from onnxprune.search.judging import judged, metric_name
 from onnxprune.search.limits import Limits
 from onnxprune.search.nets import Nets
@@ -46,6 +59,7 @@ from onnxprune.search.outcome import (
     make_report,
     parts_of,
     summary,
+    told,
 )
 from onnxprune.search.picker import Picker
 from onnxprune.search.plan import Plan
@@ -58,12 +72,19 @@ from onnxprune.search.task import State, Task
 __all__ = [
     "ABOUT",
     "AUTO",
+    "CONFIG",
     "CONTROLLERS",
     "CONTROLLER_NAMES",
+    "DIGESTS",
     "EVIDENCE",
+    "JOURNAL",
+    "LATENCY",
+    "MODEL",
     "OPTIONS",
     "OVER",
     "PARTS",
+    "PLAN",
+    "REPORT",
     "SETTINGS",
     "Control",
     "Floor",
@@ -104,7 +125,9 @@ __all__ = [
     "summary",
     "time_in_turn",
     "to_try",
+    "told",
     "unreachable",
+    "versions",
     "walk_batch",
     "with_fallback",
 ]

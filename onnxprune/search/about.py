@@ -44,10 +44,13 @@ def about_run(
             "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
         },
         "data": _place(data),
+        "unlabelled": settings.unlabelled,
+        "folder": str(Path.cwd()),
         "command": command(model, data, settings, run_dir),
         "started": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "versions": dict(versions()),
         "machine": machine(),
+        "threads": {"torch": 1, "onnxruntime": settings.threads or os.cpu_count()},
         "network": network_of(task.graph, task.groups),
     }
 

@@ -14,6 +14,7 @@ from onnxprune.data import Data, SampleSource, by_name, joined, load_data
 from onnxprune.errors import DataError, InvalidModel
 from onnxprune.evaluation import FIDELITY, Evaluator, bad_weight, block_width
 from onnxprune.graph import Graph
+from onnxprune.progress import phase
 from onnxprune.relevance import allowed_bytes, batch_within, data_free, find_criterion, score
 from onnxprune.search.clocks import clock, profiler
 from onnxprune.search.control import Strategy
@@ -34,6 +35,7 @@ ENOUGH = 10
 """Samples without labels that agreement is measured on at least, where it alone decides."""
 
 
+@phase("analysis")
 def open_model(
     model: ModelProto, data: SampleSource | None, settings: Settings
 ) -> tuple[Graph, Data | None]:
@@ -82,6 +84,7 @@ def open_unlabelled(graph: Graph, data: Data | None, settings: Settings) -> Data
     )
 
 
+@phase("analysis")
 def make_task(
     graph: Graph, data: Data | None, settings: Settings, more: Data | None = None
 ) -> Task:
@@ -97,13 +100,14 @@ def make_task(
     strategy = choose_strategy(settings)
     evaluator = None if judging is None else make_evaluator(judging, settings)
     correct = _corrector(graph, groups, fitted, settings)
+    meter = _meter(graph, data, settings)
     task = Task(
         graph,
         groups,
-        rank=_ranker(graph, data, fitted, settings),
-        evaluate=evaluator if strategy.measures else None,
-        damage=_meter(graph, data, settings),
-        compensate=correct,
+        rank=phase("relevance")(_ranker(graph, data, fitted, settings)),
+        evaluate=phase("evaluation")(evaluator) if evaluator and strategy.measures else None,
+        damage=phase("damage")(meter) if meter else None,
+        compensate=phase("compensation")(correct) if correct else None,
         hold_out=None if judging is not data else _hold_out(evaluator, correct),
         clock=clock(data, settings),
         profile=profiler(data, settings),
@@ -163,8 +167,10 @@ def _hold_out(evaluator: Evaluator | None, correct: Corrector | None) -> HoldOut
         return None
 
     def hold_out(pruned: ModelProto, dead: BoolArray) -> Measured:
-        models = (correct(pruned, dead, without=fold) for fold in numbers)
-        return evaluator.apart(models, folds)
+        again = phase("compensation")(correct)
+        models = (again(pruned, dead, without=fold) for fold in numbers)
+        with phase("evaluation"):
+            return evaluator.apart(models, folds)
 
     return hold_out
 

@@ -35,6 +35,7 @@ from onnxprune.evaluation import Accuracy
 from onnxprune.files import append, cut, make_folder, write_whole
 from onnxprune.graph import digest, reads_back, save_model
 from onnxprune.locks import LOCK, Held, release, take
+from onnxprune.progress import phase
 from onnxprune.records import parse_record, read_record
 from onnxprune.search.about import versions
 from onnxprune.search.latency import Latency
@@ -171,6 +172,7 @@ class RunDirectory:
             write_whole(path, json.dumps(measure().to_json()) + "\n")
         return Latency.from_json(read_record(path, "latency", _failed))
 
+    @phase("writing")
     def append(
         self,
         state: State,

@@ -16,6 +16,7 @@ from onnx import ModelProto
 from onnxprune.arrays import BoolArray, FloatArray, IntArray
 from onnxprune.channels import ChannelGroups
 from onnxprune.graph import Graph
+from onnxprune.progress import phase
 from onnxprune.search.latency import Latency, measure_latency
 from onnxprune.search.objective import Figure, FilterCount, Objective
 from onnxprune.search.protocols import Damage, Measured
@@ -81,7 +82,8 @@ class Nets:
         """What the widths of layers cost in time. Measured, unless it was given before."""
         task = self.task
         assert task.profile is not None
-        return measure_latency(task.graph, task.costs, task.picker, task.profile)
+        with phase("latency"):
+            return measure_latency(task.graph, task.costs, task.picker, task.profile)
 
     def _figure(self, aim: str) -> Figure:
         costs = self.task.costs
@@ -125,7 +127,8 @@ class Nets:
         """Return the model of a state, with corrected weights where it has them."""
 
         def make() -> ModelProto:
-            pruned = remove_channels(self.task.graph, self.task.groups, state.dead)
+            with phase("surgery"):
+                pruned = remove_channels(self.task.graph, self.task.groups, state.dead)
             if not state.corrected or self.task.compensate is None or not state.dead.any():
                 return pruned
             return self.task.compensate(pruned, state.dead)

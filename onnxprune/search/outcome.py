@@ -17,6 +17,7 @@ from onnxprune.evaluation import (
     find_metric,
 )
 from onnxprune.graph import Graph, file_size
+from onnxprune.progress import phase
 from onnxprune.search.clocks import clock, measured_on, time_in_turn
 from onnxprune.search.evaluators import evaluator_of, named_outputs
 from onnxprune.search.judging import metric_name
@@ -70,6 +71,21 @@ def summary(task: Task, state: State) -> dict[str, Any]:
     return {"rate": task.rate(state.dead), **task.costs.of(state.dead).figures()}
 
 
+def told(nets: Nets, state: State, seconds: float) -> dict[str, Any]:
+    """Return what a log says of an accepted step. Units: seconds, s since the run began."""
+    accuracy = state.accuracy
+    return {
+        **summary(nets.task, state),
+        "harmonic": None if accuracy is None else accuracy.harmonic,
+        "mean": None if accuracy is None else accuracy.mean,
+        "corrected": state.corrected,
+        "stopped": state.stopped,
+        "evaluations": nets.evaluations,
+        "seconds": round(seconds, 3),
+    }
+
+
+@phase("report")
 def make_report(
     nets: Nets,
     state: State,
@@ -133,7 +149,8 @@ def _before_and_after(
         return clock(data, settings)(unpruned), confirmed
     if data is None:
         return None, None
-    return time_in_turn([unpruned, pruned], data, settings)
+    with phase("latency"):
+        return time_in_turn([unpruned, pruned], data, settings)
 
 
 def _stopped_by(nets: Nets, state: State) -> Sequence[str]:
@@ -168,6 +185,7 @@ def describe(
     if data is None:
         return figures
     if accuracy is None:
-        accuracy = make_evaluator(data, settings)(model)
+        with phase("evaluation"):
+            accuracy = make_evaluator(data, settings)(model)
     figures["accuracy"] = accuracy.to_json()
     return figures

@@ -1,0 +1,217 @@
+"""A run that is done again from its run directory, and what came out otherwise."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from onnxprune.data import SampleSource
+from onnxprune.errors import RunDirectoryError
+from onnxprune.graph import ModelSource, digest, load_model
+from onnxprune.plugins import first_line
+from onnxprune.run import OnState, prune
+from onnxprune.search import (
+    ABOUT,
+    CONFIG,
+    DIGESTS,
+    JOURNAL,
+    LATENCY,
+    MODEL,
+    PLAN,
+    REPORT,
+    Settings,
+    State,
+    Task,
+)
+
+STEP = {
+    "dead": "what is removed",
+    "corrected": "whether weights are corrected",
+    "accuracy": "accuracy",
+    "size": "the size of the next step",
+    "stopped": "what ended the search",
+    "limit": "when weights are corrected next",
+    "barred": "groups that stay",
+    "evaluations": "evaluations",
+}
+"""What has to be the same in a line of the journal, and what people call it."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run directory: what made the run, and what it ended in."""
+
+    path: Path
+    config: Mapping[str, Any]
+    about: Mapping[str, Any]
+    journal: Sequence[Mapping[str, Any]]
+    plan: str
+    report: Mapping[str, Any]
+    model: bytes
+
+    @classmethod
+    def read(cls, path: str | Path) -> Recorded:
+        """Read the directory of a run that is finished.
+
+        Raises: RunDirectoryError where a file is missing or cannot be read.
+        """
+        path = Path(path)
+        if not (path / CONFIG).is_file():
+            raise RunDirectoryError(
+                f"{path}: holds no run (no {CONFIG}); give the --run-dir of a run"
+            )
+        for name in (ABOUT, JOURNAL, PLAN, MODEL, REPORT):
+            if not (path / name).is_file():
+                raise RunDirectoryError(
+                    f"{path}: the run is not finished (no {name}); prune --resume finishes it"
+                )
+        try:
+            lines = (path / JOURNAL).read_text("utf-8").splitlines()
+            found = cls(
+                path,
+                _object(path / CONFIG),
+                _object(path / ABOUT),
+                [dict(json.loads(line)) for line in lines],
+                (path / PLAN).read_text("utf-8"),
+                _object(path / REPORT),
+                (path / MODEL).read_bytes(),
+            )
+        except (OSError, ValueError, TypeError) as error:
+            raise RunDirectoryError(f"{path}: cannot be read ({first_line(error)})") from error
+        return found
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the run, with the images without labels where they are now."""
+        settings = Settings.from_json(self.config.get("settings", {}))
+        if settings.unlabelled is None or ":" in settings.unlabelled:
+            return settings
+        return replace(settings, unlabelled=self._found("unlabelled", settings.unlabelled))
+
+    def source(self, what: str) -> str | None:
+        """Return where the model or the data of the run are; None for a run without data.
+
+        Raises: RunDirectoryError where they are no more, or were given in memory.
+        """
+        place = self.about.get("model", {}).get("path") if what == "model" else None
+        place = self.about.get("data") if what == "data" else place
+        if place is None:
+            if what == "data" and self.config.get("data_sha256") is None:
+                return None
+            raise RunDirectoryError(f"{self.path}: its {what} came from no file; give --{what}")
+        return self._found(what, str(place))
+
+    def _found(self, what: str, place: str) -> str:
+        if ":" in place and not Path(place).exists():  # module:function, generated:N
+            return place
+        if place == "generated":
+            return place
+        for path in (Path(place), Path(str(self.about.get("folder", "."))) / place):
+            if path.exists():
+                return str(path)
+        give = "put it back" if what == "unlabelled" else f"give --{what}"
+        raise RunDirectoryError(f"{place}: the {what} of {self.path} is not there; {give}")
+
+
+def reproduce(
+    run_dir: str | Path,
+    *,
+    model: ModelSource | None = None,
+    data: SampleSource | None = None,
+    on_state: OnState | None = None,
+) -> dict[str, Any]:
+    """Do a run again, in a temporary place, and return whether the result is the same.
+
+    `model` and `data` say where these are now. `differs` names what came out otherwise, `step` the
+    first step of the journal that did, `around` what else is not as it was: versions, the machine.
+    Raises: RunDirectoryError where the run is not finished, or the model or the samples are others;
+    what `prune` raises.
+    """
+    run = Recorded.read(run_dir)
+    model = run.source("model") if model is None else model
+    data = run.source("data") if data is None else data
+    assert model is not None
+    proto = load_model(model)
+    _same(run, "model_sha256", digest(proto), model)
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder) / "run"
+
+        def check(task: Task, state: State) -> None:
+            now = _object(again / CONFIG)
+            for key in DIGESTS:
+                _same(run, key, now[key], data if key == "data_sha256" else run.settings.unlabelled)
+            if on_state is not None:
+                on_state(task, state)
+
+        prune(proto, data, settings=run.settings, run_dir=again, on_state=check)
+        return _compared(run, Recorded.read(again))
+
+
+def _same(run: Recorded, key: str, now: str | None, where: Any) -> None:
+    """Refuse another model or other samples.
+
+    Raises: RunDirectoryError.
+    """
+    was = run.config.get(key)
+    if was != now:
+        place = where if isinstance(where, str | Path) else "what is given"
+        raise RunDirectoryError(
+            f"{place}: {DIGESTS[key]} than that of {run.path} (sha256 {str(now)[:12]}, then "
+            f"{str(was)[:12]})"
+        )
+
+
+def _compared(run: Recorded, again: Recorded) -> dict[str, Any]:
+    differs = []
+    if run.plan != again.plan:
+        differs.append("plan")
+    if run.model != again.model:
+        differs.append("ONNX bytes")
+    before, after = (one.report["after"]["accuracy"] for one in (run, again))
+    if before != after:
+        differs.append("accuracy")
+    step = _first_step(run.journal, again.journal)
+    return {
+        "equal": not differs,
+        "differs": differs,
+        "step": step[0] if step else None,
+        "step_differs": step[1] if step else [],
+        "steps": len(again.journal),
+        "around": list(_around(run, again)),
+        "seconds": again.report["seconds"],
+    }
+
+
+def _first_step(
+    run: Sequence[Mapping[str, Any]], again: Sequence[Mapping[str, Any]]
+) -> tuple[int, list[str]] | None:
+    """The first step that differs, from 0 for the unpruned net, and in what."""
+    for number, (was, now) in enumerate(zip(run, again, strict=False)):
+        if differs := [what for key, what in STEP.items() if was.get(key) != now.get(key)]:
+            return number, differs
+    if len(run) != len(again):
+        return min(len(run), len(again)), ["how many steps there are"]
+    return None
+
+
+def _around(run: Recorded, again: Recorded) -> Iterator[str]:
+    """What is not as it was: versions and the machine, and whether measured times decided."""
+    for part in ("versions", "machine"):
+        was, now = (dict(one.about.get(part, {})) for one in (run, again))
+        for name in {**was, **now}:
+            if was.get(name) != now.get(name):
+                yield f"{name} {now.get(name, 'is missing')} (then {was.get(name, 'not there')})"
+    if (run.path / LATENCY).exists() or run.settings.target.latency_ms is not None:
+        yield "measured milliseconds decided, which differ each time"
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds. Raises: OSError, ValueError, TypeError."""
+    found = json.loads(path.read_text("utf-8"))
+    if not isinstance(found, dict):
+        raise TypeError(f"{path.name} holds no object")
+    return found
