@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any
 from onnxprune.data import SampleSource
 from onnxprune.errors import RunDirectoryError
 from onnxprune.graph import ModelSource, digest, load_model
-from onnxprune.plugins import first_line
+from onnxprune.records import parse_record, read_bytes, read_record, read_text
 from onnxprune.run import OnState, prune
 from onnxprune.search import (
     ABOUT,
@@ -69,20 +68,19 @@ class Recorded:
                 raise RunDirectoryError(
                     f"{path}: the run is not finished (no {name}); prune --resume finishes it"
                 )
-        try:
-            lines = (path / JOURNAL).read_text("utf-8").splitlines()
-            found = cls(
-                path,
-                _object(path / CONFIG),
-                _object(path / ABOUT),
-                [dict(json.loads(line)) for line in lines],
-                (path / PLAN).read_text("utf-8"),
-                _object(path / REPORT),
-                (path / MODEL).read_bytes(),
-            )
-        except (OSError, ValueError, TypeError) as error:
-            raise RunDirectoryError(f"{path}: cannot be read ({first_line(error)})") from error
-        return found
+        lines = read_text(path / JOURNAL, RunDirectoryError).splitlines()
+        return cls(
+            path,
+            read_record(path / CONFIG, "config", RunDirectoryError),
+            read_record(path / ABOUT, "about", RunDirectoryError),
+            [
+                parse_record(line, "state", f"{path / JOURNAL}: line {number}", RunDirectoryError)
+                for number, line in enumerate(lines, 1)
+            ],
+            read_text(path / PLAN, RunDirectoryError),
+            read_record(path / REPORT, "report", RunDirectoryError),
+            read_bytes(path / MODEL, RunDirectoryError, largest=1 << 40),
+        )
 
     @property
     def settings(self) -> Settings:
@@ -141,7 +139,7 @@ def reproduce(
         again = Path(folder) / "run"
 
         def check(task: Task, state: State) -> None:
-            now = _object(again / CONFIG)
+            now = read_record(again / CONFIG, "config", RunDirectoryError)
             for key in DIGESTS:
                 _same(run, key, now[key], data if key == "data_sha256" else run.settings.unlabelled)
             if on_state is not None:
@@ -207,11 +205,3 @@ def _around(run: Recorded, again: Recorded) -> Iterator[str]:
                 yield f"{name} {now.get(name, 'is missing')} (then {was.get(name, 'not there')})"
     if (run.path / LATENCY).exists() or run.settings.target.latency_ms is not None:
         yield "measured milliseconds decided, which differ each time"
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds. Raises: OSError, ValueError, TypeError."""
-    found = json.loads(path.read_text("utf-8"))
-    if not isinstance(found, dict):
-        raise TypeError(f"{path.name} holds no object")
-    return found

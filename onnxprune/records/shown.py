@@ -82,6 +82,7 @@ class Report(Struct):
     inexact: list[str]
     stopped_by: list[str] = []
     generated: str = ""
+    phases: dict[str, Time] = {}
 
     def __post_init__(self) -> None:
         scored = [side.accuracy for side in (self.before, self.after) if side.accuracy]
@@ -192,6 +193,8 @@ class About(Struct):
     versions: dict[str, str]
     machine: Machine
     network: Network | None = None
+    folder: str = "."
+    unlabelled: str | None = None
 
 
 class Costs(Struct):
