@@ -84,7 +84,10 @@ class Recorded:
 
     @property
     def settings(self) -> Settings:
-        """The settings of the run, with the images without labels where they are now."""
+        """The settings of the run, with the images without labels where they are now.
+
+        Raises: RunDirectoryError where these are no more.
+        """
         settings = Settings.from_json(self.config.get("settings", {}))
         if settings.unlabelled is None or ":" in settings.unlabelled:
             return settings

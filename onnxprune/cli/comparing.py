@@ -51,8 +51,10 @@ def compare(
 ) -> None:
     """Compare MODEL and OTHER on test samples.
 
-    Shows class accuracies, agreement, size, parameters, MACs and latency. With --exact it says
-    whether both give the same outputs, and if not, which node is the first that differs.
+    Shows class accuracies, agreement, size, parameters, MACs and latency.
+
+    Given --exact, it says only whether both give the same outputs, and if not, which node is the
+    first that differs.
     """
     if exact:
         if fail_if is not None or markdown is not None:

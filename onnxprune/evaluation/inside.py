@@ -30,7 +30,7 @@ WEIGHING = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "La
 
 
 def nothing_lost(_: str) -> Mapping[int, npt.NDArray[np.bool_]]:
-    """Say that both models have all positions of every tensor."""
+    """Say that both models have all positions of every tensor. Shapes: none are returned."""
     return {}
 
 
@@ -57,6 +57,7 @@ def difference(found: Array, wanted: Array, tolerance: float) -> str:
 
     Where a number that is wanted is not finite, as where a masked model divides by a masked
     channel, anything may stand.
+    Shapes: any, both the same.
     Units: tolerance, a share of the largest number that is wanted.
     """
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
@@ -71,7 +72,10 @@ def difference(found: Array, wanted: Array, tolerance: float) -> str:
 
 
 def farthest(found: Array, wanted: Array) -> float:
-    """Return the largest difference, infinite where one is not finite that should be."""
+    """Return the largest difference, infinite where one is not finite that should be.
+
+    Shapes: any, both the same.
+    """
     one, other = found.astype(np.float64), wanted.astype(np.float64)
     counts = np.isfinite(other)
     apart = np.abs(np.where(counts, one, 0) - np.where(counts, other, 0))
@@ -88,6 +92,8 @@ def first_difference(
     """Return the first node of `after` that computes something else than `before` does.
 
     Tensors are compared by name, where `kept` says so only in part. `feeds` are those of each.
+    Shapes: each feed as its input.
+    Units: tolerance, a share of the largest number of a tensor.
     """
     held = {name for node in before.graph.node for name in node.output if name}
     names = [n for node in after.graph.node for n in node.output if n in held]
@@ -106,7 +112,7 @@ def first_not_finite(model: ModelProto, feeds: Feeds) -> Place | None:
     """Return where NaN or infinity begins: the first node that makes it of finite numbers.
 
     Infinity that is stored for a mask is as it should be. Where that alone becomes NaN, the node
-    that makes NaN is returned.
+    that makes NaN is returned. Shapes: each feed as its input.
     """
     for name, x in feeds.items():
         if not is_finite(x):
@@ -139,7 +145,7 @@ def bad_weight(model: ModelProto) -> Place | None:
 
 
 def is_finite(x: Array) -> bool:
-    """Say whether all numbers are finite; what holds no numbers is."""
+    """Say whether all numbers are finite; what holds no numbers is. Shapes: any."""
     return x.dtype.kind != "f" or bool(np.isfinite(x).all())
 
 
