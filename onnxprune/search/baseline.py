@@ -18,6 +18,7 @@ from onnxprune.data import PRESETS, Data, Inputs, of_preset, readings
 from onnxprune.detection import OVERLAPS
 from onnxprune.errors import DataError, OnnxPruneError
 from onnxprune.evaluation import Answers, Hits
+from onnxprune.progress import phase
 from onnxprune.search.detectors import box_problem
 from onnxprune.search.judging import metric_name
 from onnxprune.search.outcome import make_evaluator
@@ -45,6 +46,7 @@ NAMED = 6
 TRUST = "--trust-baseline (trust_baseline=True in Python) goes on as it is"
 
 
+@phase("evaluation")
 def check_baseline(
     model: ModelProto,
     data: Data | None,

@@ -9,12 +9,14 @@ from onnxprune.channels import find_groups
 from onnxprune.data import Data
 from onnxprune.errors import OnnxPruneError, UnsupportedOp
 from onnxprune.graph import Graph
+from onnxprune.progress import phase
 from onnxprune.relevance import score
 from onnxprune.search.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 
+@phase("analysis")
 def with_fallback(graph: Graph, data: Data | None, settings: Settings) -> Settings:
     """Return settings with a criterion that can be computed, where the usual one cannot.
 
