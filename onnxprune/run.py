@@ -21,6 +21,7 @@ from onnxprune.channels import find_groups
 from onnxprune.checks import Flag, Text, kind_of
 from onnxprune.data import Data, Inputs, SampleSource
 from onnxprune.errors import InvalidType, OnnxPruneError, OutputError
+from onnxprune.evaluation import check_weights
 from onnxprune.graph import (
     NONE_APART,
     Graph,
@@ -337,6 +338,7 @@ def _apply(
     masked = Flag()("masked", masked)
     graph = Graph.load(model, input_shapes=input_shapes)
     graph.warn()
+    check_weights(graph)
     groups = find_groups(graph, allow_inexact=plan.allow_inexact, also=plan.also)
     dead = plan.dead(groups)
     proof = Proof(graph, groups, dead)

@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
+from onnxprune.errors import InvalidModel
 from onnxprune.evaluation.inputs import Feeds
 from onnxprune.evaluation.runtime import session
+from onnxprune.graph import Graph
 
 Array = npt.NDArray[Any]
 Kept = Callable[[str], Mapping[int, npt.NDArray[np.bool_]]]
@@ -117,7 +119,7 @@ def first_not_finite(model: ModelProto, feeds: Feeds) -> Place | None:
     for name, x in feeds.items():
         if not is_finite(x):
             return Place(f"input '{name}'", name, _found(x))
-    if place := bad_weight(model):
+    if place := _bad_weight(Graph(model)):
         return place
     odd = {one.name for one in model.graph.initializer if not is_finite(_value(one))}
     names = [name for node in model.graph.node for name in node.output if name]
@@ -131,16 +133,27 @@ def first_not_finite(model: ModelProto, feeds: Feeds) -> Place | None:
     return None
 
 
-def bad_weight(model: ModelProto) -> Place | None:
-    """Return the first node that reads a constant with NaN, or a weight with infinity."""
-    odd = {}
-    for tensor in model.graph.initializer:
-        if tensor.data_type in FLOATS and not is_finite(value := _value(tensor)):
-            odd[tensor.name] = value
-    for node in model.graph.node if odd else ():
-        for name in node.input:
-            if name in odd and (node.op_type in WEIGHING or np.isnan(odd[name]).any()):
-                return Place(called(node), name, _found(odd[name]), "input")
+def check_weights(graph: Graph) -> None:
+    """Refuse a model that reads a constant with NaN, or a weight with infinity.
+
+    Raises: InvalidModel naming the first node that does.
+    """
+    if place := _bad_weight(graph):
+        raise InvalidModel(f"{place}; expected numbers: export the model again, as it was trained")
+
+
+def _bad_weight(graph: Graph) -> Place | None:
+    looked: set[str] = set()
+    for node in graph.nodes:
+        for name in node.inputs:
+            tensor = graph.initializers.get(name)
+            if tensor is None or tensor.data_type not in FLOATS or name in looked:
+                continue
+            looked.add(name)
+            value = graph.constant(name)
+            if not is_finite(value) and (node.op_type in WEIGHING or np.isnan(value).any()):
+                made = f"{node.op_type} '{node.name}'"
+                return Place(made, graph.aliases.get(name, name), _found(value), "input")
     return None
 
 

@@ -11,8 +11,8 @@ from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.channels import ChannelGroups, find_groups
 from onnxprune.compensate import Corrector
 from onnxprune.data import Data, SampleSource, by_name, joined, load_data
-from onnxprune.errors import DataError, InvalidModel
-from onnxprune.evaluation import FIDELITY, Evaluator, bad_weight, block_width
+from onnxprune.errors import DataError
+from onnxprune.evaluation import FIDELITY, Evaluator, block_width, check_weights
 from onnxprune.graph import Graph
 from onnxprune.progress import phase
 from onnxprune.relevance import allowed_bytes, batch_within, data_free, find_criterion, score
@@ -45,8 +45,7 @@ def open_model(
     weight is not a number.
     """
     graph = Graph(model, input_shapes=settings.input_shapes)
-    if place := bad_weight(model):
-        raise InvalidModel(f"{place}; expected numbers: export the model again, as it was trained")
+    check_weights(graph)
     if data is None:
         graph.warn()
         return graph, None

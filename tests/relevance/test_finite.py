@@ -41,6 +41,8 @@ def test_a_weight_that_is_none_is_named_before_anything_else(value: float, small
     for data in (samples(small), None):
         with pytest.raises(InvalidModel, match=where):
             onnxprune.prune(proto, data, rate=0.3, control="one-shot", criterion="magnitude")
+    with pytest.raises(InvalidModel, match=where):
+        onnxprune.apply(proto, onnxprune.Plan({}))
 
 
 @pytest.mark.parametrize("criterion", ["lrp", "taylor", "activation"])
