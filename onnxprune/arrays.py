@@ -1,6 +1,6 @@
 """The kinds of arrays that pass between rooms, what messages call a shape, and what is tied."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,28 @@ FloatArray = npt.NDArray[np.float64]
 
 Kept = Mapping[int, BoolArray]
 """Which positions of a tensor survive, for each axis that loses some. Shapes: each `[size]`."""
+
+
+PIECE = 2**22
+"""Bytes of an array that are looked at together."""
+
+
+def in_pieces(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Yield views of an array, a few rows each, so that what is made of them takes little memory.
+
+    Two arrays of one shape come in equal pieces. Shapes: `[n, ...]` -> `[m, ...]`.
+    """
+    if array.ndim == 0:
+        yield array
+        return
+    rows = max(1, PIECE // max(8 * int(np.prod(array.shape[1:])), 1))
+    for start in range(0, len(array), rows):
+        yield array[start : start + rows]
+
+
+def is_finite(array: npt.NDArray[Any]) -> bool:
+    """Say whether no value is NaN or infinite. Shapes: any."""
+    return all(bool(np.isfinite(piece).all()) for piece in in_pieces(array))
 
 
 def is_float(array: npt.NDArray[Any]) -> bool:

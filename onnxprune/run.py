@@ -19,7 +19,7 @@ from onnx import ModelProto
 
 from onnxprune.channels import find_groups
 from onnxprune.checks import Flag, Text, kind_of
-from onnxprune.data import Data, Inputs, SampleSource
+from onnxprune.data import Data, Inputs, SampleSource, read
 from onnxprune.errors import InvalidType, OnnxPruneError, OutputError
 from onnxprune.evaluation import check_weights
 from onnxprune.graph import (
@@ -292,10 +292,10 @@ def _few(samples: Data | None) -> npt.NDArray[Any] | Mapping[str, npt.NDArray[An
     """A few samples to run the result on, unless each of them is a run of its own."""
     if samples is None:
         return None
-    x = samples.x[:3]
+    x = read(samples.x[:3])
     if not isinstance(x, Inputs):
         return x
-    return None if x.apart else x.arrays
+    return None if x.apart else x.feeds
 
 
 def apply(

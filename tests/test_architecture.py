@@ -24,6 +24,7 @@ ROOMS = {
     "engine": 1,
     "files": 1,
     "locks": 1,
+    "memory": 1,
     "plugins": 1,
     "progress": 1,
     "records": 1,
@@ -64,7 +65,7 @@ ONLY_IN = {
     "faster_coco_eval": {"detection"},
     "yaml": {"detection"},
     "ray": {"engine"},
-    "psutil": {"relevance"},
+    "psutil": {"memory"},
     "click": {"cli"},
     "rich": {"cli"},
 }

@@ -18,13 +18,15 @@ from onnx import ModelProto
 from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.compensate.readers import Reader
 from onnxprune.compensate.reference import Reference, Writer
-from onnxprune.engine import Job, each
+from onnxprune.engine import each
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
-from onnxprune.relevance import LOOKING, Batch, Mirror
+from onnxprune.relevance import LOOKING, Batch, Mirror, OnSamples
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from onnxprune.data import Data
 
 
 class Bias:
@@ -77,10 +79,15 @@ Sums = dict[str, tuple[npt.NDArray[np.float64], int]]
 
 
 @dataclass(frozen=True, eq=False)
-class _Inputs(Job):
+class _Inputs(OnSamples):
     """The sums over samples of what each reader reads."""
 
     reference: Reference
+
+    @property
+    def samples(self) -> Data:
+        """What the batches are rows of."""
+        return self.reference.data
 
     @cached_property
     def _mirror(self) -> Mirror:

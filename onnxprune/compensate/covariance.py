@@ -13,12 +13,14 @@ from onnxprune.arrays import FloatArray
 from onnxprune.compensate.readers import Reader
 from onnxprune.compensate.reference import Reference
 from onnxprune.compensate.ridge import MAX_ROWS
-from onnxprune.engine import Job, each
+from onnxprune.engine import each
 from onnxprune.ops._torch import torch
-from onnxprune.relevance import LOOKING, Batch, Mirror
+from onnxprune.relevance import LOOKING, Batch, Mirror, OnSamples
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from onnxprune.data import Data
 
 
 def find_covariances(reference: Reference) -> dict[str, FloatArray]:
@@ -47,13 +49,18 @@ Shapes: `[C, C]`, `[C]`."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Products(Job):
+class _Products(OnSamples):
     """The products of the rows of each reader, minus the means of the first batch.
 
     Without these means single precision is enough, even where they are far above the spreads.
     """
 
     reference: Reference
+
+    @property
+    def samples(self) -> Data:
+        """What the batches are rows of."""
+        return self.reference.data
 
     @cached_property
     def _mirror(self) -> Mirror:

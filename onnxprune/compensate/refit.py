@@ -17,13 +17,14 @@ from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.compensate.observed import Observed, Seen, Sums
 from onnxprune.compensate.reference import Narrowed
 from onnxprune.compensate.ridge import MAX_ROWS, multiply
-from onnxprune.engine import Job
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
-from onnxprune.relevance import Batch, Mirror, Tensors
+from onnxprune.relevance import Batch, Mirror, OnSamples, Tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from onnxprune.data import Data
 
 Rounds = Generator[Any, Any, None]
 
@@ -55,7 +56,7 @@ class Totals:
 
 
 @dataclass(frozen=True, eq=False)
-class Refit(Job):
+class Refit(OnSamples):
     """A pruned net, run on the batches in step. Shapes: dead `[channels]`."""
 
     observed: Observed
@@ -74,6 +75,11 @@ class Refit(Job):
     def _narrowed(self) -> dict[str, Narrowed]:
         narrowed = self.observed.reference.narrowed(self.dead)
         return {one.reader.key: one for one in narrowed}
+
+    @property
+    def samples(self) -> Data:
+        """What the batches are rows of."""
+        return self.observed.reference.data
 
     def run(self, shard: tuple[int, Batch]) -> Rounds:
         """Run a batch, by its number; the last part is None."""

@@ -1,9 +1,10 @@
 """Samples: from folders of images, arrays, files and functions, in the form that a model takes.
 
-Imports errors, checks and plugins only. `load_data` is the way in.
+Imports only what lies below: errors, checks, memory and their like. `load_data` is the way in.
 
 * `samples`: `Data`; `inputs`: samples of several inputs; `heads`: what the outputs hold
 * `sources`: every source that becomes one; `forms`: how its items are held against the model
+* `streamed`: samples that are read when they are asked for, and ahead; `archives`: `.npz`, `.npy`
 * `folders`, `images`: folders of images, decoding; `pictures`: their files, opened with care
 * `targets`: labels and other targets
 * `shards`: WebDataset's tar files and Parquet
@@ -17,14 +18,15 @@ Imports errors, checks and plugins only. `load_data` is the way in.
 
 from onnxprune.data.heads import KINDS, Head
 from onnxprune.data.images import Form, decode, find_images, image_size
-from onnxprune.data.inputs import Inputs, Samples, by_name, joined
+from onnxprune.data.inputs import Inputs, Rows, Samples, by_name, joined, pieces, read
 from onnxprune.data.label_maps import IGNORED, class_axis, class_shares, counted, fit_labels
 from onnxprune.data.layouts import annotation_files, boxes_layout, check_classes
 from onnxprune.data.letterbox import FITS, Placement, fitted
 from onnxprune.data.noise import noisy_pixels, smooth_noise
 from onnxprune.data.presets import PREPROCESS, PRESETS, find_preset, name_preset
 from onnxprune.data.samples import ALL, DATA, Data
-from onnxprune.data.sources import PER_CLASS, InputForm, SampleSource, load_data
+from onnxprune.data.sources import MEMORY, PER_CLASS, InputForm, SampleSource, load_data
+from onnxprune.data.streamed import Streamed, ahead
 from onnxprune.data.targets import MAX_LABEL
 from onnxprune.data.variants import of_preset, readings
 
@@ -35,6 +37,7 @@ __all__ = [
     "IGNORED",
     "KINDS",
     "MAX_LABEL",
+    "MEMORY",
     "PER_CLASS",
     "PREPROCESS",
     "PRESETS",
@@ -44,8 +47,11 @@ __all__ = [
     "InputForm",
     "Inputs",
     "Placement",
+    "Rows",
     "SampleSource",
     "Samples",
+    "Streamed",
+    "ahead",
     "annotation_files",
     "boxes_layout",
     "by_name",
@@ -64,6 +70,8 @@ __all__ = [
     "name_preset",
     "noisy_pixels",
     "of_preset",
+    "pieces",
+    "read",
     "readings",
     "smooth_noise",
 ]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.arrays import IntArray
+from onnxprune.arrays import IntArray, in_pieces, is_finite
 from onnxprune.data.images import Form, shape_text
-from onnxprune.data.inputs import Inputs, Samples, joined
+from onnxprune.data.inputs import Inputs, Rows, Samples, joined
 from onnxprune.data.samples import ALL, Data
+from onnxprune.data.streamed import Streamed
 from onnxprune.data.targets import Room, are_class_numbers, name_by_number, read_labels
 from onnxprune.errors import DataError
 
@@ -73,7 +75,7 @@ class Wanted(Form):
         """Return a batch, or a single sample as a batch of one. Shapes: `[n, ...]` or `[...]`."""
         if not self.inputs:
             single = x.ndim == len(self.shape)
-            return Item(x[None] if single else x, _batched(y, single))
+            return Item(_alone(x) if single else x, _batched(y, single))
         if not isinstance(x, dict):
             names = ", ".join(self.inputs)
             raise DataError(f"{where}: a sample is one array, expected inputs {names} by name")
@@ -81,7 +83,7 @@ class Wanted(Form):
         for name, (shape, _) in self.inputs.items():
             alone = x[name].ndim == len(shape) - (not self.is_apart)
             single = single and alone
-            arrays[name] = x[name][None] if alone else x[name]
+            arrays[name] = _alone(x[name]) if alone else x[name]
         return Item(Inputs(arrays, self.is_apart), _batched(y, single))
 
     def fitted(self, x: Samples, where: str) -> tuple[Samples, Wanted]:
@@ -92,7 +94,7 @@ class Wanted(Form):
         if not isinstance(x, Inputs):
             sizes = _fit(x.shape[1:], self.shape, "a sample", where)
             return _cast(x, self.dtype, where), replace(self, shape=sizes)
-        arrays: dict[str, npt.NDArray[Any]] = {}
+        arrays: dict[str, Rows] = {}
         inputs: dict[str, Any] = {}
         for name, (shape, dtype) in self.inputs.items():
             want = shape if x.apart else shape[1:]
@@ -103,6 +105,17 @@ class Wanted(Form):
             counts = ", ".join(f"{len(a)} of '{n}'" for n, a in arrays.items())
             raise DataError(f"{where}: {counts}; expected as many samples of each input")
         return Inputs(arrays, x.apart), replace(self, inputs=inputs)
+
+
+def _alone(x: Rows) -> Rows:
+    """A sample as a batch of one. Shapes: `[...]` -> `[1, ...]`."""
+    if not isinstance(x, Streamed):
+        return x[None]
+    return Streamed(partial(_whole, x), np.arange(1), x.shape, x.dtype)
+
+
+def _whole(x: Streamed, numbers: IntArray) -> npt.NDArray[Any]:
+    return np.asarray(x)[None][numbers]
 
 
 def _batched(y: Any, single: bool) -> Any:
@@ -219,14 +232,16 @@ def _data(
     return Data(x, labels, name_by_number(labels, where) if classes is None else classes, targets=y)
 
 
-def _cast(x: npt.NDArray[Any], dtype: np.dtype[Any], where: str) -> npt.NDArray[Any]:
+def _cast(x: Rows, dtype: np.dtype[Any], where: str) -> Rows:
     """Cast to the model's type, refusing to lose a value; no copy where nothing changes."""
     if x.dtype.kind not in "iufb":
         raise DataError(f"{where}: x is {x.dtype}, expected numbers")
+    if isinstance(x, Streamed):
+        return x.changed(partial(_cast, dtype=dtype, where=where), dtype)  # type: ignore[arg-type]
     with np.errstate(invalid="ignore", over="ignore"):
         cast = np.ascontiguousarray(x, dtype)
-    if dtype.kind in "iu" and not np.array_equal(cast, x):
+    if dtype.kind in "iu" and not all(map(np.array_equal, in_pieces(cast), in_pieces(x))):
         raise DataError(f"{where}: x is {x.dtype} and the model takes {dtype}; round and clip it")
-    if dtype.kind == "f" and not np.isfinite(cast).all():
+    if dtype.kind == "f" and not is_finite(cast):
         raise DataError(f"{where}: x holds NaN or infinity as {dtype}; clean the samples")
     return cast

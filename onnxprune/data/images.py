@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxprune.arrays import IntArray
+from onnxprune.data.inputs import Rows
 from onnxprune.data.pictures import opened, suffixes
 from onnxprune.data.presets import Preprocess, find_preset
+from onnxprune.data.streamed import Streamed
 from onnxprune.errors import DataError
+from onnxprune.memory import fits
 
 IMAGES, MASKS = "images", "masks"
 """The folders of a set of images with a label map each."""
@@ -21,11 +25,15 @@ IMAGES, MASKS = "images", "masks"
 
 @dataclass(frozen=True)
 class Form:
-    """What samples must become: the model's input without its batch axis, from pixels or arrays."""
+    """What samples must become: the model's input without its batch axis, from pixels or arrays.
+
+    Samples of more than `memory` stay in their files. Units: memory, MB; None as `memory.fits`.
+    """
 
     shape: tuple[int | None, ...]
     dtype: np.dtype[Any]
     preprocess: str
+    memory: int | None = field(default=None, kw_only=True)
 
     @property
     def is_last(self) -> bool:
@@ -87,15 +95,14 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
 
 def decode(
     files: Sequence[Path], form: Form, fit: Callable[[Any, tuple[int, int]], Any] | None = None
-) -> npt.NDArray[Any]:
+) -> Rows:
     """Read, resize and preprocess images into one array, on several threads.
 
+    Where that takes more memory than it may, an image is read whenever it is asked for.
     `fit` makes an image of Pillow one of a width and height; by default it is stretched.
     Shapes: `[n, C, H, W]`, or `[n, H, W, C]` where only the last axis of `form.shape` is 1 or 3.
     Raises: DataError where an image cannot be read or does not fit the form.
     """
-    from PIL import Image
-
     shape, last = form.shape, form.is_last
     channels = shape[2 if last else 0] if len(shape) == 3 else None
     if channels not in (1, 3):
@@ -103,32 +110,67 @@ def decode(
             f"{files[0]}: the model takes {shape_text(shape)}, an image needs [C, H, W] or "
             "[H, W, C] with 1 or 3 channels; give an .npz or a function instead"
         )
-    preset, mode = _preset(form, channels), "L" if channels == 1 else "RGB"
-    first = _read(files[0], mode)
+    preset = _preset(form, channels)
+    first = _read(files[0], "L" if channels == 1 else "RGB")
     height, width = shape[:2] if last else shape[1:]
-    height, width = height or first.height, width or first.width
-    sample = (height, width, channels) if last else (channels, height, width)
-    x = np.empty((len(files), *sample), form.dtype)
+    size = (height or first.height, width or first.width)
+    sized = (files[0].name, first.size) if None in shape else None
+    decoder = Decoder(tuple(files), preset, channels, size, last, form.dtype, fit, sized)
+    images = Streamed(decoder, np.arange(len(files)), decoder.sample, form.dtype)
+    return np.asarray(images) if fits(images.nbytes, form.memory) else images
 
-    def fill(row: int) -> None:
-        image = _read(files[row], mode)
-        if image.size != first.size and None in shape:
+
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """Reads images of a list of files, whichever are asked for.
+
+    `sized` is the name and size of the image whose size all others must have.
+    Units: size, height and width in pixels.
+    """
+
+    files: tuple[Path, ...]
+    preset: Preprocess
+    channels: int
+    size: tuple[int, int]
+    last: bool
+    dtype: np.dtype[Any]
+    fit: Callable[[Any, tuple[int, int]], Any] | None
+    sized: tuple[str, tuple[int, int]] | None
+
+    @property
+    def sample(self) -> tuple[int, int, int]:
+        """The shape of an image as the model takes it."""
+        return (*self.size, self.channels) if self.last else (self.channels, *self.size)
+
+    def __call__(self, numbers: IntArray) -> npt.NDArray[Any]:
+        """Shapes: numbers `[m]` -> `[m, *sample]`."""
+        x = np.empty((len(numbers), *self.sample), self.dtype)
+
+        def fill(row: int) -> None:
+            x[row] = self._image(self.files[numbers[row]])
+
+        with ThreadPoolExecutor() as pool:
+            for _ in pool.map(fill, range(len(numbers))):  # raises the first file's error
+                pass
+        return x
+
+    def _image(self, file: Path) -> npt.NDArray[Any]:
+        from PIL import Image
+
+        image = _read(file, "L" if self.channels == 1 else "RGB")
+        if self.sized and image.size != self.sized[1]:
+            (name, (width, height)) = self.sized
             raise DataError(
-                f"{files[row]}: {image.width} x {image.height} pixels, {files[0].name} has "
-                f"{first.width} x {first.height}, and the model leaves its size open; "
-                "resize the images to one size"
+                f"{file}: {image.width} x {image.height} pixels, {name} has {width} x {height}, "
+                "and the model leaves its size open; resize the images to one size"
             )
-        if fit is not None:
-            image = fit(image, (width, height))
+        height, width = self.size
+        if self.fit is not None:
+            image = self.fit(image, (width, height))
         elif image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BILINEAR)
-        values = preset(np.asarray(image).reshape(height, width, channels))
-        x[row] = values if last else values.transpose(2, 0, 1)
-
-    with ThreadPoolExecutor() as pool:
-        for _ in pool.map(fill, range(len(files))):  # raises the first file's error
-            pass
-    return x
+        values = self.preset(np.asarray(image).reshape(height, width, self.channels))
+        return values if self.last else values.transpose(2, 0, 1)
 
 
 def image_size(path: Path) -> tuple[int, int]:

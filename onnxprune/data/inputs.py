@@ -9,7 +9,16 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from onnxprune.arrays import in_pieces
+from onnxprune.data.streamed import Streamed, ahead
+
 Array: TypeAlias = npt.NDArray[Any]
+Rows: TypeAlias = Array | Streamed
+"""The samples of one input, in memory or read when they are asked for."""
+
+
+AT_ONCE = 32
+"""Samples that are read together where nobody says how many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +30,7 @@ class Inputs:
     Shapes: each `[n, ...]`.
     """
 
-    arrays: Mapping[str, Array] = field(default_factory=dict)
+    arrays: Mapping[str, Rows] = field(default_factory=dict)
     apart: bool = False
 
     def __len__(self) -> int:
@@ -36,9 +45,9 @@ class Inputs:
 
     @property
     def feeds(self) -> dict[str, Array]:
-        """The arrays as a session takes them. Shapes: each as the input's."""
+        """The arrays as a session takes them, read. Shapes: each as the input's."""
         if not self.apart:
-            return dict(self.arrays)
+            return {name: np.asarray(array) for name, array in self.arrays.items()}
         return {name: np.asarray(array[0]) for name, array in self.arrays.items()}
 
     @property
@@ -46,14 +55,37 @@ class Inputs:
         """How many bytes the samples take."""
         return sum(array.nbytes for array in self.arrays.values())
 
+    @property
+    def streamed(self) -> bool:
+        """Whether some are read only when they are asked for."""
+        return any(isinstance(array, Streamed) for array in self.arrays.values())
 
-Samples: TypeAlias = Array | Inputs
+
+Samples: TypeAlias = Rows | Inputs
 """Samples of the one input of a network, or of several by name."""
 
 
 def by_name(x: Samples, name: str) -> Inputs:
     """Return samples by the name of their input; an array belongs to the one that is named."""
     return x if isinstance(x, Inputs) else Inputs({name: x})
+
+
+def read(x: Samples) -> Array | Inputs:
+    """Return samples in memory, read where they are not. Shapes: `[n, ...]` -> the same."""
+    if not isinstance(x, Inputs):
+        return np.asarray(x)
+    return Inputs({name: np.asarray(array) for name, array in x.arrays.items()}, x.apart)
+
+
+def pieces(x: Rows) -> Iterator[Array]:
+    """Yield samples a few at a time, in order, read ahead where they are streamed.
+
+    Shapes: `[n, ...]` -> `[m, ...]`.
+    """
+    if isinstance(x, Streamed):
+        yield from ahead(np.asarray, [x[k : k + AT_ONCE] for k in range(0, len(x), AT_ONCE)])
+    else:
+        yield from in_pieces(x)
 
 
 def joined(parts: list[Samples]) -> Samples:
@@ -65,7 +97,14 @@ def joined(parts: list[Samples]) -> Samples:
     if len(parts) == 1:
         return first
     if not isinstance(first, Inputs):
-        return np.concatenate([part for part in parts if not isinstance(part, Inputs)])
+        return _in_one([part for part in parts if not isinstance(part, Inputs)])
     held = [part.arrays for part in parts if isinstance(part, Inputs)]
-    arrays = {name: np.concatenate([one[name] for one in held]) for name in first.arrays}
+    arrays = {name: _in_one([one[name] for one in held]) for name in first.arrays}
     return Inputs(arrays, first.apart)
+
+
+def _in_one(parts: list[Rows]) -> Rows:
+    """The rows of all parts, unread where those of one are."""
+    if any(isinstance(part, Streamed) for part in parts):
+        return Streamed.joined(parts)
+    return np.concatenate([np.asarray(part) for part in parts])

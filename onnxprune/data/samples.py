@@ -12,8 +12,9 @@ import numpy.typing as npt
 from onnxprune.arrays import IntArray
 from onnxprune.checks import Names, Object, kind_of
 from onnxprune.data.heads import Head
-from onnxprune.data.inputs import Inputs, Samples
+from onnxprune.data.inputs import Inputs, Samples, by_name
 from onnxprune.data.label_maps import fit_labels
+from onnxprune.data.streamed import Streamed
 from onnxprune.engine import Portable
 from onnxprune.errors import DataError
 
@@ -57,7 +58,7 @@ class Data(Portable):
         inputs = self.x.arrays if isinstance(self.x, Inputs) else {"x": self.x}
         given = [(name, array, "iufb") for name, array in inputs.items()]
         for name, array, kinds in (*given, ("y", self.y, "iu")):
-            if not isinstance(array, np.ndarray):
+            if not isinstance(array, np.ndarray | Streamed):
                 raise DataError(f"samples: {name} is {kind_of(array)}, expected a NumPy array")
             if array.dtype.kind not in kinds:
                 expected = "class numbers 0, 1, 2, ..." if name == "y" else "numbers"
@@ -90,11 +91,22 @@ class Data(Portable):
     def batches(self, size: int) -> Iterator[tuple[Samples, IntArray]]:
         """Yield views of at most `size` samples, in order; one by one where they are `apart`.
 
+        What is streamed stays unread.
+
         Shapes: x `[size, ...]`, y `[size]` or `[size, H, W]`; the last batch may be shorter.
         """
         size = 1 if isinstance(self.x, Inputs) and self.x.apart else size
         for start in range(0, len(self), size):
             yield self.x[start : start + size], self.y[start : start + size]
+
+    def soon(self, rows: Any) -> None:
+        """Begin to read some of the samples, where they are streamed.
+
+        Shapes: rows, a slice, numbers or a mask `[n]`.
+        """
+        for array in by_name(self.x, "").arrays.values():
+            if isinstance(array, Streamed):
+                array.soon(rows)
 
     def every(self, step: int, first: int = 0) -> Data:
         """Return every `step`-th sample, from the `first` on."""

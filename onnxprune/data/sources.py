@@ -7,7 +7,6 @@ they are. What does not fit the model is a `DataError` before anything runs.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,13 +15,26 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.checks import Flag, Number, kind_of
+from onnxprune.data.archives import read_arrays
 from onnxprune.data.folders import read_folder
 from onnxprune.data.forms import HOW, Item, Wanted, collect
+from onnxprune.data.inputs import Rows
 from onnxprune.data.presets import PREPROCESS
 from onnxprune.data.samples import Data
 from onnxprune.data.shards import read_shards, shards_in
+from onnxprune.data.streamed import Streamed
 from onnxprune.errors import DataError, InvalidType, OnnxPruneError, UnknownName
 from onnxprune.plugins import WHATEVER, beside, find_function, first_line
+
+MEMORY = Number(
+    whole=True,
+    least=1,
+    optional=True,
+    metavar="MB",
+    help="Memory for samples, which beyond it are read whenever they are needed, and for "
+    "activations during relevance and least squares, in batches that fit. By default a quarter of "
+    "what is free, for each.",
+)
 
 PER_CLASS = Number(
     whole=True, least=1, optional=True, metavar="N", help="Use at most N samples of each class."
@@ -57,6 +69,7 @@ def load_data(
     limit: int | None = None,
     labelled: bool = True,
     any_target: bool = False,
+    memory: int | None = None,
 ) -> Data:
     """Read samples in the form the model takes, at most `limit` of each class.
 
@@ -73,7 +86,9 @@ def load_data(
     `any_target`, targets may be of any shape and type.
     `preprocess` names one of `PRESETS` and serves images only; `auto` is `imagenet` for three
     channels, `unit` for one, and `raw` where the model takes integers.
+    Samples of a folder or file that take more than `memory` are read whenever they are needed.
 
+    Units: memory, MB; None, a quarter of what is free.
     Shapes: `shape` is the model's one input without its batch axis, None where it is dynamic;
     `inputs` gives those of a model with several inputs, or the name of the one.
     Raises: DataError, when the samples cannot be read or do not fit; InvalidType, InvalidValue or
@@ -91,6 +106,7 @@ def load_data(
         any_target,
         {name: (_shape(s), _dtype(t)) for name, (s, t) in several.items()},
         next(iter(inputs or ()), ""),
+        memory=MEMORY("memory", memory),
     )
     return _load(source, form, "samples")
 
@@ -133,13 +149,14 @@ def _from_place(source: str | Path, form: Wanted) -> Data:
         files = _archives(path)
         if not files:
             return read_folder(path, form)
-        items = (_items(_read_npz(file), form, str(file)) for file in files)
+        whole = sum(file.stat().st_size for file in files)
+        items = (_items(read_arrays(file, form.memory, whole), form, str(file)) for file in files)
         return collect((item for one in items for item in one), form, str(path))
-    if path.suffix == ".npz" and path.is_file():
-        return _load(_read_npz(path), form, str(path))
+    if path.suffix in (".npz", ".npy") and path.is_file():
+        return _load(read_arrays(path, form.memory), form, str(path))
     if ":" in str(source) and not path.exists():
         return _from_function(str(source), form)
-    found = "is neither folder nor .npz" if path.exists() else "no such file or folder"
+    found = "is neither folder nor .npz or .npy" if path.exists() else "no such file or folder"
     raise DataError(f"{source}: {found}; {HOW}")
 
 
@@ -147,15 +164,6 @@ def _archives(folder: Path) -> list[Path]:
     """The `.npz` files of a folder that holds them beside nothing else."""
     files = [one for one in sorted(folder.iterdir()) if not one.name.startswith(".")]
     return files if all(one.suffix == ".npz" and one.is_file() for one in files) else []
-
-
-def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays of a file."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a readable .npz ({first_line(error)})") from error
 
 
 def _from_function(text: str, form: Wanted) -> Data:
@@ -205,9 +213,14 @@ def _parts(item: Any, form: Wanted, here: str, where: str) -> tuple[Any, Any]:
             f"{here} is {type(item).__name__}, expected (x, y) or inputs by name; {HOW}"
         )
     try:
-        x = {n: np.asarray(v) for n, v in x.items()} if isinstance(x, dict) else np.asarray(x)
+        x = {n: _rows(v) for n, v in x.items()} if isinstance(x, dict) else _rows(x)
         return x, y if y is None or form.any_target else np.asarray(y)
     except Exception as error:  # a tensor of any framework may raise anything
         raise DataError(
             f"{here} is not an array ({first_line(error)}); convert tensors to NumPy first"
         ) from error
+
+
+def _rows(x: Any) -> Rows:
+    """An array, or what stands for one that is read later."""
+    return x if isinstance(x, Streamed) else np.asarray(x)

@@ -15,12 +15,8 @@ from onnxprune.data import Data, Form, Placement, decode, fitted, image_size
 from onnxprune.detection.annotations import Annotated
 from onnxprune.detection.boxes import CLASS, CROWD
 from onnxprune.detection.recognise import Detector
-from onnxprune.errors import DataError
 
 logger = logging.getLogger(__name__)
-
-MOST_BYTES = 8 << 30
-"""Images that take more memory than this are refused."""
 
 
 def load_objects(
@@ -29,19 +25,17 @@ def load_objects(
     shape: Sequence[int | None],
     dtype: npt.DTypeLike,
     preset: str,
+    *,
+    memory: int | None = None,
 ) -> Data:
     """Decode the images as the model takes them, with their objects on what it sees.
 
+    Images of more than `memory` are decoded whenever they are needed.
+    Units: memory, MB; None, a quarter of what is free.
     Shapes: shape, the model's input without its batch axis.
-    Raises: DataError for images that cannot be read, or are too many to hold.
+    Raises: DataError for images that cannot be read.
     """
-    form = Form(tuple(shape), np.dtype(dtype), preset)
-    needed = len(found.files) * int(np.prod(detector.size)) * 3 * form.dtype.itemsize
-    if needed > MOST_BYTES:
-        raise DataError(
-            f"samples: {len(found.files):,} images take {needed / 2**30:.0f} GB; limit them with "
-            "--per-class"
-        )
+    form = Form(tuple(shape), np.dtype(dtype), preset, memory=memory)
     x = decode(found.files, form, partial(fitted, fit=detector.fit))
     canvas = (detector.size[1], detector.size[0])
     targets = np.empty(len(found.files), object)

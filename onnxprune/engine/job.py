@@ -25,6 +25,9 @@ class Job(Portable):
         """Whether it cannot leave this process."""
         return False
 
+    def soon(self, shard: Any) -> None:
+        """Begin to read, on a thread, what a shard needs that will run after another one."""
+
     def run(self, shard: Any) -> Any:
         """Return the part of one shard.
 
@@ -41,6 +44,11 @@ class Course:
         self._job, self._shard = job, shard
         self._rounds: Generator[Any, Any, None] | None = None
         self.done = 0
+
+    def soon(self) -> None:
+        """Begin to read what the first round needs."""
+        if not self.done:
+            self._job.soon(self._shard)
 
     def next(self, answer: Any = None) -> Any:
         """Return the part of the next round; `answer` is what became of the parts of the last."""

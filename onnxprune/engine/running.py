@@ -12,6 +12,8 @@ from onnxprune.errors import check_name
 from onnxprune.progress import track
 
 PROCESS, RAY = "process", "ray"
+AHEAD = 2
+"""Shards whose samples are read while one runs."""
 ENGINES = (PROCESS, RAY)
 """In this process; on the workers of a ray cluster."""
 
@@ -45,7 +47,10 @@ class _HereTalk:
         self._courses = [Course(job, shard) for shard in shards]
 
     def ask(self, answer: Any = None) -> Iterator[Any]:
-        return (course.next(answer) for course in self._courses)
+        for number, course in enumerate(self._courses):
+            for later in self._courses[number + 1 : number + 1 + AHEAD]:
+                later.soon()
+            yield course.next(answer)
 
     def close(self) -> None:
         self._courses.clear()

@@ -20,7 +20,7 @@ from onnx import ModelProto, ValueInfoProto
 
 from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.checks import BATCH_SIZE, DEVICE, THREADS
-from onnxprune.data import DATA, Data, Inputs, class_axis
+from onnxprune.data import DATA, Data, Inputs, by_name, class_axis
 from onnxprune.engine import Job, Portable, each
 from onnxprune.errors import DataError, InvalidModel
 from onnxprune.evaluation.accuracy import Accuracy
@@ -244,18 +244,23 @@ class Evaluator(Portable):
 
     def _batch(self, net: Net, rows: Rows, mixed: bool) -> Batch:
         """Bind samples in the form that the model takes, unless they are bound so already."""
-        if not isinstance(rows, slice):
+        if not isinstance(rows, slice) or not self._stays(net):
             return self._bind(net, rows)
         key = (type(net), *net.ports.values(), net.place, mixed, rows.start, rows.stop)
         if key not in self._bound:
             self._bound[key] = self._bind(net, rows)
         return self._bound[key]
 
+    def _stays(self, net: Net) -> bool:
+        """Whether the samples have room where the model reads them."""
+        x = by_name(self.data.x, "")
+        return not x.streamed and (net.place == "cpu" or x.nbytes <= RESIDENT_BYTES)
+
     def _bind(self, net: Net, rows: Rows) -> Batch:
         x = net.fitted(self.data.x[rows])
         if net.batch and not x.apart:  # the last is filled with copies, whose outputs are dropped
             x = x[np.arange(net.batch) % len(x)]
-        return net.bind(x, net.place if self.data.x.nbytes <= RESIDENT_BYTES else "cpu")
+        return net.bind(x, net.place)
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,6 +292,11 @@ class _Pass(Job):
     def _names(self) -> tuple[str, ...]:
         judge, net = self.evaluator, self._net
         return judge._names or (net.outputs if not judge.metric.answers else net.outputs[:1])
+
+    def soon(self, shard: tuple[Rows, frozenset[str] | None] | None) -> None:
+        """Begin to read a batch."""
+        if shard is not None:
+            self.evaluator.data.soon(shard[0])
 
     def run(self, shard: tuple[Rows, frozenset[str] | None] | None) -> Any:
         """Run one batch. Raises: InvalidModel where an output cannot be read."""

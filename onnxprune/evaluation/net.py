@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.data import Inputs, Samples, by_name
+from onnxprune.arrays import in_pieces, is_finite
+from onnxprune.data import Inputs, Rows, Samples, Streamed, by_name
 from onnxprune.errors import DataError, InvalidModel
 
 
@@ -82,7 +84,7 @@ class Net:
         arrays = {n: self._cast(p, given.arrays[n], given.apart) for n, p in self.ports.items()}
         return Inputs(arrays, given.apart)
 
-    def _cast(self, port: Port, x: npt.NDArray[Any], apart: bool) -> npt.NDArray[Any]:
+    def _cast(self, port: Port, x: Rows, apart: bool) -> Rows:
         found = x.shape[1:]
         want = found if port.shape is None else port.shape if apart else port.shape[1:]
         pairs = zip(want, found, strict=False)
@@ -91,15 +93,8 @@ class Net:
                 f"{self.name}: takes samples of {list(want)}, these are {list(found)}; "
                 "load them in that shape"
             )
-        with np.errstate(over="ignore", invalid="ignore"):
-            cast = np.ascontiguousarray(x, port.dtype)
-        exact = np.array_equal(cast, x) if port.dtype.kind in "iub" else np.isfinite(cast).all()
-        if not exact:
-            raise DataError(
-                f"{self.name}: takes {port.dtype}, which cannot hold all values of these samples "
-                f"({x.dtype}); scale, round or clean them"
-            )
-        return cast
+        cast = partial(_as, port.dtype, self.name)
+        return x.changed(cast, port.dtype) if isinstance(x, Streamed) else cast(x)
 
     def noise(self, batch_size: int, shape: Sequence[int] | None) -> Inputs:
         """Return a batch of noise for the one input; a fixed batch size is kept.
@@ -135,3 +130,19 @@ class Net:
         given = self.fitted(x)
         size = 1 if given.apart else self.batch or batch_size
         return given[np.arange(size) % len(given)]
+
+
+def _as(dtype: np.dtype[Any], name: str, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Samples in the type that a model takes. Raises: DataError where that loses values."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = np.ascontiguousarray(x, dtype)
+    if dtype.kind in "iub":
+        exact = all(map(np.array_equal, in_pieces(cast), in_pieces(x)))
+    else:
+        exact = is_finite(cast)
+    if not exact:
+        raise DataError(
+            f"{name}: takes {dtype}, which cannot hold all values of these samples ({x.dtype}); "
+            "scale, round or clean them"
+        )
+    return cast

@@ -14,7 +14,7 @@ Imports channels, data and what lies below. `score` and `Meter` are the ways in.
 * `threads`: how many threads torch may use
 """
 
-from onnxprune.relevance.batches import LOOKING, Batch, batches_of, cut
+from onnxprune.relevance.batches import LOOKING, Batch, OnSamples, batches_of, cut
 from onnxprune.relevance.criteria import (
     CRITERIA,
     CRITERION_NAMES,
@@ -42,6 +42,7 @@ __all__ = [
     "Damage",
     "Meter",
     "Mirror",
+    "OnSamples",
     "Rule",
     "Scores",
     "Tensors",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxprune.arrays import IntArray
-from onnxprune.data import Data, Inputs, Samples
+from onnxprune.data import Data, Inputs, Samples, read
+from onnxprune.engine import Job
 from onnxprune.errors import InvalidModel
 from onnxprune.ops._torch import torch
 from onnxprune.progress import track
@@ -41,7 +42,7 @@ class Batch:
 
         Shapes: samples `[b, ...]`, labels `[l]` or maps `[l, H, W]`, `l` at most `b`.
         """
-        x, y = data.x[self.rows], data.y[self.rows]
+        x, y = read(data.x[self.rows]), data.y[self.rows]
         filled = np.minimum(np.arange(max(self.fixed, len(x))), len(x) - 1)
         return x[filled] if len(x) < self.fixed else x, y
 
@@ -74,6 +75,24 @@ def cut(
         size = fixed or size
     rows = np.arange(len(data)) if rows is None else rows
     return [Batch(rows[k : k + size], fixed) for k in range(0, len(rows), size)]
+
+
+class OnSamples(Job):
+    """A job whose shards hold batches of samples, which are read ahead where they are streamed."""
+
+    @property
+    def samples(self) -> Data:
+        """What the batches are rows of."""
+        found: Data = self.data  # type: ignore[attr-defined]
+        return found
+
+    def soon(self, shard: Any) -> None:
+        """Begin to read the samples of all batches that a shard holds."""
+        if isinstance(shard, Batch):
+            self.samples.soon(shard.rows)
+        elif isinstance(shard, tuple):
+            for one in shard:
+                self.soon(one)
 
 
 def shards(batches: Sequence[Batch]) -> list[tuple[Batch, ...]]:

@@ -14,11 +14,11 @@ import numpy as np
 from onnxprune.arrays import FloatArray, IntArray
 from onnxprune.channels import ChannelGroups, Filters
 from onnxprune.data import Data, class_shares, counted
-from onnxprune.engine import Job, each
+from onnxprune.engine import each
 from onnxprune.errors import DataError, InvalidModel
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
-from onnxprune.relevance.batches import LOOKING, Batch, cut, shards
+from onnxprune.relevance.batches import LOOKING, Batch, OnSamples, cut, shards
 from onnxprune.relevance.fuse import folded
 from onnxprune.relevance.mirror import Mirror, Tensors
 
@@ -45,7 +45,7 @@ Shapes: classes `[c]`, sums each `[c, filters]`."""
 
 
 @dataclass(frozen=True, eq=False)
-class ClassSums(Job):
+class ClassSums(OnSamples):
     """The sums of values over the samples of each class.
 
     A sample with a label map counts for all classes in it, in equal shares. `measure` gives the

@@ -24,12 +24,12 @@ import numpy.typing as npt
 from onnxprune.arrays import FloatArray, IntArray
 from onnxprune.channels import ChannelGroups, Choices
 from onnxprune.data import Data, Samples
-from onnxprune.engine import Job, each
+from onnxprune.engine import each
 from onnxprune.errors import UnsupportedOp
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
 from onnxprune.relevance.advice import advise
-from onnxprune.relevance.batches import LOOKING, Batch, by_filter, cut
+from onnxprune.relevance.batches import LOOKING, Batch, OnSamples, by_filter, cut
 from onnxprune.relevance.criteria import score
 from onnxprune.relevance.divergence import (
     Directions,
@@ -179,7 +179,7 @@ class Meter:
 
 
 @dataclass(frozen=True, eq=False)
-class _Unpruned(Job):
+class _Unpruned(OnSamples):
     """What the outputs of the unpruned net are compared by."""
 
     graph: Graph
@@ -207,7 +207,7 @@ Shard = tuple[Batch, dict[str, npt.NDArray[Any]], int, int]
 
 
 @dataclass(frozen=True, eq=False)
-class _Effects(Job):
+class _Effects(OnSamples):
     """The effects of channels along the directions of the samples, and their slope."""
 
     graph: Graph

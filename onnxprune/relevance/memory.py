@@ -10,13 +10,13 @@ import logging
 import math
 import os
 import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxprune.errors import DataError, OutputError
 from onnxprune.graph import Graph
+from onnxprune.memory import MEGABYTE, SHARE, free_bytes
 from onnxprune.ops._torch import torch
 
 if TYPE_CHECKING:
@@ -24,17 +24,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SHARE = 0.25
-"""The share of the free memory that is used where the user sets no limit."""
-MEGABYTE = 2**20
 SMALL = 2**16
 """Bytes; a smaller tensor is not worth a file."""
 ELEMENT = 4
 """Bytes; the mirror computes in single precision."""
 WALKS = 2
 """Forward and back."""
-CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux states the limit of a container (cgroup version 2)."""
 
 
 def batch_within(
@@ -67,7 +62,7 @@ def allowed_bytes(memory: int | None = None, device: str = "auto") -> int:
 
     Units: memory, MB of 2**20 bytes.
     """
-    return int(SHARE * free_bytes(device)) if memory is None else memory * MEGABYTE
+    return int(SHARE * free_there(device)) if memory is None else memory * MEGABYTE
 
 
 def sample_bytes(graph: Graph) -> int:
@@ -86,28 +81,11 @@ def sample_bytes(graph: Graph) -> int:
     return WALKS * ELEMENT * sum(sizes) // max(at_once, 1)
 
 
-def free_bytes(device: str = "auto") -> int:
+def free_there(device: str = "auto") -> int:
     """Return how much memory is free where the mirror computes."""
     if device != "cpu" and torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
-    import psutil
-
-    return int(min(psutil.virtual_memory().available, _container_bytes()))
-
-
-def _container_bytes() -> float:
-    """What a container may still take, infinite where there is no limit.
-
-    psutil reports the machine and knows no containers. Cached files count as free, because the
-    system drops them when memory is short.
-    """
-    try:
-        limit, used = (int((CGROUP / f"memory.{one}").read_text()) for one in ("max", "current"))
-        lines = (CGROUP / "memory.stat").read_text().splitlines()
-        cached = dict(line.split() for line in lines)["inactive_file"]
-        return max(limit - used + int(cached), 0)
-    except (OSError, ValueError, KeyError):
-        return math.inf
+    return free_bytes()
 
 
 def on_disk(tensor: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.arrays import dims, is_float
-from onnxprune.data import Head, Inputs
+from onnxprune.data import Head, Inputs, Streamed
 from onnxprune.errors import InvalidModel, out_of_memory
 from onnxprune.graph import Graph
 from onnxprune.ops import Border, Node, Op, require_op
@@ -24,7 +24,7 @@ from onnxprune.ops._torch import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Feed = npt.NDArray[Any] | Tensor | Inputs | Mapping[str, npt.NDArray[Any] | Tensor]
+    Feed = npt.NDArray[Any] | Tensor | Streamed | Inputs | Mapping[str, npt.NDArray[Any] | Tensor]
     """A batch of images, or every input by name."""
 
 logger = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ class Mirror:
         Shapes: x `[N, ...]`, or each input as the graph says.
         Raises: InvalidModel for an input without a value.
         """
-        x = x.feeds if isinstance(x, Inputs) else x
+        x = x.feeds if isinstance(x, Inputs) else np.asarray(x) if isinstance(x, Streamed) else x
         feeds = x if isinstance(x, Mapping) else {self.graph.image: x}
         env = {name: self._laid_out(value) for name, value in feeds.items()}
         read = {*self.outputs, *(name for node, _ in self.steps for name in node.inputs)}

@@ -80,6 +80,7 @@ def open_unlabelled(graph: Graph, data: Data | None, settings: Settings) -> Data
         inputs=forms,
         preprocess=data.preprocess or settings.preprocess,
         labelled=False,
+        memory=settings.memory,
     )
 
 

@@ -163,9 +163,10 @@ def _fits(
             fits.append(
                 _Fit(f"output '{name}' in place of '{model.graph.output[0].name}'", found.hits)
             )
-    assert isinstance(some.x, np.ndarray)
-    for words, x in readings(some.x, some.preprocess):
-        as_it_is = x.shape == some.x.shape and np.allclose(x, some.x, atol=1e-3)
+    assert not isinstance(some.x, Inputs)
+    given = np.asarray(some.x)
+    for words, x in readings(given, some.preprocess):
+        as_it_is = x.shape == given.shape and np.allclose(x, given, atol=1e-3)
         if as_it_is or (wanted is not None and words not in wanted):
             continue
         tried = replace(some, x=np.ascontiguousarray(x))

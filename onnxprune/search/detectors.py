@@ -12,7 +12,7 @@ import numpy as np
 from onnx import ModelProto
 
 from onnxprune.checks import is_whole
-from onnxprune.data import PRESETS, Data, of_preset, readings
+from onnxprune.data import PRESETS, Data, Inputs, of_preset, readings
 from onnxprune.detection import (
     ENOUGH,
     Detector,
@@ -56,7 +56,7 @@ def open_objects(graph: Graph, source: Path, settings: Settings) -> Data:
     logger.log(NOTICE, "%s", detector)
 
     def read(preset: str) -> Data:
-        return load_objects(found, detector, shape, dtype, preset)
+        return load_objects(found, detector, shape, dtype, preset, memory=settings.memory)
 
     scaling = _scaling(graph, detector, settings)
     samples = read(scaling.preset)
@@ -167,12 +167,13 @@ def _mean(model: ModelProto, data: Data, settings: Settings) -> float:
 def _readings(model: ModelProto, data: Data, settings: Settings) -> Iterator[tuple[float, str]]:
     """The mean AP50 of other readings of the same pixels, with the words for each."""
     some = data.every(-(-len(data) // LOOKED_AT))
-    assert isinstance(some.x, np.ndarray)
-    for words, x in readings(some.x, some.preprocess):
-        if x.shape != some.x.shape or np.allclose(x, some.x, atol=1e-3):
+    assert not isinstance(some.x, Inputs)
+    given = np.asarray(some.x)
+    for words, x in readings(given, some.preprocess):
+        if x.shape != given.shape or np.allclose(x, given, atol=1e-3):
             continue
         try:
-            tried = replace(some, x=np.ascontiguousarray(x, some.x.dtype))
+            tried = replace(some, x=np.ascontiguousarray(x, given.dtype))
             yield _mean(model, tried, settings), words
         except OnnxPruneError:
             continue

@@ -327,7 +327,8 @@ def _shown(
         was_right = answers.before[changed] == answers.labels[changed]
         changed = changed[np.argsort(~was_right, kind="stable")]
     chosen = changed[:SHOWN]
-    x = np.asarray(data.x)[chosen]
+    assert not isinstance(data.x, Inputs)
+    x = np.asarray(data.x[chosen])
     photos = [photo(np.moveaxis(one, axis - 1, -1)) for one in x]
     maps = _heat(graph, pruned, x, axis, data, answers, chosen, settings)
     names = data.names or tuple(f"sample {k}" for k in range(len(data)))

@@ -29,7 +29,7 @@ import numpy as np
 from onnx import ModelProto
 
 from onnxprune.checks import shown
-from onnxprune.data import Data, by_name
+from onnxprune.data import Data, by_name, pieces
 from onnxprune.errors import NOTICE, RunDirectoryError
 from onnxprune.evaluation import Accuracy
 from onnxprune.files import append, cut, make_folder, write_whole
@@ -297,7 +297,9 @@ def _digest(data: Data | None) -> str | None:
         return None
     found = hashlib.sha256()
     for name, array in sorted(by_name(data.x, "").arrays.items()):
-        found.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        found.update(name.encode())
+        for rows in pieces(array):
+            found.update(rows.tobytes())
     found.update(data.y.tobytes())
     if data.targets is not None:
         told = data.targets.tolist() if data.targets.dtype == object else data.targets.tobytes()

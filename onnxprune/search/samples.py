@@ -48,6 +48,7 @@ def open_samples(graph: Graph, source: SampleSource, settings: Settings) -> Data
             preprocess=preset,
             limit=settings.per_class,
             any_target=own,
+            memory=settings.memory,
         )
         if of_files and found.labelled and found.y.ndim == 1 and settings.metric != FIDELITY:
             check_classes(Path(str(source)))

@@ -22,7 +22,7 @@ from onnxprune.checks import (
     asked,
 )
 from onnxprune.compensate import METHODS
-from onnxprune.data import KINDS, PER_CLASS, PREPROCESS
+from onnxprune.data import KINDS, MEMORY, PER_CLASS, PREPROCESS
 from onnxprune.detection import AUTO as HEAD_AUTO
 from onnxprune.detection import HEAD_NAMES, check_head
 from onnxprune.errors import UnknownName, check_name
@@ -168,17 +168,7 @@ class Settings(Checked):
         False,
     )
     batch_size: int = asked(BATCH_SIZE, 32)
-    memory: int | None = asked(
-        Number(
-            whole=True,
-            least=1,
-            optional=True,
-            metavar="MB",
-            help="Memory for activations during relevance and least squares: batches get smaller "
-            "to fit. By default a quarter of what is free.",
-        ),
-        None,
-    )
+    memory: int | None = asked(MEMORY, None)
     latency_batch: int = asked(
         Number(
             whole=True,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from onnxprune.data import Streamed
 from onnxprune.detection import Detector, load_objects
 from onnxprune.detection.annotations import Annotated
-from onnxprune.errors import DataError
 
 SIDES = ((60, 30), (30, 60), (64, 64))
 
@@ -34,7 +34,8 @@ def test_objects_lie_where_their_pixels_are(tmp_path: Path, head: str, last: boo
     assert data.detector is detector
     assert data.classes == ("box",)
     assert data.targets is not None
-    grey = data.x[..., 0] if last else data.x[:, 0]
+    images = np.asarray(data.x)
+    grey = images[..., 0] if last else images[:, 0]
     for image, held in zip(grey, data.targets, strict=True):
         rows, columns = np.nonzero(image > 180)
         found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
@@ -42,7 +43,13 @@ def test_objects_lie_where_their_pixels_are(tmp_path: Path, head: str, last: boo
         assert held[0, 4:].tolist() == [0, 0]
 
 
-def test_too_many_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxprune.detection.samples.MOST_BYTES", 1 << 10)
-    with pytest.raises(DataError, match=r"3 images take 0 GB; limit them with --per-class"):
-        load_objects(drawn(tmp_path), Detector("yolov8", (32, 32), 1), (3, 32, 32), "f4", "raw")
+def test_images_that_do_not_fit_are_decoded_when_they_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, detector = drawn(tmp_path), Detector("yolov8", (32, 32), 1)
+    held = load_objects(found, detector, (3, 32, 32), "f4", "raw")
+    monkeypatch.setattr("onnxprune.memory.LITTLE", 0)
+    monkeypatch.setattr("onnxprune.memory.SHARE", 0)
+    data = load_objects(found, detector, (3, 32, 32), "f4", "raw")
+    assert isinstance(data.x, Streamed)
+    np.testing.assert_array_equal(np.asarray(data.x), held.x)

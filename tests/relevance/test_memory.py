@@ -15,20 +15,15 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnxprune import memory as of_machine
 from onnxprune.cli.commands import main
 from onnxprune.compensate import observed
 from onnxprune.data import Data
 from onnxprune.errors import DataError, OutputError
 from onnxprune.graph.graph import Graph
+from onnxprune.memory import MEGABYTE, free_bytes
 from onnxprune.relevance import memory
-from onnxprune.relevance.memory import (
-    MEGABYTE,
-    SMALL,
-    batch_within,
-    free_bytes,
-    on_disk,
-    sample_bytes,
-)
+from onnxprune.relevance.memory import SMALL, batch_within, on_disk, sample_bytes
 from onnxprune.relevance.mirror import Mirror, Tensors
 from onnxprune.search.assemble import make_task
 from onnxprune.search.settings import Settings
@@ -121,13 +116,13 @@ def test_by_default_a_quarter_of_what_is_free_only_lowers_the_batch(
     monkeypatch: pytest.MonkeyPatch, free: float, batch: int
 ) -> None:
     net = graph()
-    monkeypatch.setattr(memory, "free_bytes", lambda device: int(free * sample_bytes(net)))
+    monkeypatch.setattr(memory, "free_there", lambda device: int(free * sample_bytes(net)))
     assert batch_within(net, 32) == batch
 
 
 def test_what_is_free_is_part_of_what_there_is() -> None:
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert MEGABYTE < free_bytes("cpu") <= machine
+    assert MEGABYTE < free_bytes() <= machine
 
 
 def test_a_container_may_take_less_than_the_system(
@@ -135,14 +130,14 @@ def test_a_container_may_take_less_than_the_system(
 ) -> None:
     available = SimpleNamespace(available=500 * 1024)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: available)
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    assert free_bytes("cpu") == 500 * 1024
+    monkeypatch.setattr(of_machine, "CGROUP", tmp_path)
+    assert free_bytes() == 500 * 1024
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("300000\n")
     (tmp_path / "memory.stat").write_text("anon 100000\ninactive_file 50000\n")
-    assert free_bytes("cpu") == 500 * 1024
+    assert free_bytes() == 500 * 1024
     (tmp_path / "memory.max").write_text("400000\n")
-    assert free_bytes("cpu") == 400000 - 300000 + 50000
+    assert free_bytes() == 400000 - 300000 + 50000
 
 
 @pytest.mark.parametrize("given_mb", [4, 7, 11, 2000, None])

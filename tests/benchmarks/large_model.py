@@ -1,0 +1,216 @@
+"""A model of over 2 GB through every command: does it end well, and how much memory does it take?
+
+    python -m tests.benchmarks.large_model                     2.2 GB
+    python -m tests.benchmarks.large_model --gigabytes 0.05    the short form
+    python -m tests.benchmarks.large_model --only prune,apply  some commands
+
+The model has few convolutions and one large dense layer behind them, as VGG16 has. Its weights are
+random and stand in a file of their own. Every command runs in a process of its own and is a line
+of the file, so that an interrupted run goes on where it stopped. Memory is what Linux counts at its
+highest, of the process or of one that it waited for, files that are mapped included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, TensorProto, helper, save
+
+CHANNELS, SIDE, CLASSES, SAMPLES = 512, 7, 4, 8
+MODULE = """
+import numpy as np
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, {channels}, 3, padding=1)
+        self.second = torch.nn.Conv2d({channels}, {channels}, 3, padding=1)
+        self.hidden = torch.nn.Linear({channels} * {side} * {side}, {units})
+        self.last = torch.nn.Linear({units}, {classes})
+
+    def forward(self, x):
+        x = self.second(self.first(x).relu()).relu()
+        return self.last(self.hidden(x.flatten(1)).relu())
+
+
+def build():
+    with torch.device("meta"):
+        net = Net()
+    values, start, held = np.memmap({data!r}, np.float32, "c"), 0, dict()
+    for name, one in net.state_dict().items():
+        held[name] = torch.from_numpy(values[start : start + one.numel()]).view(one.shape)
+        start += one.numel()
+    net.load_state_dict(held, assign=True)
+    return net
+"""
+
+
+def make(folder: Path, gigabytes: float) -> None:
+    """Write the model, its samples and the module that it could come from."""
+    rng = np.random.default_rng(0)
+    units = max(8, round(gigabytes * 1e9 / 4 / (CHANNELS * SIDE * SIDE)))
+    shapes = {
+        "first.weight": (CHANNELS, 3, 3, 3),
+        "first.bias": (CHANNELS,),
+        "second.weight": (CHANNELS, CHANNELS, 3, 3),
+        "second.bias": (CHANNELS,),
+        "hidden.weight": (units, CHANNELS * SIDE * SIDE),
+        "hidden.bias": (units,),
+        "last.weight": (CLASSES, units),
+        "last.bias": (CLASSES,),
+    }
+    held = []
+    data = folder / "large.onnx.data"
+    with data.open("wb") as file:
+        for name, shape in shapes.items():
+            start = file.tell()
+            for row in range(shape[0]):
+                spread = np.float32(np.prod(shape[1:]) ** -0.5)
+                file.write(
+                    (rng.standard_normal(shape[1:], np.float32) * spread).tobytes()
+                    if len(shape) > 1
+                    else np.float32(0.01 * row / shape[0]).tobytes()
+                )
+            tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
+            tensor.data_location = TensorProto.EXTERNAL
+            said = {"location": data.name, "offset": start, "length": file.tell() - start}
+            for key, value in said.items():
+                tensor.external_data.add(key=key, value=str(value))
+            held.append(tensor)
+    nodes = [
+        helper.make_node("Conv", ["x", "first.weight", "first.bias"], ["a"], pads=[1] * 4),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "second.weight", "second.bias"], ["c"], pads=[1] * 4),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("Flatten", ["d"], ["e"]),
+        helper.make_node("Gemm", ["e", "hidden.weight", "hidden.bias"], ["f"], transB=1),
+        helper.make_node("Relu", ["f"], ["g"]),
+        helper.make_node("Gemm", ["g", "last.weight", "last.bias"], ["y"], transB=1),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", CLASSES])
+    graph = helper.make_graph(nodes, "large", [x], [y], held)
+    opset = helper.make_opsetid("", 17)
+    model: ModelProto = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    save(model, folder / "large.onnx")
+    images = rng.standard_normal((SAMPLES, 3, SIDE, SIDE), np.float32)
+    np.savez(folder / "samples.npz", x=images)
+    sizes = {
+        "channels": CHANNELS,
+        "side": SIDE,
+        "units": units,
+        "classes": CLASSES,
+        "data": str(data.resolve()),
+    }
+    (folder / "module.py").write_text(MODULE.format(**sizes))
+
+
+def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every command, after those whose files it takes."""
+    at = {p: str(folder / p) for p in ("large.onnx", "small.onnx", "run", "samples.npz")}
+    machine = ["--threads", "1", "--device", "cpu"]
+    data = ["--data", at["samples.npz"]]
+    fast = ["--macs", "0.7", "--trust-baseline", *machine]
+    yield "inspect", [at["large.onnx"]]
+    yield "score", [at["large.onnx"], *data, "-o", str(folder / "scores.npz"), *machine]
+    yield "prune", [at["large.onnx"], *data, "-o", at["small.onnx"], "--run-dir", at["run"], *fast]
+    plan = str(folder / "run" / "plan.json")
+    yield "apply", [at["large.onnx"], plan, "-o", str(folder / "applied.onnx")]
+    yield "compare", [at["large.onnx"], at["small.onnx"], *data, *machine]
+    yield "report", [at["run"]]
+    out = str(folder / "edge")
+    yield "deploy", [at["small.onnx"], "--to", "onnxruntime", "-o", out, "--threads", "1", *data]
+    module = f"{folder / 'module.py'}:build"
+    cut = str(folder / "small.pt")
+    yield (
+        "export-weights",
+        [at["small.onnx"], "--plan", plan, "--module", module, "-o", cut],
+    )
+    drawn = ["--test", at["samples.npz"], "-o", str(folder / "curves")]
+    yield (
+        "curve",
+        [at["large.onnx"], *data, *drawn, "--method", "one-shot/magnitude", *machine],
+    )
+
+
+def run(name: str, arguments: list[str]) -> dict[str, object]:
+    """Run one command in a process of its own; its exit status, time and memory."""
+    program = (
+        "import resource, sys\n"
+        "from onnxprune.cli import main\n"
+        "try:\n    main()\n"
+        "finally:\n"
+        "    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)\n"
+        "    print('PEAK', *(resource.getrusage(k).ru_maxrss for k in kinds), file=sys.stderr)\n"
+    )
+    environment = {**os.environ, "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", program, name, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    seconds = time.perf_counter() - start
+    lines = done.stderr.strip().splitlines()
+    peaks = [line.split()[1:] for line in lines if line.startswith("PEAK")]
+    peak = max(map(int, peaks[-1])) if peaks else 0
+    said = [line for line in lines if not line.startswith("PEAK")]
+    return {
+        "command": name,
+        "status": done.returncode,
+        "seconds": round(seconds, 1),
+        "gigabytes": round(peak * 1024 / 1e9, 2),
+        "said": "" if done.returncode == 0 else " ".join(said[-3:])[-300:],
+    }
+
+
+def table(lines: list[dict[str, object]], size: float) -> str:
+    """The result as markdown."""
+    rows = [
+        f"| command | status | s | peak GB | x weights ({size:.2f} GB) |",
+        "|---|---|---|---|---|",
+    ]
+    for one in lines:
+        share = float(str(one["gigabytes"])) / size
+        row = [one["command"], one["status"], one["seconds"], one["gigabytes"], f"{share:.1f}"]
+        rows.append("| " + " | ".join(map(str, row)) + " |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Run what is left to run, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--gigabytes", type=float, default=2.2)
+    parser.add_argument("--folder", type=Path, default=Path("large"))
+    parser.add_argument("--only", default="")
+    given = parser.parse_args()
+    folder, results = given.folder, given.folder / "results.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "samples.npz").exists():
+        make(folder, given.gigabytes)
+    lines = (
+        [json.loads(one) for one in results.read_text().splitlines()] if results.exists() else []
+    )
+    done = {one["command"] for one in lines}
+    for name, arguments in commands(folder):
+        if name not in done and name in (given.only.split(",") if given.only else [name]):
+            lines.append(run(name, arguments))
+            with results.open("a") as file:
+                file.write(json.dumps(lines[-1]) + "\n")
+            print(lines[-1], flush=True)
+    print(table(lines, (folder / "large.onnx.data").stat().st_size / 1e9))
+
+
+if __name__ == "__main__":
+    main()
