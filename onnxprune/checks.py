@@ -382,7 +382,9 @@ def kind_of(value: Any) -> str:
 
 
 DEVICE = Choice(
-    of=("auto", "cpu", "cuda"), help="Where to compute; auto takes a GPU if there is one."
+    of=("auto", "cpu", "cuda", "tensorrt"),
+    help="Where to compute; auto takes a GPU if there is one. tensorrt evaluates on onnxruntime's "
+    "TensorRT.",
 )
 THREADS = Number(
     whole=True,

@@ -134,7 +134,7 @@ def out_of_memory(where: str, error: Exception) -> OutOfMemory | None:
     Python and NumPy raise MemoryError, torch RuntimeError on a CPU and OutOfMemoryError on a GPU,
     onnxruntime errors of its own.
     """
-    said = ("out of memory", "allocate memory", "bad_alloc", "bad allocation")
+    said = ("out of memory", "allocate memory", "bad_alloc", "bad allocation", "alloc_failed")
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in said):
         return OutOfMemory(f"{where}: out of memory; {LESS}")
     return None

@@ -198,7 +198,9 @@ TABLE: Mapping[str, Values] = {
     **dict.fromkeys(("batch_size", "latency_batch"), ONE_OR_MORE),
     "memory": ONE_OR_MORE_OR_NONE,
     "latency_on": choice("onnxruntime", "openvino"),
-    "device": Values(("auto", "cpu", "cuda"), (*WORDS, "gpu", "cuda:0", "CPU"), ("gpu", "cuda:0")),
+    "device": Values(
+        ("auto", "cpu", "cuda", "tensorrt"), (*WORDS, "gpu", "cuda:0", "CPU"), ("gpu", "cuda:0")
+    ),
     "threads": Values(ZERO_OR_MORE.right, (*ZERO_OR_MORE.wrong, -3, 10**6), ("-3", "1.5", "all")),
     "seed": ZERO_OR_MORE,
     **dict.fromkeys(("stride", "step", "smallest", "finest"), STEP),
@@ -331,7 +333,7 @@ def test_wrong_texts_are_refused_on_the_command_line(
         ("round_to", 8.5, "round_to 8.5: is a float; expected a whole number, 1 or more, or auto"),
         ("seed", -1, "seed -1: expected a whole number, 0 or more"),
         ("batch_size", 0, "batch_size 0: expected a whole number, 1 or more"),
-        ("device", "gpu", "device 'gpu': unknown; expected one of auto, cpu, cuda"),
+        ("device", "gpu", "device 'gpu': unknown; expected one of auto, cpu, cuda, tensorrt"),
         (
             "include",
             "/stage1/*",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,23 +72,18 @@ def score(screen: Screen, /, model: str, data: str | None, output: str, **asked:
     check_output(output, model, data)
     from onnxprune.channels import find_groups
     from onnxprune.graph import load_model
-    from onnxprune.relevance import score
+    from onnxprune.relevance import Halving, score
     from onnxprune.search import open_model, walk_batch
 
     settings = Settings.of(**asked)
     graph, samples = open_model(load_model(model), data, settings)
     groups = find_groups(graph, allow_inexact=settings.allow_inexact, also=settings.also)
     with screen.progress(f"scoring {len(groups):,} channels"):
-        scores = score(
-            graph,
-            groups,
-            samples,
-            settings.criterion,
-            device=settings.device,
-            batch_size=walk_batch(graph, samples, settings),
-            threads=settings.threads,
-            rng=np.random.default_rng(settings.seed),
-        )
+        on = partial(score, device=settings.device, threads=settings.threads)
+        batch_size = walk_batch(graph, samples, settings)
+        scored = Halving(lambda size: partial(on, batch_size=size), batch_size)
+        rng = np.random.default_rng(settings.seed)
+        scores = scored(graph, groups, samples, settings.criterion, rng=rng)
     scores.save(output)
     screen.wrote(f"scores of {len(groups):,} channels: {output}")
 

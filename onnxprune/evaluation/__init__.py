@@ -9,11 +9,13 @@ and do not import it.
 * `guessing`: whether a model clearly beats a guesser, and the order of classes that fits best
 * `net`: a model that runs, on whatever runtime
 * `runtime`: onnxruntime: sessions, devices, latency; `profile`: the time of each node
+* `cards`: whether there is a card for CUDA
 * `inputs`: inputs for a model that comes without samples
 * `inside`: the first node that differs from another model's, or is not finite
 """
 
 from onnxprune.evaluation.accuracy import Accuracy
+from onnxprune.evaluation.cards import no_card
 from onnxprune.evaluation.class_scores import agreement
 from onnxprune.evaluation.evaluator import Evaluator
 from onnxprune.evaluation.fidelity import (
@@ -93,6 +95,7 @@ __all__ = [
     "latency",
     "made_up",
     "mean_of",
+    "no_card",
     "node_times",
     "nothing_lost",
     "reason",

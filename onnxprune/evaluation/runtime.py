@@ -1,4 +1,4 @@
-"""Models on onnxruntime: sessions on CPU or CUDA, bound inputs and outputs, latency."""
+"""Models on onnxruntime: sessions on CPU, CUDA or TensorRT, bound inputs and outputs, latency."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import functools
 import importlib.metadata
 import io
 import logging
+import sys
+import time
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -16,7 +18,8 @@ import onnx
 
 from onnxprune.checks import DEVICE
 from onnxprune.data import Inputs, Samples
-from onnxprune.errors import InvalidModel, MissingPackage, out_of_memory
+from onnxprune.errors import LESS, InvalidModel, MissingPackage, OutOfMemory, out_of_memory
+from onnxprune.evaluation.cards import no_card
 from onnxprune.evaluation.net import Batch, Net, Port
 from onnxprune.graph import ModelSource, is_foreign, load_model, session_source
 from onnxprune.progress import track
@@ -27,10 +30,19 @@ Model: TypeAlias = ModelSource
 Runnable: TypeAlias = Model | Net
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
 
-EXACT = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+EXACT = {
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "use_tf32": "0",
+    "arena_extend_strategy": "kSameAsRequested",
+}
 """Makes CUDA compute as the CPU does: without TF32, whose 10-bit products move a logit by 1e-3. And
-without a search for the fastest convolution, which costs more than it saves on few samples."""
+without a search for the fastest convolution, which costs more than it saves on few samples and
+depends on what else the card does. Memory grows by what is asked for, as torch needs some, too."""
+
+PRECISE = {"trt_fp16_enable": "0", "trt_int8_enable": "0"}
+"""Makes TensorRT compute in single precision."""
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype("float32"),
@@ -54,7 +66,7 @@ def block_width(device: str = "auto") -> int:
     """
     found = np.show_config(mode="dicts") or {}
     vectors = found.get("SIMD Extensions", {}).get("found", ())
-    return 16 if {"AVX512F", "X86_V4"}.intersection(vectors) and device != "cuda" else 8
+    return 16 if {"AVX512F", "X86_V4"}.intersection(vectors) and device in ("auto", "cpu") else 8
 
 
 def session(
@@ -65,43 +77,56 @@ def session(
     exact: bool = True,
     profile: str = "",
 ) -> Any:
-    """Start an `onnxruntime.InferenceSession` on `auto`, `cpu` or `cuda`.
+    """Start an `onnxruntime.InferenceSession` on a device.
 
-    `auto` is CUDA where onnxruntime offers it and it starts, else the CPU. `threads` 0 means all
-    cores. `exact` asks for deterministic kernels, and for `EXACT` on CUDA; without it the session
-    has onnxruntime's defaults, as a user's would. With `profile`, the beginning of a path, it
-    writes how long every node took into a file, when `end_profiling` is called.
+    `auto` is CUDA where onnxruntime offers it and it starts, else the CPU. `tensorrt` is
+    onnxruntime's TensorRT, with CUDA for what that does not run. `threads` 0 means all cores.
+    `exact` asks for deterministic kernels, and for `EXACT` on CUDA; without it the session has
+    onnxruntime's defaults, as a user's would. With `profile`, the beginning of a path, it writes
+    how long every node took into a file, when `end_profiling` is called.
     Raises: InvalidModel where onnxruntime refuses the model; MissingPackage without onnxruntime, or
-    without CUDA where it is asked for.
+    without the device that is asked for, naming what is missing.
     """
     DEVICE("device", device)
     runtime = _onnxruntime()
-    offered = CUDA in runtime.get_available_providers()
-    if device == "cuda" and not offered:
-        problem = _hidden() or 'this onnxruntime has no CUDA; pip install "onnxprune[gpu]"'
-        raise MissingPackage(f"device 'cuda': {problem}")
+    start = functools.partial(_start, runtime, model, threads=threads, exact=exact, profile=profile)
+    wanted = TENSORRT if device == "tensorrt" else CUDA
+    offered = wanted in runtime.get_available_providers()
+    if device not in ("auto", "cpu") and not offered:
+        has = "TensorRT" if device == "tensorrt" else "CUDA"
+        problem = _hidden() or f'this onnxruntime has no {has}; pip install "onnxprune[gpu]"'
+        raise MissingPackage(f"device '{device}': {problem}")
     if device == "auto" and not offered:
         _warn_of_hidden()
     if device == "cpu" or not offered:
-        return _start(runtime, model, [CPU], threads, exact, profile)
+        return start([CPU])
     with contextlib.redirect_stdout(io.StringIO()):  # it prints which libraries it cannot find
         getattr(runtime, "preload_dlls", lambda: None)()
     reason = "onnxruntime left it out"
     try:
-        cuda = _start(
-            runtime, model, [(CUDA, EXACT if exact else {}), CPU], threads, exact, profile
-        )
-        if CUDA in cuda.get_providers():
-            return cuda
+        there = start([*_providers(wanted, exact), CPU])
+        if wanted in there.get_providers():
+            return there
     except InvalidModel as error:
         reason = str(error)
-    started = _start(
-        runtime, model, [CPU], threads, exact, profile
-    )  # raises if the model is to blame
-    if device == "cuda":
-        raise MissingPackage(f"device 'cuda' does not start ({reason}); use cpu or repair CUDA")
+    reason = no_card() or reason
+    started = start([CPU])  # raises if the model is to blame
+    if device != "auto":
+        raise MissingPackage(
+            f"device '{device}' does not start ({reason}); use cpu or repair {REPAIRS[device]}"
+        )
     logger.warning("CUDA does not start (%s): running on the CPU", reason)
     return started
+
+
+REPAIRS = {"cuda": "CUDA", "tensorrt": "TensorRT (pip install tensorrt), or use cuda"}
+"""What to do where a device does not start."""
+
+
+def _providers(wanted: str, exact: bool) -> list[Any]:
+    """The providers of a device on a card, first the one that is wanted."""
+    cuda = (CUDA, EXACT if exact else {})
+    return [(TENSORRT, PRECISE if exact else {}), cuda] if wanted == TENSORRT else [cuda]
 
 
 def _hidden() -> str:
@@ -142,6 +167,7 @@ def _start(
     runtime: Any,
     model: Model,
     providers: list[Any],
+    *,
     threads: int,
     exact: bool,
     profile: str,
@@ -185,6 +211,7 @@ class Network(Net):
         model = load_model(model) if is_foreign(model) else model
         self.session = session(model, device=device, threads=threads, exact=exact, profile=profile)
         self.binding = self.session.io_binding()
+        self._most = sys.maxsize  # samples that fit into memory at once, as far as is known
         place = "cuda" if CUDA in self.session.get_providers() else "cpu"
         name, inputs = _name(model), self.session.get_inputs()
         ports = {one.name: self._port(name, one, len(inputs)) for one in inputs}
@@ -201,17 +228,69 @@ class Network(Net):
         return Port(given.name, DTYPES[given.type], tuple(sizes) if known else None)
 
     def bind(self, batch: Inputs, place: str) -> Batch:
-        """Put a batch where the session reads it; the CPU needs no copy."""
-        value_of = _onnxruntime().OrtValue.ortvalue_from_numpy
+        """Put a batch where the session reads it; the CPU needs no copy.
+
+        What a card has no room for stays in the machine's memory.
+        """
         feeds = {name: np.ascontiguousarray(array) for name, array in batch.feeds.items()}
-        return Batch({name: value_of(array, place, 0) for name, array in feeds.items()}, len(batch))
+        return Batch({name: self._put(array, place) for name, array in feeds.items()}, len(batch))
+
+    def _put(self, array: npt.NDArray[Any], place: str) -> Any:
+        value_of = _onnxruntime().OrtValue.ortvalue_from_numpy
+        try:
+            return value_of(array, place, 0)
+        except Exception as error:  # as in _start
+            exhausted = out_of_memory(self.name, error)
+            if exhausted is None or place == "cpu":
+                raise exhausted or error from error
+            logger.info("the card has no room for the samples: they are sent batch by batch")
+            return value_of(array, "cpu", 0)
 
     def run(self, batch: Batch, outputs: Sequence[str] = ()) -> dict[str, npt.NDArray[Any]]:
         """Run one bound batch and return the outputs named, by default the first.
 
+        A batch that does not fit into memory is run in halves, and so are those that follow.
         Shapes: each as the model gives it.
+        Raises: OutOfMemory where a single sample does not fit, or samples cannot be told apart.
         """
         names = tuple(outputs) or self.outputs[:1]
+        if batch.size <= self._most:
+            try:
+                return self._run(batch, names)
+            except OutOfMemory as error:
+                half = batch.size // 2
+                if not half or not self._has_rows(batch):
+                    raise
+                logger.warning("%s; going on with batches of %d", str(error).split(";")[0], half)
+                self._most = half
+        half = -(-batch.size // 2)
+        parts = (self._rows(batch, slice(half)), self._rows(batch, slice(half, None)))
+        found = [(part.size, self.run(part, names)) for part in parts]
+        for name in names:
+            if any(rows[name].shape[:1] != (size,) for size, rows in found):
+                raise OutOfMemory(
+                    f"{self.name}: out of memory, and output {name!r} has no row for each sample, "
+                    f"so that a batch cannot be halved; {LESS}"
+                )
+        return {name: np.concatenate([rows[name] for _, rows in found]) for name in names}
+
+    def seconds(self, batch: Batch) -> float:
+        """Run one bound batch as it is and return how long that took. Units: s."""
+        start = time.perf_counter()
+        self._run(batch, self.outputs[:1])
+        return time.perf_counter() - start
+
+    def _has_rows(self, batch: Batch) -> bool:
+        """Whether every input has a row for each sample, and the model takes any number."""
+        shapes = (tuple(value.shape()) for value in batch.values.values())
+        return self.batch is None and all(shape[:1] == (batch.size,) for shape in shapes)
+
+    def _rows(self, batch: Batch, rows: slice) -> Batch:
+        values = {name: value.numpy()[rows] for name, value in batch.values.items()}
+        size = len(range(batch.size)[rows])
+        return Batch({name: self._put(rows, self.place) for name, rows in values.items()}, size)
+
+    def _run(self, batch: Batch, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         for name, value in batch.values.items():
             self.binding.bind_ortvalue_input(name, value)
         self.binding.clear_binding_outputs()  # the last batch may have another size

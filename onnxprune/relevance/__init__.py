@@ -11,7 +11,7 @@ Imports channels, data and what lies below. `score` and `Meter` are the ways in.
 * `damage`: what removing several channels together does; `divergence`: to the class probabilities
 * `generated`: inputs that have the statistics which a network stores
 * `heat`: what a network looks at in an image
-* `threads`: how many threads torch may use
+* `threads`: how many threads torch may use; `repeatable`: deterministic kernels on a card
 """
 
 from onnxprune.relevance.batches import LOOKING, Batch, OnSamples, batches_of, cut
@@ -26,8 +26,9 @@ from onnxprune.relevance.criteria import (
 from onnxprune.relevance.damage import Damage, Meter
 from onnxprune.relevance.generated import match_statistics, stored_statistics
 from onnxprune.relevance.heat import heat_maps
-from onnxprune.relevance.memory import allowed_bytes, batch_within, on_disk
+from onnxprune.relevance.memory import Halving, allowed_bytes, batch_within, on_disk
 from onnxprune.relevance.mirror import Mirror, Tensors, choose_device
+from onnxprune.relevance.repeatable import repeatable
 from onnxprune.relevance.rules import RULES, Branch, Composite, Rule, Term, find_composite
 from onnxprune.relevance.threads import one_thread
 
@@ -40,6 +41,7 @@ __all__ = [
     "Branch",
     "Composite",
     "Damage",
+    "Halving",
     "Meter",
     "Mirror",
     "OnSamples",
@@ -59,6 +61,7 @@ __all__ = [
     "match_statistics",
     "on_disk",
     "one_thread",
+    "repeatable",
     "score",
     "stored_statistics",
 ]

@@ -10,11 +10,13 @@ import logging
 import math
 import os
 import tempfile
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.errors import DataError, OutputError
+from onnxprune.errors import DataError, OutOfMemory, OutputError, out_of_memory
 from onnxprune.graph import Graph
 from onnxprune.memory import MEGABYTE, SHARE, free_bytes
 from onnxprune.ops._torch import torch
@@ -30,6 +32,45 @@ ELEMENT = 4
 """Bytes; the mirror computes in single precision."""
 WALKS = 2
 """Forward and back."""
+
+
+class Halving:
+    """A computation in batches, which get half as large when memory is exhausted.
+
+    `make(size)` returns the computation in batches of that size. What it was halved to is kept from
+    call to call. Of the results it changes only the rounding.
+    """
+
+    def __init__(self, make: Callable[[int], Any], size: int) -> None:
+        self._make, self._size = make, size
+
+    @cached_property
+    def _made(self) -> Any:
+        return self._make(self._size)
+
+    @property
+    def folds(self) -> Any:
+        """Those of a correction."""
+        return self._made.folds
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """Compute. Raises: what the computation does; OutOfMemory where one sample is too much."""
+        while True:
+            try:
+                return self._made(*given, **named)
+            except (RuntimeError, MemoryError) as error:
+                exhausted = out_of_memory("relevance and least squares", error)
+                if exhausted is None:
+                    raise
+                if self._size == 1:
+                    raise exhausted from error
+                known = error if isinstance(error, OutOfMemory) else exhausted
+                where = str(known).split(";")[0]
+            self._size //= 2  # outside, where nothing holds what the error did
+            del self._made
+            logger.warning("%s: going on with batches of %d", where, self._size)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
 
 def batch_within(

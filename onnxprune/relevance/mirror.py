@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from onnxprune.arrays import dims, is_float
 from onnxprune.data import Head, Inputs, Streamed
-from onnxprune.errors import InvalidModel, out_of_memory
+from onnxprune.errors import InvalidModel, MissingPackage, out_of_memory
+from onnxprune.evaluation import no_card
 from onnxprune.graph import Graph
 from onnxprune.ops import Border, Node, Op, require_op
 from onnxprune.ops._torch import torch
@@ -220,16 +221,21 @@ def choose_layout(constants: Iterable[Tensor], device: torch.device) -> torch.me
 
 
 def choose_device(device: str) -> str:
-    """Return `cuda` or `cpu` for `auto`, or what was asked for.
+    """Return `cuda` or `cpu` for `auto`, or what was asked for; TensorRT is for onnxruntime only.
 
-    Raises: InvalidModel when CUDA is asked for and torch has none.
+    Raises: MissingPackage when CUDA is asked for and torch has none, naming what is missing.
     """
     available = torch.cuda.is_available()
     if device == "auto":
         return "cuda" if available else "cpu"
-    if device.startswith("cuda") and not available:
-        raise InvalidModel("device 'cuda': torch finds no CUDA device; use --device cpu")
-    return device
+    if device == "cpu" or available:
+        return "cuda" if device == "tensorrt" else device
+    missing = (
+        'this torch is built without CUDA; pip install "onnxprune[gpu]"'
+        if torch.version.cuda is None
+        else no_card() or "torch finds no CUDA device; see CUDA_VISIBLE_DEVICES"
+    )
+    raise MissingPackage(f"device '{device}': {missing}, or use --device cpu")
 
 
 def _needed(graph: Graph, outputs: Iterable[str]) -> Iterator[Node]:

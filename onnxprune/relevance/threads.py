@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from onnxprune.errors import OnnxPruneError, out_of_memory
 from onnxprune.ops._torch import torch
+from onnxprune.relevance.repeatable import repeatable
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        with threadpool_limits(1, user_api="blas"):
+        with threadpool_limits(1, user_api="blas"), repeatable():
             yield
     except OnnxPruneError:
         raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto
@@ -15,7 +17,15 @@ from onnxprune.errors import DataError
 from onnxprune.evaluation import FIDELITY, Evaluator, block_width, check_weights
 from onnxprune.graph import Graph
 from onnxprune.progress import phase
-from onnxprune.relevance import allowed_bytes, batch_within, data_free, find_criterion, score
+from onnxprune.relevance import (
+    Halving,
+    Scores,
+    allowed_bytes,
+    batch_within,
+    data_free,
+    find_criterion,
+    score,
+)
 from onnxprune.search.clocks import clock, profiler
 from onnxprune.search.control import Strategy
 from onnxprune.search.generated import NOISE, parted
@@ -238,30 +248,28 @@ def _fitted(data: Data | None, more: Data | None) -> Data | None:
 
 def _ranker(graph: Graph, data: Data | None, fitted: Data | None, settings: Settings) -> Rank:
     batch_size = walk_batch(graph, data, settings)
+    device = settings.device
+    scored = Halving(lambda size: partial(score, device=device, batch_size=size), batch_size)
+    priced = Halving(lambda size: partial(_priced, device=device, batch_size=size), batch_size)
 
     def rank(graph: Graph, groups: ChannelGroups) -> FloatArray:
         rng = np.random.default_rng(settings.seed)
-        scores = score(
-            graph,
-            groups,
-            data,
-            settings.criterion,
-            device=settings.device,
-            batch_size=batch_size,
-            rng=rng,
-        )
+        scores: Scores = scored(graph, groups, data, settings.criterion, rng=rng)
         total = scores.total()
         if _evenly(data, settings):
             return quantiles(groups, total)
         if fitted is None or not _by_what_is_lost(settings):
             return total
-        from onnxprune.compensate import irreplaceable
-
-        return irreplaceable(
-            graph, groups, fitted, total, device=settings.device, batch_size=batch_size
-        )
+        found: FloatArray = priced(graph, groups, fitted, total)
+        return found
 
     return rank
+
+
+def _priced(*given: Any, **named: Any) -> FloatArray:
+    from onnxprune.compensate import irreplaceable
+
+    return irreplaceable(*given, **named)
 
 
 def _evenly(data: Data | None, settings: Settings) -> bool:
@@ -307,14 +315,8 @@ def _meter(graph: Graph, data: Data | None, settings: Settings) -> MeasureDamage
         return None
     from onnxprune.relevance import Meter
 
-    return Meter(
-        graph,
-        data,
-        composite,
-        device=settings.device,
-        batch_size=walk_batch(graph, data, settings),
-        seed=settings.seed,
-    )
+    meter = partial(Meter, graph, data, composite, settings.device, seed=settings.seed)
+    return Halving(lambda size: meter(batch_size=size), walk_batch(graph, data, settings))
 
 
 def _corrector(
@@ -324,14 +326,15 @@ def _corrector(
         return None
     from onnxprune.compensate import compensator
 
-    return compensator(
+    corrector = partial(
+        compensator,
         graph,
         groups,
         data,
         settings.compensate,
         device=settings.device,
-        batch_size=walk_batch(graph, data, settings),
         ridge=settings.tuning.ridge,
         variance=settings.tuning.variance,
         allowed=allowed_bytes(settings.memory, settings.device),
     )
+    return Halving(lambda size: corrector(batch_size=size), walk_batch(graph, data, settings))

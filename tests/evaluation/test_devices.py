@@ -13,7 +13,7 @@ import onnxprune.evaluation.evaluator
 import onnxprune.evaluation.runtime
 from onnxprune.errors import InvalidModel, MissingPackage
 from onnxprune.evaluation.evaluator import Evaluator
-from onnxprune.evaluation.runtime import session
+from onnxprune.evaluation.runtime import EXACT, session
 from tests.support.judged import DATA, NET, OUTPUT, X, model, reference
 
 
@@ -134,8 +134,8 @@ def test_samples_stay_on_the_gpu_where_they_fit(
             evaluator.outputs(NET)[OUTPUT], reference(NET, X), rtol=1e-5, atol=1e-6
         )
     assert places == ["cuda"] * 2 * times
-    as_the_cpu = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
-    assert asked == [("CUDAExecutionProvider", as_the_cpu)] * 2
+    assert asked == [("CUDAExecutionProvider", EXACT)] * 2
+    assert EXACT["use_tf32"] == "0"
 
 
 def test_threads_and_determinism_reach_the_session() -> None:

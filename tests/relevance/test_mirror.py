@@ -11,7 +11,7 @@ import torch
 from onnxprune.errors import InvalidModel, UnsupportedOp
 from onnxprune.graph.graph import Graph
 from onnxprune.relevance.fuse import folded
-from onnxprune.relevance.mirror import Mirror, choose_device
+from onnxprune.relevance.mirror import Mirror
 from tests.support.models import images, model, relative_error, run
 
 CLOSE = 1e-5
@@ -186,16 +186,7 @@ def test_double_precision_is_exact() -> None:
     assert relative_error(mirror(x).numpy(), run(mirror.graph.model, x)[0]) < CLOSE
 
 
-def test_the_device_is_chosen_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for available, chosen in ((True, "cuda"), (False, "cpu")):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
-        assert choose_device("auto") == chosen
-    assert choose_device("cpu") == "cpu"
-    with pytest.raises(InvalidModel, match="torch finds no CUDA device; use --device cpu"):
-        choose_device("cuda:1")
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_the_gpu_agrees_with_onnxruntime() -> None:
     proto = model(NORMED)
     x = images(proto, 3)

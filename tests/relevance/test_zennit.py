@@ -159,7 +159,7 @@ def test_whole_networks_lose_only_what_biases_and_the_stabiliser_take(name: str)
     assert first == pytest.approx(last, abs=1e-6 * max(size, 1))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("rule", RULES)
 def test_the_gpu_agrees(rule: str) -> None:
     proto = residual(**WITH_BIAS, **NORM)
