@@ -20,6 +20,7 @@ from onnx import ModelProto
 from onnxprune.data import Data
 from onnxprune.deploy.quantiser import batches, labelled, prepared, refused
 from onnxprune.errors import MissingPackage
+from onnxprune.graph import copied
 
 MOST = 64
 """How many samples it calibrates on at most, spread over all that are given."""
@@ -49,13 +50,12 @@ class NncfQuantiser:
         return f"nncf {self._nncf.__version__}"
 
     def __call__(self, kept: Collection[str]) -> ModelProto:
-        nncf, copied = self._nncf, ModelProto()
-        copied.CopyFrom(self.float_model)
+        nncf, own = self._nncf, copied(self.float_model)
         scope = nncf.IgnoredScope(names=list(kept)) if kept else None
         try:
             with _silently():
                 found = nncf.quantize(
-                    copied,
+                    own,
                     nncf.Dataset(self._samples),
                     subset_size=len(self._samples),
                     ignored_scope=scope,

@@ -21,7 +21,7 @@ from onnx import ModelProto, helper, numpy_helper
 from onnxprune.data import Data, by_name
 from onnxprune.errors import InvalidModel, OnnxPruneError
 from onnxprune.evaluation import reason, session
-from onnxprune.graph import save_model
+from onnxprune.graph import copied, save_model
 
 PER_CHANNEL_OPSET = 13
 """The first opset in which a scale belongs to each position of an axis."""
@@ -97,13 +97,12 @@ class StaticQuantiser:
                 raise refused("onnxruntime's calibration", error) from error
 
     def __call__(self, kept: Collection[str]) -> ModelProto:
-        tools, copied = self._tools, ModelProto()
-        copied.CopyFrom(self.float_model)
+        tools, own = self._tools, copied(self.float_model)
         kind = tools.QuantType.QInt8 if self._symmetric else tools.QuantType.QUInt8
         options = {"ActivationSymmetric": self._symmetric}
         try:
             writer = tools.QDQQuantizer(
-                copied,
+                own,
                 True,  # per channel
                 self._narrow,
                 tools.QuantType.QInt8,

@@ -30,7 +30,7 @@ from onnxprune.evaluation.inside import first_not_finite
 from onnxprune.evaluation.metrics import Function, Metric, find_metric
 from onnxprune.evaluation.net import Batch, Net
 from onnxprune.evaluation.runtime import Runnable, running
-from onnxprune.graph import load_model
+from onnxprune.graph import copied, load_model
 
 RESIDENT_BYTES = 4 << 30
 """Samples up to this size stay on the GPU; more are sent batch by batch, to leave room to run."""
@@ -205,8 +205,7 @@ class Evaluator(Portable):
         inside = [name for name in self._names if name not in given]
         if not inside:
             return model
-        opened = ModelProto()
-        opened.CopyFrom(proto)
+        opened = copied(proto)
         opened.graph.output.extend(ValueInfoProto(name=name) for name in inside)
         return opened
 

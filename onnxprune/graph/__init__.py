@@ -17,6 +17,7 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
 * `in_kind`: models as onnx-graphsurgeon and onnx_ir hold them
 """
 
+from onnxprune.graph.copies import copied
 from onnxprune.graph.dependence import Variation
 from onnxprune.graph.facts import Facts, start_facts
 from onnxprune.graph.graph import GRAPH, STEPS, Graph
@@ -62,6 +63,7 @@ __all__ = [
     "Weights",
     "call",
     "compress",
+    "copied",
     "digest",
     "file_size",
     "files_of",

@@ -20,6 +20,7 @@ from onnxprune.checks import Object
 from onnxprune.engine import Portable
 from onnxprune.errors import InvalidModel
 from onnxprune.graph.constant_folding import Computed, find_computed
+from onnxprune.graph.copies import copied
 from onnxprune.graph.dependence import Variation
 from onnxprune.graph.facts import Facts, start_facts
 from onnxprune.graph.inputs import InputShapes, Shape, assumption, check_shapes, declared_shape
@@ -70,7 +71,7 @@ class Graph(Portable):
         check_proto(model)
         check_sound(model, apart=weights.keys())
         if not is_sorted(model):
-            model = sort_nodes(_copy(model))
+            model = sort_nodes(copied(model))
         model = prepare_branches(model)
         self.bare, self.weights = model, weights
         self.proto: GraphProto = model.graph
@@ -107,7 +108,7 @@ class Graph(Portable):
         """The model with all its weights."""
         if not self.weights:
             return self.bare
-        return fill(_copy(self.bare), self.weights)
+        return fill(copied(self.bare), self.weights)
 
     @cached_property
     def constant_tensors(self) -> dict[str, TensorProto]:
@@ -353,12 +354,6 @@ class Graph(Portable):
 
 GRAPH = Object(kind=Graph, how="as Graph.load returns it")
 """The rule of an argument that is a view of a model, not the model."""
-
-
-def _copy(model: ModelProto) -> ModelProto:
-    whole = ModelProto()
-    whole.CopyFrom(model)
-    return whole
 
 
 def _fill(value: TensorProto | None) -> npt.NDArray[Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from onnx import ModelProto, TensorProto, helper
 
 from onnxprune.errors import InvalidModel, MissingPackage
+from onnxprune.graph.copies import copied
 from onnxprune.graph.order import sort_nodes, with_subgraphs
 from onnxprune.plugins import find_function
 
@@ -62,7 +63,7 @@ def to_graphsurgeon(model: ModelProto) -> onnx_graphsurgeon.Graph:
     It keeps what such graphs hold: no metadata, and documentation of the graph alone.
     Raises: MissingPackage when onnx-graphsurgeon is not installed.
     """
-    return _library("onnx_graphsurgeon").import_onnx(_copy(model))
+    return _library("onnx_graphsurgeon").import_onnx(copied(model))
 
 
 def to_ir(model: ModelProto) -> onnx_ir.Model:
@@ -70,7 +71,7 @@ def to_ir(model: ModelProto) -> onnx_ir.Model:
 
     Raises: MissingPackage when onnx_ir is not installed.
     """
-    found: onnx_ir.Model = _library("onnx_ir").from_proto(_copy(model))
+    found: onnx_ir.Model = _library("onnx_ir").from_proto(copied(model))
     return found
 
 
@@ -97,12 +98,6 @@ def _library(name: str) -> ModuleType:
         raise MissingPackage(
             f"{name.replace('_', '-')} is not installed: pip install 'onnxprune[{EXTRAS[name]}]'"
         ) from error
-
-
-def _copy(model: ModelProto) -> ModelProto:
-    own = ModelProto()
-    own.CopyFrom(model)
-    return own
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

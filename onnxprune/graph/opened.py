@@ -14,6 +14,7 @@ from itertools import chain
 
 from onnx import GraphProto, ModelProto, NodeProto
 
+from onnxprune.graph.copies import copied
 from onnxprune.graph.order import with_subgraphs
 from onnxprune.ops import Border, Held, Node, node_of, subgraphs
 
@@ -139,8 +140,7 @@ def prepare_branches(model: ModelProto) -> ModelProto:
     names = [name for body in (main, *branches) for name in _own_names(body)]
     if len(names) == len(set(names)) and not any(branch.initializer for branch in branches):
         return model
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     main, *branches = open_bodies(copy)
     taken = set(names)
     seen = set(_own_names(main))

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 import numpy.typing as npt
 import onnx
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxprune.checks import kind_of
 from onnxprune.errors import InvalidModel, InvalidType
 from onnxprune.files import write_whole
+from onnxprune.graph.copies import copy_fields
 from onnxprune.graph.in_kind import is_foreign, read_foreign
 from onnxprune.graph.large_weights import AS_THEY_LIE, NONE_APART, Weight, Weights
 from onnxprune.graph.order import sort_nodes
@@ -305,8 +306,8 @@ def shell(model: ModelProto, *, keep: Callable[[TensorProto], bool] | None = Non
     """Return a copy of a model with only the initializers that `keep` wants: the small ones."""
     keep = keep or (lambda tensor: not is_large(tensor))
     copy = ModelProto()
-    _copy_fields(model, copy, leave="graph")
-    _copy_fields(model.graph, copy.graph, leave="initializer")
+    copy_fields(model, copy, leave="graph")
+    copy_fields(model.graph, copy.graph, leave="initializer")
     copy.graph.initializer.extend(tensor for tensor in model.graph.initializer if keep(tensor))
     return copy
 
@@ -343,19 +344,6 @@ def digest(model: ModelProto) -> str:
     for tensor in filter(is_large, model.graph.initializer):
         found.update(_raw(tensor))
     return found.hexdigest()
-
-
-def _copy_fields(source: Message, target: Message, *, leave: str) -> None:
-    """Copy every field that is set in a message, except the field `leave`."""
-    for field, value in source.ListFields():
-        if field.name == leave:
-            continue
-        if isinstance(value, Message):
-            getattr(target, field.name).CopyFrom(value)
-        elif isinstance(value, str | bytes | int | float):
-            setattr(target, field.name, value)
-        else:
-            getattr(target, field.name).extend(value)
 
 
 def _byte_count(tensor: TensorProto) -> int:

@@ -15,6 +15,7 @@ from onnx import ModelProto, ValueInfoProto
 
 from onnxprune.errors import UnmatchedModule
 from onnxprune.evaluation import session
+from onnxprune.graph import copied
 from onnxprune.modules.layers import Layer
 from onnxprune.modules.tracing import outputs_of
 from onnxprune.ops._torch import torch
@@ -148,8 +149,7 @@ def _first(
     found: Mapping[str, list[Array]],
 ) -> str:
     """Say at which layer the module first computes something else."""
-    opened = ModelProto()
-    opened.CopyFrom(model)
+    opened = copied(model)
     given = {output.name for output in model.graph.output}
     inside = list(dict.fromkeys(theirs.output for _, theirs in pairs))
     opened.graph.output.extend(ValueInfoProto(name=n) for n in inside if n not in given)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, ValueInfoProto
 
-from onnxprune.graph import Graph, Shape, look
+from onnxprune.graph import Graph, Shape, copied, look
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,7 @@ def fix_axes(graph: Graph, sizes: Mapping[str, Shape] | None = None) -> Fixed:
     given = {**graph.input_shapes, **(sizes or {})}
     found, _ = look(graph.proto, {n: given[n] for n in given if n in graph.inputs})
     names = [value.name for value in graph.model.graph.input if value.name in graph.inputs]
-    model = ModelProto()
-    model.CopyFrom(graph.model)
+    model = copied(graph.model)
     for value in model.graph.input:
         if value.name in found:
             _set_shape(value, found[value.name])

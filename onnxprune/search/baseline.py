@@ -18,6 +18,7 @@ from onnxprune.data import PRESETS, Data, Inputs, of_preset, readings
 from onnxprune.detection import OVERLAPS
 from onnxprune.errors import DataError, OnnxPruneError
 from onnxprune.evaluation import Answers, Hits
+from onnxprune.graph import copied
 from onnxprune.progress import phase
 from onnxprune.search.detectors import box_problem
 from onnxprune.search.judging import metric_name
@@ -191,8 +192,7 @@ def _answers(model: ModelProto, data: Data, settings: Settings) -> Answers | Non
 
 def _with_first(model: ModelProto, name: str) -> ModelProto:
     """Return the model with the output of that name before the others."""
-    other = ModelProto()
-    other.CopyFrom(model)
+    other = copied(model)
     outputs = sorted(model.graph.output, key=lambda output: output.name != name)
     del other.graph.output[:]
     other.graph.output.extend(outputs)

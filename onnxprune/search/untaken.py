@@ -11,7 +11,7 @@ from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 from onnxprune.channels import ChannelGroups, Reason
 from onnxprune.data import Data, Inputs, by_name
 from onnxprune.evaluation import session
-from onnxprune.graph import Graph, open_branches
+from onnxprune.graph import Graph, copied, open_branches
 from onnxprune.ops import Held
 
 
@@ -40,8 +40,7 @@ def hold_untaken(graph: Graph, groups: ChannelGroups, data: Data | None) -> Chan
 
 def _taken(graph: Graph, data: Data, conditions: Collection[str]) -> dict[str, set[bool]]:
     """The values that conditions have on the samples, run one by one."""
-    model = ModelProto()
-    model.CopyFrom(graph.model)
+    model = copied(graph.model)
     del model.graph.output[:]
     names = sorted(conditions)
     model.graph.output.extend(ValueInfoProto(name=n, type=graph.facts.types[n]) for n in names)
