@@ -377,21 +377,8 @@ def place_of(package: str) -> str:
 def test_tests_mirror_the_rooms() -> None:
     rooms = {path.parent.name for path in (ROOT / "onnxprune").glob("*/__init__.py")}
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
-<<<<<<< HEAD
-    also = {"benchmarks", "converters", "exporters", "fuzz", "reliability", "samples", "support"}
-    also.add("__pycache__")
-=======
-    also = {
-        "benchmarks",
-        "converters",
-        "exporters",
-        "fuzz",
-        "gpu",
-        "samples",
-        "support",
-        "__pycache__",
-    }
->>>>>>> 14bc3a2 (docs: the reference as it is now)
+    also = {"benchmarks", "converters", "exporters", "fuzz", "gpu", "reliability", "samples"}
+    also |= {"support", "__pycache__"}
     assert folders - also == rooms
 
 
