@@ -77,7 +77,7 @@ class TensorRtSession:
                     place, values.ctypes.data, bytes_, kind.cudaMemcpyHostToDevice
                 )
             )
-        if not self._context.execute_async_v3(self._stream):
+        if not self._context.execute_async_v3(int(self._stream)):
             raise ValueError("the engine does not run")
         self._done(self._cuda.cudaStreamSynchronize(self._stream))
         for name in self.outputs:
