@@ -202,6 +202,26 @@ def folder_to_fill(path: str | Path) -> Iterator[Path]:
             folder.rmdir()
 
 
+@contextlib.contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """Create a folder in a folder, which goes when the block ends, and one day if this is killed.
+
+    Raises: OutputError when it cannot be created.
+    """
+    sweep(folder)
+    place = folder / f"{BESIDE}{secrets.token_hex(8)}"
+    with _told(folder):
+        place.mkdir()
+    lock = None
+    try:
+        with contextlib.suppress(Held, OSError):
+            lock = take(place)
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        release(lock)
+
+
 def sweep(folder: Path) -> None:
     """Remove what was written beside its place by processes that were killed."""
     with contextlib.suppress(OSError):

@@ -14,6 +14,7 @@ from onnxprune.files import (
     check_place,
     folder_to_fill,
     make_folder,
+    scratch,
     write_whole,
 )
 from onnxprune.locks import Held, locked
@@ -195,3 +196,15 @@ def test_a_line_is_appended_whole_or_not_at_all(
             append(path, "four\n")
         monkeypatch.undo()
         assert path.read_text() == "one\nthree\n"
+
+
+def test_a_scratch_folder_goes_also_if_its_process_was_killed(tmp_path: Path) -> None:
+    left = tmp_path / ".onnxprune-0123456789abcdef"
+    left.mkdir()
+    (left / "half").touch()
+    with scratch(tmp_path) as folder:
+        assert list(tmp_path.iterdir()) == [folder]
+        (folder / "a").touch()
+        write(tmp_path / "b")
+        assert set(tmp_path.iterdir()) == {folder, tmp_path / "b"}
+    assert list(tmp_path.iterdir()) == [tmp_path / "b"]

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from onnxprune.data import Data, SampleSource
@@ -25,7 +24,7 @@ from onnxprune.deploy.variants import (
     same_ports,
 )
 from onnxprune.errors import InvalidValue, check_name
-from onnxprune.files import folder_to_fill, write_whole
+from onnxprune.files import folder_to_fill, scratch, write_whole
 from onnxprune.graph import ModelSource, digest, file_size, load_model
 from onnxprune.runtimes import RECORD, Place, Runtime, find_runtime
 from onnxprune.search import (
@@ -181,14 +180,14 @@ def _judged(
 
 def _deployed(trial: Trial, runtime: Runtime, variant: Variant, folder: Path) -> Row:
     """Try a model in a folder beside, and move what is right into place, the main file last."""
-    with TemporaryDirectory(prefix=".onnxprune-", dir=folder) as scratch:
-        row = _tried(trial, runtime, variant, Path(scratch))
+    with scratch(folder) as beside:
+        row = _tried(trial, runtime, variant, beside)
         row.files = row.files if row.status == DONE and variant.stem else []
         if variant.stem:
             for file in _places(runtime, variant.stem, folder):
                 file.unlink(missing_ok=True)  # of an earlier run; what is there was verified now
         for name in reversed(row.files):
-            (Path(scratch) / name).replace(folder / name)
+            (beside / name).replace(folder / name)
     return row
 
 
