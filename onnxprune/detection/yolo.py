@@ -22,8 +22,8 @@ from onnxprune.errors import DataError, OnnxPruneError
 from onnxprune.plugins import first_line
 from onnxprune.records import read_text
 
-LARGEST = 1 << 24
-"""Bytes of a description, and of an image's labels."""
+LARGEST, LABELS = 1 << 19, 1 << 22
+"""Bytes of a description, which is read slowly, and of an image's labels."""
 BEYOND = 0.01
 """How far, as a share of the image, a label may reach beyond it."""
 
@@ -150,7 +150,7 @@ def _objects(image: Path, classes: int) -> FloatArray:
     if not labels.is_file():
         return np.zeros((0, 6))
     width, height = image_size(image)
-    text = read_text(labels, DataError, LARGEST)
+    text = read_text(labels, DataError, LABELS)
     lines = enumerate(filter(None, map(str.strip, text.splitlines())), 1)
     rows = [_object(line, f"{labels}:{number}", classes) for number, line in lines]
     scale = np.array([width, height, width, height, 1, 1])

@@ -24,7 +24,7 @@ Kind = Literal[
 Failed = Callable[[str], OnnxPruneError]
 """Makes the error of a line that says what is wrong."""
 
-LARGEST = 1 << 28
+LARGEST = 1 << 27
 """Bytes of a record, and of a line of a journal."""
 
 SAID = re.compile(r"(?P<what>.*?)(?: - at `(?P<place>.*)`)?")
@@ -55,7 +55,7 @@ def read_bytes(path: Path, failed: Failed, largest: int = LARGEST) -> bytes:
             raise failed(f"{path}: is no file")
         size = path.stat().st_size
         if size > largest:
-            raise failed(f"{path}: has {size >> 20:,} MB; expected {largest >> 20:,} at most")
+            raise failed(f"{path}: has {size:,} bytes; expected {largest:,} at most")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error

@@ -159,7 +159,7 @@ def test_what_is_no_record_is_not_read(
         monkeypatch.setattr(reading.read_text, "__defaults__", (2,))
     says = {
         **dict.fromkeys(("folder", "pipe"), "is no file"),
-        **{"nothing": "No such file", "latin-1": "no text in UTF-8", "large": "expected 0 at most"},
+        **{"nothing": "No such file", "latin-1": "no text in UTF-8", "large": "expected 2 at most"},
     }
     with pytest.raises(RunDirectoryError, match=says[kind]):
         read_record(path, "report", RunDirectoryError)
