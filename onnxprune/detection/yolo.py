@@ -24,6 +24,8 @@ from onnxprune.records import read_text
 
 LARGEST, LABELS = 1 << 19, 1 << 22
 """Bytes of a description, which is read slowly, and of an image's labels."""
+DEEPEST = 16
+"""Lists in lists of a description."""
 BEYOND = 0.01
 """How far, as a share of the image, a label may reach beyond it."""
 
@@ -69,12 +71,20 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         ) from error
 
     class Plain(yaml.SafeLoader):  # type: ignore[misc]
-        """Reads no aliases: a few lines of them can stand for more than a memory holds."""
+        """Reads no aliases, of which a few lines can stand for more than a memory holds.
+
+        Nor deep lists, for which the time of each token grows with the depth.
+        """
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 raise yaml.YAMLError(f"*{self.peek_event().anchor} stands for another part")
             return super().compose_node(parent, index)
+
+        def fetch_flow_collection_start(self, token: Any) -> None:
+            if self.flow_level > DEEPEST:
+                raise yaml.YAMLError(f"it is nested deeper than {DEEPEST}")
+            super().fetch_flow_collection_start(token)
 
     text = read_text(file, DataError, LARGEST)
     try:

@@ -77,6 +77,8 @@ class Scores:
                 values, criterion, classes = (
                     _array(archive, name) for name in ("values", "criterion", "classes")
                 )
+            names = tuple(map(str, np.ravel(classes)))  # numbers beyond all letters raise here
+            said = str(criterion)
         except BROKEN as error:
             if isinstance(error, DataError):
                 raise
@@ -87,7 +89,7 @@ class Scores:
             raise _no_scores(path, "criterion is no text")
         if classes.dtype.kind != "U" or classes.shape != values.shape[:1]:
             raise _no_scores(path, f"classes are {list(classes.shape)} of {classes.dtype}")
-        return cls(np.asarray(values, np.float64), str(criterion), tuple(map(str, classes)))
+        return cls(np.asarray(values, np.float64), said, names)
 
 
 BROKEN = (
