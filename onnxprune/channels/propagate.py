@@ -101,6 +101,8 @@ class Propagation:
     def _step(self, node: Node) -> None:
         for name in (*node.inputs, *node.captures):
             self._introduce(name)
+        if node.name in self.graph.computed.inside:
+            self._pin_all(node.inputs, Reason(f"goes into a weight that {node} makes", node.name))
         if node.name in self.graph.computed.inside or node.border is Border.ENTRY:
             return
         self.counts.follow(node)

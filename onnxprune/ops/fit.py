@@ -18,7 +18,7 @@ from onnxprune.errors import InvalidModel, OnnxPruneError
 if TYPE_CHECKING:
     from onnxprune.ops.node import Node
 
-OFTEN_OURS = (AttributeError, KeyError, TypeError)
+OFTEN_OURS = (AttributeError, KeyError, RuntimeError, StopIteration, TypeError)
 """What a mistake of this package raises as often as a broken model does."""
 
 STUMBLES = (

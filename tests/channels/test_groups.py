@@ -72,6 +72,26 @@ def test_channels_that_padding_takes_the_place_of_stay() -> None:
     assert "which leaves nothing but padding" in groups.reasons[0].text
 
 
+def test_a_weight_that_another_is_computed_from_stays() -> None:
+    """The filters of one convolution are the images of another, whose result is a weight."""
+    graph = Graph(
+        model("""
+        g (float[1,4,8,8] x, float[1,4,8,8] z) => (float[1,2,8,8] y, float[1,6,8,8] u)
+        <float[6,4,1,1] w, float[4,4,1,1] k, float[2,6,1,1] v> {
+          c = Conv(k, w)
+          made = Softmax<axis=0>(c)
+          t = Transpose<perm=[1, 0, 2, 3]>(made)
+          a = Conv(x, w)
+          y = Conv(a, v)
+          u = Conv(z, t)
+        }
+        """)
+    )
+    groups = find_groups(graph)
+    for channel in np.flatnonzero(groups.removable):
+        remove_channels(graph, groups, np.arange(len(groups)) == channel)
+
+
 BESIDE_AN_IMAGE = """
 g (float[N,3,8,8] x) => (float[N,2,8,8] y, float[N,2] z)
 <float[4,3,1,1] w, float[2,4,1,1] o, float[4,7,3,3] u, float[5,4,1,1] t, float[5,2] v> {
