@@ -36,7 +36,7 @@ from onnxprune.graph import (
     to_ir,
 )
 from onnxprune.plugins import first_line
-from onnxprune.progress import TAKEN_BACK, tell, timed
+from onnxprune.progress import TAKEN_BACK, spent_by_phase, tell, timed
 from onnxprune.proof import Proof
 from onnxprune.relevance import one_thread
 from onnxprune.report import write_page
