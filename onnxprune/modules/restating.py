@@ -17,7 +17,7 @@ import numpy.typing as npt
 from onnx import ModelProto, ValueInfoProto
 
 from onnxprune.evaluation import session
-from onnxprune.graph import Graph
+from onnxprune.graph import Graph, copied
 from onnxprune.ops._torch import torch
 
 if TYPE_CHECKING:
@@ -167,8 +167,7 @@ class _Sizes:
 
 def _inside(model: ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """All tensors that a model computes, and its inputs."""
-    opened = ModelProto()
-    opened.CopyFrom(model)
+    opened = copied(model)
     given = {output.name for output in model.graph.output}
     inside = list(dict.fromkeys(name for node in model.graph.node for name in node.output if name))
     opened.graph.output.extend(ValueInfoProto(name=n) for n in inside if n not in given)

@@ -88,7 +88,7 @@ def measure_memory(images: Path, count: int, python: str) -> None:
             np.savez(
                 folder / f"{number}.npz", x=rng.standard_normal((number, 3, 224, 224), np.float32)
             )
-        for limit in (None, 64):
+        for limit in (64, None):
             usual: dict[str, float] = {}
             for kind in ("images{}", "{}.npz"):
                 for number in (8, count):
