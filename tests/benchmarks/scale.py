@@ -1,0 +1,309 @@
+"""Measure sums over samples on one and on two workers of ray, each of one thread.
+
+    python -m tests.benchmarks.scale [--only PHASE ...] [--samples 96] [--size 32] [-o scale.json]
+
+The network is a VGG16 with random weights. Each phase (relevance, damage, moments of least squares,
+evaluation) runs in this process, on one worker and on two, and its result must have the same bits.
+Other programs that run on the machine stretch the time on the clock, so CPU seconds are told as
+well: of this process, and of each worker. The speed-up by them supposes that nothing overlaps: one
+worker's seconds plus those of this process, over the busier one's of two plus those of this
+process. `tests.benchmarks.scale_simulation` reads what is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import hashlib
+import json
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from onnx import ModelProto, helper, numpy_helper
+
+from onnxprune.channels import find_groups
+from onnxprune.compensate import compensator
+from onnxprune.data import Data
+from onnxprune.engine import Pool, using
+from onnxprune.engine.cluster import RayCrew
+from onnxprune.evaluation import Evaluator
+from onnxprune.graph import Graph
+from onnxprune.relevance import Meter, find_composite, score
+from onnxprune.surgery import remove_channels
+
+WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)
+"""The convolutions of a VGG16; 0 is a pool."""
+CLASSES = 10
+PHASES = ("relevance", "damage", "moments", "evaluation")
+RECORDED = Path(__file__).with_name("scale.json")
+
+
+def vgg16(seed: int = 0) -> ModelProto:
+    """Return a VGG16 of 13 convolutions and a dense layer, with random weights."""
+    rng = np.random.default_rng(seed)
+    nodes, weights, signal, channels = [], [], "x", 3
+
+    def weight(name: str, *shape: int) -> str:
+        spread = np.sqrt(2 / np.prod(shape[1:]))
+        values = (rng.normal(size=shape) * spread).astype(np.float32)
+        weights.append(numpy_helper.from_array(values, name))
+        return name
+
+    for number, width in enumerate(WIDTHS):
+        if not width:
+            made = helper.make_node(
+                "MaxPool", [signal], [f"pool{number}"], kernel_shape=[2, 2], strides=[2, 2]
+            )
+            nodes.append(made)
+            signal = made.output[0]
+            continue
+        kernel = weight(f"w{number}", width, channels, 3, 3)
+        weights.append(numpy_helper.from_array(np.zeros(width, np.float32), f"b{number}"))
+        inputs = [signal, kernel, f"b{number}"]
+        nodes.append(helper.make_node("Conv", inputs, [f"c{number}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Relu", [f"c{number}"], [f"r{number}"]))
+        signal, channels = f"r{number}", width
+    nodes.append(helper.make_node("GlobalAveragePool", [signal], ["mean"]))
+    nodes.append(helper.make_node("Flatten", ["mean"], ["flat"]))
+    dense = weight("dense", CLASSES, channels)
+    weights.append(numpy_helper.from_array(np.zeros(CLASSES, np.float32), "bias"))
+    nodes.append(helper.make_node("Gemm", ["flat", dense, "bias"], ["y"], transB=1))
+    x = helper.make_tensor_value_info("x", 1, ["N", 3, "H", "W"])
+    y = helper.make_tensor_value_info("y", 1, ["N", CLASSES])
+    graph = helper.make_graph(nodes, "vgg16", [x], [y], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def samples(count: int, size: int) -> Data:
+    """Return random images and labels."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(count, 3, size, size)).astype(np.float32)
+    return Data(x, np.arange(count) % CLASSES, tuple(map(str, range(CLASSES))))
+
+
+@dataclass
+class Counted:
+    """What a crew was asked for: messages, their bytes, and what each call took.
+
+    Units: bytes; seconds on the clock, and of the workers' CPU.
+    """
+
+    calls: int = 0
+    sent: int = 0
+    given: int = 0
+    received: int = 0
+    seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+
+class CountingCrew(RayCrew):
+    """Actors of ray whose messages are counted."""
+
+    def __init__(self, ray: Any, workers: int) -> None:
+        super().__init__(ray, workers, 1, "cpu")
+        self.counted = Counted()
+        self.pids: list[int] = []
+        self._begun: dict[Any, float] = {}
+        self._spent = 0.0
+
+    def put(self, parcel: Any) -> Any:
+        self.counted.sent += len(parcel.content) + sum(array.nbytes for array in parcel.arrays)
+        return super().put(parcel)
+
+    def hire(self) -> Any:
+        worker = super().hire()
+        self.pids.append(self._ray.get(worker.pid.remote()))
+        return worker
+
+    def give(self, worker: Any, call: Any) -> Any:
+        self.counted.calls += 1
+        self.counted.given += len(pickle.dumps(call.given))
+        ticket = super().give(worker, call)
+        self._begun[ticket] = time.perf_counter()
+        return ticket
+
+    def result(self, ticket: Any) -> Any:
+        self.counted.seconds.append(time.perf_counter() - self._begun.pop(ticket))
+        part = super().result(ticket)
+        self.counted.received += size_of(part)
+        spent = sum(self.cpu())
+        self.counted.cpu.append(spent - self._spent)
+        self._spent = spent
+        return part
+
+    def cpu(self) -> list[float]:
+        """Return the CPU seconds of each worker."""
+        return [sum(psutil.Process(pid).cpu_times()[:2]) for pid in self.pids]  # all must live
+
+
+def size_of(part: Any) -> int:
+    """Return the bytes of the arrays in a part, about."""
+    if isinstance(part, np.ndarray):
+        return part.nbytes
+    if isinstance(part, Mapping):
+        return sum(map(size_of, part.values()))
+    if isinstance(part, list | tuple):
+        return sum(map(size_of, part))
+    return sum(map(size_of, vars(part).values())) if hasattr(part, "__dict__") else 8
+
+
+Phase = Callable[[], Any]
+
+
+def phases(count: int, size: int, batch: int) -> dict[str, Phase]:
+    """Return what is measured, by name; each returns something that shows its bits."""
+    model = vgg16()
+    graph = Graph(model, input_shapes={"x": (1, 3, size, size)})
+    groups = find_groups(graph)
+    data = samples(count, size)
+    dead = np.zeros(len(groups), np.bool_)
+    dead[np.random.default_rng(2).permutation(len(groups))[: len(groups) // 3]] = True
+    dead &= groups.removable
+    pruned = remove_channels(graph, groups, dead)
+    composite = find_composite("epsilon")
+    judge = Evaluator(data, device="cpu", threads=1, batch_size=batch)
+
+    def moments() -> bytes:
+        correct = compensator(graph, groups, data, "least-squares", device="cpu", batch_size=batch)
+        assert correct is not None
+        return correct(pruned, dead).SerializeToString(deterministic=True)
+
+    def damage() -> Any:
+        found = Meter(graph, data, composite, device="cpu", batch_size=batch)(graph, groups)
+        return found.effects.tobytes(), found.slope.tobytes()
+
+    return {
+        "relevance": lambda: score(
+            graph, groups, data, "lrp", device="cpu", batch_size=batch
+        ).values.tobytes(),
+        "damage": damage,
+        "moments": moments,
+        "evaluation": lambda: judge(model).counts(),
+    }
+
+
+def digest(found: Any) -> str:
+    return hashlib.sha256(pickle.dumps(found)).hexdigest()[:16]
+
+
+@contextmanager
+def crew(workers: int) -> Iterator[tuple[CountingCrew, Pool]]:
+    """Start workers, and stop them."""
+    import ray
+
+    made = CountingCrew(ray, workers)
+    pool = Pool(made)
+    with using(pool):
+        yield made, pool
+    for worker in pool.workers:
+        ray.kill(worker)
+
+
+def measure(phase: Phase, made: CountingCrew) -> dict[str, Any]:
+    """Run a phase and return what it took."""
+    made.counted, made._spent = Counted(), sum(made.cpu())
+    before, cpu, started = made.cpu(), time.process_time(), time.perf_counter()
+    bits = digest(phase())
+    wall, own = time.perf_counter() - started, time.process_time() - cpu
+    spent = [now - then for now, then in zip(made.cpu(), before, strict=True)]
+    counted = made.counted
+    return {
+        "bits": bits,
+        "wall": round(wall, 3),
+        "driver_cpu": round(own, 3),
+        "worker_cpu": [round(one, 3) for one in spent],
+        "calls": counted.calls,
+        "call_seconds": round(median(counted.seconds), 4),
+        "call_cpu": [round(one, 2) for one in counted.cpu[:40]],
+        **{name: getattr(counted, name) for name in ("sent", "given", "received")},
+    }
+
+
+def constants(pool: Pool, calls: int = 200, parts: int = 6) -> dict[str, float]:
+    """Return what an empty call, and a byte that is fetched and added, cost this process.
+
+    Units: CPU s.
+    """
+    import ray
+
+    worker, each = pool.workers[0], np.zeros(2_000_000)
+    ray.get(worker.pid.remote())
+    before = time.process_time()
+    for _ in range(calls):
+        ray.get(worker.pid.remote())
+    call = (time.process_time() - before) / calls
+    made = ray.remote(num_cpus=0)(np.ones)
+    total = each + ray.get(made.remote(len(each)))
+    before = time.process_time()
+    for _ in range(parts):
+        total += ray.get(made.remote(len(each)))
+    byte = (time.process_time() - before - parts * call) / (parts * each.nbytes)
+    return {"call": round(call, 6), "byte": float(f"{byte:.3g}")}
+
+
+def speed_up(one: Mapping[str, Any], two: Mapping[str, Any]) -> float:
+    """Return how much faster two workers are, by CPU seconds."""
+    times = [found["driver_cpu"] + max(found["worker_cpu"]) for found in (one, two)]
+    return times[0] / times[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", default=list(PHASES), choices=PHASES)
+    parser.add_argument("--samples", type=int, default=96)
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("-o", "--output", type=Path, default=RECORDED)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    known = phases(asked.samples, asked.size, asked.batch)
+    few = phases(2 * asked.batch, 16, asked.batch)
+    made_of = {name: known[name] for name in asked.only}
+    found = json.loads(asked.output.read_text()) if asked.output.exists() else {"phases": {}}
+    for name, phase in made_of.items():
+        cpu, started = time.process_time(), time.perf_counter()
+        bits = digest(phase())
+        wall, own = time.perf_counter() - started, time.process_time() - cpu
+        alone = {"bits": bits, "wall": round(wall, 3), "driver_cpu": round(own, 3)}
+        what = {"samples": asked.samples, "size": asked.size, "batch": asked.batch}
+        found["phases"][name] = {**what, "alone": alone}
+        print(f"{name:<12} alone    {own:6.1f} CPU s", flush=True)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    for _ in range(asked.repeats):
+        for workers in (1, 2):
+            with crew(workers) as (made, pool):
+                for name in ("relevance", "evaluation"):  # what workers start once: torch
+                    few[name]()
+                for name, phase in made_of.items():
+                    gc.collect()
+                    taken = measure(phase, made)
+                    assert taken["bits"] == found["phases"][name]["alone"]["bits"], name
+                    found["phases"][name].setdefault(str(workers), []).append(taken)
+                    print(name, workers, json.dumps(taken), flush=True)
+                found["constants"] = constants(pool)
+        asked.output.write_text(json.dumps(found, indent=1) + "\n")
+    for name in made_of:
+        sides = found["phases"][name]
+        ups = [speed_up(*pair) for pair in zip(sides["1"], sides["2"], strict=True)]
+        clock = [a["wall"] / b["wall"] for a, b in zip(sides["1"], sides["2"], strict=True)]
+        print(f"{name:<12} {max(ups):.2f} by CPU seconds, {median(clock):.2f} on the clock")
+        sides["speed_up"] = [round(one, 3) for one in ups]
+    asked.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
