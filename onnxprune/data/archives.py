@@ -53,6 +53,14 @@ class Mapped:
     dtype: np.dtype[Any]
     keeps: Any = field(default=None, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        if self.keeps is not None:
+            raise DataError(
+                "samples: a compressed .npz that does not fit into memory is unpacked here, where "
+                "no other process finds it; save it with np.savez, or use --engine process"
+            )
+        return vars(self)
+
     def __call__(self, numbers: IntArray) -> npt.NDArray[Any]:
         """Shapes: numbers `[m]` -> `[m, ...]`."""
         try:

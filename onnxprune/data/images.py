@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from onnxprune.arrays import IntArray
 from onnxprune.data.inputs import Rows
-from onnxprune.data.pictures import opened, suffixes
+from onnxprune.data.pictures import Kept, opened, suffixes
 from onnxprune.data.presets import Preprocess, find_preset
 from onnxprune.data.streamed import Streamed
 from onnxprune.errors import DataError
@@ -94,7 +94,9 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
 
 
 def decode(
-    files: Sequence[Path], form: Form, fit: Callable[[Any, tuple[int, int]], Any] | None = None
+    files: Sequence[Path | Kept],
+    form: Form,
+    fit: Callable[[Any, tuple[int, int]], Any] | None = None,
 ) -> Rows:
     """Read, resize and preprocess images into one array, on several threads.
 
@@ -128,7 +130,7 @@ class Decoder:
     Units: size, height and width in pixels.
     """
 
-    files: tuple[Path, ...]
+    files: tuple[Path | Kept, ...]
     preset: Preprocess
     channels: int
     size: tuple[int, int]
@@ -154,7 +156,7 @@ class Decoder:
                 pass
         return x
 
-    def _image(self, file: Path) -> npt.NDArray[Any]:
+    def _image(self, file: Path | Kept) -> npt.NDArray[Any]:
         from PIL import Image
 
         image = _read(file, "L" if self.channels == 1 else "RGB")
@@ -213,7 +215,7 @@ def _preset(form: Form, channels: int) -> Preprocess:
     return preset
 
 
-def _read(path: Path, mode: str) -> Any:
+def _read(path: Path | Kept, mode: str) -> Any:
     """Decode one image as 8-bit `L` or `RGB`."""
     from PIL import Image
 

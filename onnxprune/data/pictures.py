@@ -28,6 +28,11 @@ MOST_PIXELS = 1 << 26
 class Kept(Protocol):
     """An image that lies in another file."""
 
+    @property
+    def name(self) -> str:
+        """What it is called there."""
+        ...
+
     def read(self) -> bytes:
         """Return its bytes."""
         ...

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,10 @@ from onnxprune.data.forms import Item, Wanted, collect
 from onnxprune.data.images import decode
 from onnxprune.data.pictures import suffixes
 from onnxprune.data.samples import ALL, Data
+from onnxprune.data.streamed import Streamed
 from onnxprune.data.targets import Room, name_by_number, read_labels
 from onnxprune.errors import DataError, MissingPackage
+from onnxprune.memory import fits
 from onnxprune.plugins import first_line
 
 TAR, PARQUET = ".tar", ".parquet"
@@ -141,8 +143,10 @@ def read_shards(files: Sequence[Path], form: Wanted, where: str) -> Data:
     y = None if labels[0] is None else read_labels(np.array(labels), where)
     if not _is_image(places[0]):
         reader = Numbers(tuple(places), *_form_of(places[0], form))
-        return collect([Item(reader(np.arange(len(places))), y)], form, where, names)
-    images = decode(cast("list[Path]", places), form)
+        rows = Streamed(reader, np.arange(len(places)), reader.shape, reader.dtype)
+        x = np.asarray(rows) if fits(rows.nbytes, form.memory) else rows
+        return collect([Item(x, y)], form, where, names)
+    images = decode(places, form)
     called = tuple(f"{Path(one.path).name}/{one.name}" for one in places)
     if y is None or not form.labelled:
         none: IntArray = np.zeros(len(places), np.int64)

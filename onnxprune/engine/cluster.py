@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import pickle
+import socket
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from onnxprune.engine.worker import Call, Worker
 from onnxprune.errors import EngineFailed, MissingPackage
 
 logger = logging.getLogger(__name__)
+
+SECONDS = 10.0
+"""How long the machine of an address may take to answer."""
 
 
 @contextmanager
@@ -53,6 +57,7 @@ def _connect(ray: Any, address: str | None) -> None:
     if address is None:
         options["include_dashboard"] = False
     try:
+        _knock(address)
         ray.init(address=address or "local", **options)
     except Exception as error:  # ray's errors of connecting have no root of their own
         where = f"at {address}" if address else "on this machine"
@@ -60,6 +65,13 @@ def _connect(ray: Any, address: str | None) -> None:
             f"engine 'ray': no cluster {where} ({str(error).splitlines()[0]}); expected the "
             "address of `ray start --head`, or none for a local one"
         ) from error
+
+
+def _knock(address: str | None) -> None:
+    """See that somebody listens, as ray would wait for minutes. Raises: OSError."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS).close()
 
 
 class RayCrew:

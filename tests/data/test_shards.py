@@ -1,6 +1,7 @@
 """WebDataset's tar files and Parquet hold the samples that a folder of images holds."""
 
 import io
+import pickle
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxprune.data import Data, load_data
+from onnxprune.data import Data, Streamed, load_data
 from onnxprune.errors import DataError
 
 SHAPE = (3, 8, 8)
@@ -66,6 +67,30 @@ def test_tar_files_hold_what_a_folder_holds(folder: Path, tars: Path) -> None:
     assert found.classes == ("0", "1")
     one = load_data(tars / "shard-1.tar", shape=SHAPE, limit=2)
     assert one.y.tolist() == [1, 1] and len(one.x) == 2
+
+
+def test_images_that_do_not_fit_are_read_when_they_are_asked_for(
+    folder: Path, tars: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxprune.data.images.fits", lambda *_: False)
+    found = load_data(tars, shape=SHAPE)
+    assert isinstance(found.x, Streamed)
+    moved = pickle.loads(pickle.dumps(found))  # to another process: where they lie, no pixels
+    assert len(pickle.dumps(found)) < 4000
+    monkeypatch.undo()
+    assert_alike(moved, load_data(folder, shape=SHAPE))
+    (tars / "shard-1.tar").write_bytes(b"")
+    with pytest.raises(DataError, match=r"shard-1\.tar: changed while it was read"):
+        np.asarray(moved.x[5:6])
+
+
+def test_an_archive_that_is_unpacked_here_is_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxprune.data.archives.fits", lambda *_: False)
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros((4, *SHAPE), np.float32))
+    with pytest.raises(DataError, match=r"save it with np\.savez, or use --engine process"):
+        pickle.dumps(load_data(tmp_path / "a.npz", shape=SHAPE))
 
 
 def test_arrays_in_tar_files(tmp_path: Path) -> None:
