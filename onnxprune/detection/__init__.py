@@ -4,12 +4,13 @@ Imports data, evaluation and plugins.
 
 * `reading`: the way in: data sets of any layout; `yolo`, `coco`, `voc`: a reader for each;
   `annotations`: what they read; `samples`: the same as a model sees it
-* `heads`: what outputs say; `recognise`: which head a model has
+* `heads`: what outputs say; `maps`: those of undecoded heads; `recognise`: which a model has
 * `boxes`: overlap and suppression; `precision`: average precision and its soft form
 * `metrics`: both as a metric of one model's outputs
 """
 
 from onnxprune.detection.annotations import Annotated, annotation_kind
+from onnxprune.detection.maps import parse_anchors
 from onnxprune.detection.metrics import ENOUGH, OVERLAPS, Precision
 from onnxprune.detection.reading import limited, numbered, read_annotations
 from onnxprune.detection.recognise import AUTO, HEAD_NAMES, Detector, check_head, find_detector
@@ -29,5 +30,6 @@ __all__ = [
     "limited",
     "load_objects",
     "numbered",
+    "parse_anchors",
     "read_annotations",
 ]

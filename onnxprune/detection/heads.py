@@ -10,6 +10,8 @@
     retinanet    [N, A, 4], [N, A, K]   the same without background
     nms          [N, M, 4], [N, M] x 2  corners, scores, classes, after suppression; and their count
     torchvision  [M, 4], [M], [M]       the same of one image; classes count from 1
+    yolov8-maps  [N, 64+K, H, W] x L    the maps of each level, undecoded (`maps`)
+    yolov5-maps  [N, 3(5+K), H, W] x L  the same, as parts of anchors that are given
 
 A head reads outputs by their axes. `K` is the number of the model's classes. What one finds is cut
 at `LOWEST` and, where the graph has not done so, suppressed by `overlap`.
@@ -17,7 +19,7 @@ at `LOWEST` and, where the graph has not done so, suppressed by `overlap`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -28,6 +30,7 @@ import numpy.typing as npt
 
 from onnxprune.arrays import FloatArray
 from onnxprune.detection.boxes import Found, best_of_overlapping, corners
+from onnxprune.detection.maps import from_anchors, from_shares
 
 Array: TypeAlias = npt.NDArray[Any]
 Outputs: TypeAlias = Mapping[str, Array]
@@ -51,21 +54,26 @@ class BoxHead:
     """A kind of detector: how its outputs are read, and what it is given.
 
     `read` takes outputs, size and K; `overlap` is the IoU above which of two boxes of a class the
-    worse one goes, 1 where none does. `fit` says how an image becomes one of the model's size.
+    worse one goes, 1 where none does. `fit` says how an image becomes one of the model's size;
+    `anchored`, that `read` takes anchors, too.
     """
 
     name: str
-    read: Callable[[Outputs, Size, int], Iterator[Found]]
+    read: Callable[..., Iterator[Found]]
     overlap: float = 1.0
     fit: str = "letterbox"
     preset: str = ""
+    anchored: bool = False
 
-    def decode(self, outputs: Outputs, size: Size, classes: int) -> list[Found]:
+    def decode(
+        self, outputs: Outputs, size: Size, classes: int, anchors: Sequence[float] = ()
+    ) -> list[Found]:
         """Return what is found in each image, best first.
 
-        Shapes: outputs as the head has them.
+        Shapes: outputs as the head has them; anchors as `maps.from_anchors` takes them.
         """
-        return [self._cleaned(found) for found in self.read(outputs, size, classes)]
+        more = (anchors,) if self.anchored else ()
+        return [self._cleaned(found) for found in self.read(outputs, size, classes, *more)]
 
     def _cleaned(self, found: Found) -> Found:
         rows = np.flatnonzero(found.scores >= LOWEST)
@@ -146,6 +154,22 @@ def _end_to_end(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
 def _rt_detr(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
     rows = next(one for one in three_axes(outputs) if one.shape[2] == 4 + classes)
     yield from _images(_in_pixels(corners(rows[..., :4]), size), _sigmoid(rows[..., 4:]))
+
+
+# Maps of each level
+
+
+def _yolov8_maps(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
+    boxes, logits = from_shares(outputs, size)
+    yield from _images(boxes, _sigmoid(logits))
+
+
+def _yolov5_maps(
+    outputs: Outputs, size: Size, classes: int, anchors: Sequence[float]
+) -> Iterator[Found]:
+    boxes, logits = from_anchors(outputs, size, classes, anchors)
+    scores = 0.5 * (1 + np.tanh(logits / 2))
+    yield from _images(boxes, scores[..., 1:] * scores[..., :1])
 
 
 # Boxes and scores apart
@@ -292,6 +316,8 @@ HEADS: Mapping[str, BoxHead] = MappingProxyType(
             BoxHead("retinanet", _retinanet, 0.5, fit="stretch"),
             BoxHead("nms", _nms),
             BoxHead("torchvision", partial(_nms, first=1), fit="stretch", preset="unit"),
+            BoxHead("yolov8-maps", _yolov8_maps, 0.7, preset="unit"),
+            BoxHead("yolov5-maps", _yolov5_maps, 0.6, preset="unit", anchored=True),
         )
     }
 )

@@ -23,6 +23,7 @@ from onnxprune.detection.heads import (
     is_grid,
     three_axes,
 )
+from onnxprune.detection.maps import PER_CELL, is_v5, is_v8, strides_of
 from onnxprune.errors import DataError, check_name
 from onnxprune.plugins import find_function, users_code
 
@@ -44,11 +45,12 @@ Shapes = Mapping[str, Sequence[int | None]]
 
 @dataclass(frozen=True)
 class Detector:
-    """A head, with the size and the number of classes of one model."""
+    """A head, with the size, the number of classes and the anchors, if there are, of one model."""
 
     head: str
     size: Size
     classes: int
+    anchors: tuple[float, ...] = ()
 
     def __call__(self, outputs: Outputs) -> list[Found]:
         """Return what is found in each image.
@@ -57,7 +59,7 @@ class Detector:
         Raises: DataError where a user's function fails or returns something else.
         """
         if ":" not in self.head:
-            return HEADS[self.head].decode(outputs, self.size, self.classes)
+            return HEADS[self.head].decode(outputs, self.size, self.classes, self.anchors)
         decode = find_function(self.head, USER_DECODE)
         with users_code(f"head '{self.head}'", USER_DECODE):
             return [_found(*image) for image in decode(dict(outputs), self.size)]
@@ -103,11 +105,17 @@ def check_head(head: str) -> None:
 
 
 def find_detector(
-    shapes: Shapes, size: Size, classes: int, *, head: str = AUTO, task: str = ""
+    shapes: Shapes,
+    size: Size,
+    classes: int,
+    *,
+    head: str = AUTO,
+    task: str = "",
+    anchors: tuple[float, ...] = (),
 ) -> Detector:
     """Return the detector whose outputs have these shapes: the one head that fits, or that given.
 
-    `task` is what Ultralytics' metadata says the model does.
+    `task` is what Ultralytics' metadata says the model does; `anchors` are those of the metadata.
     Raises: UnknownName for a head that does not exist; DataError where none fits, or several.
     """
     check_head(head)
@@ -118,17 +126,34 @@ def find_detector(
     if task in ("segment", "pose") and not fitting:
         wide = (one.shape[1] > 4 + classes for one in three_axes(outputs))
         fitting = ["yolov8"] if any(wide) else []
-    if head != AUTO:
-        if head not in fitting and not _may_read(head, outputs, size, classes):
-            raise DataError(f"head '{head}': does not read {_said(shapes)} of {classes} classes")
-        return Detector(head, size, classes)
-    if len(fitting) == 1:
-        return Detector(fitting[0], size, classes)
+    if head != AUTO and head not in fitting and not _may_read(head, outputs, size, classes):
+        raise DataError(f"head '{head}': does not read {_said(shapes)} of {classes} classes")
+    if head != AUTO or len(fitting) == 1:
+        head = fitting[0] if head == AUTO else head
+        if HEADS[head].anchored:
+            _check_anchors(head, shapes, size, anchors)
+        return Detector(head, size, classes, anchors if HEADS[head].anchored else ())
     found = f"heads {' and '.join(fitting)} fit" if fitting else "no head that is known fits"
     raise DataError(
         f"detector: {found} {_said(shapes)} of {classes} classes; name one with --head "
         f"({', '.join(HEADS)} or file.py:decode)"
     )
+
+
+def _check_anchors(head: str, shapes: Shapes, size: Size, anchors: tuple[float, ...]) -> None:
+    """Refuse maps whose anchors nobody has said.
+
+    Raises: DataError.
+    """
+    levels = len(strides_of({name: _empty(shape).shape for name, shape in shapes.items()}, size))
+    count = 2 * PER_CELL * levels
+    if len(anchors) != count:
+        found = f"{len(anchors)} numbers" if anchors else "none"
+        raise DataError(
+            f"head '{head}': reads {_said(shapes)} by their anchors, and the model's metadata has "
+            f"{found}; write it {count} as 'anchors', widths and heights in pixels from the finest "
+            "map on, or decode with --head file.py:decode"
+        )
 
 
 def _empty(shape: Sequence[int | None]) -> npt.NDArray[Any]:
@@ -221,6 +246,14 @@ def _torchvision(outputs: Outputs, size: Size, classes: int) -> bool:
     return len(boxes) == 1 and flat.count(1) == 2 and len(flat) == 3
 
 
+def _yolov8_maps(outputs: Outputs, size: Size, classes: int) -> bool:
+    return is_v8({name: one.shape for name, one in outputs.items()}, size, classes)
+
+
+def _yolov5_maps(outputs: Outputs, size: Size, classes: int) -> bool:
+    return is_v5({name: one.shape for name, one in outputs.items()}, size, classes)
+
+
 FITS: Mapping[str, Callable[[Outputs, Size, int], bool]] = {
     "yolov8": _yolov8,
     "yolov5": _yolov5,
@@ -232,5 +265,7 @@ FITS: Mapping[str, Callable[[Outputs, Size, int], bool]] = {
     "retinanet": _retinanet,
     "nms": _nms,
     "torchvision": _torchvision,
+    "yolov8-maps": _yolov8_maps,
+    "yolov5-maps": _yolov5_maps,
 }
 """Whether outputs look like those of a head."""

@@ -21,6 +21,7 @@ from onnxprune.detection import (
     limited,
     load_objects,
     numbered,
+    parse_anchors,
     read_annotations,
 )
 from onnxprune.errors import NOTICE, DataError, OnnxPruneError
@@ -108,8 +109,9 @@ def _detector(
     if None in graph.image_form[0]:
         graph = Graph(graph.model, input_shapes={graph.image: (1, *shape)})
     shapes = {name: graph.shape(name) or _declared(graph, name) for name in graph.outputs}
-    task = metadata(graph).get("task", "")
-    return find_detector(shapes, size, len(names), head=settings.head, task=task)
+    said = metadata(graph)
+    task, anchors = said.get("task", ""), parse_anchors(said.get("anchors", ""))
+    return find_detector(shapes, size, len(names), head=settings.head, task=task, anchors=anchors)
 
 
 def _declared(graph: Graph, name: str) -> tuple[int | None, ...]:

@@ -1,6 +1,7 @@
 """Outputs that say exactly the truth, as each kind of detector would write it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -192,6 +193,64 @@ def ragged(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return held
 
 
+ANCHORS = (8.0, 8.0, 16.0, 16.0, 24.0, 24.0) * 3
+"""Widths and heights of three anchors of each of three levels."""
+
+
+def in_cells(objects: Objects) -> Iterator[tuple[int, int, int, Any, Any]]:
+    """Image, row and column of the cell of 8 pixels of each object, its box and class."""
+    for image, held in enumerate(objects):
+        for box, kind in zip(held[:, :4], held[:, 4].astype(int), strict=True):
+            x, y = (box[:2] + box[2:]) / 2
+            yield image, int(y // 8), int(x // 8), box, kind
+
+
+def empty_maps(objects: Objects, *channels: int) -> dict[int, np.ndarray]:
+    """Maps of logits that say nothing, by stride."""
+    return {
+        stride: np.full((len(objects), *channels, SIZE[0] // stride, SIZE[1] // stride), -20.0)
+        for stride in YOLOX_STRIDES
+    }
+
+
+def yolov8_maps(objects: Objects) -> Encoded:
+    """Each side of a box is shared by the two whole numbers of cells beside it."""
+    maps = empty_maps(objects, 64 + CLASSES)
+    for image, row, column, box, kind in in_cells(objects):
+        middle = np.array([column, row]) + 0.5
+        for k, side in enumerate([*(middle - box[:2] / 8), *(box[2:] / 8 - middle)]):
+            part = maps[8][image, 16 * k : 16 * (k + 1), row, column]
+            part[int(side)], part[int(side) + 1] = np.log([1 - side % 1, side % 1])
+        maps[8][image, 64 + kind, row, column] = logits(SCORE)
+    return {f"p{stride}": one for stride, one in maps.items()}
+
+
+def yolov8_maps_apart(objects: Objects) -> Encoded:
+    whole = yolov8_maps(objects)
+    scores = {f"cls_{name}": one[:, 64:] for name, one in whole.items()}
+    return scores | {f"box_{name}": one[:, :64] for name, one in whole.items()}
+
+
+def yolov5_maps(objects: Objects) -> Encoded:
+    """The second anchor of a cell, 16 pixels wide, finds the object."""
+    maps = empty_maps(objects, 3, 5 + CLASSES)
+    for image, row, column, box, kind in in_cells(objects):
+        centre, extent = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+        place = (centre / 8 - [column, row] + 0.5) / 2
+        own = maps[8][image, 1, :, row, column]
+        own[:4] = logits(np.concatenate([place, np.sqrt(extent / 16) / 2]))
+        own[4], own[5 + kind] = logits(SCORE), 20
+    return {f"p{s}": one.reshape(len(one), -1, *one.shape[3:]) for s, one in maps.items()}
+
+
+def yolov5_maps_apart(objects: Objects) -> Encoded:
+    """The same with an axis for the anchors, and the numbers of a box last."""
+    return {
+        name: one.reshape(len(one), 3, -1, *one.shape[2:]).transpose(0, 1, 3, 4, 2)
+        for name, one in yolov5_maps(objects).items()
+    }
+
+
 ENCODERS: dict[str, tuple[str, Callable[[Objects], Encoded]]] = {
     "yolov8": ("yolov8", yolov8),
     "yolov8, turned": ("yolov8", yolov8_turned),
@@ -208,5 +267,9 @@ ENCODERS: dict[str, tuple[str, Callable[[Objects], Encoded]]] = {
     "nms": ("nms", nms),
     "nms, TensorFlow": ("nms", tensorflow),
     "torchvision": ("torchvision", torchvision),
+    "yolov8-maps": ("yolov8-maps", yolov8_maps),
+    "yolov8-maps, apart": ("yolov8-maps", yolov8_maps_apart),
+    "yolov5-maps": ("yolov5-maps", yolov5_maps),
+    "yolov5-maps, numbers last": ("yolov5-maps", yolov5_maps_apart),
 }
 """Name -> the head, and what writes its outputs."""

@@ -10,7 +10,7 @@ from onnxprune.detection.heads import HEADS, cells
 from onnxprune.detection.precision import average_precision
 from onnxprune.detection.recognise import FITS, HEAD_NAMES, find_detector
 from onnxprune.errors import DataError, UnknownName
-from tests.detection.encoders import CLASSES, ENCODERS, GRID, SIZE, Encoded, scenes
+from tests.detection.encoders import ANCHORS, CLASSES, ENCODERS, GRID, SIZE, Encoded, scenes
 
 TRUTH = scenes()
 
@@ -27,7 +27,7 @@ def shapes(outputs: Encoded) -> dict[str, list[int | None]]:
 def test_what_is_encoded_is_recognised_and_found(name: str) -> None:
     head, encode = ENCODERS[name]
     outputs = encode(TRUTH)
-    detector = find_detector(shapes(outputs), SIZE, CLASSES)
+    detector = find_detector(shapes(outputs), SIZE, CLASSES, anchors=ANCHORS)
     assert detector.head == head
     found = detector(outputs)
     np.testing.assert_allclose(average_precision(found, TRUTH, CLASSES), 1.0)
@@ -39,7 +39,7 @@ def test_a_lost_object_costs_its_class_alone(name: str) -> None:
     _, encode = ENCODERS[name]
     fewer = [TRUTH[0][1:], *TRUTH[1:]]
     outputs = encode(fewer)
-    found = find_detector(shapes(outputs), SIZE, CLASSES)(outputs)
+    found = find_detector(shapes(outputs), SIZE, CLASSES, anchors=ANCHORS)(outputs)
     precision = average_precision(found, TRUTH, CLASSES)
     lost = np.arange(CLASSES) == TRUTH[0][0, 4]
     assert (precision[lost] < 1).all()
@@ -69,6 +69,13 @@ def test_none_or_several_are_refused_in_one_line(
         find_detector(outputs, SIZE, classes)
     assert "--head" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_maps_without_their_anchors_are_refused_in_one_line() -> None:
+    outputs = ENCODERS["yolov5-maps"][1](TRUTH)
+    for anchors, said in (((), "has none"), (ANCHORS[:6], "has 6 numbers")):
+        with pytest.raises(DataError, match=f"{said}; write it 18 as 'anchors'"):
+            find_detector(shapes(outputs), SIZE, CLASSES, anchors=anchors)
 
 
 def test_an_ambiguous_head_can_be_named() -> None:
