@@ -6,9 +6,10 @@ Imports data, evaluation and plugins.
   `annotations`: what they read; `samples`: the same as a model sees it
 * `heads`: what outputs say; `maps`: those of undecoded heads; `recognise`: which a model has
 * `boxes`: overlap and suppression; `precision`: average precision and its soft form
-* `metrics`: both as a metric of one model's outputs
+* `metrics`: both as a metric of one model's outputs; `agreement`: its boxes against another's
 """
 
+from onnxprune.detection.agreement import BoxAgreement
 from onnxprune.detection.annotations import Annotated, annotation_kind
 from onnxprune.detection.maps import parse_anchors
 from onnxprune.detection.metrics import ENOUGH, OVERLAPS, Precision
@@ -22,6 +23,7 @@ __all__ = [
     "HEAD_NAMES",
     "OVERLAPS",
     "Annotated",
+    "BoxAgreement",
     "Detector",
     "Precision",
     "annotation_kind",

@@ -19,8 +19,10 @@ from onnxprune.evaluation.cards import no_card
 from onnxprune.evaluation.class_scores import agreement
 from onnxprune.evaluation.evaluator import Evaluator
 from onnxprune.evaluation.fidelity import (
+    REST,
     Fidelity,
     highest,
+    likely_rows,
     mean_of,
     spread_of,
     varying_rows,
@@ -66,6 +68,7 @@ __all__ = [
     "FIDELITY",
     "METRICS",
     "METRIC_NAMES",
+    "REST",
     "TURNS",
     "Accuracy",
     "Answers",
@@ -93,6 +96,7 @@ __all__ = [
     "is_finite",
     "latencies",
     "latency",
+    "likely_rows",
     "made_up",
     "mean_of",
     "no_card",

@@ -285,4 +285,24 @@ def varying_rows(head: Head, reference: Array, spread: FloatArray) -> npt.NDArra
     return shown if shown.any() else np.ones(len(spread), np.bool_)
 
 
+BOX, FILLED = 4, 0.5
+"""A detector has a box beside scores, and shows nothing at most places: its scores are lower."""
+
+
+def likely_rows(head: Head, reference: Array) -> tuple[int, ...]:
+    """Return the rows of scores of a detector: probabilities, high at few places, beside boxes.
+
+    Shapes: reference `[n, ...]`.
+    """
+    if head.axis == 0 or head.is_scores:
+        return ()
+    axes = tuple(k for k in range(reference.ndim) if k != head.axis)
+    scores = (reference.min(axes) >= 0) & (reference.max(axes) <= 1)
+    if not scores.any() or (~scores).sum() < BOX:
+        return ()
+    best = np.compress(scores, reference, head.axis).max(head.axis)
+    shows = best.max() >= SHOWN and best.mean() < FILLED
+    return tuple(np.flatnonzero(scores).tolist()) if shows else ()
+
+
 PARTS = {"classes": _Classes, "vector": _Vector, "sequence": _Sequence, "values": _Values}

@@ -14,6 +14,7 @@ from onnx import ModelProto
 from onnxprune.checks import is_whole
 from onnxprune.data import PRESETS, Data, Inputs, of_preset, readings
 from onnxprune.detection import (
+    AUTO,
     ENOUGH,
     Detector,
     Precision,
@@ -24,7 +25,7 @@ from onnxprune.detection import (
     parse_anchors,
     read_annotations,
 )
-from onnxprune.errors import NOTICE, DataError, OnnxPruneError
+from onnxprune.errors import NOTICE, DataError, InvalidModel, OnnxPruneError
 from onnxprune.graph import Graph
 from onnxprune.search.evaluators import evaluator_of
 from onnxprune.search.scaling import Scaling, find_scaling, listed_names, metadata
@@ -112,6 +113,40 @@ def _detector(
     said = metadata(graph)
     task, anchors = said.get("task", ""), parse_anchors(said.get("anchors", ""))
     return find_detector(shapes, size, len(names), head=settings.head, task=task, anchors=anchors)
+
+
+def guess_detector(graph: Graph, settings: Settings) -> tuple[Detector, tuple[str, ...]] | None:
+    """Return the detector that a model is by its outputs alone, and the names of its classes.
+
+    Without names in the metadata the number of classes follows from the columns of the outputs.
+    None where no head fits, or several.
+    Raises: DataError where a head is given and does not fit.
+    """
+    try:
+        shape, _ = _input(graph)
+    except (DataError, InvalidModel):
+        return None
+    names = next(listed_names(graph), ())
+    given, last = settings.head != AUTO, None
+    found = []
+    for count in [len(names)] if names else _class_counts(graph):
+        try:
+            found.append(_detector(graph, shape, names or ("",) * count, settings))
+        except DataError as error:
+            last = error
+    if given and not found and last is not None:
+        raise last
+    if len(found) != 1 and not (found and given):
+        return None
+    return found[0], names or tuple(map(str, range(found[0].classes)))
+
+
+def _class_counts(graph: Graph) -> list[int]:
+    """How many classes there may be: columns of outputs, of which there are fewer than rows."""
+    shapes = [graph.shape(name) or _declared(graph, name) for name in graph.outputs]
+    sizes = [[size or 0 for size in shape[1:]] for shape in shapes if len(shape) == 3]
+    columns = {min(pair) for pair in sizes}
+    return sorted({count - beside for count in columns for beside in (4, 5) if count > beside})
 
 
 def _declared(graph: Graph, name: str) -> tuple[int | None, ...]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxprune.arrays import FloatArray
 from onnxprune.data import KINDS, Head
-from onnxprune.evaluation import mean_of, spread_of, varying_rows
+from onnxprune.evaluation import likely_rows, mean_of, spread_of, varying_rows
 from onnxprune.graph import Graph
 
 Array = npt.NDArray[Any]
@@ -145,20 +147,38 @@ def _row_axis(shape: Sequence[int]) -> int:
     return axis if count <= ROWS else 0
 
 
-def deviation(head: Head, values: Array) -> Array | None:
-    """Return how far the numbers of each row are from their mean over samples, as a root mean.
+def measured(head: Head, values: Array) -> Head:
+    """Return the head with what the numbers of each row are measured in.
 
-    Rows that hardly vary are not judged: they have an infinite deviation.
-    Shapes: values `[n, ...]` -> broadcasts to one sample with a batch axis.
+    That is how far they are from their mean over samples, as a root mean. Rows that hardly vary are
+    not judged: they have an infinite deviation. Numbers beside the scores of a detector count by
+    them here, too.
+    Shapes: values `[n, ...]`; the deviation broadcasts to one sample with a batch axis.
     """
     if head.is_scores:
-        return None
+        return head
     spread = spread_of(head, values, mean_of(values))
     chosen = varying_rows(head, values, spread)
     count = values.size / max(len(spread), 1)
+    likely = likely_rows(head, values)
+    if likely:
+        best = np.take(values, likely, head.axis).max(head.axis, keepdims=True)
+        beside = np.delete(np.arange(len(spread)), likely)
+        spread[beside] = _weighed(head, values, best)[beside]
     with np.errstate(divide="ignore"):
         found = np.where(chosen & (spread > 0), np.sqrt(spread / count), np.inf)
     shape = [1] * values.ndim
     if head.axis:
         shape[head.axis] = -1
-    return found.reshape(shape)
+    return replace(head, deviation=found.reshape(shape), likely=likely)
+
+
+def _weighed(head: Head, values: Array, weight: Array) -> FloatArray:
+    """The weighed sum of squares of each row, seen from its mean at each place.
+
+    Shapes: values `[n, ...]`, weight broadcasts to them -> `[rows]`.
+    """
+    weight = weight.astype(np.float64)
+    mean = (weight * values).sum(0) / np.maximum(weight.sum(0), 1e-30)
+    axes = tuple(k for k in range(values.ndim) if k != head.axis)
+    return np.asarray((weight * (values - mean) ** 2).sum(axes))

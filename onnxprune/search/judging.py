@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,14 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from onnxprune.data import ALL, KINDS, Data, Head
+from onnxprune.detection import BoxAgreement
 from onnxprune.errors import NOTICE, DataError, InvalidModel, InvalidValue, check_name
 from onnxprune.evaluation import AUTO, AVERAGE_PRECISION, FIDELITY, find_metric, highest
 from onnxprune.graph import Graph
+from onnxprune.search.detectors import guess_detector
 from onnxprune.search.evaluators import evaluator_of
-from onnxprune.search.holding import deviation, head_of, say
+from onnxprune.search.holding import head_of, measured, say
+from onnxprune.search.scaling import listed_names
 from onnxprune.search.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -38,7 +41,7 @@ def metric_name(data: Data, settings: Settings) -> str:
 
     Raises: DataError where a metric of labels is asked for and there are none.
     """
-    if settings.metric == AUTO and data.detector is not None:
+    if settings.metric == AUTO and data.detector is not None and data.targets is not None:
         return AVERAGE_PRECISION
     if settings.metric == AUTO:
         return "top-1" if data.labelled else FIDELITY
@@ -65,8 +68,13 @@ def with_heads(graph: Graph, data: Data, settings: Settings) -> Data:
         )
     tensors = list(asked) or [t for output in graph.outputs for t in judged(graph, output)]
     tensors = list(dict.fromkeys(tensors))
-    reference = _reference(graph, data, settings, tensors)
-    heads = []
+    seen = None
+    if name == FIDELITY:
+        seen = None if asked else _find_boxes(graph, data, settings)
+        data = replace(data, detector=None)
+    read = dict.fromkeys([*tensors, *(graph.outputs if seen else ())])
+    reference = _reference(graph, data, settings, list(read))
+    heads, said = [], []
     for tensor in tensors:
         values = reference[tensor]
         if values.dtype == object or values.dtype.kind not in "f":
@@ -76,14 +84,21 @@ def with_heads(graph: Graph, data: Data, settings: Settings) -> Data:
             continue
         head = head_of(graph, tensor, values, asked.get(tensor, ""))
         alone = len(graph.shape(tensor) or values.shape) < values.ndim
-        heads.append(replace(head, deviation=deviation(head, values), alone=alone))
-        logger.log(NOTICE if data.detector is None else logging.INFO, "%s", say(head, values.shape))
+        heads.append(replace(measured(head, values), alone=alone))
+        said.append(say(head, values.shape))
     if not heads:
         raise _cannot_judge(tensors[0], reference[tensors[0]])
     data = replace(data, heads=tuple(heads))
+    held = {head.tensor: reference[head.tensor] for head in heads}
+    if seen is not None and (seen.certain or any(head.likely for head in heads)):
+        outputs = {output: reference[output] for output in graph.outputs}
+        boxed = _by_boxes(replace(data, reference=held), seen, outputs)
+        if boxed is not None:
+            return boxed
+    for line in said:
+        logger.log(NOTICE if data.detector is None else logging.INFO, "%s", line)
     if name != FIDELITY:
         return data
-    held = {head.tensor: reference[head.tensor] for head in heads}
     if not settings.trust_baseline and len(data) > 1 and all(map(_is_constant, held.values())):
         raise DataError(
             f"samples: the unpruned model gives the same outputs for all {len(data)} samples, so "
@@ -91,6 +106,53 @@ def with_heads(graph: Graph, data: Data, settings: Settings) -> Data:
             "(--trust-baseline goes on as it is)"
         )
     return _pseudo_labelled(replace(data, reference=held))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A detector, the names of its classes, and whether more than shapes says that it is one."""
+
+    detector: Any
+    names: tuple[str, ...]
+    certain: bool
+
+
+def _find_boxes(graph: Graph, data: Data, settings: Settings) -> _Seen | None:
+    """The detector that samples are of, or that the outputs of the model look like."""
+    if data.detector is not None:
+        return _Seen(data.detector, data.classes, certain=True)
+    found = guess_detector(graph, settings)
+    certain = settings.head != Settings.head or next(listed_names(graph), None) is not None
+    return None if found is None else _Seen(*found, certain=certain)
+
+
+def _by_boxes(data: Data, seen: _Seen, outputs: Mapping[str, Array]) -> Data | None:
+    """Samples judged by the boxes that are found in the outputs, None where these are too few."""
+
+    def read(given: Mapping[str, Array]) -> Any:
+        return seen.detector({name: given[name] for name in outputs})
+
+    boxes = BoxAgreement(read, outputs, seen.names)
+    count, head = int(boxes.counts.sum()), getattr(seen.detector, "head", "")
+    if not boxes.parts:
+        logger.warning(
+            "head '%s': the unpruned model finds %d boxes, too few to judge by: outputs are "
+            "compared as numbers",
+            head,
+            count,
+        )
+        return None
+    logger.log(
+        NOTICE,
+        "head '%s' of %d classes (--head names another): the %d boxes that the unpruned model "
+        "finds are the reference",
+        head,
+        len(seen.names),
+        count,
+    )
+    y = np.zeros(len(data), np.int64)
+    held = {**(data.reference or {}), **outputs}
+    return replace(data, detector=read, y=y, classes=seen.names, reference=held)
 
 
 def _pseudo_labelled(data: Data) -> Data:

@@ -8,7 +8,7 @@ from typing import Any
 from onnx import ModelProto
 
 from onnxprune.data import ALL, Data
-from onnxprune.detection import OVERLAPS, Precision
+from onnxprune.detection import OVERLAPS, BoxAgreement, Precision
 from onnxprune.evaluation import (
     FIDELITY,
     Evaluator,
@@ -53,6 +53,8 @@ def make_evaluator(data: Data, settings: Settings) -> Evaluator:
 def find_judge(data: Data, settings: Settings) -> Metric:
     """Return the metric of a run, bound to what it compares with."""
     name = metric_name(data, settings)
+    if name == FIDELITY and data.reference is not None and data.detector is not None:
+        return BoxAgreement(data.detector, data.reference, data.classes).metric
     if name == FIDELITY and data.reference is not None:
         return Fidelity(data.heads, data.reference).metric
     if data.detector is not None and name in OVERLAPS:

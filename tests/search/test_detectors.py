@@ -10,6 +10,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import onnxprune
+from onnxprune.data import Data
 from onnxprune.errors import NOTICE, DataError
 from onnxprune.samples import detection
 from onnxprune.search import Settings, check_baseline, make_evaluator, metric_name, open_model
@@ -69,6 +70,38 @@ def test_fidelity_is_asked_for_by_its_name() -> None:
     _, samples = open_model(MODEL, detection.REFERENCE, settings)
     assert samples is not None
     np.testing.assert_allclose(make_evaluator(samples, settings)(MODEL).per_class, 1)
+
+
+def free(model: ModelProto, x: object = None, **more: object) -> Data:
+    """The samples of a detector without labels: its images as the model takes them."""
+    _, labelled = open_model(MODEL, detection.REFERENCE, SETTINGS)
+    assert labelled is not None
+    _, samples = open_model(model, labelled.x if x is None else x, SETTINGS.changed(**more))
+    assert samples is not None
+    return samples
+
+
+@pytest.mark.parametrize("names", [(), ("disc", "square", "triangle", "cross")])
+def test_without_labels_the_boxes_that_it_finds_are_the_reference(
+    names: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(NOTICE, "onnxprune"):
+        samples = free(named(*names))
+    assert "head 'yolov8' of 4 classes (--head names another): the 132 boxes" in caplog.text
+    assert metric_name(samples, SETTINGS) == "fidelity"
+    judge = make_evaluator(samples, SETTINGS)
+    assert judge.metric.parts == (names or ("0", "1", "2", "3"))
+    np.testing.assert_allclose(judge(MODEL).per_class, 1)
+
+
+def test_boxes_are_no_reference_where_there_are_few_or_outputs_are_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(NOTICE, "onnxprune"):
+        grey = np.random.default_rng(0).uniform(0.4, 0.6, (12, 3, 96, 96)).astype(np.float32)
+        assert free(MODEL, grey).detector is None
+    assert "boxes, too few to judge by: outputs are compared as numbers" in caplog.text
+    assert free(MODEL, outputs=(f"{MODEL.graph.output[0].name}=values",)).detector is None
 
 
 def test_a_metric_of_ones_own_gets_the_objects(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from onnxprune.data import KINDS, Head
 from onnxprune.graph import Graph
-from onnxprune.search.holding import deviation, head_of, say
+from onnxprune.search.holding import head_of, measured, say
 from tests.support.models import model
 
 Array = npt.NDArray[np.float64]
@@ -125,6 +125,10 @@ def test_a_kind_that_is_given_is_not_guessed(kind: str) -> None:
 # Deviations
 
 
+def deviation(head: Head, x: np.ndarray) -> np.ndarray | None:
+    return measured(head, x).deviation
+
+
 def test_a_deviation_is_that_of_each_row_over_samples_at_its_place() -> None:
     x = normal(3, 30) * np.array([1.0, 5, 20])[:, None] + np.arange(30)
     found = deviation(Head("y", "values", 1), x)
@@ -141,3 +145,40 @@ def test_what_hardly_varies_has_no_weight() -> None:
     found = deviation(Head("y", "values", 1), x)
     assert found is not None and np.isinf(found.ravel()).tolist() == [False, True, False]
     assert deviation(Head("y", "classes", 1), x) is None
+
+
+def boxes(samples: int = 30, places: int = 40) -> np.ndarray:
+    """Four numbers and two scores at each place; two places of a sample show something."""
+    rng = np.random.default_rng(0)
+    x = np.zeros((samples, 6, places))
+    x[:, :4] = rng.normal(size=(samples, 4, places)) * 20
+    for one in x:
+        shown = rng.permutation(places)[:2]
+        one[4 + rng.integers(2), shown] = 0.8
+        one[:4, shown] /= 10
+    return x
+
+
+def test_numbers_beside_scores_are_measured_where_something_is() -> None:
+    x = boxes()
+    found = measured(Head("y", "values", 1), x)
+    assert found.likely == (4, 5) and found.deviation is not None
+    weight = x[:, 4:].max(1, keepdims=True)
+    mean = (weight * x).sum(0) / np.maximum(weight.sum(0), 1e-9)
+    wanted = np.sqrt((weight * (x - mean) ** 2).mean((0, 2)))
+    np.testing.assert_allclose(found.deviation.ravel()[:4], wanted[:4])
+    np.testing.assert_allclose(found.deviation.ravel()[4:], np.sqrt(x.var(0).mean(1)[4:]))
+
+
+@pytest.mark.parametrize("what", ["no box", "no score", "everywhere", "nowhere", "one row"])
+def test_other_numbers_are_not_taken_for_scores(what: str) -> None:
+    x = boxes()
+    if what == "no box":
+        x = x[:, 3:]
+    elif what == "no score":
+        x[:, 4:] *= 2
+    elif what == "everywhere":
+        x[:, 4:] = 0.5 + x[:, 4:] / 2
+    elif what == "nowhere":
+        x[:, 4:] *= 0.1
+    assert measured(Head("y", "values", 0 if what == "one row" else 1), x).likely == ()
