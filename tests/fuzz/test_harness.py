@@ -135,7 +135,7 @@ def test_inputs_are_the_same_in_every_process() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["models", "model-texts", "runs,plans,scores,images,annotations,options"]
+    "kind", ["models", "model-texts", "runs,plans,scores,archives,images,annotations,options"]
 )
 def test_what_was_saved_and_a_few_new_inputs_end_well(kind: str) -> None:
     command = [sys.executable, "-m", "tests.fuzz.harness", kind, "--corpus", "--count", "25"]

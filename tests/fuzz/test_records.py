@@ -57,6 +57,10 @@ ARRAYS = {
     "a wide type": npy("{'descr': '<U999999999', 'fortran_order': False, 'shape': (1,), }"),
 }
 HOSTILE = {
+    "archives": {
+        **{name: npz(x=held, y=held) for name, held in ARRAYS.items()},
+        "a bomb": npz(x=BOMB),
+    },
     "scores": {
         **{name: npz(values=held, criterion=held, classes=held) for name, held in ARRAYS.items()},
         "a bomb": npz(values=BOMB, criterion=BOMB, classes=BOMB),
