@@ -236,6 +236,7 @@ def _search(
     plan = Plan.of(nets.task.groups, state.dead, settings.allow_inexact)
     judged = _judged(nets, report, samples, settings)
     check = Written(nets.task.graph, pruned, _few(samples), *judged)
+    report["phases"] = spent_by_phase()
     result = Result(pruned, plan, report, check)
     record.finish(result.model, result.plan, result.report, check)
     if record.path is not None:
