@@ -198,7 +198,7 @@ TABLE: Mapping[str, Values] = {
     **dict.fromkeys(("batch_size", "latency_batch"), ONE_OR_MORE),
     "memory": ONE_OR_MORE_OR_NONE,
     "latency_on": choice("onnxruntime", "openvino"),
-    "device": Values(("auto", "cpu", "cuda", "tensorrt"), (*WORDS, "gpu", "CPU"), ("gpu", "cuda:0")),
+    "device": Values(("auto", "cpu", "cuda", "tensorrt"), (*WORDS, "gpu"), ("gpu", "cuda:0")),
     "threads": Values(ZERO_OR_MORE.right, (*ZERO_OR_MORE.wrong, -3, 10**6), ("-3", "1.5", "all")),
     "seed": ZERO_OR_MORE,
     **dict.fromkeys(("stride", "step", "smallest", "finest"), STEP),
