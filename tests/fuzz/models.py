@@ -322,6 +322,8 @@ def _rewire(rng: random.Random, proto: ModelProto) -> bool:
 def _resize(rng: random.Random, proto: ModelProto) -> bool:
     """Change the size of an axis of an input or an output, or how many axes there are."""
     values = [*proto.graph.input, *proto.graph.output, *proto.graph.value_info]
+    if not values:
+        return False
     value = rng.choice(values)
     dims = value.type.tensor_type.shape.dim
     if not dims or rng.random() < 0.1:

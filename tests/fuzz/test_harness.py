@@ -139,6 +139,7 @@ def test_inputs_are_the_same_in_every_process() -> None:
 )
 def test_what_was_saved_and_a_few_new_inputs_end_well(kind: str) -> None:
     command = [sys.executable, "-m", "tests.fuzz.harness", kind, "--corpus", "--count", "25"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    env = {name: value for name, value in os.environ.items() if name != "ONNXPRUNE_STRICT"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.fail(done.stdout + done.stderr[-2000:])
