@@ -101,7 +101,10 @@ class Streamed:
 
     @classmethod
     def joined(cls, parts: Sequence[Array | Streamed]) -> Streamed:
-        """Return the rows of all parts, of one shape and type, one part after another."""
+        """Return the rows of all parts, of one shape and type, one part after another.
+
+        Shapes: parts `[n1, ...]`, `[n2, ...]`, ... -> `[n1 + n2 + ..., ...]`.
+        """
         held = [cls.of(part) for part in parts]
         if len({(one.sample, one.dtype) for one in held}) > 1:
             shapes = ", ".join(str(one.shape) for one in held)
