@@ -11,7 +11,6 @@ result has the same bits, wherever the parts were computed and however many work
 """
 
 from onnxprune.engine.job import Course, Job, Portable
-from onnxprune.engine.pool import Crew, Lost, Pool
 from onnxprune.engine.running import (
     ENGINES,
     PROCESS,
@@ -24,22 +23,16 @@ from onnxprune.engine.running import (
     use_engine,
     using,
 )
-from onnxprune.engine.worker import Call, Worker
 
 __all__ = [
     "ENGINES",
     "PROCESS",
     "RAY",
-    "Call",
     "Course",
-    "Crew",
     "Engine",
     "Job",
-    "Lost",
-    "Pool",
     "Portable",
     "Talk",
-    "Worker",
     "each",
     "is_spread",
     "talk",

@@ -34,8 +34,9 @@ from onnx import ModelProto, helper, numpy_helper
 from onnxprune.channels import find_groups
 from onnxprune.compensate import compensator
 from onnxprune.data import Data
-from onnxprune.engine import Pool, using
+from onnxprune.engine import using
 from onnxprune.engine.cluster import RayCrew
+from onnxprune.engine.pool import Pool
 from onnxprune.evaluation import Evaluator
 from onnxprune.graph import Graph
 from onnxprune.relevance import Meter, find_composite, score

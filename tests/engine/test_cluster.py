@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 import onnxprune
 from onnxprune.cli.commands import main
-from onnxprune.engine import Call, cluster, use_engine
+from onnxprune.engine import cluster, use_engine
+from onnxprune.engine.worker import Call
 from onnxprune.errors import EngineFailed
 from tests.engine.test_phases import PHASES, pruned
 from tests.support.small_net import Small

@@ -8,7 +8,7 @@ import pytest
 import onnxprune
 from onnxprune.channels import find_groups
 from onnxprune.data import Data, Head, load_data
-from onnxprune.engine import Call
+from onnxprune.engine.worker import Call
 from onnxprune.evaluation import Evaluator
 from onnxprune.graph import Graph
 from onnxprune.relevance import Meter, find_composite, score

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxprune.engine import Call, Job, Portable, each, pool, talk
+from onnxprune.engine import Job, Portable, each, pool, talk
+from onnxprune.engine.worker import Call
 from onnxprune.errors import DataError, EngineFailed
 from tests.support.crew import SimulatedCrew, never, on_crew, once
 

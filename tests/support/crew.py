@@ -7,8 +7,10 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from onnxprune.engine import Call, Lost, Pool, Worker, using
+from onnxprune.engine import using
 from onnxprune.engine.parcels import Parcel
+from onnxprune.engine.pool import Lost, Pool
+from onnxprune.engine.worker import Call, Worker
 
 Fate = Callable[[Call], bool]
 """Whether the worker of a call dies of it."""
