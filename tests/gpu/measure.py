@@ -220,7 +220,7 @@ def plans(run: Run) -> None:
             gone = []
             for device in ("cpu", run.device, run.device):
                 plan = onnxprune.prune(str(model), source, device=device, **asked).plan
-                gone.append({(node, k) for node, ks in plan.remove.items() for k in ks})
+                gone.append({(node, k) for node, ks in plan.removed.items() for k in ks})
             shares = [
                 len(one & other) / max(len(one | other), 1)
                 for one, other in ((gone[0], gone[1]), (gone[1], gone[2]))

@@ -26,7 +26,10 @@ if [ "$DEVICE" != cpu ]; then
     "$PYTHON" -c "import torch, sys; sys.exit(not torch.cuda.is_available())" ||
         missing "torch finds no card (see nvidia-smi and CUDA_VISIBLE_DEVICES)"
 fi
-if ! "$PYTHON" -c "import onnx, onnxruntime, zennit, pytest, hypothesis" 2>/dev/null; then
+if ! "$PYTHON" -c "
+import importlib.util, sys
+needed = 'onnx onnxruntime zennit pytest hypothesis torchvision msgspec threadpoolctl rich'.split()
+sys.exit(not all(map(importlib.util.find_spec, needed)))"; then
     ls "$WHEELS"/*.whl >/dev/null 2>&1 || missing "no wheels in $WHEELS (see the top of this file)"
     "$PYTHON" -m venv --system-site-packages build/gpu/env || missing "python3-venv is missing"
     PYTHON=$PWD/build/gpu/env/bin/python
