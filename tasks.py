@@ -61,7 +61,7 @@ def check(arguments: Sequence[str]) -> None:
     run("ruff", "check", *STYLED)
     run("mypy", *TYPED)
     if not arguments:
-        pytest("-m", "not campaign", "--cov", "--ignore", "tests/test_docs.py")
+        pytest("-m", "not campaign", "--ignore", "tests/test_docs.py")
         mutants(["--part"])
     site()
     run("pytest", "-q", "tests/test_docs.py", "-m", "not slow" if arguments else "not campaign")
