@@ -27,7 +27,7 @@ def test_a_box_goes_where_its_pixels_go(
     rows, columns = np.nonzero(shown > 128)
     found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     placed = Placement.of(image, canvas, fit).boxes(np.array([[*low, *high]]))
-    np.testing.assert_allclose(placed[0], found, atol=1.01)
+    np.testing.assert_allclose(placed[0], found, atol=1.5)  # edges are blurred
 
 
 @given(image=SIDES, canvas=SIDES)
