@@ -91,7 +91,7 @@ def test_what_is_held_out_is_corrected_by_the_other_samples(
         return
     correct, folds = nets.task.compensate, np.arange(len(small.x)) % 3
     pruned = remove_channels(nets.task.graph, nets.task.groups, dead)
-    evaluator = nets.task.evaluate
+    evaluator = nets.task.evaluate.__wrapped__  # type: ignore[attr-defined,union-attr]
     parts = [correct(pruned, dead, without=fold) for fold in range(3)]
     assert found == evaluator.apart(parts, folds)
     assert found != nets.measure(State(dead, corrected=True)).accuracy
