@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helpe
 from onnxprune.errors import InvalidModel
 from onnxprune.evaluation.inputs import Feeds
 from onnxprune.evaluation.runtime import session
-from onnxprune.graph import Graph
+from onnxprune.graph import Graph, copied
 
 Array = npt.NDArray[Any]
 Kept = Callable[[str], Mapping[int, npt.NDArray[np.bool_]]]
@@ -179,8 +179,7 @@ def _looked_into(
 ) -> Iterator[tuple[NodeProto, str, Array]]:
     """Yield tensors in the order of the nodes that make them, as far as onnxruntime shows them."""
     makers = {name: node for node in model.graph.node for name in node.output}
-    watched = ModelProto()
-    watched.CopyFrom(model)
+    watched = copied(model)
     for start in range(0, len(names), AT_ONCE):
         part = names[start : start + AT_ONCE]
         for few in (part, *([name] for name in part)):
