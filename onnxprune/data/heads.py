@@ -22,8 +22,6 @@ class Head:
 
     `kind` is one of `KINDS`; `axis` is that of the classes or rows. `deviation` is how far the
     unpruned network's numbers are from their mean over samples: a change is measured in it.
-    `likely` are the rows of a detector's scores. The others, such as those of boxes, count at each
-    place by its highest score: the box of a place where nothing is means nothing.
     `alone` says that the tensor has no batch axis in the first place, so that samples are run one
     by one and get one.
     Shapes: deviation broadcasts to the output of samples, `[n, ...]`.
@@ -33,7 +31,6 @@ class Head:
     kind: str = "classes"
     axis: int = 1
     deviation: npt.NDArray[Any] | None = None
-    likely: tuple[int, ...] = ()
     alone: bool = False
 
     @property

@@ -31,9 +31,9 @@ from onnxprune.ops._torch import torch
 from onnxprune.relevance.lrp import (
     as_logits,
     by_class,
+    deviation_of,
     is_labelled,
     random_signs,
-    units_of,
 )
 from onnxprune.relevance.mirror import Tensors
 
@@ -153,16 +153,9 @@ def _columns(
         one = (bent * signs).sum(-1) / positions**0.5
         moved = (vectors @ slope[..., None])[..., 0] / positions
         return one.movedim(-1, head.axis), moved.movedim(-1, head.axis)
-    unit = units_of(head, z, before).expand_as(z)
-    count = _judged(head, z)
+    unit = 1 / deviation_of(head, z).expand_as(z)
+    count = max(int((unit[:1] > 0).sum()), 1)
     return random_signs(z, rng) * unit / count**0.5, (z - before) * unit**2 / count
-
-
-def _judged(head: Head, z: Tensor) -> int:
-    """How many numbers of a sample are judged: those of rows that vary."""
-    if head.deviation is None:
-        return z[0].numel()
-    return max(int(np.isfinite(np.broadcast_to(head.deviation, (1, *z.shape[1:]))).sum()), 1)
 
 
 def _apart(columns: int, samples: int, device: torch.device) -> tuple[Tensor, Tensor]:

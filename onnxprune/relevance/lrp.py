@@ -187,7 +187,7 @@ def signed(values: Tensor, head: Head, rng: np.random.Generator) -> Tensor:
     Units: shares; their absolute values sum to 1 over a sample.
     Source: Hutchinson 1990 (A stochastic estimator of the trace of the influence matrix).
     """
-    relevance = values * random_signs(values, rng) * units_of(head, values)
+    relevance = values * random_signs(values, rng) / deviation_of(head, values)
     total = relevance.abs().flatten(1).sum(1).clamp(min=_LEAST)
     return relevance / total.reshape(-1, *[1] * (values.ndim - 1))
 
@@ -198,22 +198,11 @@ def random_signs(like: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(signs).to(like)
 
 
-def units_of(head: Head, z: Tensor, unpruned: Tensor | None = None) -> Tensor:
-    """Return by how much a change of each number counts: in deviations, and where it matters.
-
-    Of a detector, numbers beside scores count as `Head` says, by the scores of the `unpruned` net
-    or those in `z`. Shapes: as `z`, unpruned as well.
-    """
+def deviation_of(head: Head, like: Tensor) -> Tensor:
+    """Return what a change of the numbers is measured in. Shapes: broadcasts to `like`."""
     if head.deviation is None:
-        return torch.ones((), dtype=z.dtype, device=z.device)
-    units = 1 / torch.from_numpy(np.asarray(head.deviation)).to(z)
-    if not head.likely:
-        return units.expand_as(z)
-    rows = torch.tensor(head.likely, device=z.device)
-    shown = (z if unpruned is None else unpruned).detach().index_select(head.axis, rows)
-    best = shown.amax(head.axis, keepdim=True).clamp(0, 1).to(z)
-    root = best.sqrt().expand_as(z)
-    return units * root.index_fill(head.axis, rows, 1.0)
+        return torch.ones((), dtype=like.dtype, device=like.device)
+    return torch.from_numpy(np.asarray(head.deviation)).to(like)
 
 
 def start(logits: Tensor, y: Tensor) -> Tensor:

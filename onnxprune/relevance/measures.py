@@ -29,11 +29,11 @@ from onnxprune.relevance.fuse import is_diagonal
 from onnxprune.relevance.lrp import (
     by_class,
     check_labels,
+    deviation_of,
     is_labelled,
     pixel_weights,
     random_signs,
     relevance,
-    units_of,
     with_batch,
 )
 from onnxprune.relevance.mirror import Mirror, Step, Tensors
@@ -148,7 +148,7 @@ def _loss_of(
     if head.kind == "classes" and output.shape[head.axis] > 1:
         z = output.movedim(head.axis, 1)[..., None].flatten(2)
         return functional.cross_entropy(z, z.argmax(1), reduction="sum") / z.shape[2]
-    return (output * random_signs(output, rng) * units_of(head, output)).sum()
+    return (output * random_signs(output, rng) / deviation_of(head, output)).sum()
 
 
 def _loss(logits: Tensor, y: Tensor) -> Tensor:

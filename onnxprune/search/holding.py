@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.arrays import FloatArray
 from onnxprune.data import KINDS, Head
-from onnxprune.evaluation import likely_rows, mean_of, spread_of, varying_rows
+from onnxprune.evaluation import mean_of, spread_of, varying_rows
 from onnxprune.graph import Graph
 
 Array = npt.NDArray[Any]
@@ -151,8 +150,7 @@ def measured(head: Head, values: Array) -> Head:
     """Return the head with what the numbers of each row are measured in.
 
     That is how far they are from their mean over samples, as a root mean. Rows that hardly vary are
-    not judged: they have an infinite deviation. Numbers beside the scores of a detector count by
-    them here, too.
+    not judged: they have an infinite deviation.
     Shapes: values `[n, ...]`; the deviation broadcasts to one sample with a batch axis.
     """
     if head.is_scores:
@@ -160,25 +158,9 @@ def measured(head: Head, values: Array) -> Head:
     spread = spread_of(head, values, mean_of(values))
     chosen = varying_rows(head, values, spread)
     count = values.size / max(len(spread), 1)
-    likely = likely_rows(head, values)
-    if likely:
-        best = np.take(values, likely, head.axis).max(head.axis, keepdims=True)
-        beside = np.delete(np.arange(len(spread)), likely)
-        spread[beside] = _weighed(head, values, best)[beside]
     with np.errstate(divide="ignore"):
         found = np.where(chosen & (spread > 0), np.sqrt(spread / count), np.inf)
     shape = [1] * values.ndim
     if head.axis:
         shape[head.axis] = -1
-    return replace(head, deviation=found.reshape(shape), likely=likely)
-
-
-def _weighed(head: Head, values: Array, weight: Array) -> FloatArray:
-    """The weighed sum of squares of each row, seen from its mean at each place.
-
-    Shapes: values `[n, ...]`, weight broadcasts to them -> `[rows]`.
-    """
-    weight = weight.astype(np.float64)
-    mean = (weight * values).sum(0) / np.maximum(weight.sum(0), 1e-30)
-    axes = tuple(k for k in range(values.ndim) if k != head.axis)
-    return np.asarray((weight * (values - mean) ** 2).sum(axes))
+    return replace(head, deviation=found.reshape(shape))

@@ -18,7 +18,14 @@ from onnx import TensorProto
 from onnxprune.data import ALL, KINDS, Data, Head
 from onnxprune.detection import BoxAgreement
 from onnxprune.errors import NOTICE, DataError, InvalidModel, InvalidValue, check_name
-from onnxprune.evaluation import AUTO, AVERAGE_PRECISION, FIDELITY, find_metric, highest
+from onnxprune.evaluation import (
+    AUTO,
+    AVERAGE_PRECISION,
+    FIDELITY,
+    find_metric,
+    highest,
+    likely_rows,
+)
 from onnxprune.graph import Graph
 from onnxprune.search.detectors import guess_detector
 from onnxprune.search.evaluators import evaluator_of
@@ -90,7 +97,8 @@ def with_heads(graph: Graph, data: Data, settings: Settings) -> Data:
         raise _cannot_judge(tensors[0], reference[tensors[0]])
     data = replace(data, heads=tuple(heads))
     held = {head.tensor: reference[head.tensor] for head in heads}
-    if seen is not None and (seen.certain or any(head.likely for head in heads)):
+    shows = any(likely_rows(head, held[head.tensor]) for head in heads)
+    if seen is not None and (seen.certain or shows):
         outputs = {output: reference[output] for output in graph.outputs}
         boxed = _by_boxes(replace(data, reference=held), seen, outputs)
         if boxed is not None:

@@ -12,7 +12,7 @@ from onnxprune.channels import find_groups
 from onnxprune.data import ALL, Data, Head
 from onnxprune.graph import Graph
 from onnxprune.relevance import Meter, find_composite, score
-from onnxprune.relevance.lrp import explain, of_highest, relevance, signed, start, units_of
+from onnxprune.relevance.lrp import explain, of_highest, relevance, signed, start
 from onnxprune.relevance.mirror import Mirror, Tensors
 from onnxprune.relevance.routes import find_ends
 from onnxprune.surgery import remove_channels
@@ -246,13 +246,3 @@ def test_across_an_activation_relevance_is_input_times_gradient(way: str) -> Non
     }[way]
     (slope,) = torch.autograd.grad((signs * torch.conv2d(across(), h)).sum(), [a])
     torch.testing.assert_close(found["a"], a.detach() * slope, rtol=1e-3, atol=2e-4)
-
-
-def test_numbers_beside_scores_count_where_something_is() -> None:
-    z = torch.tensor([[[3.0, 2.0], [0.25, 0.0]]])  # a number and a score at two places
-    head = Head("y", "values", 1, np.array([2.0, 0.5])[None, :, None], likely=(1,))
-    assert units_of(head, z).tolist() == [[[0.25, 0.0], [2.0, 2.0]]]
-    before = torch.tensor([[[0.0, 0.0], [0.0, 1.0]]])
-    assert units_of(head, z, before).tolist() == [[[0.0, 0.5], [2.0, 2.0]]]
-    plain = Head("y", "values", 1, head.deviation)
-    assert units_of(plain, z).tolist() == [[[0.5, 0.5], [2.0, 2.0]]]

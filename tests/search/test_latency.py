@@ -127,6 +127,6 @@ def test_a_run_measures_once(tmp_path: Path) -> None:
     assert run.latency(measure) == first == RunDirectory(tmp_path).latency(measure)
     assert made == [1]
     (tmp_path / "latency.json").write_text('{"times": 3}')
-    with pytest.raises(RunDirectoryError, match=r"latency\.json: cannot be read .*; start a new"):
+    with pytest.raises(RunDirectoryError, match=r"latency\.json: times is a .*: start a new"):
         run.latency(measure)
     assert RunDirectory(None).latency(measure).times["w"] == 2.1
