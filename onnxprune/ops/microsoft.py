@@ -24,8 +24,7 @@ from onnxprune.ops.linear import UNKNOWN
 from onnxprune.ops.pattern import letters
 from onnxprune.ops.pool import average_pool
 from onnxprune.ops.product import SUMS, broadcast_letters, summed
-from onnxprune.ops.quantise import centred, dynamic_quantize_linear, round_to
-from onnxprune.ops.recurrent import lstm
+from onnxprune.ops.quantise import centred, round_to
 from onnxprune.ops.site import Ints, Site
 from onnxprune.ops.window import Window, windowed
 
@@ -250,66 +249,3 @@ def qgemm(
     sums = sums if c is None else sums + c.double()
     real = sums.to(a_scale.dtype) * (alpha * a_scale * b_scale)
     return real if y_scale is None else round_to(real / y_scale, y_zero_point, a.dtype)
-
-
-def _dequantised(w: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-    """A weight `[D, I, O]` as real numbers, turned; one scale for each D, or for each of its O."""
-    scale, zero_point = (
-        one.reshape(len(w), 1, -1) if one.ndim else one for one in (scale, zero_point)
-    )
-    return _real(w, scale, zero_point).mT
-
-
-def _lstm_channels(site: Site) -> Axes:
-    i = "i" if site.constant[1] else "I"
-    others = ", *" * 10
-    return Axes(
-        f"T N {i}, D {i} G{others} -> *, *, *", why="which reads these channels as steps in time"
-    )
-
-
-@_microsoft("DynamicQuantizeLSTM", _lstm_channels)
-def dynamic_quantize_lstm(
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None,
-    sequence_lens: Tensor | None,
-    initial_h: Tensor | None,
-    initial_c: Tensor | None,
-    p: Tensor | None,
-    w_scale: Tensor,
-    w_zero_point: Tensor,
-    r_scale: Tensor,
-    r_zero_point: Tensor,
-    /,
-    *,
-    activations: tuple[str, ...] | None = None,
-    activation_alpha: tuple[float, ...] | None = None,
-    activation_beta: tuple[float, ...] | None = None,
-    clip: float | None = None,
-    direction: str = "forward",
-    hidden_size: int | None = None,
-    input_forget: int = 0,
-) -> tuple[Tensor, ...]:
-    """A long short-term memory with weights of 8 bits, on inputs that are quantised as they come.
-
-    The states, which onnxruntime quantises at each step as well, stay as they are.
-    Shapes: x `[T, N, I]`, w `[D, I, 4 H]`, r `[D, H, 4 H]`, the rest as those of LSTM.
-    """
-    seen = _real(*dynamic_quantize_linear(x))
-    return lstm(
-        seen.to(x.dtype),
-        _dequantised(w, w_scale, w_zero_point).to(x.dtype),
-        _dequantised(r, r_scale, r_zero_point).to(x.dtype),
-        b,
-        sequence_lens,
-        initial_h,
-        initial_c,
-        p,
-        activations=activations,
-        clip=clip,
-        direction=direction,
-        hidden_size=hidden_size,
-        input_forget=input_forget,
-    )

@@ -113,11 +113,6 @@ _UNITS = {"w": integers(6, 4), "s": np.abs(W(6)) / 100, "z": integers(6)}
 _UNITS["b"] = integers(6, dtype=np.int32)
 case(f"{_Q}c = {_DENSE}, u, r); {_BACK}", 4, x=(4,), **_IN, **_UNITS)
 case(f"{_Q}y = {_DENSE})", 4, x=(4,), t=SCALAR(0.0931), p=POINT, **_UNITS)
-_COLUMNS = "v = Transpose<perm=[2, 0, 1]>(x); "  # [N, C, W] -> [W, N, C]
-_STEPS = "y, h, c = com.microsoft.DynamicQuantizeLSTM<hidden_size=3>"
-_HELD = {"w": integers(1, 4, 12), "r": integers(1, 3, 12), "b": W(1, 24), "z": np.zeros(1, np.int8)}
-_HELD["s"] = np.float32([0.01])
-case(f"{_COLUMNS}{_STEPS}(v, w, r, b, , , , , s, z, s, z)", 4, x=(4, 5), **_HELD)
 
 # What onnxruntime's optimiser writes
 _FUSED = "y = com.microsoft.FusedConv<pads=[1, 1, 1, 1], {}>(x, w, b{})"
