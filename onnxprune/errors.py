@@ -131,9 +131,13 @@ LESS = "give --memory in MB, or lower --batch-size (memory= and batch_size= in P
 def out_of_memory(where: str, error: Exception) -> OutOfMemory | None:
     """Return the error to raise where another one means that memory is exhausted, else None.
 
+    One of ours stays as it is, with the place that it names.
+
     Python and NumPy raise MemoryError, torch RuntimeError on a CPU and OutOfMemoryError on a GPU,
     onnxruntime errors of its own.
     """
+    if isinstance(error, OutOfMemory):
+        return error
     said = ("out of memory", "allocate memory", "bad_alloc", "bad allocation", "alloc_failed")
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in said):
         return OutOfMemory(f"{where}: out of memory; {LESS}")

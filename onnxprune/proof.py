@@ -7,6 +7,7 @@ give outputs of the same shapes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -183,19 +184,24 @@ class Proof:
                 )
 
     def _first(self, model: ModelProto | Path, feeds: Feeds) -> str:
-        """Name the first node that differs from that of the masked model, or is not finite."""
+        """Name the first node that differs from that of the masked model, or is not finite.
+
+        Nothing is named in a model that cannot be looked into.
+        """
         pruned = load_model(model)
-        if not self._is_exact:
-            first = first_not_finite(pruned, feeds)
-            return "" if first is None else f"; it begins at {first}"
-        first = first_difference(
-            self._reference,
-            pruned,
-            [feeds],
-            TOLERANCE,
-            lambda tensor: self.groups.kept(tensor, self.dead),
-        )
-        return "" if first is None else f"; the first node that differs is {first}"
+        with contextlib.suppress(InvalidModel):
+            if not self._is_exact:
+                first = first_not_finite(pruned, feeds)
+                return "" if first is None else f"; it begins at {first}"
+            first = first_difference(
+                self._reference,
+                pruned,
+                [feeds],
+                TOLERANCE,
+                lambda tensor: self.groups.kept(tensor, self.dead),
+            )
+            return "" if first is None else f"; the first node that differs is {first}"
+        return ""
 
     def _is_unsteady(
         self, reference: Any, feeds: Feeds, k: int, found: Array, wanted: Array

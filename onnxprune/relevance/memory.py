@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.errors import DataError, OutOfMemory, OutputError, out_of_memory
+from onnxprune.errors import DataError, OutputError, out_of_memory
 from onnxprune.graph import Graph
 from onnxprune.memory import MEGABYTE, SHARE, free_bytes
 from onnxprune.ops._torch import torch
@@ -64,8 +64,7 @@ class Halving:
                     raise
                 if self._size == 1:
                     raise exhausted from error
-                known = error if isinstance(error, OutOfMemory) else exhausted
-                where = str(known).split(";")[0]
+                where = str(exhausted).split(";")[0]
             self._size //= 2  # outside, where nothing holds what the error did
             del self._made
             logger.warning("%s: going on with batches of %d", where, self._size)
