@@ -281,8 +281,11 @@ def _split(tensor: TensorProto, weights: Weights) -> tuple[bytes, int]:
 def session_source(model: ModelSource) -> Iterator[bytes | str]:
     """Yield what a runtime builds a session from: bytes, or a file if they exceed one message.
 
-    The file is temporary: the session must be built within the `with` block.
+    The file is temporary: the session must be built within the `with` block. A file whose name is
+    no UTF-8 is read here, because onnxruntime cannot be told of it.
     """
+    if not isinstance(model, ModelProto) and not str(model).isprintable():
+        model = load_model(model)
     if not isinstance(model, ModelProto):
         yield str(model)
     elif fits_message(model):
