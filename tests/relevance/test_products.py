@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from onnxprune.relevance import find_composite
+from onnxprune.relevance.routes import find_routes
 from tests.support.dense import EXACT, STABILISERS, every, mirror_of, safe, sums
 from tests.support.models import images, model
 
@@ -114,6 +116,13 @@ def test_attention_gives_all_to_the_values_and_is_a_weight(rule: str) -> None:
     assert found["a"].abs().sum() > 0  # queries are valued, as filters inside a gate are
     for received, given in zip(*sums(found, "c m"), strict=True):
         assert received == pytest.approx(given, rel=STABILISERS)
+
+
+def test_the_factor_with_fewer_activations_behind_it_is_the_signal() -> None:
+    mirror = mirror_of(model(ATTENTION))
+    (product,) = (step.node for step in mirror.steps if "m" in step.node.outputs)
+    routes = find_routes(mirror, find_composite("epsilon"), ["s", "c"], ["z"])
+    assert routes[product.name].inputs == ("c", "s")  # the signal first
 
 
 def test_a_weight_that_a_branch_computes_is_a_weight() -> None:
