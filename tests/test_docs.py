@@ -81,6 +81,7 @@ def commands(text: str, program: str) -> list[list[str]]:
     """The arguments of every call of `program` in the shell blocks."""
     found = []
     for line in shell_lines(text):
+        line = re.sub(r"(?<=\s)2(?=>)", "", line)  # which stream is redirected
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
         words: list[str] = []
@@ -288,7 +289,7 @@ def test_broken_links_are_found() -> None:
 def test_commands_are_read_as_a_shell_would() -> None:
     text = (
         "```sh\nX=1 onnxprune inspect m.onnx --json | jq .  # all\n"
-        "onnxprune prune m.onnx \\\n  -o 'a b.onnx' > log && cd x\n```\n"
+        "onnxprune prune m.onnx \\\n  -o 'a b.onnx' 2> log && cd x\n```\n"
         "```console\n$ onnxprune demo\nonnxprune printed this\n```\n"
         "```text\nonnxprune is a word\n```\n"
     )

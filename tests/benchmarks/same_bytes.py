@@ -5,6 +5,7 @@ python -m tests.benchmarks.same_bytes
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import tempfile
 import time
@@ -25,6 +26,7 @@ RUNS = {
 
 def main() -> None:
     """Print how many results there are of each run: one."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     for name, run in RUNS.items():
         found: dict[str, list[str]] = {}
         started = time.monotonic()
