@@ -12,8 +12,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.support.models import model, run
-from tests.support.small_net import Small
+from tests.support.models import model
+from tests.support.small_net import Small, labelled_by
 
 NET = """
 small (float[N,1,8,8] x) => (float[N,3] y)
@@ -46,15 +46,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     folder = tmp_path_factory.mktemp("small")
     proto = model(NET, seed=14)
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(400, 1, 8, 8)) * rng.uniform(0, 2, (400, 1, 1, 1))
-    x = (images + rng.uniform(-2, 2, (400, 1, 1, 1))).astype(np.float32)
-    labels = run(proto, x)[0].argmax(1)
-    chosen = np.concatenate([np.flatnonzero(labels == k)[:EACH] for k in range(CLASSES)])
-    assert chosen.size == CLASSES * EACH
+    x, y = labelled_by(proto, 400, 8, CLASSES, EACH)
     onnx.save(proto, folder / "small.onnx")
-    np.savez(folder / "data.npz", x=x[chosen], y=labels[chosen])
-    return Small(proto, folder / "small.onnx", x[chosen], labels[chosen], folder / "data.npz")
+    np.savez(folder / "data.npz", x=x, y=y)
+    return Small(proto, folder / "small.onnx", x, y, folder / "data.npz")
 
 
 @pytest.fixture(autouse=True)

@@ -17,16 +17,14 @@ from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.compensate.readers import Reader
-from onnxprune.compensate.reference import Reference, Writer
+from onnxprune.compensate.reference import OnReference, Reference, Writer
 from onnxprune.engine import each
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
-from onnxprune.relevance import LOOKING, Batch, Mirror, OnSamples
+from onnxprune.relevance import LOOKING, Batch
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from onnxprune.data import Data
 
 
 class Bias:
@@ -79,24 +77,13 @@ Sums = dict[str, tuple[npt.NDArray[np.float64], int]]
 
 
 @dataclass(frozen=True, eq=False)
-class _Inputs(OnSamples):
+class _Inputs(OnReference):
     """The sums over samples of what each reader reads."""
-
-    reference: Reference
-
-    @property
-    def samples(self) -> Data:
-        """What the batches are rows of."""
-        return self.reference.data
-
-    @cached_property
-    def _mirror(self) -> Mirror:
-        return self.reference.mirror()
 
     def run(self, shard: Batch | None) -> list[Batch] | Sums:
         """Add up the samples of a batch; without one, return the batches there are."""
         if shard is None:
-            return self.reference.cut(self._mirror)
+            return self.reference.cut(self.mirror)
         sums: Sums = {}
 
         def note(reader: Reader, given: Tensor, _: Tensor) -> None:
@@ -104,5 +91,5 @@ class _Inputs(OnSamples):
             sums[reader.key] = total.cpu().numpy(), len(given)
 
         with torch.no_grad():
-            self.reference.watch(self._mirror, shard.of(self.reference.data)[0], note)
+            self.reference.watch(self.mirror, shard.of(self.reference.data)[0], note)
         return sums

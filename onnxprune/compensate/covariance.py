@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,16 +10,14 @@ import numpy.typing as npt
 
 from onnxprune.arrays import FloatArray
 from onnxprune.compensate.readers import Reader
-from onnxprune.compensate.reference import Reference
+from onnxprune.compensate.reference import OnReference, Reference
 from onnxprune.compensate.ridge import MAX_ROWS
 from onnxprune.engine import each
 from onnxprune.ops._torch import torch
-from onnxprune.relevance import LOOKING, Batch, Mirror, OnSamples
+from onnxprune.relevance import LOOKING, Batch
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from onnxprune.data import Data
 
 
 def find_covariances(reference: Reference) -> dict[str, FloatArray]:
@@ -49,27 +46,16 @@ Shapes: `[C, C]`, `[C]`."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Products(OnSamples):
+class _Products(OnReference):
     """The products of the rows of each reader, minus the means of the first batch.
 
     Without these means single precision is enough, even where they are far above the spreads.
     """
 
-    reference: Reference
-
-    @property
-    def samples(self) -> Data:
-        """What the batches are rows of."""
-        return self.reference.data
-
-    @cached_property
-    def _mirror(self) -> Mirror:
-        return self.reference.mirror()
-
     def run(self, shard: tuple[Batch, Shifts | None] | None) -> list[Batch] | tuple[Shifts, Part]:
         """Multiply the rows of a batch; without one, return the batches there are."""
         if shard is None:
-            return self.reference.cut(self._mirror)
+            return self.reference.cut(self.mirror)
         batch, given_shifts = shard
         shifts: Shifts = {} if given_shifts is None else given_shifts
         found: Part = {}
@@ -85,7 +71,7 @@ class _Products(OnSamples):
             found[reader.key] = (rows @ rows.T).cpu().numpy(), total, rows.shape[1]
 
         with torch.no_grad():
-            self.reference.watch(self._mirror, batch.of(self.reference.data)[0], note)
+            self.reference.watch(self.mirror, batch.of(self.reference.data)[0], note)
         return shifts, found
 
 

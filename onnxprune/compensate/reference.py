@@ -17,7 +17,7 @@ from onnxprune.engine import Portable
 from onnxprune.errors import UnsupportedOp
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
-from onnxprune.relevance import Batch, Mirror, choose_device, cut
+from onnxprune.relevance import Batch, Mirror, OnSamples, choose_device, cut
 from onnxprune.surgery import Constants, copy_model
 
 if TYPE_CHECKING:
@@ -92,6 +92,23 @@ class Reference(Portable):
         Shapes: rows `[m]`.
         """
         return cut(mirror, self.data, size or self.batch_size, rows=rows)
+
+
+@dataclass(frozen=True, eq=False)
+class OnReference(OnSamples):
+    """A job on the samples that a correction fits to."""
+
+    reference: Reference
+
+    @property
+    def samples(self) -> Data:
+        """What the batches are rows of."""
+        return self.reference.data
+
+    @cached_property
+    def mirror(self) -> Mirror:
+        """That of the unpruned net."""
+        return self.reference.mirror()
 
 
 @dataclass(frozen=True, eq=False)

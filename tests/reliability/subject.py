@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from tests.support.models import model, run
+from tests.support.models import model
+from tests.support.small_net import labelled_by
 
 NET = """
 subject (float[N,1,10,10] x) => (float[N,3] y)
@@ -134,15 +135,10 @@ COMMANDS = (
 def lay_out(folder: Path) -> Path:
     """Write what the commands read into a folder."""
     proto = model(NET, seed=29)
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(600, 1, 10, 10)) * rng.uniform(0, 2, (600, 1, 1, 1))
-    x = (x + rng.uniform(-2, 2, (600, 1, 1, 1))).astype(np.float32)
-    labels = run(proto, x)[0].argmax(1)
-    chosen = np.concatenate([np.flatnonzero(labels == k)[:EACH] for k in range(CLASSES)])
-    assert chosen.size == CLASSES * EACH
+    x, y = labelled_by(proto, 600, 10, CLASSES, EACH)
     folder.mkdir(parents=True, exist_ok=True)
     onnx.save(proto, folder / "model.onnx")
-    np.savez(folder / "data.npz", x=x[chosen], y=labels[chosen])
+    np.savez(folder / "data.npz", x=x, y=y)
     (folder / "plan.json").write_text('{"format": 1, "removed": {"one": [0, 3]}}')
     (folder / "module.py").write_text(MODULE)
     other = onnx.ModelProto()
