@@ -90,14 +90,20 @@ def compare_exactly(
             found: Net = stack.enter_context(file)
         else:
             other = load_model(after)
-            found = _running(other, settings)
-        pair = _Pair(_running(proto, settings), found, proto, other, kept, tolerance)
+            found = _running(other, after, settings)
+        pair = _Pair(_running(proto, before, settings), found, proto, other, kept, tolerance)
         drawn = _made_up(graph) if samples is None else pair.parts(samples.x, settings)
         return pair.compare(drawn)
 
 
-def _running(model: ModelProto, settings: Settings) -> Net:
-    return running(model, settings.device, settings.threads, exact=True)
+def _running(model: ModelProto, source: ModelSource, settings: Settings) -> Net:
+    """Start a model. Raises: InvalidModel, naming its file, where onnxruntime refuses it."""
+    try:
+        return running(model, settings.device, settings.threads, exact=True)
+    except InvalidModel as error:
+        if not isinstance(source, str | Path):
+            raise
+        raise InvalidModel(f"{source}: {error}") from error
 
 
 def _made_up(graph: Graph) -> Iterator[Inputs]:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 
@@ -82,3 +83,15 @@ def test_the_command_says_it_and_its_exit_code_too(cut: Cut, tmp_path: Path) -> 
     run = CliRunner().invoke(main, ["compare", before, after, "--exact", "--json", "-q"])
     assert run.exit_code == 1
     assert json.loads(run.stdout)["equal"] is False
+
+
+def test_the_file_that_onnxruntime_refuses_is_named(cut: Cut, tmp_path: Path) -> None:
+    unknown = onnx.ModelProto()
+    unknown.CopyFrom(cut.graph.model)
+    unknown.graph.node[0].domain = "my.ops"
+    unknown.opset_import.append(onnx.helper.make_opsetid("my.ops", 1))
+    files = [tmp_path / "known.onnx", tmp_path / "unknown.onnx"]
+    for file, proto in zip(files, (cut.graph.model, unknown), strict=True):
+        save_model(proto, file)
+    with pytest.raises(InvalidModel, match=r"unknown\.onnx: .*my\.ops"):
+        compare_exactly(*files)
