@@ -117,7 +117,7 @@ def choice(*right: str) -> Values:
 
 
 TABLE: Mapping[str, Values] = {
-    "control": choice("one-shot", "iterative", "accuracy-aware"),
+    "control": choice("one-shot", "iterative", "accuracy-aware", "dpx"),
     "criterion": Values(
         ("lrp", "magnitude:l1", spread),
         (

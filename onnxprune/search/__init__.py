@@ -2,7 +2,8 @@
 
 Imports every room but cli. `make_task` puts a `Task` together, `search` walks down.
 
-* `controllers`: the order of steps; `nets`: what they build, rank and measure, remembered
+* `controllers`: the order of steps; `dpx`: one of them, a baseline
+* `nets`: what they build, rank and measure, remembered
 * `task`: what one search is given, and where it is; `protocols`: what it knows of other rooms
 * `objective`: what is brought down, and how much each channel saves of it; `latency`: in ms
 * `limits`: what is spared; `picker`: which channels may go; `rounding`: at which widths

@@ -200,9 +200,9 @@ def complete(settings: Settings, data: Data | None) -> Settings:
 
     Raises: DataError where the settings ask for samples and there are none.
     """
-    if data is None and settings.control == "accuracy-aware":
+    if data is None and settings.control in ("accuracy-aware", "dpx"):
         raise DataError(
-            "control 'accuracy-aware': needs reference samples; give --data (generated makes "
+            f"control '{settings.control}': needs reference samples; give --data (generated makes "
             "some), or use --control one-shot with a data-free criterion and a target"
         )
     if data is None and find_criterion(settings.criterion).needs_samples:

@@ -22,6 +22,7 @@ import numpy as np
 from onnxprune.arrays import FloatArray
 from onnxprune.errors import UnreachableTarget, check_name
 from onnxprune.plugins import find_function, users_code
+from onnxprune.search.dpx import dpx
 from onnxprune.search.nets import Nets
 from onnxprune.search.protocols import Measured
 from onnxprune.search.task import State
@@ -69,7 +70,7 @@ def _next(nets: Nets, advance: Advance, state: State) -> State:
     while True:
         tried = advance(nets, state)
         if (tried.dead == state.dead).all():
-            return replace(state, stopped="floor" if state.barred else "limits")
+            return replace(state, stopped="floor" if tried.barred else "limits")
         if not _holds(nets, tried) and _may_correct(nets, tried):
             tried = nets.measure(replace(tried, corrected=True))
         if _holds(nets, tried):
@@ -199,6 +200,7 @@ CONTROLLERS: Mapping[str, Advance] = MappingProxyType(
         "one-shot": one_shot,
         "iterative": iterative,
         "accuracy-aware": accuracy_aware,
+        "dpx": dpx,
     }
 )
 """By the name that `--control` takes."""

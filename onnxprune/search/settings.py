@@ -80,7 +80,8 @@ class Settings(Checked):
             known=CONTROLLER_NAMES,
             metavar="NAME",
             help="one-shot: all in one step; iterative: in equal steps; accuracy-aware: in steps "
-            "that adapt to the accuracy; or your own module:function.",
+            "that adapt to the accuracy; dpx: conventional, in steps that adapt to it; or your own "
+            "module:function.",
         ),
         "accuracy-aware",
     )

@@ -135,6 +135,7 @@ WALKS = {
     "one-shot": ([0], [3, 6, 9, 12]),
     "iterative": ([0, 3, 6, 9], [3, 6, 9, 12]),
     "accuracy-aware": ([0, 6, 11], [6, 11, 12]),
+    "dpx": ([0, 3, 6, 9], [3, 6, 9, 12]),
 }
 """Which nets are ranked and measured on the way to a fifth, with steps of a twentieth of all and a
 tenth of what is left: by how many filters are gone."""

@@ -15,7 +15,7 @@ FREE: dict[str, Any] = {"control": "one-shot", "criterion": "magnitude", "thread
 """Needs no samples."""
 
 
-CONTROLS = ("one-shot", "iterative", "accuracy-aware")
+CONTROLS = ("one-shot", "iterative", "accuracy-aware", "dpx")
 
 
 def params(proto: ModelProto) -> int:
