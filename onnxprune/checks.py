@@ -391,7 +391,7 @@ THREADS = Number(
     least=0,
     most=1024,
     metavar="N",
-    help="CPU threads of the runtime; 0 uses all cores.",
+    help="CPU threads; 0 uses all cores.",
 )
 BATCH_SIZE = Number(whole=True, least=1, metavar="N", help="Samples computed at once.")
 SEED = Number(whole=True, least=0, metavar="N", help="Seed of all random numbers.")

@@ -155,7 +155,7 @@ def draw_curve(
     for one in (samples, unseen):
         check_baseline(model, one, settings, decide=True)
     judge = make_evaluator(unseen, settings)
-    with one_thread():
+    with one_thread(settings.threads, settings.memory):
         task = make_task(graph, samples, settings)
         strategy = replace(task.strategy, stride=settings.tuning.stride)  # a curve has points
         nets = Nets(replace(task, strategy=strategy))

@@ -154,7 +154,7 @@ def prune(
     run_dir, resume = RUN_DIR("run_dir", run_dir), Flag()("resume", resume)
     if on_state is not None and not callable(on_state):
         raise InvalidType(f"on_state: is {kind_of(on_state)}; expected a function (task, state)")
-    with one_thread(), timed():
+    with one_thread(settings.threads, settings.memory), timed():
         return _prune(model, data, settings, run_dir, resume, on_state)
 
 

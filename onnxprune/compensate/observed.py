@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from onnxprune.arrays import FloatArray, IntArray
 from onnxprune.compensate.readers import WIDE, Reader
 from onnxprune.compensate.reference import Reference
-from onnxprune.engine import Portable
+from onnxprune.engine import Portable, once
 from onnxprune.ops._torch import torch
 from onnxprune.relevance import Batch, Mirror, on_disk
 
@@ -86,7 +85,7 @@ class Observed(Portable):
     wide: int
     crowded: bool
 
-    @cached_property
+    @once
     def _seen(self) -> dict[int, Seen]:
         return {}
 

@@ -53,6 +53,11 @@ class Reference(Portable):
                 yield Narrowed(reader, read, written)
 
     @property
+    def computed(self) -> tuple[Graph, int, str]:
+        """The graph, the size of a batch, and the device."""
+        return self.graph, self.batch_size, self.device
+
+    @property
     def place(self) -> torch.device:
         """Where the mirror computes."""
         return torch.device(choose_device(self.device))
@@ -104,6 +109,11 @@ class OnReference(OnSamples):
     def samples(self) -> Data:
         """What the batches are rows of."""
         return self.reference.data
+
+    @property
+    def computed(self) -> tuple[Graph, int, str]:
+        """The graph, the size of a batch, and the device."""
+        return self.reference.computed
 
     @cached_property
     def mirror(self) -> Mirror:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.compensate.observed import Observed, Seen, Sums
 from onnxprune.compensate.reference import Narrowed
 from onnxprune.compensate.ridge import MAX_ROWS, multiply
+from onnxprune.engine import once
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
 from onnxprune.relevance import Batch, Mirror, OnSamples, Tensors
@@ -63,15 +63,15 @@ class Refit(OnSamples):
     graph: Graph
     dead: BoolArray
 
-    @cached_property
+    @once
     def _mirror(self) -> Mirror:
         return self.observed.reference.mirror(self.graph)
 
-    @cached_property
+    @once
     def _unpruned(self) -> Mirror:
         return self.observed.reference.mirror()
 
-    @cached_property
+    @once
     def _narrowed(self) -> dict[str, Narrowed]:
         narrowed = self.observed.reference.narrowed(self.dead)
         return {one.reader.key: one for one in narrowed}
@@ -80,6 +80,11 @@ class Refit(OnSamples):
     def samples(self) -> Data:
         """What the batches are rows of."""
         return self.observed.reference.data
+
+    @property
+    def computed(self) -> tuple[Graph, int, str]:
+        """The unpruned graph, the size of a batch, and the device."""
+        return self.observed.reference.computed
 
     def run(self, shard: tuple[int, Batch]) -> Rounds:
         """Run a batch, by its number; the last part is None."""

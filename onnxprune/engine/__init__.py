@@ -4,13 +4,14 @@ Relevance, damage, moments and accuracy are sums over samples. A `Job` computes 
 shard, a fixed batch of samples, and whoever asks adds the parts in the order of the shards. So the
 result has the same bits, wherever the parts were computed and however many workers there were.
 
-* `job`: what is computed; `running`: on which engine, and the engine of this process
+* `job`: what is computed; `running`: on which engine; `here`: in this process, on its threads
 * `parcels`: values on their way to a worker; `worker`: what happens there
 * `pool`: workers that share the shards, of which some die and some are slow
 * `cluster`: workers of ray
 """
 
-from onnxprune.engine.job import Course, Job, Portable
+from onnxprune.engine.here import cores, on_threads
+from onnxprune.engine.job import Course, Job, Portable, once
 from onnxprune.engine.running import (
     ENGINES,
     PROCESS,
@@ -33,8 +34,11 @@ __all__ = [
     "Job",
     "Portable",
     "Talk",
+    "cores",
     "each",
     "is_spread",
+    "on_threads",
+    "once",
     "talk",
     "use_engine",
     "using",

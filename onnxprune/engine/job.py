@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import fields
-from typing import Any
+from functools import cached_property
+from threading import RLock
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+
+
+class once(cached_property[Value]):  # noqa: N801  # as the property that it is
+    """A cached property that is made once, where several threads ask for it as well."""
+
+    def __init__(self, make: Callable[[Any], Value]) -> None:
+        super().__init__(make)
+        self._making = RLock()
+
+    def __get__(  # type: ignore[override]
+        self, instance: Any, owner: type[Any] | None = None
+    ) -> Value:
+        with self._making:
+            return super().__get__(instance, owner)  # type: ignore[no-any-return]
 
 
 class Portable:
@@ -24,6 +42,11 @@ class Job(Portable):
     def stays(self) -> bool:
         """Whether it cannot leave this process."""
         return False
+
+    @property
+    def taken(self) -> int | None:
+        """How many bytes a shard takes while it runs; None where no two may run at a time."""
+        return None
 
     def soon(self, shard: Any) -> None:
         """Begin to read, on a thread, what a shard needs that will run after another one."""

@@ -1,4 +1,4 @@
-"""The engine that is in use, and the one of this process."""
+"""The engine that is in use."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from onnxprune.engine.job import Course, Job
+from onnxprune.engine.here import Here
+from onnxprune.engine.job import Job
 from onnxprune.errors import check_name
 from onnxprune.progress import track
 
 PROCESS, RAY = "process", "ray"
-AHEAD = 2
-"""Shards whose samples are read while one runs."""
 ENGINES = (PROCESS, RAY)
 """In this process; on the workers of a ray cluster."""
 
@@ -40,28 +39,6 @@ class Engine(Protocol):
     def talk(self, job: Job, shards: Sequence[Any]) -> Talk:
         """Begin a job."""
         ...
-
-
-class _HereTalk:
-    def __init__(self, job: Job, shards: Sequence[Any]) -> None:
-        self._courses = [Course(job, shard) for shard in shards]
-
-    def ask(self, answer: Any = None) -> Iterator[Any]:
-        for number, course in enumerate(self._courses):
-            for later in self._courses[number + 1 : number + 1 + AHEAD]:
-                later.soon()
-            yield course.next(answer)
-
-    def close(self) -> None:
-        self._courses.clear()
-
-
-class Here:
-    """One shard after the other, in this process."""
-
-    def talk(self, job: Job, shards: Sequence[Any]) -> Talk:
-        """Begin a job."""
-        return _HereTalk(job, shards)
 
 
 HERE: Engine = Here()

@@ -12,9 +12,11 @@ from onnxprune.arrays import IntArray
 from onnxprune.data import Data, Inputs, Samples, read
 from onnxprune.engine import Job
 from onnxprune.errors import InvalidModel
+from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
 from onnxprune.progress import track
-from onnxprune.relevance.mirror import Mirror
+from onnxprune.relevance.memory import sample_bytes
+from onnxprune.relevance.mirror import Mirror, choose_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,6 +87,18 @@ class OnSamples(Job):
         """What the batches are rows of."""
         found: Data = self.data  # type: ignore[attr-defined]
         return found
+
+    @property
+    def computed(self) -> tuple[Graph, int, str]:
+        """The graph whose tensors take the most memory, the size of a batch, and the device."""
+        job: Any = self
+        return job.graph, job.batch_size, job.device
+
+    @property
+    def taken(self) -> int | None:
+        """How many bytes a batch takes; None on a card, which computes one at a time."""
+        graph, size, device = self.computed
+        return sample_bytes(graph) * size if choose_device(device) == "cpu" else None
 
     def soon(self, shard: Any) -> None:
         """Begin to read the samples of all batches that a shard holds."""

@@ -49,7 +49,7 @@ class ClassSums(OnSamples):
     """The sums of values over the samples of each class.
 
     A sample with a label map counts for all classes in it, in equal shares. `measure` gives the
-    values of the samples of a batch, `sign` is one of `SIGNS`.
+    values of the samples of a batch, `sign` is one of `SIGNS`, `users` says that it is a user's.
     """
 
     graph: Graph
@@ -59,6 +59,12 @@ class ClassSums(OnSamples):
     sign: str
     device: str
     batch_size: int
+    users: bool = False
+
+    @property
+    def taken(self) -> int | None:
+        """How many bytes a batch takes; None for a user's function, which is called in turn."""
+        return None if self.users else super().taken
 
     def counts(self) -> FloatArray:
         """How many samples each class has, of maps in shares. Shapes: `[classes]`."""

@@ -77,7 +77,8 @@ class Criterion:
 
     `sign` is one of `SIGNS`, `norm` one of `NORMS`. `variant(text)` returns another variant of the
     criterion. `composite` holds the rules of LRP where the values are relevance as it is.
-    `counts_only` says that `from_weights` needs no weights, only how many filters there are.
+    `counts_only` says that `from_weights` needs no weights, only how many filters there are;
+    `users`, that the function is a user's.
     """
 
     from_samples: FromSamples | None = None
@@ -88,6 +89,7 @@ class Criterion:
     variant: Callable[[str], Criterion] | None = None
     composite: Composite | None = None
     counts_only: bool = False
+    users: bool = False
 
     @property
     def needs_samples(self) -> bool:
@@ -178,7 +180,7 @@ def _of_function(function: Callable[..., Any], name: str) -> Criterion:
         raise UnknownName(f"criterion '{name}': takes {found}; expected {USER_FUNCTION}")
 
     if from_samples:
-        return Criterion(partial(_measure, function, name))
+        return Criterion(partial(_measure, function, name), users=True)
     return Criterion(from_weights=partial(_weigh, function, name))
 
 
@@ -231,7 +233,7 @@ def score(
     THREADS("threads", threads)
     rng = rng or np.random.default_rng(0)
     run = partial(_score, graph, groups, device=device, batch_size=batch_size, rng=rng)
-    with one_thread():
+    with one_thread(threads):
         try:
             found = run(data, criterion)
         except UnsupportedOp as error:
@@ -261,7 +263,8 @@ def _score(
         free = ", ".join(data_free())
         raise DataError(f"criterion {name!r}: needs samples; give data, or use one of {free}")
     assert chosen.from_samples is not None
-    sums = ClassSums(graph, groups, data, chosen.from_samples, chosen.sign, device, batch_size)
+    how = chosen.from_samples, chosen.sign, device, batch_size, chosen.users
+    sums = ClassSums(graph, groups, data, *how)
     values = class_means(sums)
     found = [values[filters.output] for filters in groups.filters]
     return Scores(_gather(groups, found, len(data.classes), NORMS[chosen.norm]), name, data.classes)

@@ -19,7 +19,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from onnx import ModelProto
 
 from onnxprune.checks import shown
 from onnxprune.data import Data, by_name, pieces
+from onnxprune.engine import cores
 from onnxprune.errors import NOTICE, RunDirectoryError
 from onnxprune.evaluation import Accuracy
 from onnxprune.files import append, cut, make_folder, write_whole
@@ -260,13 +260,6 @@ def _computed(settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = dict(versions())
     del found["python"]
     return found if settings.threads else {**found, "cores": cores()}
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def check_own(folder: str | Path | None) -> None:

@@ -1,6 +1,7 @@
 """Measure sums over samples on one and on two workers of ray, each of one thread.
 
     python -m tests.benchmarks.scale [--only PHASE ...] [--samples 96] [--size 32] [-o scale.json]
+    python -m tests.benchmarks.scale --threads 1 2 4     on threads of this process, without ray
 
 The network is a VGG16 with random weights. Each phase (relevance, damage, moments of least squares,
 evaluation) runs in this process, on one worker and on two, and its result must have the same bits.
@@ -18,7 +19,9 @@ import hashlib
 import json
 import os
 import pickle
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,10 +39,11 @@ from onnxprune.compensate import compensator
 from onnxprune.data import Data
 from onnxprune.engine import using
 from onnxprune.engine.cluster import RayCrew
+from onnxprune.engine.job import Course
 from onnxprune.engine.pool import Pool
 from onnxprune.evaluation import Evaluator
 from onnxprune.graph import Graph
-from onnxprune.relevance import Meter, find_composite, score
+from onnxprune.relevance import Meter, find_composite, one_thread, score
 from onnxprune.surgery import remove_channels
 
 WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)
@@ -258,6 +262,40 @@ def speed_up(one: Mapping[str, Any], two: Mapping[str, Any]) -> float:
     return times[0] / times[1]
 
 
+def on_threads(known: Mapping[str, Phase], counts: list[int]) -> None:
+    """Run phases on threads of this process, and print CPU seconds: of the busiest thread and,
+    outside of shards, of the main one. Bits must be the same."""
+    print("| phase | threads | CPU s | busiest thread | main | speed-up | s |\n" + "|---" * 7 + "|")
+    spent: Counter[str] = Counter()
+    usual = Course.next
+
+    def timed(course: Course, answer: Any = None) -> Any:
+        before = time.thread_time()
+        try:
+            return usual(course, answer)
+        finally:
+            spent[threading.current_thread().name] += time.thread_time() - before
+
+    Course.next = timed  # type: ignore[method-assign]
+    for name, phase in known.items():
+        usual_bits, alone = "", 0.0
+        for count in counts:
+            spent.clear()
+            started, cpu, main = time.perf_counter(), time.process_time(), time.thread_time()
+            with one_thread(count):
+                bits = digest(phase())
+            usual_bits = usual_bits or bits
+            assert bits == usual_bits, name
+            wall, whole = time.perf_counter() - started, time.process_time() - cpu
+            own = time.thread_time() - main
+            spent.pop("MainThread", None)  # those are in its own seconds
+            busiest = max(spent.values(), default=0.0)
+            alone = alone or whole
+            taken = (busiest, own, alone / (busiest + own)) if count > 1 else (whole, 0.0, 1.0)
+            row = (f"{whole:.1f}", *(f"{one:.2f}" for one in taken), f"{wall:.1f}")
+            print("|", " | ".join((name, str(count), *row)), "|", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", default=list(PHASES), choices=PHASES)
@@ -265,13 +303,18 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--threads", nargs="+", type=int)
     parser.add_argument("-o", "--output", type=Path, default=RECORDED)
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    known = phases(asked.samples, asked.size, asked.batch)
+    if asked.threads:
+        phases(2, 16, 1)["relevance"]()  # what torch starts once
+        on_threads({name: known[name] for name in asked.only}, asked.threads)
+        return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    known = phases(asked.samples, asked.size, asked.batch)
     few = phases(2 * asked.batch, 16, asked.batch)
     made_of = {name: known[name] for name in asked.only}
     found = json.loads(asked.output.read_text()) if asked.output.exists() else {"phases": {}}
