@@ -24,7 +24,7 @@ from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray
 from onnxprune.channels import ChannelGroups
-from onnxprune.errors import InvalidModel, MissingPackage, SurgeryError
+from onnxprune.errors import InvalidModel, MissingPackage, SurgeryError, out_of_memory
 from onnxprune.evaluation import (
     TURNS,
     Feeds,
@@ -103,7 +103,7 @@ class Proof:
         return bool(sum(math.prod(t.dims) for t in self.graph.proto.initializer) > LARGE)
 
     def _check_form(self, model: ModelProto | Path) -> None:
-        """Have ONNX check the model in full, unless it refuses the unpruned one as well."""
+        """Have ONNX check the model in full, unless the unpruned one is no better."""
         if self._is_large:
             return
         try:
@@ -114,7 +114,23 @@ class Proof:
             except Exception:  # as it came it is no better
                 logger.debug("ONNX refuses the model as it came, too: %s", error)
                 return
+            if self._fails_as_it_came():  # shapes that are stated now show what ONNX did not see
+                return
             raise SurgeryError(f"the pruned model is not valid: {reason(error)}") from error
+
+    def _fails_as_it_came(self) -> bool:
+        """Say whether the unpruned model loads nowhere, or runs on nothing that is tried."""
+        try:
+            reference = session(self._reference, device="cpu")
+        except InvalidModel:
+            return True
+        except MissingPackage:
+            return False
+        for feeds in self._feeds(1, 0):
+            with contextlib.suppress(Exception):  # as above
+                reference.run(None, feeds)
+                return False
+        return True
 
     def _run(self, model: ModelProto | Path) -> str:
         """Run the model where the unpruned one runs; return why that could not be done, if so."""
@@ -125,6 +141,8 @@ class Proof:
         try:
             pruned = session(model, device="cpu")
         except InvalidModel as error:
+            if self._fails_as_it_came():
+                return "the unpruned one runs on nothing that was tried"
             raise SurgeryError(f"the pruned model does not load: {_first(error)}") from error
         tried: list[str] = []
         for batch, steps in ((1, (0,)), (3, (0,)), (1, STEPS)):
@@ -141,7 +159,18 @@ class Proof:
             expected = reference.run(None, feeds)
         except Exception as error:  # onnxruntime's errors have no root of their own
             return f"on {_at(feeds)}: it fails as it came: {reason(error)}"
-        self._compare(pruned, reference, feeds, expected)
+        try:
+            outputs = pruned.run(None, feeds)
+            self._compare(reference, feeds, outputs, expected)
+        except _Mismatch:
+            raise
+        except Exception as error:  # as above
+            if out_of_memory("", error):
+                return f"on {_at(feeds)}: memory is exhausted"
+            raise SurgeryError(
+                f"the pruned model fails on {_at(feeds)}, which the unpruned one takes: "
+                f"{reason(error)}"
+            ) from error
         return ""
 
     def _feeds(self, batch: int, more: int) -> Iterator[Feeds]:
@@ -162,14 +191,9 @@ class Proof:
             return mask(self.graph, self.groups, self.dead)
         return self.graph.model
 
-    def _compare(self, pruned: Any, reference: Any, feeds: Feeds, expected: list[Any]) -> None:
-        at = _at(feeds)
-        try:
-            outputs = pruned.run(None, feeds)
-        except Exception as error:  # as above
-            raise SurgeryError(
-                f"the pruned model fails on {at}, which the unpruned one takes: {reason(error)}"
-            ) from error
+    def _compare(
+        self, reference: Any, feeds: Feeds, outputs: list[Any], expected: list[Any]
+    ) -> None:
         names = [output.name for output in reference.get_outputs()]
         for k, (name, found, wanted) in enumerate(zip(names, outputs, expected, strict=True)):
             if not isinstance(wanted, np.ndarray) or wanted.dtype.kind not in "fiub":
@@ -178,8 +202,8 @@ class Proof:
             if differs and not self._is_unsteady(reference, feeds, k, found, wanted):
                 whose = "masked" if self._is_exact else "unpruned"
                 raise _Mismatch(
-                    f"output '{name}' of the pruned model is not that of the {whose} one on {at}: "
-                    f"it {differs}",
+                    f"output '{name}' of the pruned model is not that of the {whose} one on "
+                    f"{_at(feeds)}: it {differs}",
                     feeds,
                 )
 

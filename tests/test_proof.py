@@ -124,6 +124,18 @@ def test_what_onnx_refuses_is_found_though_it_runs() -> None:
         cut.proof(cut.pruned)
 
 
+def test_memory_that_is_exhausted_is_no_difference(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    cut = Cut(model(CHAIN))
+    monkeypatch.setattr("onnxprune.proof.difference", exhausted)
+    cut.proof(cut.pruned)
+    assert "could not be checked by running: on x [1, 3, 8, 8]: memory is exhausted" in caplog.text
+
+
 def reshaped(target: list[int]) -> ModelProto:
     """A model with a target that it states; with [1, ...] it takes a batch of 1 only."""
     return model(f"""

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from onnxprune.errors import OutputError
-from onnxprune.report import inspect
+import onnxprune
+from onnxprune.errors import NOTICE, OutputError
+from onnxprune.report import inspect, layout
 from onnxprune.report.layout import MOST_SPOTS, lay_out
 from tests.support.long_graphs import GRAPHS
 
 FACTOR = 2.6
 """Times as long for twice the size; at the square it would be 4."""
 ATTEMPTS = 4
+MANY = {"repeated": 4000, "unknown": 4000, "split": 1000}
+"""Inputs or outputs of one node, where they are what is many."""
 
 
 def seconds(name: str, size: int, svg: Path) -> float:
@@ -28,7 +31,7 @@ def seconds(name: str, size: int, svg: Path) -> float:
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_time_grows_as_the_graph_does(name: str, tmp_path: Path) -> None:
-    svg, size = tmp_path / "drawing.svg", 100
+    svg, size = tmp_path / "drawing.svg", MANY.get(name, 100)
     small = large = float("inf")
     seconds(name, 10, svg)
     for _ in range(ATTEMPTS):  # another process may have been in the way of one
@@ -53,3 +56,22 @@ def test_a_drawing_that_nobody_could_read_is_refused() -> None:
 def test_a_network_without_anything_to_draw_is_drawn() -> None:
     layout = lay_out([], [])
     assert (layout.centres, layout.lines) == ([], [])
+
+
+def test_the_page_of_a_network_too_large_to_be_drawn_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(layout, "MOST_SPOTS", 20)
+    caplog.set_level(NOTICE)
+    onnxprune.prune(
+        GRAPHS["residuals"](40),
+        control="one-shot",
+        criterion="magnitude",
+        compensate="none",
+        rate=0.3,
+        run_dir=tmp_path / "run",
+    )
+    assert "the network is too large to be drawn" in caplog.text
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "The network has too many layers to be drawn" in page
+    assert 'id="drawing"' not in page

@@ -15,14 +15,17 @@ from onnxprune.ops import STUMBLES, Axes, Misfit, Node, misfit
 MISFITS = (*STUMBLES, Misfit, InvalidOp)
 """What an operator raises on inputs that it does not take."""
 
+CONTRIBUTED = "com.microsoft"
+"""The domain of onnxruntime's own operators."""
+
 
 def why_misfit(graph: Graph, node: Node, error: Exception) -> Reason:
     """Return why what a node reads stays, where sizes are only supposed or a branch is not taken.
 
     Raises: InvalidModel where they are not; the error itself where it is a mistake in the
-    description of an operator that is not ONNX's.
+    description of an operator that is neither ONNX's nor onnxruntime's.
     """
-    if isinstance(error, InvalidOp) and node.schema is None:
+    if isinstance(error, InvalidOp) and node.schema is None and node.domain != CONTRIBUTED:
         raise error
     node = (error.node or node) if isinstance(error, Misfit) else node
     if not graph.facts.unsure.isdisjoint(node.inputs):

@@ -312,7 +312,7 @@ class Propagation:
         op, site = node.op, self.graph.site(node)
         assert op is not None
         given = [k for k, name in enumerate(node.inputs) if name]
-        data = [k for k in given if not op.is_parameter(k)]
+        data = {k for k in given if not op.is_parameter(k)}
         if any(site.shapes[k] is None for k in data):
             self._pin_all(node.inputs, feeds(node, "whose input shape is not known"))
             return
@@ -333,7 +333,9 @@ class Propagation:
                 return
             reason = Reason(f"is split apart by {node}", node.name)
             for name, labels in zip(node.outputs, moved, strict=False):
-                if name and placement.is_padding(labels):
+                if name and not labels.size:
+                    self._pin_all(node.inputs, feeds(node, "which leaves nothing of it"))
+                elif name and placement.is_padding(labels):
                     self._pin_all(node.inputs, feeds(node, "which leaves nothing but padding"))
                 elif name:
                     self._place(name, labels, along, reason)

@@ -9,6 +9,7 @@ for a size that only a file states.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -25,11 +26,15 @@ from onnx import (
     helper,
 )
 
-from onnxprune.errors import InvalidModel
+from onnxprune.errors import InvalidModel, InvalidValue
 from onnxprune.graph.order import Body, with_subgraphs
 
-MOST_NODES = 500_000
-"""Nodes of a model whose functions are written out."""
+MOST_NODES = 15_000
+"""Nodes of a model, its functions written out; to look at more may take more than 10 seconds."""
+LINKS = 10
+"""Inputs and outputs of all nodes, for each of so many nodes."""
+NODES = "ONNXPRUNE_NODES"
+"""The environment variable that names another number of nodes."""
 
 LONG = 2**16
 """Bytes. So many raw values are not copied only to count them."""
@@ -72,8 +77,7 @@ def check_sound(model: ModelProto, *, apart: Collection[str] = (), read: bool = 
     for top in (model.graph, *model.functions):
         for body in with_subgraphs(top):
             _check_body(body, apart, read=read, inside=isinstance(top, FunctionProto))
-    if functions:
-        _check_calls(model, functions)
+    _check_size(model, functions)
     if read and not model.graph.output:
         raise InvalidModel(f"graph '{model.graph.name}': has no outputs; export the model again")
 
@@ -212,25 +216,52 @@ def _is_text(value: bytes) -> bool:
     return True
 
 
-def _check_calls(model: ModelProto, functions: Mapping[tuple[str, str], FunctionProto]) -> None:
-    """Refuse functions that call themselves, and those that call others without measure."""
+def _check_size(model: ModelProto, functions: Mapping[tuple[str, str], FunctionProto]) -> None:
+    """Refuse a model that takes longer to look at than people wait."""
+    most = _most_nodes()
+    nodes = _count_nodes(model.graph, _sizes_of(functions))
+    links = sum(
+        len(node.input) + len(node.output)
+        for body in with_subgraphs(model.graph)
+        for node in body.node
+    )
+    written = " once its functions are written out" if functions else ""
+    for count, what, limit in (
+        (nodes, f"nodes{written}", most),
+        (links, "inputs and outputs of nodes", LINKS * most),
+    ):
+        if count > limit:
+            raise InvalidModel(
+                f"graph '{model.graph.name}': has {_amount(count)} {what}; at most {limit:,} are "
+                f"handled, as more may take over 10 seconds; set {NODES} (now {most:,}) in the "
+                f"environment to wait for more"
+            )
+
+
+def _most_nodes() -> int:
+    """The number of nodes that the environment asks for, or `MOST_NODES`."""
+    asked = os.environ.get(NODES, str(MOST_NODES))
+    if not asked.isdecimal():
+        raise InvalidValue(f"{NODES} '{asked}': expected a whole number")
+    return int(asked)
+
+
+def _sizes_of(
+    functions: Mapping[tuple[str, str], FunctionProto],
+) -> dict[tuple[str, str], int]:
+    """Count the nodes of each function, those that it calls written out.
+
+    Raises: InvalidModel for one that calls itself.
+    """
     counts: dict[tuple[str, str], int] = {}
     begun: set[tuple[str, str]] = set()
-
-    def called(body: Body) -> Iterator[tuple[str, str]]:
-        for inner in with_subgraphs(body):
-            yield from ((node.domain, node.op_type) for node in inner.node)
-
-    def count(body: Body) -> int:
-        return sum(counts.get(one, 1) for one in called(body))
-
     todo = list(functions)
     while todo:
         name = todo[-1]
         if name in counts:
             todo.pop()
             continue
-        inner = {one for one in called(functions[name]) if one in functions} - counts.keys()
+        inner = {one for one in _called_by(functions[name]) if one in functions} - counts.keys()
         if name in begun and inner:
             raise InvalidModel(
                 f"function '{name[1]}': calls itself, by way of '{min(inner)[1]}'; "
@@ -240,13 +271,17 @@ def _check_calls(model: ModelProto, functions: Mapping[tuple[str, str], Function
             begun.add(name)
             todo.extend(inner)
         else:
-            counts[name] = count(functions[name])
-    nodes = count(model.graph)
-    if nodes > MOST_NODES:
-        raise InvalidModel(
-            f"graph '{model.graph.name}': has {_amount(nodes)} nodes once its functions are "
-            f"written out; at most {MOST_NODES:,} are handled"
-        )
+            counts[name] = _count_nodes(functions[name], counts)
+    return counts
+
+
+def _called_by(body: Body) -> Iterator[tuple[str, str]]:
+    for inner in with_subgraphs(body):
+        yield from ((node.domain, node.op_type) for node in inner.node)
+
+
+def _count_nodes(body: Body, counts: Mapping[tuple[str, str], int]) -> int:
+    return sum(counts.get(one, 1) for one in _called_by(body))
 
 
 def _amount(number: int) -> str:

@@ -14,18 +14,12 @@ from onnxprune.ops._torch import torch
 from onnxprune.ops.channels import Axes, How
 from onnxprune.ops.linear import UNKNOWN, conv_operands, convolve, restate_group
 from onnxprune.ops.product import SUMS, columns, matmul_operands
-from onnxprune.ops.quantise import centred, round_to
+from onnxprune.ops.quantise import centred, each, round_to
 from onnxprune.ops.site import Ints, Site
 from onnxprune.ops.window import Window, windowed
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def each(site: Site, index: int, letter: str) -> str:
-    """The axis of a scale or zero point: `letter` where it has one for each channel."""
-    shape = site.shapes[index] if index < len(site.shapes) else None
-    return letter if shape and len(shape) == 1 and shape[0] > 1 else "*"
 
 
 def _qlinear_conv_channels(site: Site) -> How:

@@ -19,12 +19,11 @@ from onnxprune.ops._torch import functional, torch
 from onnxprune.ops.activate import MIXES
 from onnxprune.ops.array import concat
 from onnxprune.ops.channels import ALIGNS, MOVES, Axes, How
-from onnxprune.ops.integer import each
 from onnxprune.ops.linear import UNKNOWN
 from onnxprune.ops.pattern import letters
 from onnxprune.ops.pool import average_pool
 from onnxprune.ops.product import SUMS, broadcast_letters, summed
-from onnxprune.ops.quantise import centred, round_to
+from onnxprune.ops.quantise import centred, each, round_to
 from onnxprune.ops.site import Ints, Site
 from onnxprune.ops.window import Window, windowed
 

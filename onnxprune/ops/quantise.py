@@ -26,6 +26,12 @@ INTEGERS = {2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32"}
 """Integers that a tensor may be quantised to, by their number in ONNX's TensorProto."""
 
 
+def each(site: Site, index: int, letter: str) -> str:
+    """The axis of a scale or zero point: `letter` where it has one for each channel."""
+    shape = site.shapes[index] if index < len(site.shapes) else None
+    return letter if shape and len(shape) == 1 and shape[0] > 1 else "*"
+
+
 def _scaled_channels(site: Site) -> How:
     """One scale serves all positions, or each position of `axis` has its own."""
     x, scale = site.shapes[0], site.shapes[1]
@@ -34,9 +40,8 @@ def _scaled_channels(site: Site) -> How:
     names = letters(len(x), ())
     if len(scale) > 1:
         return Pins("which has a scale for each block of positions")
-    many = scale != () and scale != (1,)
-    each = names.split()[site.attribute("axis", 1) % len(x)] if many else "*"
-    return Axes(f"{names}, {each}, {each} -> {names}")
+    letter = names.split()[site.attribute("axis", 1) % len(x)] if x else "*"
+    return Axes(f"{names}, {each(site, 1, letter)}, {each(site, 2, letter)} -> {names}")
 
 
 def _spread(scale: Tensor, x: Tensor, axis: int, block: int) -> Tensor:

@@ -68,10 +68,18 @@ def read_text(path: Path, failed: Failed, largest: int = LARGEST) -> str:
     Raises: as `read_bytes`, and where it is not UTF-8.
     Units: largest, bytes.
     """
+    return as_text(read_bytes(path, failed, largest), str(path), failed)
+
+
+def as_text(raw: bytes, where: str, failed: Failed) -> str:
+    """Return what bytes hold as text; `where` begins the line of an error.
+
+    Raises: what `failed` makes of a line where they are not UTF-8.
+    """
     try:
-        return read_bytes(path, failed, largest).decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise failed(f"{path}: cannot be read (no text in UTF-8: {error})") from error
+        raise failed(f"{where}: cannot be read (no text in UTF-8: {error})") from error
 
 
 def read_large(path: Path, kind: Kind, failed: Failed) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from onnxprune.records.schemas import (
     Channels,
@@ -192,7 +192,7 @@ class About(Struct):
     started: str
     versions: dict[str, str]
     machine: Machine
-    network: Network | None = None
+    network: Network | UnsetType = UNSET
     folder: str = "."
     unlabelled: str | None = None
 

@@ -29,7 +29,7 @@ LANE, GAP, DROP, GUTTER = 8.0, 16.0, 18.0, 26.0
 """Pixels: the width of a lane, and the room between neighbours, layers and columns."""
 SWEEPS, AT_ONCE = 24, 100_000
 """Passes over all layers; fewer over more boxes and lanes than that in all passes together."""
-MOST_SPOTS = 60_000
+MOST_SPOTS = 15_000
 """Boxes, and lanes of lines, of a drawing."""
 ASPECT = 1.5
 """Wanted ratio of width to height."""
@@ -78,13 +78,23 @@ def lay_out(sizes: Sequence[Size], edges: Iterable[tuple[int, int]]) -> Layout:
     """Lay out nodes of the given sizes. An edge leads to a node of a higher number.
 
     Shapes: sizes `[nodes]`, each (width, height) in pixels.
+    Raises: OutputError for more boxes and lanes than anybody could look at.
     """
     return _Placing(sizes, list(dict.fromkeys(edges))).run()
+
+
+def _check_room(spots: int) -> None:
+    if spots > MOST_SPOTS:
+        raise OutputError(
+            f"drawing: more than {MOST_SPOTS:,} boxes and lines; expected a smaller network; "
+            f"leave the drawing out"
+        )
 
 
 class _Placing:
     def __init__(self, sizes: Sequence[Size], edges: Sequence[tuple[int, int]]) -> None:
         self.edges = edges
+        _check_room(len(sizes))
         depth = [0] * len(sizes)
         for source, target in sorted(edges, key=lambda edge: edge[1]):
             depth[target] = max(depth[target], depth[source] + 1)
@@ -110,11 +120,7 @@ class _Placing:
             here = source
             for layer in range(self.spots[source].layer + 1, self.spots[target].layer):
                 if (source, layer) not in lanes:
-                    if len(self.spots) >= MOST_SPOTS:
-                        raise OutputError(
-                            f"drawing: more than {MOST_SPOTS:,} boxes and lines; expected a "
-                            f"smaller network; leave the drawing out"
-                        )
+                    _check_room(len(self.spots) + 1)
                     lanes[source, layer] = len(self.spots)
                     self.spots.append(_Spot((LANE, 0.0), layer, real=False))
                     self._link(here, lanes[source, layer])

@@ -5,6 +5,7 @@ What is gone is not here: a page fills it in, for any step of a run.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -13,21 +14,29 @@ from typing import Any
 import numpy as np
 
 from onnxprune.channels import ChannelGroups
+from onnxprune.errors import NOTICE, OutputError
 from onnxprune.graph import Graph
 from onnxprune.report.boxes import Box, find_boxes
 from onnxprune.report.drawing import box_label, box_size, edges_of, group_colours, line_path
 from onnxprune.report.layout import Point, lay_out
 from onnxprune.report.skeleton import pinning
 
+logger = logging.getLogger(__name__)
+
 
 def network_of(graph: Graph, groups: ChannelGroups) -> dict[str, Any]:
     """Return the drawing of a network, its groups and its layers, as JSON holds them.
 
     `layers` have the channel of each filter, as runs `[first, count]`. A group of several
-    layers has a `colour`, unless too many neighbour it.
+    layers has a `colour`, unless too many neighbour it. A network that is too large to be drawn
+    has no boxes and no lines, and a notice says so.
     """
     boxes = find_boxes(graph, groups)
-    layout = lay_out([box_size(box) for box in boxes], edges_of(boxes))
+    try:
+        layout = lay_out([box_size(box) for box in boxes], edges_of(boxes))
+    except OutputError:
+        logger.log(NOTICE, "the network is too large to be drawn: the page has no drawing")
+        boxes, layout = [], lay_out([], [])
     colours = group_colours(groups, boxes, layout)
     pins = pinning(groups)
     return {

@@ -36,7 +36,7 @@ from onnxprune.files import append, cut, make_folder, write_whole
 from onnxprune.graph import digest, reads_back, save_model
 from onnxprune.locks import LOCK, Held, release, take
 from onnxprune.progress import phase
-from onnxprune.records import parse_record, read_record
+from onnxprune.records import as_text, parse_record, read_record
 from onnxprune.search.about import versions
 from onnxprune.search.latency import Latency
 from onnxprune.search.plan import Plan
@@ -56,6 +56,9 @@ DIGESTS = {
 }
 """What a run is of, and what people call it."""
 
+
+ALIKE = ("threads", "cores")
+"""What may differ in a run that goes on: no plan depends on it, unless measured times decide."""
 
 ENDS = (JOURNAL, PLAN, MODEL, REPORT)
 """What only a run that took a step has written."""
@@ -157,7 +160,7 @@ class RunDirectory:
                 cut(self.path / JOURNAL, len(raw) - len(line))
                 break
             where = f"{self.path / JOURNAL}: line {number}"
-            found.append(parse_record(line.decode("utf-8", "replace"), "state", where, _failed))
+            found.append(parse_record(as_text(line, where, _failed), "state", where, _failed))
         return found
 
     def latency(self, measure: Callable[[], Latency]) -> Latency:
@@ -251,15 +254,15 @@ def _config(
         "model_sha256": digest(model),
         "data_sha256": _digest(data),
         "unlabelled_sha256": _digest(unlabelled),
-        "computed": _computed(settings),
+        "computed": _computed(),
     }
 
 
-def _computed(settings: Settings) -> dict[str, Any]:
-    """What computes a run: other versions, or other numbers of cores, round otherwise."""
+def _computed() -> dict[str, Any]:
+    """What computes a run: other versions round otherwise."""
     found: dict[str, Any] = dict(versions())
     del found["python"]
-    return found if settings.threads else {**found, "cores": cores()}
+    return {**found, "cores": cores()}
 
 
 def check_own(folder: str | Path | None) -> None:
@@ -316,12 +319,15 @@ def _compare(path: Path, config: Mapping[str, Any]) -> None:
             f"{', '.join(names)}; continue it with that version, or give another --run-dir"
         )
     before, after = {**_flat(old), **by}, {**_flat(new), **now["computed"]}
-    differ = [
-        f"{name} {shown(before.get(name))} (now {shown(after.get(name))})"
+    found = {
+        name: f"{name} {shown(before.get(name))} (now {shown(after.get(name))})"
         for name in {**before, **after}
         if before.get(name) != after.get(name)
-    ]
-    differ += [what for key, what in DIGESTS.items() if held[key] != now[key]]
+    }
+    if after["latency_ms"] is None and not (path / LATENCY).exists():
+        if noted := [found.pop(name) for name in ALIKE if name in found]:
+            logger.log(NOTICE, "%s: was made with %s; the plan is the same", path, ", ".join(noted))
+    differ = [*found.values(), *(what for key, what in DIGESTS.items() if held[key] != now[key])]
     if differ:
         raise RunDirectoryError(
             f"{path}: was made with {', '.join(differ)}; resume with the same, or give another "

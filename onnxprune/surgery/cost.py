@@ -248,15 +248,14 @@ def _macs(
 
 def _uncounted(graph: Graph, node: Node) -> list[str]:
     """The loops around a node that weighs, of which no one knows how often they run."""
-    if not repeats(graph, node):
-        return []
-    return [h.by for h in node.within if not h.is_branch and h.by not in graph.facts.trips]
+    loops = [h.by for h in node.within if not h.is_branch and h.by not in graph.facts.trips]
+    return loops if loops and repeats(graph, node) else []
 
 
 def node_macs(graph: Graph, node: Node) -> int:
     """Return the multiply-adds of one node for one image; 0 for a node that does not weigh."""
     weights = repeats(graph, node)
-    return sum(int(np.prod(graph.shape(name) or ())) * times for name, times in weights.items())
+    return sum(math.prod(graph.shape(name) or ()) * times for name, times in weights.items())
 
 
 def knows_macs(graph: Graph, node: Node) -> bool:
@@ -310,5 +309,5 @@ def repeats(graph: Graph, node: Node) -> dict[str, int]:
             continue
         pairs = inputs[index].match(shape, str(node))
         shared = [n for axis, n in pairs if axis.names and axis.letter in there]
-        found[node.inputs[index]] = runs * int(np.prod(size)) // max(int(np.prod(shared)), 1)
+        found[node.inputs[index]] = runs * math.prod(size) // max(math.prod(shared), 1)
     return found

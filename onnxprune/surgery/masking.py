@@ -64,13 +64,14 @@ def _summed(
 ) -> Iterator[tuple[int, int, BoolArray]]:
     """The inputs of a product of two activations that lose channels which it sums over.
 
-    Of each letter one input is enough: it comes with the axis, and what survives there.
+    A convolution whose weights are computed is one. Of each letter one input is enough: it comes
+    with the axis, and what survives there.
     Shapes: dead `[channels]`.
     """
     how = graph.how(node)
-    if not isinstance(how, Axes) or not how.inner:
+    if not isinstance(how, Axes) or not (how.inner or _computes_weights(graph, node)):
         return
-    inputs, outputs = parse(how.inner)
+    inputs, outputs = parse(how.inner or how.pattern)
     done = {axis.names for axis in outputs[0].axes}
     for index, (name, operand) in enumerate(zip(node.inputs, inputs, strict=False)):
         kept = groups.kept(name, dead)
@@ -79,6 +80,14 @@ def _summed(
             if k in kept and axis.names not in done:
                 done.add(axis.names)
                 yield index, k, kept[k]
+
+
+def _computes_weights(graph: Graph, node: Node) -> bool:
+    """Say whether a node reads no constant where its weights are, so that none can be zeroed."""
+    op, names = node.op, node.inputs
+    if op is None or op.zero_points or not op.weights:
+        return False
+    return not any(names[k] in graph.constant_tensors for k in op.weights if k < len(names))
 
 
 def _masked_constants(graph: Graph, groups: ChannelGroups, dead: BoolArray) -> dict[str, Array]:

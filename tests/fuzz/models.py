@@ -243,7 +243,8 @@ def _transplant(rng: random.Random, message: Message, places: Sequence[Message])
 
 def _weights(proto: ModelProto) -> list[TensorProto]:
     held = [attribute.t for node in proto.graph.node for attribute in node.attribute]
-    return [*proto.graph.initializer, *(tensor for tensor in held if tensor.data_type)]
+    found = [*proto.graph.initializer, *(tensor for tensor in held if tensor.data_type)]
+    return [tensor for tensor in found if tensor.data_location != TensorProto.EXTERNAL]
 
 
 def _renumber(rng: random.Random, proto: ModelProto) -> bool:

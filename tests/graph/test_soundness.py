@@ -12,9 +12,9 @@ import pytest
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
 from onnxprune.channels import find_groups
-from onnxprune.errors import InvalidModel
+from onnxprune.errors import InvalidModel, InvalidValue
 from onnxprune.graph import Graph, load_model
-from onnxprune.graph.soundness import LONG, MOST_NODES, check_sound
+from onnxprune.graph.soundness import LONG, MOST_NODES, NODES, check_sound
 from tests.fuzz.models import functions
 from tests.support.models import model
 
@@ -156,6 +156,36 @@ def test_what_contradicts_itself_is_refused(name: str, tmp_path: Path) -> None:
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(InvalidModel):
         Graph.load(path)
+
+
+def relus(proto: ModelProto) -> None:
+    """Lengthen the network by 20 nodes."""
+    for k in range(20):
+        proto.graph.node.add(op_type="Relu", name=f"r{k}", input=["c"], output=[f"r{k}"])
+
+
+def wide(proto: ModelProto) -> None:
+    """Add a node of 300 inputs."""
+    proto.graph.node.add(op_type="Sum", name="wide", input=["c"] * 300, output=["wide"])
+
+
+@pytest.mark.parametrize(
+    ("lengthen", "says"), [(relus, "24 nodes; at most 23 are"), (wide, "in.*of nodes; at most 230")]
+)
+def test_the_environment_says_how_large_a_model_may_be(
+    lengthen: Callable[[ModelProto], None], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proto = model(NET)
+    lengthen(proto)
+    Graph(proto)
+    monkeypatch.setenv(NODES, "23")
+    with pytest.raises(InvalidModel, match=f"{says}.*set ONNXPRUNE_NODES .now 23"):
+        Graph(proto)
+    monkeypatch.setenv(NODES, "32")
+    Graph(proto)
+    monkeypatch.setenv(NODES, "many")
+    with pytest.raises(InvalidValue, match="ONNXPRUNE_NODES 'many': expected a whole number"):
+        Graph(proto)
 
 
 NAMED = """

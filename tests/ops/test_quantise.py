@@ -18,6 +18,7 @@ from onnxruntime.quantization import (
 )
 
 from onnxprune.channels.groups import find_groups
+from onnxprune.errors import InvalidModel
 from onnxprune.graph.graph import Graph
 from onnxprune.relevance.fuse import folded
 from onnxprune.relevance.lrp import relevance
@@ -164,3 +165,23 @@ def test_weights_stay_integers_and_real_values_stay(tmp_path: Path) -> None:
     np.testing.assert_array_equal(after["w1_quantized"], before["w1_quantized"][alive])
     np.testing.assert_array_equal(after["w1_scale"], before["w1_scale"][alive])
     assert after["w1_quantized"].dtype == np.int8
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_zero_points_are_one_or_one_for_each_channel(count: int) -> None:
+    net = f"""
+    g (float[N,3,4,4] x) => (float[N,2,4,4] y)
+    <float[4,3,1,1] w, float s = {{0.1}}, uint8[{count}] z = {{{",".join(["120"] * count)}}},
+     float[2,4,1,1] v> {{
+      c = Conv(x, w)
+      q = QuantizeLinear(c, s, z)
+      d = DequantizeLinear(q, s, z)
+      y = Conv(d, v)
+    }}
+    """
+    graph = Graph(model(net))
+    if count == 2:
+        with pytest.raises(InvalidModel, match="2 positions where others have 4"):
+            find_groups(graph)
+    else:
+        assert find_groups(graph).removable.sum() == 4

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 
 import onnxprune
 from onnxprune.data import load_data
-from onnxprune.errors import DataError, OutputError, RunDirectoryError
+from onnxprune.errors import NOTICE, DataError, OutputError, RunDirectoryError
 from onnxprune.run import Result
 from onnxprune.samples import fashion_mnist
+from onnxprune.search.journal import cores
 from onnxprune.search.limits import Limits
 from onnxprune.search.settings import Settings
 from tests.support.models import run
@@ -41,11 +43,11 @@ def killed(finished: Path, folder: Path, steps: int, rest: bytes = b"") -> Path:
     return folder
 
 
-def resume(folder: Path) -> Result:
+def resume(folder: Path, settings: Settings = FASHION) -> Result:
     return onnxprune.prune(
         fashion_mnist.MODEL,
         fashion_mnist.REFERENCE,
-        settings=FASHION,
+        settings=settings,
         run_dir=folder,
         resume=True,
     )
@@ -65,6 +67,29 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(
         result.report["after"]["accuracy"]
         == (json.loads((finished / "report.json").read_text())["after"]["accuracy"])
     )
+
+
+def test_a_run_goes_on_with_other_threads_and_cores(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(NOTICE)
+    folder = killed(finished, tmp_path / "run", 2)
+    config = folder / "config.json"
+    held = json.loads(config.read_text())
+    config.write_text(json.dumps({**held, "computed": {**held["computed"], "cores": 300}}))
+    resume(folder, replace(FASHION, threads=2))
+    for name in ("plan.json", "pruned.onnx"):
+        assert (folder / name).read_bytes() == (finished / name).read_bytes()
+    assert journal(folder) == journal(finished)
+    said = rf"made with threads 1 \(now 2\), cores 300 \(now {cores()}\); the plan is the same"
+    assert re.search(said, caplog.text)
+
+
+def test_measured_times_hang_on_threads(finished: Path, tmp_path: Path) -> None:
+    folder = killed(finished, tmp_path / "run", 2)
+    (folder / "latency.json").write_text('{"times": {}, "constant": 1.0, "error": 0.0}')
+    with pytest.raises(RunDirectoryError, match=r"made with threads 1 \(now 2\); resume with"):
+        resume(folder, replace(FASHION, threads=2))
 
 
 def test_a_finished_run_resumed_does_nothing_more(finished: Path) -> None:
@@ -144,9 +169,12 @@ def test_a_run_that_cannot_begin_leaves_nothing_behind(
     assert before is None or [path.name for path in folder.iterdir()] == [before]
 
 
-def test_a_broken_journal_is_named(finished: Path, tmp_path: Path) -> None:
-    folder = killed(finished, tmp_path / "run", 1, b"not json\n")
-    with pytest.raises(RunDirectoryError, match=r"journal\.jsonl: line 2: cannot be read as JSON"):
+@pytest.mark.parametrize(
+    ("line", "says"), [(b"not json", "as JSON"), (b'{"\xff": 1}', r"\(no text in UTF-8: 'utf-8'")]
+)
+def test_a_broken_journal_is_named(finished: Path, tmp_path: Path, line: bytes, says: str) -> None:
+    folder = killed(finished, tmp_path / "run", 1, line + b"\n")
+    with pytest.raises(RunDirectoryError, match=rf"journal\.jsonl: line 2: cannot be read {says}"):
         resume(folder)
 
 

@@ -96,3 +96,29 @@ def test_a_weight_that_a_node_fills_is_masked_in_part(gone: list[int]) -> None:
     expected = 0.5 * np.repeat(x.sum(1, keepdims=True), 4, axis=1)
     expected[:, gone] = 0.0
     assert relative_error(run(masked, x)[1], expected) < EXACT
+
+
+COMPUTED = """
+g (float[1,3,5,5] x) => (float[1,1,1,1] y) <float[4,3,1,1] w, float[5] r> {
+  c = Conv(x, w)
+  s = Add(c, r)
+  y = Conv(s, s)
+}
+"""
+"""An image that is convolved with itself; a channel without weights is not 0 in it."""
+
+
+@pytest.mark.parametrize("gone", [[0], [1, 3]])
+def test_weights_that_are_computed_are_masked_where_they_are_read(gone: list[int]) -> None:
+    proto = model(COMPUTED)
+    x = images(proto, 1)
+    graph = Graph(proto)
+    dead = np.isin(np.arange(4), gone)
+    groups = find_groups(graph)
+    assert groups.removable.all()
+    with_image = helper.make_tensor_value_info("s", TensorProto.FLOAT, None)
+    proto.graph.output.append(with_image)
+    image = run(proto, x)[1]
+    expected = (image[:, ~dead] ** 2).sum()
+    for found in (mask(graph, groups, dead), remove_channels(graph, groups, dead)):
+        assert relative_error(run(found, x)[0].ravel(), np.array([expected])) < EXACT
