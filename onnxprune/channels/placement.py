@@ -32,9 +32,9 @@ def thin(array: Any) -> tuple[slice, ...]:
 
 
 def is_padding(array: IntArray) -> bool:
-    """Say whether padding has taken the place of every label. Shapes: any."""
+    """Say whether padding, or nothing, has taken the place of every label. Shapes: any."""
     few = array[thin(array)]
-    return bool((few == FREE).any() and not (few > KEPT).any())
+    return not few.size or bool((few == FREE).any() and not (few > KEPT).any())
 
 
 def rows_of(array: IntArray, axis: int) -> IntArray:

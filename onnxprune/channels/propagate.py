@@ -333,9 +333,7 @@ class Propagation:
                 return
             reason = Reason(f"is split apart by {node}", node.name)
             for name, labels in zip(node.outputs, moved, strict=False):
-                if name and not labels.size:
-                    self._pin_all(node.inputs, feeds(node, "which leaves nothing of it"))
-                elif name and placement.is_padding(labels):
+                if name and placement.is_padding(labels):
                     self._pin_all(node.inputs, feeds(node, "which leaves nothing but padding"))
                 elif name:
                     self._place(name, labels, along, reason)
