@@ -157,6 +157,9 @@ TABLE: Mapping[str, Values] = {
     ),
     "min_accuracy": Values((*SHARE.right, 0), SHARE.wrong, SHARE.texts),
     "max_drop": Values((*SHARE.right, 0), SHARE.wrong, SHARE.texts),
+    "confidence": Values(
+        (0, 0.5, 0.999, np.float32(0.5)), (*SHARE.wrong, 1, None), (*SHARE.texts, "1")
+    ),
     "min_channels": ONE_OR_MORE,
     "max_layer_rate": Values((*SHARE.right[:-1], 0), (*SHARE.wrong, None), SHARE.texts),
     "layer_rate": Values(

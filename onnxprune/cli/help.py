@@ -12,7 +12,8 @@ ORDER = (
 SECTIONS = {
     "Samples": "--data --test --calibrate --unlabelled --preprocess --per-class --trust-baseline",
     "Target": "--rate --params --macs --size --latency-ms --for --latency-batch --latency-on",
-    "Accuracy": "--metric --head --outputs --max-drop --min-accuracy --fail-if --exact",
+    "Accuracy": "--metric --head --outputs --max-drop --min-accuracy --confidence --fail-if "
+    "--exact",
     "Limits": "--include --exclude --layer-rate --min-channels --max-layer-rate --round-to "
     "--allow-inexact --also",
     "Method": "--method --seeds --over --control --criterion --compensate --set",

@@ -256,6 +256,7 @@ TARGET = together(
     option("aim", flag="--for"),
     TIMING,
 )
+CONFIDENCE = option("confidence")
 FLOOR = together(*map(option, ("min_accuracy", "max_drop")))
 ALLOW_INEXACT = option("allow_inexact")
 ALSO = option("also")

@@ -98,6 +98,7 @@ def score(screen: Screen, /, model: str, data: str | None, output: str, **asked:
 @options.METHOD
 @options.TARGET
 @options.FLOOR
+@options.CONFIDENCE
 @options.LIMITS
 @click.option("--plan", type=options.FILE, metavar="FILE", help="Also save the plan.")
 @click.option(

@@ -11,6 +11,7 @@ from onnxprune.report import (
     classes,
     count,
     percent,
+    promised,
     rows,
     samples_of,
     slower,
@@ -28,14 +29,16 @@ SHOWN = 4
 def outcome(report: Mapping[str, Any]) -> list[Any]:
     """Return the figures of a report or a comparison, with what is to say of its latency."""
     words = filter(None, [slower(report)])
-    return [*words, before_after_table(report), *filter(None, [timed_on(report)])]
+    said = filter(None, [timed_on(report), promised(report)])
+    return [*words, before_after_table(report), *said]
 
 
 def before_after_table(report: Mapping[str, Any]) -> Table:
     """Return the figures of a report or a comparison, before and after."""
     table = empty_table("", "before", "after", "change")
     sides = report["before"], report["after"]
-    for row in rows(*sides, report.get("metric", "top-1"), report.get("held_out")):
+    metric, held_out = report.get("metric", "top-1"), report.get("held_out")
+    for row in rows(*sides, metric, held_out, report.get("decisive", "")):
         table.add_row(row.label, row.before, row.after, row.change)
     if report.get("agreement") is not None and not is_fidelity(report):
         table.add_row("Same class given", "", "", percent(report["agreement"]))

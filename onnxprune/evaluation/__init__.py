@@ -6,6 +6,7 @@ and do not import it.
 * `evaluator`: a model over samples; `accuracy`: scores of each class, and their harmonic mean
 * `metrics`: what scores them; `class_scores`: held against labels; `fidelity`: against the
   unpruned model
+* `unseen`: how much of the harmonic mean is lost on samples that nobody has seen
 * `guessing`: whether a model clearly beats a guesser, and the order of classes that fits best
 * `net`: a model that runs, on whatever runtime
 * `runtime`: onnxruntime: sessions, devices, latency; `profile`: the time of each node
@@ -61,6 +62,7 @@ from onnxprune.evaluation.runtime import (
     running,
     session,
 )
+from onnxprune.evaluation.unseen import Drop, expected_drop
 
 __all__ = [
     "AUTO",
@@ -73,6 +75,7 @@ __all__ = [
     "Accuracy",
     "Answers",
     "Batch",
+    "Drop",
     "Evaluator",
     "Feeds",
     "Fidelity",
@@ -88,6 +91,7 @@ __all__ = [
     "caption",
     "check_weights",
     "difference",
+    "expected_drop",
     "farthest",
     "find_metric",
     "first_difference",

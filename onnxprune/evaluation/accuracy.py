@@ -11,8 +11,10 @@ import numpy as np
 from onnxprune.arrays import FloatArray
 from onnxprune.errors import DataError
 
+PRIOR = 2
+"""How many samples more each class counts as, right as often as all are. Unit: samples."""
 MOST = 100
-"""A class of more samples is trusted as one of so many: pixels of one image are much alike."""
+"""A class that is never right counts as one of at most so many samples: pixels are much alike."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,16 +108,25 @@ class Accuracy:
     def shrunk_harmonic(self) -> float:
         """Harmonic mean of the class scores, each drawn towards the share of all that is right.
 
-        That share counts as the square root of n samples beside the n that a class has: much for a
-        class of one image, little for one of a hundred. So a class that is never right does not
-        make it 0, and it still moves when other classes do.
-        Source: the minimax estimate of a share (Hodges and Lehmann 1950), with another centre.
+        A class counts as if it had `PRIOR` samples more, of which that share is right: much for a
+        class of one image, next to nothing for one of a thousand. So a class that is never right
+        among few does not make it 0, and it still moves when other classes do.
+        Source: the mean of a beta-binomial (Good 1965, chapter 4), of a strength that is stated.
         """
-        if not self.total.sum():
-            return 0.0
-        centre = max(self.correct.sum() / self.total.sum(), 0)
-        weight = 1 / (1 + np.sqrt(np.minimum(self.support, MOST)))
-        return _power_mean((1 - weight) * self.per_class + weight * centre, -1, self.weight)
+        return self._shrunk(self.per_class, self.correct.sum() / max(self.total.sum(), 1e-300))
+
+    @property
+    def shrunk_soft_harmonic(self) -> float:
+        """The same of the classes' mean probabilities."""
+        return self._shrunk(
+            self.soft_per_class, self.probability.sum() / max(self.support.sum(), 1e-300)
+        )
+
+    def _shrunk(self, shares: FloatArray, centre: float) -> float:
+        """The harmonic mean of shares that are drawn towards a centre. Shapes: `[classes]`."""
+        centre = max(float(centre), 0.0)
+        drawn = (self.support * shares + PRIOR * centre) / (self.support + PRIOR)
+        return _power_mean(np.maximum(drawn, PRIOR * centre / (MOST + PRIOR)), -1, self.weight)
 
     def to_json(self) -> dict[str, Any]:
         """Return the scores as a report holds them, None for a class without samples."""

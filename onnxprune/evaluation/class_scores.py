@@ -87,22 +87,22 @@ def over_samples(
     """
     if targets.ndim == 1:
         how = "name class folders by the model's class numbers"
-        rows = outputs if outputs.shape[1] > 1 else _object_or_not(outputs)
+        rows = outputs if outputs.shape[1] > 1 else object_or_not(outputs)
         _check_labels(targets, rows.shape[1], how)
         return count(rows, targets)
     counts = []
     scores = np.moveaxis(outputs, class_axis(outputs.shape, targets.shape), -1)
     for one, labels in zip(scores, targets, strict=True):
         valid = labels != IGNORED
-        rows = one[valid] if one.shape[-1] > 1 else _object_or_not(one)[valid]
+        rows = one[valid] if one.shape[-1] > 1 else object_or_not(one)[valid]
         how = f"label pixels that do not count {IGNORED}"
         _check_labels(labels[valid], rows.shape[1], how)
         counts.append(count(rows, labels[valid]))
     return reduce(add, counts)
 
 
-def _object_or_not(scores: npt.NDArray[Any]) -> FloatArray:
-    """The probabilities of both classes of a model with one score, which says object or not.
+def object_or_not(scores: npt.NDArray[Any]) -> FloatArray:
+    """Return the probabilities of both classes of a model with one score: object or not.
 
     Shapes: `[..., 1]` -> `[..., 2]`.
     """
@@ -126,16 +126,23 @@ def _summed(labels: IntArray, classes: int, weights: npt.NDArray[Any] | None = N
 
 
 def true_probability(rows: npt.NDArray[Any], labels: IntArray) -> FloatArray:
-    """Return the probability of the true class: by softmax, unless a row is probabilities already.
+    """Return the probability of the true class, as `probabilities` has it.
+
+    Shapes: `[m, classes]`, `[m]` -> `[m]`.
+    """
+    return np.asarray(probabilities(rows)[np.arange(len(labels)), labels])
+
+
+def probabilities(rows: npt.NDArray[Any]) -> FloatArray:
+    """Return the probability of each class: by softmax, unless a row is probabilities already.
 
     Each row is judged by itself, so that parts of the samples add up.
-    Shapes: `[m, classes]`, `[m]` -> `[m]`.
+    Shapes: `[m, classes]` -> `[m, classes]`.
     """
     x = rows.astype(np.float64)
     done = (x >= 0).all(axis=1) & (np.abs(x.sum(axis=1) - 1) <= PROBABILITY_TOLERANCE)
     e = np.exp(x - x.max(axis=1, keepdims=True))
-    shares = np.where(done[:, None], x, e / e.sum(axis=1, keepdims=True))
-    return np.asarray(shares[np.arange(len(labels)), labels])
+    return np.where(done[:, None], x, e / e.sum(axis=1, keepdims=True))
 
 
 def predict(outputs: npt.NDArray[Any], targets: IntArray) -> npt.NDArray[Any]:
@@ -147,7 +154,7 @@ def predict(outputs: npt.NDArray[Any], targets: IntArray) -> npt.NDArray[Any]:
         return outputs
     scores = np.moveaxis(outputs, class_axis(outputs.shape, targets.shape), -1)
     if scores.shape[-1] == 1:
-        scores = _object_or_not(scores)
+        scores = object_or_not(scores)
     return np.asarray(scores.argmax(-1))
 
 

@@ -126,13 +126,13 @@ class Evaluator(Portable):
         rows = np.concatenate(parts)
         return self.metric(_joined(found), self._targets[rows], self._numbers[rows])
 
-    def outputs(self, model: Runnable) -> Outputs:
-        """Run the model on all samples and return the outputs that the metric reads, by name.
+    def outputs(self, model: Runnable, rows: IntArray | None = None) -> Outputs:
+        """Run the model on all samples, or some; return the outputs that the metric reads, by name.
 
-        Shapes: each `[n, ...]`; an array `[n]` of arrays where samples differ in shape.
+        Shapes: rows `[n]`; each `[n, ...]`, an array `[n]` of arrays where samples differ in shape.
         Raises: InvalidModel and DataError as a call does.
         """
-        return _joined([outputs for (outputs,) in self._pass(model, _outputs)])
+        return _joined([outputs for (outputs,) in self._pass(model, _outputs, rows=rows)])
 
     def of_rows(self, outputs: Outputs) -> Callable[[IntArray], Accuracy]:
         """Return what measures some samples of outputs, each as often as it comes.

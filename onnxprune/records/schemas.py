@@ -86,6 +86,7 @@ class FloorAsked(Struct):
 
     max_drop: Real | None = None
     min_accuracy: Real | None = None
+    confidence: Real = 0.0
 
 
 class LimitsAsked(Struct):

@@ -64,6 +64,17 @@ class Width(Struct):
             raise ValueError(f"removed is {self.removed} of {self.filters} filters")
 
 
+class Promised(Struct):
+    """What a floor promises of images that nobody has seen."""
+
+    expected: Real
+    error: Real
+    bound: Real
+    confidence: Share
+    allowed: Real
+    samples: Count
+
+
 class Report(Struct):
     """`report.json`: what a run came to."""
 
@@ -83,6 +94,8 @@ class Report(Struct):
     stopped_by: list[str] = []
     generated: str = ""
     phases: dict[str, Time] = {}
+    promise: Promised | None = None
+    decisive: str = ""
 
     def __post_init__(self) -> None:
         scored = [side.accuracy for side in (self.before, self.after) if side.accuracy]

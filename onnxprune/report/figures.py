@@ -14,7 +14,7 @@ HELD_OUT = "Harmonic mean, held out"
 UNKNOWN = "unknown"
 
 SHRUNK = "Harmonic mean, shrunk"
-"""Of class accuracies that are drawn towards their mean: what a floor looks at where one is 0."""
+"""Of class accuracies that are drawn towards their mean: what a floor looks at with few samples."""
 HOME = "onnxruntime"
 """Where latency is measured if nothing else is said."""
 SLOWER = 1.02
@@ -58,6 +58,7 @@ def rows(
     after: Mapping[str, Any],
     metric: str = "top-1",
     held_out: Mapping[str, Any] | None = None,
+    decisive: str = "",
 ) -> list[Row]:
     """Return a row for each figure that both sides have; `report.json` has such sides."""
     found = []
@@ -83,7 +84,8 @@ def rows(
             ("Harmonic mean", "harmonic", after["accuracy"]),
             (HELD_OUT, "harmonic", held_out),
         ]
-        if not before["accuracy"]["harmonic"] and "shrunk_harmonic" in before["accuracy"]:
+        void = not before["accuracy"]["harmonic"] or decisive == "shrunk_harmonic"
+        if void and "shrunk_harmonic" in before["accuracy"]:
             measured.append((SHRUNK, "shrunk_harmonic", after["accuracy"]))
         for label, key, figures in measured:
             if figures is not None:
@@ -135,7 +137,23 @@ def why_stopped(report: Mapping[str, Any]) -> str:
     if report["stopped"] == "target" and not report["rate"]:
         return f"the model as it came meets the target ({names}), so nothing was removed"
     why = STOPPED.get(report["stopped"], report["stopped"])
+    if report["stopped"] == "floor" and not report["rate"]:
+        why += ", the first one too: loosen it, give more samples, or lower --confidence"
     return f"{why} ({names})" if names else why
+
+
+def promised(report: Mapping[str, Any]) -> str:
+    """Return what a floor promises of images that nobody has seen, empty where it is none."""
+    found = report.get("promise")
+    if not found:
+        return ""
+    bound, allowed = max(found["bound"], 0.0), found["allowed"]
+    kept = "allowed" if found["bound"] <= allowed + 1e-9 else "allowed, which is not held"
+    return (
+        f"on images like these the harmonic mean drops by {100 * max(found['expected'], 0):.1f} "
+        f"points, at most {100 * bound:.1f} at {100 * found['confidence']:g} % confidence "
+        f"({100 * allowed:g} {kept}), as far as {found['samples']:,} samples can tell"
+    )
 
 
 def percent(share: float | None) -> str:

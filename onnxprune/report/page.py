@@ -14,7 +14,7 @@ from typing import Any
 from onnxprune.evaluation import FIDELITY, caption
 from onnxprune.files import write_whole
 from onnxprune.report.changes import class_rows, move_rows, shown_samples
-from onnxprune.report.figures import HELD_OUT, rows, samples_of, why_stopped
+from onnxprune.report.figures import HELD_OUT, promised, rows, samples_of, why_stopped
 from onnxprune.report.layers import groups_of
 from onnxprune.report.opportunities import opportunities
 from onnxprune.report.record import Record
@@ -66,10 +66,11 @@ def page(run: Record) -> str:
         run=run,
         report=report,
         verdict=verdict(run),
-        figures=[] if run.sides is None else rows(*run.sides, run.metric, held_out),
+        figures=[] if run.sides is None else rows(*run.sides, run.metric, held_out, run.decisive),
         not_on_tiles=("Filters", f"Mean {caption(run.metric)}", HELD_OUT),
         samples=samples_of(report) if report is not None else None,
         why=why_stopped(report) if report is not None else None,
+        promised=promised(report or {}),
         opportunities=opportunities(run),
         metric=caption(run.metric),
         parts="Part" if run.metric == FIDELITY else "Class",

@@ -84,7 +84,7 @@ def _figures(runs: Sequence[Record]) -> list[tuple[str, list[Row | None]]]:
     for number, run in enumerate(runs):
         if run.sides is not None:
             held_out = (run.report or {}).get("held_out")
-            for row in rows(*run.sides, run.metric, held_out):
+            for row in rows(*run.sides, run.metric, held_out, run.decisive):
                 found.setdefault(row.label, {})[number] = row
     labels = sorted(found, key=lambda label: label == HELD_OUT)
     return [(label, [found[label].get(number) for number in range(len(runs))]) for label in labels]

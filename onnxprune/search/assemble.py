@@ -37,6 +37,7 @@ from onnxprune.search.samples import open_samples
 from onnxprune.search.settings import AUTO, Settings
 from onnxprune.search.target import Floor
 from onnxprune.search.task import Task
+from onnxprune.search.unseen import are_few, foresight
 from onnxprune.search.untaken import hold_untaken
 
 DEFAULT_FLOOR, FIDELITY_FLOOR = Floor(max_drop=0.01), Floor(max_drop=0.05)
@@ -119,6 +120,8 @@ def make_task(
         damage=phase("damage")(meter) if meter else None,
         compensate=phase("compensation")(correct) if correct else None,
         hold_out=None if judging is not data else _hold_out(evaluator, correct),
+        foresee=foresight(graph.model, evaluator, correct),
+        few=are_few(judging),
         clock=clock(data, settings),
         profile=profiler(data, settings),
         target=settings.target,

@@ -47,7 +47,7 @@ def search(nets: Nets, advance: Advance, state: State | None = None) -> Iterator
                 f"{nets.judged(state.accuracy):.4f} on the reference samples, so all of it may be "
                 f"lost; give a max-drop below that, or a target alone"
             )
-        if not _holds(nets, state):
+        if not nets.holds(state):
             raise UnreachableTarget(
                 f"floor: the model as it came has a harmonic mean of "
                 f"{nets.judged(_known(nets.unpruned)):.4f} on the reference samples, less than "
@@ -71,9 +71,9 @@ def _next(nets: Nets, advance: Advance, state: State) -> State:
         tried = advance(nets, state)
         if (tried.dead == state.dead).all():
             return replace(state, stopped="floor" if tried.barred else "limits")
-        if not _holds(nets, tried) and _may_correct(nets, tried):
+        if not nets.holds(tried) and _may_correct(nets, tried):
             tried = nets.measure(replace(tried, corrected=True))
-        if _holds(nets, tried):
+        if nets.holds(tried):
             return tried
         if state.size > tuning.finest:
             state = replace(state, size=max(state.size / 2, tuning.finest))
@@ -83,10 +83,6 @@ def _next(nets: Nets, advance: Advance, state: State) -> State:
             state = replace(state, barred=tuple(sorted({*state.barred, *groups})))
         else:
             return replace(state, stopped="floor")
-
-
-def _holds(nets: Nets, state: State) -> bool:
-    return state.accuracy is None or nets.judged(state.accuracy) >= nets.level - 1e-9
 
 
 def _may_correct(nets: Nets, state: State) -> bool:
@@ -169,7 +165,7 @@ def _stepped(nets: Nets, state: State) -> State:
 
 
 def _soft(measured: Measured | None) -> float:
-    return _known(measured).soft_harmonic
+    return _known(measured).shrunk_soft_harmonic
 
 
 def _careful(nets: Nets, state: State, size: float) -> State:

@@ -19,7 +19,7 @@ from onnxprune.graph import Graph
 from onnxprune.progress import phase
 from onnxprune.search.latency import Latency, measure_latency
 from onnxprune.search.objective import Figure, FilterCount, Objective
-from onnxprune.search.protocols import Damage, Measured
+from onnxprune.search.protocols import Damage, Foreseen, Measured
 from onnxprune.search.reach import Reach
 from onnxprune.search.task import State, Task
 from onnxprune.surgery import remove_channels
@@ -57,6 +57,7 @@ class Nets:
         self._models = Memory[ModelProto](3)  # the two tries of a step and the net before it
         self._scores = Memory[FloatArray](1)
         self._damages = Memory[Damage](1)
+        self._foreseen = Memory[Foreseen](3)
         self._orders = Memory[FloatArray](1)
 
     @cached_property
@@ -105,12 +106,48 @@ class Nets:
     def judged(self, accuracy: Measured) -> float:
         """Return what the floor looks at: the harmonic mean of the class accuracies.
 
-        Where a class of the unpruned net is never right that is 0, and no floor under it would
-        break. Then it is the harmonic mean of accuracies that are shrunk towards their mean.
+        With few samples that says little, and where a class of the unpruned net is never right it
+        is 0, and no floor under it would break. Then it is that of accuracies that are shrunk.
         """
-        unpruned = accuracy if self.unpruned is None else self.unpruned
-        is_void = self.task.floor.is_void(unpruned.harmonic)
-        return accuracy.shrunk_harmonic if is_void else accuracy.harmonic
+        return accuracy.shrunk_harmonic if self.shrinks else accuracy.harmonic
+
+    @cached_property
+    def shrinks(self) -> bool:
+        """Whether the floor looks at class accuracies that are shrunk towards their mean."""
+        if self.task.few or self.unpruned is None:
+            return self.task.few
+        return self.task.floor.is_void(self.unpruned.harmonic)
+
+    def foreseen(self, state: State) -> Foreseen | None:
+        """Return the drop to expect of unseen samples, None where nobody can foresee it."""
+        foresee = self.task.foresee
+        if foresee is None:
+            return None
+
+        def make() -> Foreseen:
+            plain = self.build(replace(state, corrected=False))
+            return foresee(plain, state.dead, state.corrected)
+
+        return self._foreseen.get(state.net, make)
+
+    @property
+    def allowed(self) -> float:
+        """The drop of the harmonic mean that the floor allows."""
+        assert self.unpruned is not None
+        return self.judged(self.unpruned) - self.level
+
+    def holds(self, state: State) -> bool:
+        """Whether the floor holds: on the reference samples, and as far as known on others."""
+        floor = self.task.floor
+        if not floor or state.accuracy is None or self.unpruned is None:
+            return True
+        if self.judged(state.accuracy) < self.level - 1e-9:
+            return False
+        if not state.dead.any() or not floor.confidence:
+            return True
+        found = self.foreseen(state)
+        self.evaluations += found is not None
+        return found is None or found.bound(floor.confidence) <= self.allowed + 1e-9
 
     def start(self) -> State:
         """Return the state of the unpruned net, and count its evaluation."""

@@ -124,6 +124,8 @@ def make_report(
         "compensate": settings.compensate,
         "corrected": state.corrected,
         "held_out": None if held_out is None else held_out.to_json(),
+        "promise": promise(nets, state),
+        "decisive": "shrunk_harmonic" if nets.shrinks else "harmonic",
         "seed": settings.seed,
         "inexact": task.groups.crossed(state.dead),
         "classes": [] if data is None else list(parts_of(data, settings, before["accuracy"])),
@@ -153,6 +155,26 @@ def _before_and_after(
         return None, None
     with phase("latency"):
         return time_in_turn([unpruned, pruned], data, settings)
+
+
+def promise(nets: Nets, state: State) -> dict[str, Any] | None:
+    """Return what a floor promises of images that nobody has seen, None where there is none.
+
+    Units: drops of the harmonic mean; the bound holds at the confidence, one-sided.
+    """
+    floor = nets.task.floor
+    if not floor or not floor.confidence or nets.unpruned is None:
+        return None
+    found = nets.foreseen(state)
+    if found is None:
+        return None
+    bound = found.bound(floor.confidence)
+    return {
+        **found.to_json(),
+        "bound": bound,
+        "confidence": floor.confidence,
+        "allowed": nets.allowed,
+    }
 
 
 def _stopped_by(nets: Nets, state: State) -> Sequence[str]:

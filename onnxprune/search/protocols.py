@@ -36,6 +36,11 @@ class Measured(Protocol):
         ...
 
     @property
+    def shrunk_soft_harmonic(self) -> float:
+        """The same of probabilities that are shrunk towards their mean."""
+        ...
+
+    @property
     def soft_per_class(self) -> FloatArray:
         """Mean probability of the true class. Shapes: `[classes]`."""
         ...
@@ -46,6 +51,23 @@ class Measured(Protocol):
 
     def to_json(self) -> dict[str, Any]:
         """Return what a report holds: mean, harmonic and per_class."""
+        ...
+
+
+class Foreseen(Protocol):
+    """A drop that is expected of unseen samples: see `onnxprune.evaluation.Drop`."""
+
+    @property
+    def expected(self) -> float:
+        """The drop itself. Unit: harmonic mean."""
+        ...
+
+    def bound(self, confidence: float) -> float:
+        """Return what the drop is below at a one-sided confidence."""
+        ...
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Return what a report holds."""
         ...
 
 
@@ -72,6 +94,10 @@ Compensate = Callable[[ModelProto, BoolArray], ModelProto]
 """Returns a pruned model with corrected weights. Shapes: removed `[channels]`."""
 HoldOut = Callable[[ModelProto, BoolArray], Measured]
 """Evaluates a pruned model corrected on other samples than those it is evaluated on.
+
+Shapes: removed `[channels]`."""
+Foresee = Callable[[ModelProto, BoolArray, bool], Foreseen]
+"""Foresees the drop of a pruned model on unseen samples, corrected as asked.
 
 Shapes: removed `[channels]`."""
 Profile = Callable[[ModelProto], Mapping[str, float]]

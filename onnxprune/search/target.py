@@ -115,7 +115,7 @@ class Target(Checked):
 
 @dataclass(frozen=True)
 class Floor(Checked):
-    """What must hold on the reference samples. Units: harmonic mean of the class accuracies."""
+    """What must hold. Units: harmonic mean of the class accuracies; confidence, a probability."""
 
     min_accuracy: float | None = asked(
         _share("Keep the harmonic mean of the class accuracies above this.", least=0), None
@@ -127,6 +127,18 @@ class Floor(Checked):
             least=0,
         ),
         None,
+    )
+
+    confidence: float = asked(
+        Number(
+            least=0,
+            most=0.999,
+            share=True,
+            metavar="SHARE",
+            help="How sure the floor has to be on images that nobody has seen; 0 asks the "
+            "reference samples alone.",
+        ),
+        0.9,
     )
 
     def __bool__(self) -> bool:
@@ -147,6 +159,7 @@ class Floor(Checked):
     def decisive(self, unpruned: float) -> tuple[str, ...]:
         """Return the names of what decides the lowest harmonic mean allowed."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
+        del given["confidence"]
         level = self.level(unpruned)
         return tuple(n for n, v in given.items() if Floor(**{n: v}).level(unpruned) == level)
 

@@ -15,6 +15,7 @@ from onnxprune.search.protocols import (
     Clock,
     Compensate,
     Evaluate,
+    Foresee,
     HoldOut,
     MeasureDamage,
     Profile,
@@ -68,7 +69,8 @@ class Task:
     """One search: the graph, what is asked for, and how its nets are ranked and measured.
 
     Without `evaluate` no net is measured on the way; without `hold_out` a correction is judged on
-    the samples that it was fitted on. `aims` are what the search brings down, of
+    the samples that it was fitted on. `foresee` is what a floor asks of unseen samples; `few` says
+    that a floor looks at shrunk shares. `aims` are what the search brings down, of
     `onnxprune.search.objective.AIMS`; `block` is how many channels the runtime computes at once.
     """
 
@@ -79,6 +81,8 @@ class Task:
     damage: MeasureDamage | None = None
     compensate: Compensate | None = None
     hold_out: HoldOut | None = None
+    foresee: Foresee | None = None
+    few: bool = False
     clock: Clock | None = None
     profile: Profile | None = None
     target: Target = field(default_factory=Target)

@@ -164,6 +164,7 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
         ),
         *("--size", "0.97", "--latency-ms", "1e6", "--latency-batch", "2", "--round-to", "1"),
         *("--layer-rate", "one=0.7", "--layer-rate", "two=0%"),
+        *("--confidence", "80%"),
         *("--max-drop", "0.9", "--min-channels", "2", "--max-layer-rate", "0.7"),
         *("--include", "one", "--include", "two", "--exclude", "two", "--seed", "5"),
         *("--device", "cpu", "--threads", "1", "--batch-size", "7", "--memory", "900"),
@@ -185,7 +186,7 @@ def test_options_reach_the_settings(folder: Path, small: Small) -> None:
         "head": "ssd",
         "target": {"rate": 0.3, "params": 0.9, "macs": 0.8, "size": 0.97, "latency_ms": 1e6},
         "aim": "params",
-        "floor": {"min_accuracy": 0.1, "max_drop": 0.9},
+        "floor": {"min_accuracy": 0.1, "max_drop": 0.9, "confidence": 0.8},
         "limits": {
             "min_channels": 2,
             "max_layer_rate": 0.7,

@@ -208,10 +208,10 @@ def of_hits(hits: list[int], each: int) -> Accuracy:
     return Accuracy(counts, np.full(len(hits), float(each)), counts)
 
 
-def test_shrunk_shares_are_those_of_the_minimax_estimate() -> None:
+def test_a_class_counts_as_if_it_had_two_samples_more() -> None:
     found = of_hits([0, 12, 16], 16)
     centre = 28 / 48
-    shares = [(hits + 4 * centre) / (16 + 4) for hits in (0, 12, 16)]
+    shares = [(hits + 2 * centre) / (16 + 2) for hits in (0, 12, 16)]
     assert found.shrunk_harmonic == pytest.approx(3 / sum(1 / s for s in shares))
 
 
@@ -229,6 +229,35 @@ def test_a_hit_lost_is_seen(hits: list[int], data: st.DataObject) -> None:
     less = hits.copy()
     less[lost] -= 1
     assert 0 <= of_hits(less, 20).shrunk_harmonic < of_hits(hits, 20).shrunk_harmonic <= 1
+
+
+@given(st.lists(st.floats(0.05, 1), min_size=2, max_size=8))
+def test_the_shrunk_mean_becomes_the_plain_one_as_counts_grow(shares: list[float]) -> None:
+    gaps = []
+    for each in (10, 100, 10_000):
+        found = of_hits([round(each * share) or 1 for share in shares], each)
+        gaps.append(found.shrunk_harmonic - found.harmonic)
+    assert gaps[0] >= gaps[1] - 0.02 and abs(gaps[2]) < 1e-3
+
+
+def test_the_shrunk_mean_is_nearer_the_truth_than_the_plain_one() -> None:
+    """Of a hundred classes and five images each the plain one is a half too low."""
+    truth = RNG.beta(3.5, 1.5, 100).clip(0.05, 0.99)
+    expected = 1 / np.mean(1 / truth)
+    found = [of_hits(list(RNG.binomial(5, truth)), 5) for _ in range(200)]
+    assert np.mean([one.harmonic for one in found]) < expected - 0.3
+    assert np.mean([one.shrunk_harmonic for one in found]) == pytest.approx(expected, abs=0.06)
+
+
+def test_a_class_that_is_never_right_among_thousands_leaves_something_to_lose() -> None:
+    assert of_hits([0] + [9000] * 9, 10_000).shrunk_harmonic > 0.1
+
+
+def test_probabilities_are_shrunk_alike() -> None:
+    one = np.ones(1000)
+    sure = Accuracy(one, one, np.append(one[1:], 1e-9))
+    assert sure.soft_harmonic < 1e-5
+    assert sure.shrunk_soft_harmonic == pytest.approx(0.999, abs=0.01)
 
 
 def test_many_samples_are_hardly_shrunk_and_none_right_is_0() -> None:

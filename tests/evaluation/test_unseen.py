@@ -1,0 +1,109 @@
+"""What is foreseen of unseen samples: laws of the expected drop, and how often its bound holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnxprune.arrays import FloatArray, IntArray
+from onnxprune.evaluation.unseen import SHARPNESS, Drop, expected_drop, smoothed
+
+RNG = np.random.default_rng(0)
+
+
+def scores(right: float, labels: IntArray, classes: int, rng: np.random.Generator) -> FloatArray:
+    """Scores of which the true class is raised."""
+    found = rng.normal(size=(len(labels), classes))
+    found[np.arange(len(labels)), labels] += right
+    return found
+
+
+LABELS = np.repeat(np.arange(3), 10)
+BEFORE, AFTER = scores(3, LABELS, 3, RNG), scores(2, LABELS, 3, RNG)
+
+
+def test_nothing_is_lost_by_the_same_net() -> None:
+    found = expected_drop(BEFORE, BEFORE, LABELS)
+    assert found.expected == 0 and found.error == pytest.approx(0, abs=1e-12)
+    assert found.bound(0.9) == pytest.approx(0, abs=1e-12)
+
+
+def test_what_scales_or_shifts_the_scores_loses_nothing() -> None:
+    moved = 0.1 * BEFORE + RNG.normal(size=(30, 1))
+    assert expected_drop(BEFORE, moved, LABELS).expected == pytest.approx(0, abs=1e-6)
+
+
+def test_probabilities_say_the_same_as_their_logits() -> None:
+    e = np.exp(AFTER)
+    shares = e / e.sum(1, keepdims=True)
+    a, b = (expected_drop(BEFORE, one, LABELS) for one in (AFTER, shares))
+    assert a.expected == pytest.approx(b.expected) and a.error == pytest.approx(b.error)
+
+
+def test_one_score_is_that_of_two_classes() -> None:
+    y = np.arange(20) % 2
+    one = RNG.normal(size=(20, 1)) + (2 * y - 1)[:, None]
+    two = np.concatenate([0 * one, one], axis=1)
+    np.testing.assert_allclose(smoothed(one, y), smoothed(two, y), atol=1e-6)
+
+
+def test_a_gain_is_a_drop_the_other_way_round() -> None:
+    there, back = expected_drop(BEFORE, AFTER, LABELS), expected_drop(AFTER, BEFORE, LABELS)
+    assert there.expected == pytest.approx(-back.expected) and there.expected > 0
+    assert there.error == pytest.approx(back.error)
+
+
+def test_neither_the_order_of_samples_nor_that_of_classes_matters() -> None:
+    rows, names = RNG.permutation(30), np.array([2, 0, 1])
+    found = expected_drop(
+        BEFORE[rows][:, np.argsort(names)], AFTER[rows][:, np.argsort(names)], names[LABELS[rows]]
+    )
+    assert found.expected == pytest.approx(expected_drop(BEFORE, AFTER, LABELS).expected)
+
+
+@given(st.floats(-0.2, 0.2), st.floats(0, 0.1), st.integers(1, 200))
+def test_a_bound_rises_with_confidence(expected: float, error: float, samples: int) -> None:
+    drop = Drop(expected, error, samples)
+    bounds = [drop.bound(sure) for sure in (0, 0.5, 0.8, 0.9, 0.99)]
+    assert bounds == sorted(bounds)
+    assert bounds[0] == -np.inf and bounds[1] == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_fewer_samples_the_higher_the_bound() -> None:
+    bounds = [Drop(0.01, 0.02, samples).bound(0.9) for samples in (2, 5, 30, 1000)]
+    assert bounds == sorted(bounds, reverse=True)
+
+
+@pytest.mark.parametrize("each", [1, 2, 10])
+def test_one_sample_of_each_class_has_a_bound(each: int) -> None:
+    labels = np.repeat(np.arange(50), each)
+    a, b = (scores(right, labels, 50, np.random.default_rng(each)) for right in (4, 3))
+    found = expected_drop(a, b, labels)
+    assert np.isfinite(found.expected) and 0 < found.error < 0.1
+    assert found.bound(0.9) > found.expected
+
+
+def test_mean_probability_is_the_sharpness() -> None:
+    y = BEFORE.argmax(1)
+    assert smoothed(BEFORE, y).mean() == pytest.approx(SHARPNESS, abs=1e-6)
+    assert smoothed(np.zeros((4, 5)), np.zeros(4, np.int64)) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("classes", "each"), [(3, 10), (10, 10), (10, 3), (100, 1)])
+def test_the_bound_holds_as_often_as_it_says(classes: int, each: int) -> None:
+    """Nets whose answers are known in the long run: of 300 draws, few have too low a bound."""
+    labels = np.repeat(np.arange(classes), 4000 // classes)
+    rng = np.random.default_rng(1)
+    before = scores(3.5, labels, classes, rng)
+    after = before + rng.normal(0, 0.7, before.shape)
+    truth = expected_drop(before, after, labels)
+    rows = [np.flatnonzero(labels == k) for k in range(classes)]
+    held = 0
+    for _ in range(300):
+        drawn = np.concatenate([rng.choice(own, each, replace=False) for own in rows])
+        held += expected_drop(before[drawn], after[drawn], labels[drawn]).bound(0.9) >= (
+            truth.expected
+        )
+    assert held / 300 > 0.84
