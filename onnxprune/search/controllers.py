@@ -62,7 +62,9 @@ def search(nets: Nets, advance: Advance, state: State | None = None) -> Iterator
 def _next(nets: Nets, advance: Advance, state: State) -> State:
     """Return the next state that the floor allows.
 
-    Where a step breaks it, that is tried with corrected weights, then smaller, then elsewhere.
+    Where a step breaks it, that is tried with corrected weights, then smaller, then elsewhere. It
+    is not tried elsewhere where it breaks on unseen samples alone: of many tries one would seem to
+    hold by luck.
     """
     if nets.task.goals and nets.reach.met(state):
         return replace(state, stopped="target")
@@ -77,7 +79,7 @@ def _next(nets: Nets, advance: Advance, state: State) -> State:
             return tried
         if state.size > tuning.finest:
             state = replace(state, size=max(state.size / 2, tuning.finest))
-        elif broken < tuning.patience:
+        elif broken < tuning.patience and not nets.holds_on_references(tried):
             broken += 1
             groups = np.unique(nets.task.groups.group[tried.dead & ~state.dead]).tolist()
             state = replace(state, barred=tuple(sorted({*state.barred, *groups})))

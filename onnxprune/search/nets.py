@@ -136,14 +136,18 @@ class Nets:
         assert self.unpruned is not None
         return self.judged(self.unpruned) - self.level
 
+    def holds_on_references(self, state: State) -> bool:
+        """Whether the floor holds on the reference samples."""
+        if not self.task.floor or state.accuracy is None:
+            return True
+        return self.judged(state.accuracy) >= self.level - 1e-9
+
     def holds(self, state: State) -> bool:
         """Whether the floor holds: on the reference samples, and as far as known on others."""
         floor = self.task.floor
-        if not floor or state.accuracy is None or self.unpruned is None:
-            return True
-        if self.judged(state.accuracy) < self.level - 1e-9:
+        if not self.holds_on_references(state):
             return False
-        if not state.dead.any() or not floor.confidence:
+        if not (floor and floor.confidence and state.dead.any()) or state.accuracy is None:
             return True
         found = self.foreseen(state)
         self.evaluations += found is not None
