@@ -107,8 +107,8 @@ PATTERNS = Values(
     (),
 )
 
-
 STEP = Values((0.05, 1, np.float32(0.5)), (*NUMBERS, 0, 2, None), ("0", "2", "half", "nan", ""))
+SHARE = Values((4, 0.5), (*NUMBERS, None, 0), ("-1", "half", "NaN", "", "0"))
 FACTOR = Values((0, 0.9, 10, np.float64(2)), (*NUMBERS, None), ("-1", "half", "NaN", ""))
 
 
@@ -206,12 +206,12 @@ TABLE: Mapping[str, Values] = {
     "seed": ZERO_OR_MORE,
     **dict.fromkeys(("stride", "step", "smallest", "finest"), STEP),
     "patience": ZERO_OR_MORE,
-    **dict.fromkeys(("harmless", "harmful", "lost", "own_squares"), FACTOR),
-    "layer_share": Values((4, 0.5), (*FACTOR.wrong, 0), (*FACTOR.texts, "0")),
+    **dict.fromkeys(("harmless", "harmful", "lost", "own_squares", "fewer_squares"), FACTOR),
+    **dict.fromkeys(("layer_share", "even_share"), SHARE),
+    "orders": choice("several", "one"),
     "ridge": Values((*FACTOR.right, None), FACTOR.wrong[:-1], FACTOR.texts),
     "variance": Values((0, 0.5, 1), (*FACTOR.wrong, 1.5), (*FACTOR.texts, "1.5")),
-    "evenly": choice("auto", "always", "never"),
-    "reranks": choice("auto", "always", "never"),
+    **dict.fromkeys(("evenly", "reranks"), choice("auto", "always", "never")),
     "correct": choice("unseen", "seen", "start"),
 }
 

@@ -11,11 +11,12 @@ the way in.
 """
 
 from onnxprune.compensate.methods import METHODS, Corrector, compensator
-from onnxprune.compensate.redundancy import irreplaceable
+from onnxprune.compensate.redundancy import Evenly, irreplaceable
 
 __all__ = [
     "METHODS",
     "Corrector",
+    "Evenly",
     "compensator",
     "irreplaceable",
 ]

@@ -11,6 +11,9 @@ one by one, each time the one that raises L least. With `P = G_SS^-1`, `A = G_:S
 `T = A' diag(R / G_jj) A` the rise is `T_jj / P_jj`. P and T are updated by outer products, so the
 elimination costs one inverse, O(C^2) for each channel, and the one forward pass that measures G.
 
+Where every layer loses the same share (`Evenly`), R is the variance: what counts is how much of it
+the kept channels explain, of those that are gone already as of those that go now.
+
 Source: the elimination is Hassibi and Stork 1993 (optimal brain surgeon, eq. 5) applied to whole
 channels and a quadratic form made of relevance. Measured: docs/method.md.
 """
@@ -18,11 +21,13 @@ channels and a quadratic form made of relevance. Measured: docs/method.md.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.arrays import FloatArray, IntArray
+from onnxprune.arrays import BoolArray, FloatArray, IntArray
 from onnxprune.channels import ChannelGroups
 from onnxprune.compensate.covariance import find_covariances
 from onnxprune.compensate.reference import Reference
@@ -59,31 +64,82 @@ def irreplaceable(
     return result
 
 
-def eliminate(covariance: FloatArray, relevance: FloatArray, *, ridge: float = RIDGE) -> FloatArray:
+@dataclass
+class Evenly:
+    """An order by which every layer loses the same share: first what its others can restore."""
+
+    graph: Graph
+    groups: ChannelGroups
+    data: Data
+    device: str = "auto"
+    batch_size: int = 32
+
+    @cached_property
+    def _covariances(self) -> list[tuple[IntArray, FloatArray]]:
+        """Those of the unpruned net. Shapes: each `[C]`, `[C, C]`."""
+        given = self.graph, self.groups, self.data, self.device, self.batch_size
+        return list(_covariances(Reference(*given)))
+
+    def __call__(self, dead: BoolArray, share: float) -> FloatArray:
+        """Return which share of its group is gone once a channel is, after the `dead` ones.
+
+        The first `share` of each group is in order. A channel that no correction could restore
+        comes last. Shapes: dead `[channels]` -> `[channels]`.
+        """
+        groups, places = self.groups, np.full(len(dead), 2.0)
+        for channels, covariance in self._covariances:
+            loss = eliminate(covariance, np.diag(covariance), dead=dead[channels], share=share)
+            whole = groups.channels_of(int(groups.group[channels[0]]))
+            left = channels[~dead[channels]]
+            order = left[np.argsort(loss[~dead[channels]], kind="stable")]
+            gone = int(dead[whole].sum())
+            places[order] = (gone + np.arange(order.size) + 0.5) / whole.size
+        places[dead] = np.inf
+        return places
+
+
+def eliminate(
+    covariance: FloatArray,
+    relevance: FloatArray,
+    *,
+    ridge: float = RIDGE,
+    dead: BoolArray | None = None,
+    share: float = 1.0,
+) -> FloatArray:
     """Return the rise of the loss as each channel goes; the largest so far, so it never falls.
 
-    `ridge` is a share of the mean variance, as in the compensation.
-    Shapes: covariance `[C, C]`, relevance `[C]` -> `[C]`.
+    It goes on from the `dead` channels, which cost nothing, and ends when a `share` of the others
+    is gone; what is left costs as much as it would as the next one. `ridge` is a share of the mean
+    variance, as in the compensation.
+    Shapes: covariance `[C, C]`, relevance `[C]`, dead `[C]` -> `[C]`.
     Source: Hassibi and Stork 1993, eq. 5, for whole channels.
     """
     variance = np.diag(covariance)
     mean = float(variance.mean()) if variance.size else 0.0
     if not 0.0 < mean < np.inf:
         return relevance.copy()
-    held = covariance + ridge * mean * np.eye(len(covariance))
+    alive = np.ones(len(covariance), np.bool_) if dead is None else ~dead
+    loss, own = np.zeros(len(covariance)), np.flatnonzero(alive)
+    held = covariance[np.ix_(alive, alive)] + ridge * mean * np.eye(own.size)
     inverse: FloatArray = np.asarray(np.linalg.inv(held), np.float64)
-    quadratic = np.diag(relevance / np.maximum(variance, 1e-6 * mean))
-    alive = np.ones(len(covariance), np.bool_)
-    loss = np.empty(len(covariance))
+    weight = relevance / np.maximum(variance, 1e-6 * mean)
+    said = covariance[np.ix_(~alive, alive)] @ inverse
+    quadratic = np.diag(weight[alive]) + (said.T * weight[~alive]) @ said
+    left = np.ones(own.size, np.bool_)
     highest = 0.0
-    for _ in range(len(covariance)):
-        rise = np.diag(quadratic) / np.maximum(np.diag(inverse), 1e-300)
-        gone = int(np.where(alive, rise, np.inf).argmin())
+    for _ in range(int(np.ceil(share * own.size))):
+        rise = _rise(quadratic, inverse)
+        gone = int(np.where(left, rise, np.inf).argmin())
         highest = max(highest * (1 + ORDERED), float(rise[gone]))
-        loss[gone] = highest
-        alive[gone] = False
+        loss[own[gone]] = highest
+        left[gone] = False
         _remove(gone, inverse, quadratic)
+    loss[own[left]] = np.maximum(_rise(quadratic, inverse)[left], highest * (1 + ORDERED))
     return loss
+
+
+def _rise(quadratic: FloatArray, inverse: FloatArray) -> FloatArray:
+    return np.asarray(np.diag(quadratic) / np.maximum(np.diag(inverse), 1e-300))
 
 
 def _remove(gone: int, inverse: FloatArray, quadratic: FloatArray) -> None:

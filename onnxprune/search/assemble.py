@@ -31,7 +31,7 @@ from onnxprune.search.control import Strategy
 from onnxprune.search.generated import NOISE, parted
 from onnxprune.search.judging import metric_name, with_heads
 from onnxprune.search.outcome import make_evaluator
-from onnxprune.search.protocols import HoldOut, Measured, MeasureDamage, Rank
+from onnxprune.search.protocols import HoldOut, Measured, MeasureDamage, Rank, Restore
 from onnxprune.search.refusal import check_layer_rates
 from onnxprune.search.samples import open_samples
 from onnxprune.search.settings import AUTO, Settings
@@ -122,6 +122,7 @@ def make_task(
         hold_out=None if judging is not data else _hold_out(evaluator, correct),
         foresee=foresight(graph.model, evaluator, correct),
         few=are_few(judging),
+        restore=_restorer(graph, groups, fitted, settings),
         clock=clock(data, settings),
         profile=profiler(data, settings),
         target=settings.target,
@@ -320,6 +321,20 @@ def _meter(graph: Graph, data: Data | None, settings: Settings) -> MeasureDamage
 
     meter = partial(Meter, graph, data, composite, settings.device, seed=settings.seed)
     return Halving(lambda size: meter(batch_size=size), walk_batch(graph, data, settings))
+
+
+def _restorer(
+    graph: Graph, groups: ChannelGroups, data: Data | None, settings: Settings
+) -> Restore | None:
+    """What orders channels evenly, if the order may be by damage or by that."""
+    if data is None or settings.compensate != "least-squares" or not _measures_damage(settings):
+        return None
+    from onnxprune.compensate import Evenly
+
+    evenly = partial(Evenly, graph, groups, data, settings.device)
+    made = Halving(lambda size: evenly(batch_size=size), walk_batch(graph, data, settings))
+    found: Restore = phase("compensation")(made)
+    return found
 
 
 def _corrector(

@@ -8,6 +8,7 @@ from onnxprune.checks import Checked, Choice, Number, asked
 
 RERANKS = EVENLY = ("auto", "always", "never")
 CORRECT = ("unseen", "seen", "start")
+ORDERS = ("several", "one")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Control(Checked):
     """How often other layers are tried where the finest step breaks the floor. Unit: times between
     two steps that hold it."""
     harmless: float = asked(Number(least=0), 0.967)
-    """Steps grow by half where this much of H is kept. Unit: share of H before the step."""
+    """Steps grow by half where this much of H is kept, and no other order is tried. Unit: share of
+    H before the step."""
     harmful: float = asked(Number(least=0), 0.9)
     """A step that keeps less is tried again at half its size. Unit: share of H before the step."""
     lost: float = asked(Number(least=0), 0.95)
@@ -40,6 +42,13 @@ class Control(Checked):
     own_squares: float = asked(Number(least=0), 10.0)
     """How often the square of a channel's own effect counts in its damage. Unit: times. The terms
     of two channels are noisy, being estimated from few samples."""
+    orders: str = asked(Choice(of=ORDERS), "several")
+    """How many orders accuracy-aware tries where a step costs H: several, of which the one that
+    keeps most of it is taken, or one."""
+    fewer_squares: float = asked(Number(least=0), 1.0)
+    """As `own_squares`, in the second order, which trusts the terms of two channels."""
+    even_share: float = asked(Number(above=0), 2.0)
+    """As `layer_share`, in the order by which layers lose the same share."""
     reranks: str = asked(Choice(of=RERANKS), "auto")
     """Whether accuracy-aware ranks again at each step: always, never, or auto: unless channels are
     ranked by what least squares cannot restore."""

@@ -24,7 +24,7 @@ from onnxprune.errors import UnreachableTarget, check_name
 from onnxprune.plugins import find_function, users_code
 from onnxprune.search.dpx import dpx
 from onnxprune.search.nets import Nets
-from onnxprune.search.protocols import Measured
+from onnxprune.search.orders import best_step, known, soft, unpruned
 from onnxprune.search.task import State
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def search(nets: Nets, advance: Advance, state: State | None = None) -> Iterator
         if not nets.holds(state):
             raise UnreachableTarget(
                 f"floor: the model as it came has a harmonic mean of "
-                f"{nets.judged(_known(nets.unpruned)):.4f} on the reference samples, less than "
+                f"{nets.judged(known(nets.unpruned)):.4f} on the reference samples, less than "
                 f"min-accuracy {nets.level:g}; give at most that"
             )
         yield state
@@ -91,14 +91,9 @@ def _may_correct(nets: Nets, state: State) -> bool:
     return nets.task.strategy.waits and not state.corrected
 
 
-def _known(measured: Measured | None) -> Measured:
-    assert measured is not None, "asked for only where there are samples"
-    return measured
-
-
 def one_shot(nets: Nets, state: State) -> State:
     """Follow the one ranking of the unpruned net: conventional pruning, the baseline."""
-    return _follow(nets, state, nets.scores(_unpruned(state)))
+    return _follow(nets, state, nets.scores(unpruned(state)))
 
 
 def iterative(nets: Nets, state: State) -> State:
@@ -109,10 +104,6 @@ def iterative(nets: Nets, state: State) -> State:
     return _follow(nets, state, nets.scores(state))
 
 
-def _unpruned(state: State) -> State:
-    return replace(state, dead=np.zeros_like(state.dead))
-
-
 def _follow(nets: Nets, state: State, ranking: FloatArray) -> State:
     task = nets.task
     return nets.step(state, ranking, task.strategy.stride * state.size / task.tuning.step)
@@ -121,7 +112,8 @@ def _follow(nets: Nets, state: State, ranking: FloatArray) -> State:
 def accuracy_aware(nets: Nets, state: State) -> State:
     """Remove what does least damage together, look at the accuracy, step back where it cost much.
 
-    A step takes a share of what is left, so steps get shorter as the net does. It is judged by the
+    A step takes a share of what is left, so steps get shorter as the net does. Where it costs much,
+    other orders are tried, and the one that keeps most is followed. It is judged by the
     harmonic mean over classes of the mean probability of the true class, which still sees
     differences where ten samples per class saturate the accuracy. A net that only guesses has
     nothing to step back for, and one whose weights are corrected gains nothing by it. Weights stay
@@ -137,10 +129,10 @@ def _corrected(nets: Nets, state: State) -> State:
     """
     if not _may_correct(nets, state):
         return state
-    tuning, now = nets.task.tuning, _soft(state.accuracy)
-    if now >= min(tuning.lost * _soft(nets.unpruned), state.limit):
+    tuning, now = nets.task.tuning, soft(state.accuracy)
+    if now >= min(tuning.lost * soft(nets.unpruned), state.limit):
         return state
-    found = _soft(nets.foresee(state))
+    found = soft(nets.foresee(state))
     if found > now:
         return nets.measure(replace(state, size=tuning.step, corrected=True))
     return replace(state, limit=min(found, tuning.lost * now))
@@ -149,12 +141,12 @@ def _corrected(nets: Nets, state: State) -> State:
 def _stepped(nets: Nets, state: State) -> State:
     """One step, or half of one where that costs less accuracy for what it saves."""
     tuning = nets.task.tuning
-    before = max(_soft(state.accuracy), 1e-12)
-    first = _careful(nets, state, state.size)
+    before = max(soft(state.accuracy), 1e-12)
+    first = best_step(nets, state, state.size)
     if first is state:
         return state
-    after = _soft(first.accuracy)
-    guessing = before < 1 / len(_known(state.accuracy).soft_per_class)
+    after = soft(first.accuracy)
+    guessing = before < 1 / len(known(state.accuracy).soft_per_class)
     if state.corrected or guessing or after >= tuning.harmful * before:
         grown = after >= tuning.harmless * before
         return replace(first, size=min(1.5 * first.size, tuning.step) if grown else first.size)
@@ -162,34 +154,14 @@ def _stepped(nets: Nets, state: State) -> State:
         return first
     smaller = max(state.size / 2, tuning.smallest)
     logger.info("a step of %.3f costs too much; trying %.3f", state.size, smaller)
-    second = _careful(nets, state, smaller)
+    second = best_step(nets, state, smaller)
     return replace(min((first, second), key=lambda tried: _price(nets, state, tried)), size=smaller)
-
-
-def _soft(measured: Measured | None) -> float:
-    return _known(measured).shrunk_soft_harmonic
-
-
-def _careful(nets: Nets, state: State, size: float) -> State:
-    """Save a share of what is left to save, and remove of each layer at most a multiple of it."""
-    layer_share = min(nets.task.tuning.layer_share * size, 1.0)
-    return nets.bring_down(state, _ranking(nets, state), size, layer_share)
-
-
-def _ranking(nets: Nets, state: State) -> FloatArray:
-    """Rank the net as it is: by damage, for the largest step, or by the criterion alone."""
-    tuning, share = nets.task.tuning, nets.task.tuning.step
-    if nets.task.strategy.ranks_once:
-        state, share = _unpruned(state), 1.0
-    if nets.task.damage is None:
-        return nets.scores(state)
-    return nets.order(state, share, min(tuning.layer_share * share, 1.0))
 
 
 def _price(nets: Nets, state: State, tried: State) -> float:
     """What a step costs for what it saves: the fall of the log of the soft harmonic mean."""
     saved = float(nets.objective.saved(state.dead)[tried.dead & ~state.dead].sum())
-    now, then = (max(_soft(one.accuracy), 1e-12) for one in (state, tried))
+    now, then = (max(soft(one.accuracy), 1e-12) for one in (state, tried))
     return float(np.log(now) - np.log(then)) / max(saved, 1e-12)
 
 

@@ -26,6 +26,9 @@ from onnxprune.surgery import remove_channels
 
 Value = TypeVar("Value")
 
+SLACK = 1 + 1e-9
+"""What a step may take more than its budget, for rounding."""
+
 
 @dataclass
 class Memory(Generic[Value]):
@@ -58,7 +61,7 @@ class Nets:
         self._scores = Memory[FloatArray](1)
         self._damages = Memory[Damage](1)
         self._foreseen = Memory[Foreseen](3)
-        self._orders = Memory[FloatArray](1)
+        self._orders = Memory[FloatArray](2)
 
     @cached_property
     def unpruned(self) -> Measured | None:
@@ -220,10 +223,13 @@ class Nets:
             state.net, lambda: self._spread(state, self.task.rank(*self.view(state)))
         )
 
-    def order(self, state: State, share: float, layer_share: float) -> FloatArray:
+    def order(
+        self, state: State, share: float, layer_share: float, own_squares: float
+    ) -> FloatArray:
         """Return the place of each channel in the order of least damage for what it saves.
 
-        The order is that of a step of a share of what could still be saved. Shapes: `[channels]`.
+        The order is that of a step of a share of what could still be saved. The square of a
+        channel's own effect counts `own_squares` times. Shapes: `[channels]`.
         """
 
         def places() -> FloatArray:
@@ -236,11 +242,12 @@ class Nets:
                 worth,
                 allowance.among(alive),
                 share * float(worth[task.picker.allowed[alive]].sum()),
-                task.tuning.own_squares,
+                own_squares,
             )
             return self._spread(state, np.argsort(order, kind="stable").astype(np.float64))
 
-        return self._orders.get((*state.net, state.barred, share, layer_share), places)
+        key = *state.net, state.barred, share, layer_share, own_squares
+        return self._orders.get(key, places)
 
     def _damage(self, state: State) -> Damage:
         measure = self.task.damage
@@ -261,29 +268,22 @@ class Nets:
         groups = self.task.groups
         worth = groups.filter_count.astype(np.float64)
         whole = float(worth[self.task.picker.counted].sum())
-        return self._removed(state, ranking, worth, size * whole)
+        return self._measured(state, self._next(state, ranking, worth, size * whole * SLACK))
 
     def bring_down(
         self, state: State, ranking: FloatArray, share: float, layer_share: float | None = None
     ) -> State:
         """Remove the lowest-ranked channels that bring down what the search is for by a share.
 
-        It never goes past the target. `layer_share` as `Picker.allowance` takes it.
+        The net is not measured. It never goes past the target. `layer_share` as `Picker.allowance`
+        takes it.
         Shapes: ranking `[channels]`. Units: share, of what could still be saved.
         """
         worth = self.objective.saved(state.dead)
-        budget = share * self.objective.left(state.dead)
-        return self._removed(state, ranking, worth, budget, layer_share)
+        budget = share * self.objective.left(state.dead) * SLACK
+        return replace(state, dead=self._next(state, ranking, worth, budget, layer_share))
 
-    def _removed(
-        self,
-        state: State,
-        ranking: FloatArray,
-        worth: FloatArray,
-        budget: float,
-        layer_share: float | None = None,
-    ) -> State:
-        dead = self._next(state, ranking, worth, budget * (1 + 1e-9), layer_share)
+    def _measured(self, state: State, dead: BoolArray) -> State:
         if (dead == state.dead).all():
             return state
         return self.measure(replace(state, dead=dead))
@@ -294,7 +294,7 @@ class Nets:
         ranking: FloatArray,
         worth: FloatArray,
         budget: float,
-        layer_share: float | None,
+        layer_share: float | None = None,
     ) -> BoolArray:
         task, dead = self.task, state.dead
         order = np.argsort(ranking, kind="stable")

@@ -100,6 +100,11 @@ Foresee = Callable[[ModelProto, BoolArray, bool], Foreseen]
 """Foresees the drop of a pruned model on unseen samples, corrected as asked.
 
 Shapes: removed `[channels]`."""
+Restore = Callable[[BoolArray, float], FloatArray]
+"""Says in which order channels go where every layer loses the same share, and what the others can
+restore goes first; a share of each group is in order.
+
+Shapes: removed `[channels]` -> `[channels]`."""
 Profile = Callable[[ModelProto], Mapping[str, float]]
 """Measures how long each node of a model takes, as `onnxprune.evaluation.node_times`. Units: ms."""
 Clock = Callable[[ModelProto], float]

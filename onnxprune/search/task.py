@@ -20,6 +20,7 @@ from onnxprune.search.protocols import (
     MeasureDamage,
     Profile,
     Rank,
+    Restore,
 )
 from onnxprune.search.protocols import Measured as Measured
 from onnxprune.search.target import Floor, Target, share_removed
@@ -83,6 +84,7 @@ class Task:
     hold_out: HoldOut | None = None
     foresee: Foresee | None = None
     few: bool = False
+    restore: Restore | None = None
     clock: Clock | None = None
     profile: Profile | None = None
     target: Target = field(default_factory=Target)

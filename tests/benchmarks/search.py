@@ -110,6 +110,7 @@ class Watched(Nets):
                 ("evaluate", "evaluation"),
                 ("compensate", "compensation"),
                 ("hold_out", "compensation"),
+                ("restore", "compensation"),
             )
         }
         super().__init__(replace(task, **given))
@@ -130,10 +131,15 @@ class Watched(Nets):
         with self.watch("pruning"):
             return super().view(state)
 
-    def order(self, state: State, share: float, layer_share: float) -> Any:
+    def order(self, *arguments: Any) -> Any:
         """Count the call to picking."""
         with self.watch("picking"):
-            return super().order(state, share, layer_share)
+            return super().order(*arguments)
+
+    def bring_down(self, *arguments: Any) -> State:
+        """Count the call to picking."""
+        with self.watch("picking"):
+            return super().bring_down(*arguments)
 
     def step(self, *arguments: Any, **options: Any) -> State:
         """Count the call to picking."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from onnxprune.channels.groups import find_groups
 from onnxprune.compensate.covariance import find_covariances
-from onnxprune.compensate.redundancy import eliminate, irreplaceable
+from onnxprune.compensate.redundancy import Evenly, eliminate, irreplaceable
 from onnxprune.compensate.reference import Reference
 from onnxprune.data import Data
 from onnxprune.graph.graph import Graph
@@ -135,3 +135,52 @@ def test_batches_make_no_difference() -> None:
     whole = irreplaceable(graph, groups, data, scores, device="cpu", batch_size=9)
     parts = irreplaceable(graph, groups, data, scores, device="cpu", batch_size=2)
     assert parts == pytest.approx(whole, rel=1e-3)
+
+
+@given(st.integers(0, 10_000), st.integers(3, 7))
+@settings(deadline=None)
+def test_an_elimination_goes_on_where_another_one_ended(seed: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(size, size)) @ rng.normal(size=(size, 3 * size))
+    covariance, relevance = rows @ rows.T, rng.uniform(0.1, 1, size)
+    whole = np.argsort(eliminate(covariance, relevance), kind="stable")
+    count = int(rng.integers(1, size))
+    dead = np.isin(np.arange(size), whole[:count])
+    found = eliminate(covariance, relevance, dead=dead)
+    left = np.flatnonzero(~dead)
+    assert left[np.argsort(found[left], kind="stable")].tolist() == whole[count:].tolist()
+    assert (found[dead] == 0).all()
+    first = eliminate(covariance, relevance, dead=dead, share=1 / len(left))
+    assert left[first[left].argmin()] == whole[count]
+
+
+def test_places_take_the_same_share_of_every_layer() -> None:
+    graph, data = chain()
+    groups = find_groups(graph)
+    evenly = Evenly(graph, groups, data, "cpu", batch_size=4)
+    dead = np.zeros(len(groups), np.bool_)
+    places = evenly(dead, 1.0)
+    for group in (0, 1):
+        own = groups.channels_of(group)
+        assert np.sort(places[own]) == pytest.approx((np.arange(own.size) + 0.5) / own.size)
+    dead[np.argsort(places)[:2]] = True
+    again = evenly(dead, 1.0)
+    assert np.isinf(again[dead]).all()
+    assert again[~dead] == pytest.approx(places[~dead]), "what goes next does not change"
+    dead[groups.channels_of(0)[~dead[groups.channels_of(0)]][:3]] = True
+    lost = dead[groups.channels_of(0)].mean()
+    assert evenly(dead, 1.0)[groups.channels_of(0)].min() > lost, "a layer that lost more waits"
+
+
+def test_what_no_correction_restores_goes_last() -> None:
+    text = CHAIN.replace(
+        "f = Flatten(q)\n  y = Gemm<transB=1>(f, h, d)", "f = Sigmoid(q)\n  y = Flatten(f)"
+    )
+    text = text.replace("(float[N,4] y)", "(float[N,20] y)").replace(
+        ", float[4,20] h, float[4] d", ""
+    )
+    graph = Graph(model(text))
+    groups = find_groups(graph)
+    places = Evenly(graph, groups, chain()[1], "cpu")(np.zeros(len(groups), np.bool_), 1.0)
+    assert (places[groups.channels_of(0)] < 1).all()
+    assert (places[6:] > 1).all()

@@ -182,7 +182,7 @@ def test_the_order_is_that_of_a_whole_step(once: bool, most: int) -> None:
     nets, _ = walk({}, start=halved, strategy=Strategy(ranks_once=once))
     assert nets.seen.asked == [(most, 10.0)]
     last = np.where(np.isfinite(EVENLY), -np.arange(len(GROUPS)), np.inf)
-    order = np.argsort(Simulated(scores=last).order(State(NOTHING), 0.2, 0.4)).tolist()
+    order = np.argsort(Simulated(scores=last).order(State(NOTHING), 0.2, 0.4, 1.0)).tolist()
     assert order[:12] == [*range(59, 51, -1), *range(39, 35, -1)]
 
 

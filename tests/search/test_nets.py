@@ -88,7 +88,7 @@ def test_scores_and_orders_are_not_mistaken_for_each_other(first: tuple[str, ...
     nets, state = Watched().nets(), State(SOME)
     found = {}
     for kind in (*first, *first):
-        found[kind] = nets.scores(state) if kind == "scores" else nets.order(state, 1.0, 0.2)
+        found[kind] = nets.scores(state) if kind == "scores" else nets.order(state, 1.0, 0.2, 10.0)
     assert not np.array_equal(found["scores"], found["order"])
     assert all((ranking[SOME] == np.inf).all() for ranking in found.values())
     assert np.isfinite(found["scores"][~SOME]).all()
@@ -96,7 +96,7 @@ def test_scores_and_orders_are_not_mistaken_for_each_other(first: tuple[str, ...
 
 def test_an_order_is_of_its_step() -> None:
     nets, state = Watched().nets(), State(NOTHING)
-    wide, narrow = nets.order(state, 1.0, 1.0), nets.order(state, 1.0, 0.1)
+    wide, narrow = (nets.order(state, 1.0, share, 10.0) for share in (1.0, 0.1))
     assert not np.array_equal(wide, narrow)
     assert np.argsort(narrow)[:6].tolist() == [0, 1, 20, 21, 40, 41]
 

@@ -1,0 +1,115 @@
+"""Which order a step follows, on nets that are formulas: H by what is gone of each layer.
+
+By damage the first layer goes first; with fewer own squares the second; evenly one of each.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnxprune.arrays import BoolArray, FloatArray
+from onnxprune.search.control import Control, Strategy
+from onnxprune.search.controllers import accuracy_aware
+from onnxprune.search.orders import best_step
+from onnxprune.search.task import State
+from tests.support.simulated import EVENLY, GROUPS, NOTHING, Simulated, accuracy, gone
+
+LAYERS = GROUPS.group[:60]
+PLACES = np.where(np.arange(len(GROUPS)) < 60, np.arange(len(GROUPS)), np.inf)
+SECOND_FIRST = np.full(len(GROUPS), np.inf)
+SECOND_FIRST[:60] = (np.arange(60) - 20) % 60
+
+
+class Ways(Simulated):
+    """Its order depends on how often own squares count."""
+
+    def order(
+        self, state: State, share: float, layer_share: float, own_squares: float
+    ) -> FloatArray:
+        ranking = PLACES if own_squares == Control.own_squares else SECOND_FIRST
+        return np.where(state.dead, np.inf, ranking)
+
+
+def nets(worth: Callable[[list[int]], float], **asked: Any) -> Ways:
+    def find(dead: BoolArray, _: bool) -> float:
+        return worth([int(dead[:60][layer == LAYERS].sum()) for layer in range(3)])
+
+    asked.setdefault("tuning", Control(layer_share=100.0))
+    return Ways(find, restore=lambda dead, _: np.where(dead, np.inf, EVENLY), **asked)
+
+
+def step(found: Ways, *, corrected: bool = False, size: float = 0.1) -> list[int]:
+    if corrected:
+        strategy = replace(found.task.strategy, corrects="unseen")
+        found.task = replace(found.task, strategy=strategy)
+    state = State(NOTHING, size, accuracy(1.0), corrected=corrected)
+    dead = best_step(found, state, size).dead
+    return [int(dead[:60][layer == LAYERS].sum()) for layer in range(3)]
+
+
+def test_an_order_that_does_no_harm_is_enough() -> None:
+    found = nets(lambda gone: 0.97 if gone[0] else 1.0)
+    assert step(found) == [6, 0, 0]
+    assert len(found.seen.measured) == 1
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_where_it_costs_the_order_that_keeps_most_is_taken(corrected: bool) -> None:
+    found = nets(lambda gone: 1 - 0.01 * gone[0])
+    assert step(found, corrected=corrected) == ([2, 2, 2] if corrected else [0, 6, 0])
+    assert len(found.seen.measured) == 2
+    worse = nets(lambda gone: 1 - 0.01 * gone[0] - 0.1 * gone[1])
+    assert step(worse, corrected=corrected) == [6, 0, 0]
+    alike = nets(lambda gone: 0.9 if any(gone) else 1.0)
+    assert step(alike, corrected=corrected) == [6, 0, 0], "of equals, the usual one"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"tuning": Control(layer_share=100.0, orders="one")},
+        {"strategy": Strategy(ranks_once=True)},
+    ],
+    ids=str,
+)
+def test_there_may_be_one_order(asked: dict[str, Any]) -> None:
+    found = nets(lambda gone: 1 - 0.01 * gone[0], **asked)
+    assert step(found) == [6, 0, 0]
+    assert step(found, corrected=True) == [6, 0, 0]
+    assert len(found.seen.measured) == 2
+
+
+def test_there_is_one_order_while_weights_wait_for_a_correction() -> None:
+    found = nets(lambda gone: 1 - 0.01 * gone[0], strategy=Strategy(corrects="unseen"))
+    assert step(found) == [6, 0, 0]
+    assert len(found.seen.measured) == 1
+
+
+def test_a_criterion_has_one_order() -> None:
+    found = nets(lambda gone: 1 - 0.01 * sum(gone), by_damage=False)
+    assert step(found) == [2, 2, 2]
+    assert len(found.seen.measured) == 1
+
+
+def test_the_same_net_is_measured_once() -> None:
+    found = Simulated(lambda dead, _: 0.5 if dead.any() else 1.0)
+    best_step(found, State(NOTHING, 0.1, accuracy(1.0)), 0.1)
+    assert len(found.seen.measured) == 1
+
+
+def test_nothing_goes_where_nothing_may() -> None:
+    full = np.zeros(len(GROUPS), np.bool_)
+    for layer in range(3):
+        full[np.flatnonzero(LAYERS == layer)[1:]] = True
+    state = State(full, 0.1, accuracy(1.0))
+    assert best_step(nets(lambda _: 1.0), state, 0.1) is state
+
+
+def test_what_was_tried_and_given_up_is_told() -> None:
+    found = nets(lambda gone: 1 - 0.01 * gone[0])
+    state = accuracy_aware(found, found.start())
+    assert gone(state) == 6
+    assert [gone(one) for one in found.taken_back(state)] == [6]
