@@ -216,10 +216,7 @@ def _search(
         back = nets.taken_back(state)
         tried = [to_try(one, summary(nets.task, one)) for one in back]
         for one in back:
-            if one.accuracy is not None:
-                rate, held = nets.task.rate(one.dead), one.accuracy.harmonic
-                said = "%5.1f %% removed, harmonic mean %.1f %%: taken back"
-                taken_back.info(said, 100 * rate, 100 * held)
+            _say_taken_back(nets, one)
         record.append(state, summary(nets.task, state), nets.evaluations, spent_now, tried)
         reached[:] = [state]
         tell("step", **told(nets, state, spent_now))
@@ -246,6 +243,17 @@ def _search(
         except OutputError as error:
             logger.warning("%s; 'onnxprune report' writes the page again", error)
     return result
+
+
+def _say_taken_back(nets: Nets, state: State) -> None:
+    if state.accuracy is None:
+        return
+    said = "%5.1f %% removed, harmonic mean %.1f %%"
+    figures = [100 * nets.task.rate(state.dead), 100 * state.accuracy.harmonic]
+    if state.net in nets.broken:
+        said += ", up to %.1f points less on unseen images"
+        figures.append(100 * nets.broken[state.net])
+    taken_back.info(said + ": taken back", *figures)
 
 
 def _build(nets: Nets, state: State, samples: Data | None) -> ModelProto:

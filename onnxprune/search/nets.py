@@ -49,13 +49,15 @@ class Memory(Generic[Value]):
 class Nets:
     """The nets of one search. `evaluations` counts the runs over the reference samples.
 
-    `tried` are the nets that were measured since `taken_back` was last asked.
+    `tried` are the nets that were measured since `taken_back` was last asked; `broken` holds, of
+    those that break the floor on unseen samples alone, what they may lose there.
     """
 
     def __init__(self, task: Task, evaluations: int = 0) -> None:
         self.task = task
         self.evaluations = evaluations
         self.tried: list[State] = []
+        self.broken: dict[Hashable, float] = {}
         self.reach = Reach(task.graph, task.costs, task.target, self.build, task.clock, task.picker)
         self._models = Memory[ModelProto](3)  # the two tries of a step and the net before it
         self._scores = Memory[FloatArray](1)
@@ -153,8 +155,14 @@ class Nets:
         if not (floor and floor.confidence and state.dead.any()) or state.accuracy is None:
             return True
         found = self.foreseen(state)
-        self.evaluations += found is not None
-        return found is None or found.bound(floor.confidence) <= self.allowed + 1e-9
+        if found is None:
+            return True
+        self.evaluations += 1
+        bound = found.bound(floor.confidence)
+        holds = bound <= self.allowed + 1e-9
+        if not holds:
+            self.broken[state.net] = bound
+        return holds
 
     def start(self) -> State:
         """Return the state of the unpruned net, and count its evaluation."""

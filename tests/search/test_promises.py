@@ -13,6 +13,7 @@ import onnxprune
 from onnxprune.arrays import BoolArray
 from onnxprune.data import Data
 from onnxprune.evaluation import Drop, Evaluator, expected_drop
+from onnxprune.progress import TAKEN_BACK
 from onnxprune.report import promised
 from onnxprune.report.page import page
 from onnxprune.report.record import Record
@@ -42,6 +43,13 @@ def test_a_floor_holds_on_unseen_images_as_surely_as_is_asked(confidence: float,
     floor = Floor(max_drop=0.03, confidence=confidence)
     state = end(Simulated(steep(60), floor=floor, foresee=foresee))
     assert gone(state) == min(most, gone(end(Simulated(steep(60), floor=Floor(max_drop=0.03)))))
+
+
+def test_a_step_that_broke_on_unseen_images_says_by_how_much() -> None:
+    nets = Simulated(steep(60), floor=Floor(max_drop=0.03), foresee=foresee)
+    kept = end(nets)
+    assert nets.broken and min(nets.broken.values()) > 0.03
+    assert kept.net not in nets.broken
 
 
 def test_the_reference_samples_are_asked_first() -> None:
@@ -122,6 +130,15 @@ def test_a_run_reports_what_it_promises(labelled: bool, tmp_path: Path) -> None:
     assert "at 90 % confidence (5 allowed), as far as 60 samples" in promised(result.report)
     assert promised(result.report)[1:] in page(Record.read(folder))
     assert json.loads((folder / "report.json").read_text())["decisive"] == "harmonic"
+
+
+def test_a_log_says_what_broke_on_unseen_images(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", TAKEN_BACK)
+    monkeypatch.setattr(Drop, "bound", lambda drop, confidence: 0.061)
+    onnxprune.prune(network(), arrays(10), max_drop=0.05, **QUICK)
+    assert "%, up to 6.1 points less on unseen images: taken back" in caplog.text
 
 
 def test_no_confidence_promises_nothing() -> None:
