@@ -61,3 +61,17 @@ def united(left: IntArray, right: IntArray, count: int) -> IntArray:
     ties = coo_array((np.ones(left.size, np.bool_), (left, right)), shape=(count, count))
     _, of = connected_components(ties, directed=False)
     return of.astype(np.int64)  # type: ignore[no-any-return]
+
+
+class _Shared:
+    """The memory of an array, whoever may write to it."""
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self._array = array
+        place, _ = array.__array_interface__["data"]
+        self.__array_interface__ = {**array.__array_interface__, "data": (place, False)}
+
+
+def shared(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array in the same memory that says it may be written to, for who never does."""
+    return np.asarray(_Shared(np.ascontiguousarray(array)))

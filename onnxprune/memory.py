@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from onnxprune.engine import is_spread
+
 SHARE = 0.25
 """The share of the free memory that is used where the user sets no limit."""
 MEGABYTE = 2**20
@@ -14,11 +16,15 @@ CGROUP = Path("/sys/fs/cgroup")
 """Where Linux states the limit of a container (cgroup version 2)."""
 
 
-def fits(size: int, memory: int | None = None) -> bool:
+def fits(size: int, memory: int | None = None, *, shared: bool = True) -> bool:
     """Say whether so many bytes are within `memory`, or without it in a quarter of what is free.
 
+    Where jobs run in other processes, which can read what is `shared` themselves, only a little is
+    held here.
     Units: memory, MB of 2**20 bytes.
     """
+    if shared and size > LITTLE and is_spread():
+        return False
     if memory is not None:
         return size <= memory * MEGABYTE
     return size <= LITTLE or size <= SHARE * free_bytes()

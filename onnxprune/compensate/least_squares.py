@@ -20,25 +20,31 @@ next layer from the kept channels; here it is its input, once for each layer. Jo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from operator import add
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto
 
-from onnxprune.arrays import BoolArray, FloatArray, IntArray
-from onnxprune.compensate.observed import Observed, observe
+from onnxprune.arrays import BoolArray, FloatArray, IntArray, shared
+from onnxprune.compensate.observed import Look, Observed, observe
 from onnxprune.compensate.reference import Narrowed, Reference, Writer
 from onnxprune.compensate.refit import Refit, RowSums
 from onnxprune.compensate.ridge import FOLDS, choose_ridge, gather, mean_of
-from onnxprune.engine import Talk, talk
+from onnxprune.engine import Talk, each, talk
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
 from onnxprune.relevance import Batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Edit = Callable[[Writer], None]
+"""What is done to the copy of a pruned net."""
 
 LARGEST = 3.0
 """The largest factor: what keeps less than a ninth of its variance is mostly noise."""
@@ -83,16 +89,19 @@ class LeastSquares:
         if not narrowed or not chosen:
             return model
         graph = Graph(model, input_shapes=self._reference.graph.input_shapes)
-        job = Refit(observed, graph, dead)
-        folds = [batches[number][0] for number in chosen]
-        with talk(job, [(number, batches[number][1]) for number in chosen]) as batch_by_batch:
-            correction = _Correction(self._reference, narrowed, folds, Writer(graph))
+        correction = _Correction(self._reference, narrowed, [batches[k][0] for k in chosen])
+        shards = [(number, batches[number][1]) for number in chosen]
+        with talk(Refit(observed, graph, dead), shards) as batch_by_batch:
             correction.walk(batch_by_batch, self._fit)
-        return correction.writer.model
+        del batch_by_batch  # a copy is made when no mirror is left: weights may be large
+        return correction.written(graph)
 
     @cached_property
     def _observed(self) -> tuple[Observed, list[tuple[int, Batch]]]:
-        return observe(self._reference, self.folds)
+        observed, batches = observe(self._reference, self.folds)
+        look = Look(self._reference, observed)
+        list(each(look, [(number, batch) for number, (_, batch) in enumerate(batches)]))
+        return observed, batches
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,14 @@ class _Correction:
     reference: Reference
     narrowed: Mapping[str, Narrowed]
     folds: Sequence[int]
-    writer: Writer
+    edits: list[Edit] = field(default_factory=list)
+
+    def written(self, graph: Graph) -> ModelProto:
+        """Return a copy of the pruned net, corrected."""
+        writer = Writer(graph)
+        for edit in self.edits:
+            edit(writer)
+        return writer.model
 
     def walk(self, batches: Talk, how: Fit) -> None:
         """Correct each layer that the batches come to, until they are through."""
@@ -130,15 +146,21 @@ class _Correction:
         alive = reader.channels(one.read)
         parts = batches.ask((*means, count < alive.sum()))
         products = gather(parts, alive, self.folds, device)
-        whole = self.reference.graph.constant(reader.weight)
-        weight = torch.from_numpy(np.compress(one.written, whole, reader.axes.weight_out))
-        weight = weight.to(device)
+        weight = self._weight(one).to(device)
         if ridge is None:
-            ridge = choose_ridge(products, reader.by_channel(weight))
+            parts = (reader.by_channel(part) for part in reader.split(weight))
+            ridge = choose_ridge(products, parts)
         channel_map = products.solve(ridge).to(weight.dtype)
-        fitted = reader.remap(weight, channel_map, one.read).contiguous().cpu().numpy()
-        self.writer.constants.set(reader.weight, fitted)
+        fitted = reader.remap(weight, channel_map, one.read).cpu().numpy()
+        self.edits.append(lambda writer: writer.constants.set(reader.weight, fitted))
         return fitted
+
+    def _weight(self, one: Narrowed) -> Tensor:
+        """The unpruned weight of a layer, for the outputs that it still has."""
+        whole = self.reference.graph.constant(one.reader.weight)
+        if one.written.all():  # nothing is written to it: a large one is not copied
+            return torch.from_numpy(shared(whole))
+        return torch.from_numpy(np.compress(one.written, whole, one.reader.axes.weight_out))
 
     def _restore(
         self, one: Narrowed, batches: Talk, weight: npt.NDArray[Any] | None, power: float
@@ -159,8 +181,8 @@ class _Correction:
         wanted, found = (float(torch.from_numpy(one).sum()) for one in (variance, spread))
         factor = _factor(wanted, found) ** power
         if power:
-            self.writer.scale(one.reader, factor)
-        self.writer.move(one.reader, mean - factor * now, factor)
+            self.edits.append(lambda writer: writer.scale(one.reader, factor))
+        self.edits.append(lambda writer: writer.move(one.reader, mean - factor * now, factor))
         return factor, mean
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from onnxprune.arrays import FloatArray, IntArray
 from onnxprune.compensate.readers import WIDE, Reader
-from onnxprune.compensate.reference import Reference
+from onnxprune.compensate.reference import OnReference, Reference
 from onnxprune.engine import Portable, once
 from onnxprune.ops._torch import torch
 from onnxprune.relevance import Batch, Mirror, on_disk
@@ -110,6 +110,18 @@ class Observed(Portable):
                 self.reference.watch(mirror(), x, note)
             self._seen[number] = Seen(rows, sums)
         return self._seen[number]
+
+
+@dataclass(frozen=True, eq=False)
+class Look(OnReference):
+    """Looks at the batches, by their numbers, so that a correction needs no unpruned net."""
+
+    observed: Observed
+
+    def run(self, shard: tuple[int, Batch]) -> None:
+        """See a batch."""
+        number, batch = shard
+        self.observed.see(number, batch.of(self.samples)[0], lambda: self.mirror)
 
 
 def observe(reference: Reference, folds: IntArray) -> tuple[Observed, list[tuple[int, Batch]]]:

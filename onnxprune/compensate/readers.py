@@ -27,6 +27,8 @@ from onnxprune.ops import Aligns, Axes, Axis, Moves, Node, Op, Relevance, parse
 if TYPE_CHECKING:
     from torch import Tensor
 
+PIECE = 2**24
+"""Elements of a weight of which copies are made at once."""
 WIDE = 32
 """Positions; an axis of a map that is at least this wide is read in strides."""
 
@@ -131,13 +133,26 @@ class Reader:
 
         Shapes: weight `[o, C, *]`, channel_map `[C, K]` -> `[o, K, *]` (axes as the pattern says).
         """
-        after = self.cells(alive)
-        mapped = channel_map.T @ self.by_channel(weight)
-        shape = [size for axis, size in enumerate(weight.shape) if axis != self.axes.weight_in]
-        mapped = mapped.reshape(int(alive.sum()), *shape)
-        if after is not None:
-            mapped = mapped[np.argsort(after.order)]
-        return mapped.movedim(0, self.axes.weight_in)
+        size, after = list(weight.shape), self.cells(alive)
+        size[self.axes.weight_in] = int(alive.sum())
+        found, done = weight.new_empty(size), 0
+        for part in self.split(weight):
+            mapped = channel_map.T @ self.by_channel(part)
+            shape = [size for axis, size in enumerate(part.shape) if axis != self.axes.weight_in]
+            mapped = mapped.reshape(int(alive.sum()), *shape)
+            if after is not None:
+                mapped = mapped[np.argsort(after.order)]
+            outputs = part.shape[self.axes.weight_out]
+            place = found.narrow(self.axes.weight_out, done, outputs)
+            place.copy_(mapped.movedim(0, self.axes.weight_in))
+            done += outputs
+        return found
+
+    def split(self, weight: Tensor) -> Sequence[Tensor]:
+        """Return views of a weight, a few outputs each where it is large. Shapes: `[o, C, *]`."""
+        outputs = weight.shape[self.axes.weight_out]
+        step, axis = max(PIECE * outputs // weight.numel(), 1), self.axes.weight_out
+        return [weight.narrow(axis, k, min(step, outputs - k)) for k in range(0, outputs, step)]
 
     def by_channel(self, weight: Tensor) -> Tensor:
         """Return the weights of each channel. Shapes: `[o, C, *]` -> `[C, o * positions]`."""

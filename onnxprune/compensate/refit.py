@@ -15,7 +15,7 @@ import numpy.typing as npt
 from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.compensate.observed import Observed, Seen, Sums
 from onnxprune.compensate.reference import Narrowed
-from onnxprune.compensate.ridge import MAX_ROWS, multiply
+from onnxprune.compensate.ridge import MAX_BYTES, MAX_ROWS, multiply
 from onnxprune.engine import once
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
@@ -113,7 +113,8 @@ class Refit(OnSamples):
         reader = one.reader
         full = seen.rows[reader.key]
         part: Any = RowSums(reader.key)
-        if len(full) <= MAX_ROWS:
+        held = self._mirror.constants[reader.weight].nbytes
+        if len(full) <= MAX_ROWS and held <= MAX_BYTES:
             kept = reader.rows(env[reader.node.inputs[0]], one.read, wide=self.observed.wide)
             sums = (rows.sum(1, keepdim=True).cpu().numpy() for rows in (full, kept))
             *means, narrow = yield RowSums(reader.key, kept.shape[1], *sums)

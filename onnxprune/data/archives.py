@@ -128,10 +128,11 @@ def _array(
     if count * max(dtype.itemsize, 1) > left:
         raise ValueError(f"its header says {list(shape)} of {dtype}, it holds {left} bytes")
     needed = count * dtype.itemsize
-    if fits(max(needed, whole or 0), memory) or not shape or (fortran and len(shape) > 1):
+    held = not shape or (fortran and len(shape) > 1)
+    if held or fits(max(needed, whole or 0), memory, shared=start is not None):
         return _held(file, shape, fortran, dtype, needed)
     if start is not None:
-        mapped = Mapped(str(path), start + file.tell(), shape, dtype)
+        mapped = Mapped(str(path.absolute()), start + file.tell(), shape, dtype)
     else:
         mapped = _unpacked(path, file, shape, dtype, needed)
     return Streamed(mapped, np.arange(shape[0]), shape[1:], dtype)

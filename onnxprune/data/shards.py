@@ -16,7 +16,7 @@ import json
 import tarfile
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -144,9 +144,12 @@ def read_shards(files: Sequence[Path], form: Wanted, where: str) -> Data:
     if not _is_image(places[0]):
         reader = Numbers(tuple(places), *_form_of(places[0], form))
         rows = Streamed(reader, np.arange(len(places)), reader.shape, reader.dtype)
+        rows = replace(rows, together=isinstance(places[0], Cell))
         x = np.asarray(rows) if fits(rows.nbytes, form.memory) else rows
         return collect([Item(x, y)], form, where, names)
     images = decode(places, form)
+    if isinstance(images, Streamed) and isinstance(places[0], Cell):
+        images = replace(images, together=True)
     called = tuple(f"{Path(one.path).name}/{one.name}" for one in places)
     if y is None or not form.labelled:
         none: IntArray = np.zeros(len(places), np.int64)

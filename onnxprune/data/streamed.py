@@ -10,12 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxprune.arrays import IntArray
+from onnxprune.memory import fits
 
 Array = npt.NDArray[Any]
 Read = Callable[[IntArray], Array]
@@ -30,8 +32,8 @@ DEPTH = 2
 class Streamed:
     """Rows that are read when they are asked for: `read(numbers)` returns those of these numbers.
 
-    `then` is done to what was read; `early` holds what is being read already. NumPy reads all of
-    them where it takes this for an array.
+    `then` is done to what was read; `early` holds what is being read already; `together` says that
+    neighbours are read at once. NumPy reads all of them where it takes this for an array.
     Shapes: numbers `[n]`, sample that of one, -> `[n, *sample]`.
     """
 
@@ -41,6 +43,7 @@ class Streamed:
     dtype: np.dtype[Any]
     then: tuple[Callable[[Array], Array], ...] = ()
     early: Early = field(default_factory=lambda: Early(), repr=False)
+    together: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -115,19 +118,24 @@ class Streamed:
 
 
 class Early:
-    """Rows that a thread reads before they are asked for, at most `DEPTH` batches of them."""
+    """Rows that a thread reads before they are asked for, at most `DEPTH` batches of them.
 
-    def __init__(self) -> None:
+    `keeps` says that what was read stays in memory, as far as it fits: a worker reads the same
+    batches again and again, and no others.
+    """
+
+    def __init__(self, *, keeps: bool = False) -> None:
         self._begun: dict[bytes, Future[Array]] = {}
         self._pool: ThreadPoolExecutor | None = None
+        self._kept: dict[bytes, Array] | None = {} if keeps else None
 
-    def __reduce__(self) -> tuple[type[Early], tuple[()]]:
-        return Early, ()  # another process begins anew
+    def __reduce__(self) -> tuple[Callable[[], Early], tuple[()]]:
+        return partial(Early, keeps=True), ()  # another process begins anew
 
     def begin(self, read: Read, numbers: IntArray) -> None:
         """Begin to read rows, unless that has begun. Shapes: numbers `[m]`."""
         key = numbers.tobytes()
-        if key in self._begun:
+        if key in self._begun or key in (self._kept or ()):
             return
         while len(self._begun) >= DEPTH:  # nobody asked for the oldest
             self._begun.pop(next(iter(self._begun))).cancel()
@@ -136,8 +144,14 @@ class Early:
 
     def take(self, read: Read, numbers: IntArray) -> Array:
         """Return rows, read now where that has not begun. Shapes: numbers `[m]` -> `[m, ...]`."""
-        begun = self._begun.pop(numbers.tobytes(), None)
-        return read(numbers) if begun is None else begun.result()
+        key = numbers.tobytes()
+        if self._kept is not None and key in self._kept:
+            return self._kept[key]
+        begun = self._begun.pop(key, None)
+        found = read(numbers) if begun is None else begun.result()
+        if self._kept is not None and fits(sum(one.nbytes for one in self._kept.values())):
+            self._kept[key] = found
+        return found
 
 
 @dataclass(frozen=True, eq=False)

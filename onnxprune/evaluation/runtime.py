@@ -21,7 +21,7 @@ from onnxprune.data import Inputs, Samples
 from onnxprune.errors import LESS, InvalidModel, MissingPackage, OutOfMemory, out_of_memory
 from onnxprune.evaluation.cards import no_card
 from onnxprune.evaluation.net import Batch, Net, Port
-from onnxprune.graph import ModelSource, is_foreign, load_model, session_source
+from onnxprune.graph import ModelSource, is_foreign, is_split, load_model, session_source
 from onnxprune.progress import track
 
 logger = logging.getLogger(__name__)
@@ -180,6 +180,8 @@ def _start(
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
     try:
+        if exact and is_split(model):  # its weights stay in the file, which is mapped
+            options.add_session_config_entry("session.disable_prepacking", "1")
         with session_source(model) as source:
             return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's errors have no root of their own

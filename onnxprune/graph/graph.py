@@ -10,6 +10,7 @@ import logging
 import math
 from functools import cached_property, partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +89,7 @@ class Graph(Portable):
         self.facts = self._infer()
         self._hows: dict[str, How | None] = {}
         self._arrays: dict[str, npt.NDArray[Any]] = {}
+        self._lent = WeakValueDictionary[str, npt.NDArray[Any]]()
 
     def __reduce__(self) -> tuple[Any, ...]:
         shapes, weights = dict(self.input_shapes), dict(self.weights)
@@ -165,16 +167,19 @@ class Graph(Portable):
         apart = self.weights.get(self.aliases.get(name, name))
         if apart is not None:
             return apart.array()
-        if name in self._arrays:
-            return self._arrays[name]
+        known = self._arrays.get(name, self._lent.get(name))
+        if known is not None:
+            return known
         if name in self.computed.makers:
             found = self.computed.evaluate(name, self.opsets, self.constant)
         elif node is not None and node.op is not None and isinstance(node.op.how, Fills):
             found = np.broadcast_to(_fill(node.attributes.get("value")), tuple(tensor.dims))
         else:
             found = read_tensor(tensor)
-        if name in self.computed.makers or not is_large(tensor):  # large weights: not held twice
+        if name in self.computed.makers or not is_large(tensor):
             self._arrays[name] = found
+        else:  # a message copies what it gives: so all who hold it hold the same
+            self._lent[name] = found
         return found
 
     def how(self, node: Node) -> How | None:

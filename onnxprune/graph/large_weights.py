@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from types import MappingProxyType
 from typing import Any
 
@@ -49,8 +50,11 @@ class Weight:
         return compress(self.read(), self.kept)
 
     def raw(self) -> bytes:
-        """Return the values as ONNX stores them."""
-        return _raw(self.array())
+        """Return the values as ONNX stores them, without a copy of those that are kept."""
+        found = BytesIO()
+        for piece in self.pieces():
+            found.write(piece)
+        return found.getvalue()
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the values as ONNX stores them, a few rows at a time."""

@@ -300,6 +300,21 @@ def fits_message(model: ModelProto, limit: int | None = None) -> bool:
     return sum(map(_byte_count, model.graph.initializer)) <= (limit or MESSAGE_LIMIT)
 
 
+def is_split(source: ModelSource) -> bool:
+    """Return True if the weights of a model need a second file."""
+    if is_foreign(source):
+        return False
+    if not isinstance(source, ModelProto):
+        path = _path(source)
+        if not path.is_file() or path.stat().st_size >= IN_PIECES:  # it holds its weights itself
+            return False
+        try:
+            source = onnx.load(str(path), format="protobuf", load_external_data=False)
+        except NOT_ONNX:
+            return False
+    return not fits_message(source)
+
+
 def is_large(tensor: TensorProto) -> bool:
     """Return True if a tensor is large, so that a shell leaves it out."""
     return bool(math.prod(tensor.dims) > LARGE)

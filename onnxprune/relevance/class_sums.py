@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxprune.arrays import FloatArray, IntArray
 from onnxprune.channels import ChannelGroups, Filters
-from onnxprune.data import Data, class_shares, counted
+from onnxprune.data import Data, Streamed, by_name, class_shares, counted
 from onnxprune.engine import each
 from onnxprune.errors import DataError, InvalidModel
 from onnxprune.graph import Graph
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
+
+MANY = 8192
+"""Samples; more are taken in the order of their classes."""
 
 FromSamples = Callable[[Mirror, Any, "Tensor", Mapping[str, int]], Tensors]
 
@@ -85,7 +88,7 @@ class ClassSums(OnSamples):
     def run(self, shard: tuple[Batch, ...] | None) -> list[Batch] | Sums:
         """Return the sums over some batches; without any, the batches there are."""
         if shard is None:
-            return cut(self._mirror, self.data, self.batch_size, self.tensors)
+            return cut(self._mirror, self.data, self.batch_size, self.tensors, self._order())
         parts = [(batch.rows, self._values(batch)) for batch in shard]
         labels = np.concatenate([self.data.y[rows] for rows, _ in parts])
         shown = class_shares(labels, len(self.data.classes))
@@ -98,6 +101,16 @@ class ClassSums(OnSamples):
             sums[name] = np.zeros((len(classes), values.shape[1]))
             np.add.at(sums[name], places, values[rows] * held[:, None])
         return classes, sums
+
+    def _order(self) -> IntArray | None:
+        """Very many samples one class after the other, whose shards have few sums; or as they are.
+
+        A shard of as many classes as samples has as many sums as there are filters for each, and
+        all of them go through the process that adds. Shapes: `[n]`.
+        """
+        y, arrays = self.data.y, by_name(self.data.x, "").arrays.values()
+        in_place = any(isinstance(one, Streamed) and one.together for one in arrays)
+        return None if y.ndim > 1 or len(y) <= MANY or in_place else np.argsort(y, kind="stable")
 
     def _values(self, batch: Batch) -> dict[str, FloatArray]:
         """The values of the filters of each sample. Shapes: each `[n, filters]`."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.arrays import dims, is_float
+from onnxprune.arrays import dims, is_float, shared
 from onnxprune.data import Head, Inputs, Streamed
 from onnxprune.errors import InvalidModel, MissingPackage, out_of_memory
 from onnxprune.evaluation import no_card
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     """A batch of images, or every input by name."""
 
 logger = logging.getLogger(__name__)
+
+HUGE = 2**28
+"""Bytes. A larger weight is not copied; nothing changes constants in place."""
 
 Tensors = dict[str, "Tensor"]
 """Tensors by name."""
@@ -203,7 +206,7 @@ class Mirror:
             array = np.asarray(value)
             if is_float(array) and array.dtype not in (np.float32, np.float64, np.float16):
                 array = array.astype(np.float32)
-            value = torch.from_numpy(np.array(array))
+            value = torch.from_numpy(shared(array) if array.nbytes >= HUGE else np.array(array))
         dtype = self.dtype if value.is_floating_point() else value.dtype
         return value.to(device=self.device, dtype=dtype)
 

@@ -124,6 +124,12 @@ def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
     yield "inspect", [at["large.onnx"]]
     yield "score", [at["large.onnx"], *data, "-o", str(folder / "scores.npz"), *machine]
     yield "prune", [at["large.onnx"], *data, "-o", at["small.onnx"], "--run-dir", at["run"], *fast]
+    fitted = ["--macs", "0.9", "--compensate", "least-squares", "--trust-baseline", *machine]
+    place = ["-o", str(folder / "fitted.onnx"), "--run-dir", str(folder / "fitted")]
+    yield (
+        "prune least-squares",
+        [at["large.onnx"], *data, *place, "--control", "iterative", *fitted],
+    )
     plan = str(folder / "run" / "plan.json")
     yield "apply", [at["large.onnx"], plan, "-o", str(folder / "applied.onnx")]
     yield "compare", [at["large.onnx"], at["small.onnx"], *data, *machine]
@@ -136,7 +142,7 @@ def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
         "export-weights",
         [at["small.onnx"], "--plan", plan, "--module", module, "-o", cut],
     )
-    drawn = ["--test", at["samples.npz"], "-o", str(folder / "curves")]
+    drawn = ["--test", at["samples.npz"], "-o", str(folder / "curves"), "--trust-baseline"]
     yield (
         "curve",
         [at["large.onnx"], *data, *drawn, "--method", "one-shot/magnitude", *machine],
@@ -156,7 +162,7 @@ def run(name: str, arguments: list[str]) -> dict[str, object]:
     environment = {**os.environ, "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", program, name, *arguments],
+        [sys.executable, "-c", program, name.split()[0], *arguments],
         capture_output=True,
         text=True,
         env=environment,

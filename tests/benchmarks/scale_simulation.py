@@ -168,11 +168,11 @@ def foretold(measured: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
         yield name, rounds * (max(found.workers) + found.leader), median(runs)
 
 
-def scoring(machine: Machine, measured: Mapping[str, Any], *, in_order: bool) -> Work:
+def scoring(machine: Machine, measured: Mapping[str, Any], *, in_order: bool = True) -> Work:
     """Return the scoring of ImageNet: the sums of relevance for each class and filter.
 
-    Images in the order of their classes have two classes in a shard at most; in any other order
-    nearly as many as there are images.
+    Images are taken in the order of their classes (`MANY`), so that a shard has two of these at
+    most; as they come, it would have nearly as many as images.
     """
     constants, phase = measured["constants"], measured["phases"]["relevance"]
     batches = -(-IMAGENET // 32)
@@ -199,8 +199,8 @@ def validation(machine: Machine, measured: Mapping[str, Any], *, first: bool) ->
 def rows(measured: Mapping[str, Any], machine: Machine) -> Iterator[tuple[str, int, Found, float]]:
     """Yield what is projected, to how many GPUs, what comes out, and the share of linear."""
     works = {
-        "scoring, images in the order of classes": scoring(machine, measured, in_order=True),
-        "scoring, images in any order": scoring(machine, measured, in_order=False),
+        "scoring": scoring(machine, measured),
+        "scoring, images as they come": scoring(machine, measured, in_order=False),
         "validation, of a new model": validation(machine, measured, first=True),
         "validation, of one that is open": validation(machine, measured, first=False),
     }

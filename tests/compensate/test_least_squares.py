@@ -1,14 +1,17 @@
 """What a re-fitted layer is held to: means, variance, samples that it has not seen, memory."""
 
 import logging
+from weakref import WeakSet
 
 import numpy as np
 import pytest
 from onnx import ModelProto
 
-from onnxprune.compensate import least_squares, observed, refit
+from onnxprune.compensate import least_squares, observed, readers, reference, refit
 from onnxprune.compensate.methods import compensator
 from onnxprune.data import Data
+from onnxprune.graph import Graph
+from onnxprune.relevance import Mirror
 from tests.support.models import relative_error, run
 from tests.support.trial import (
     CHAIN,
@@ -106,10 +109,47 @@ def test_positions_then_samples_are_given_up_to_save_memory(
     assert len({exact, fewer, fewest}) == 3
 
 
-def test_a_layer_too_large_for_a_system_keeps_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", ["MAX_ROWS", "MAX_BYTES"])
+def test_a_layer_too_large_for_a_system_keeps_its_weights(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trial = Trial(CHAIN)
-    monkeypatch.setattr(refit, "MAX_ROWS", 5)
+    monkeypatch.setattr(refit, limit, 5)
     changed = trial.compensated()
     assert (trial.tensor("v", changed) == trial.tensor("v", trial.pruned)).all()
     mean, _ = moments(trial.proto, trial.x)
     assert relative_error(moments(changed, trial.x)[0], mean) < RESTORED
+
+
+@pytest.mark.parametrize("text", [CHAIN, FLAT, FLAT_LAST, CNN])
+def test_a_large_weight_is_fitted_a_few_outputs_at_a_time(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial, looks = Trial(text, samples=11), list[int]()
+    usual = readers.Reader.split
+    expected = run(trial.compensated(), trial.x)[0]
+    monkeypatch.setattr(readers, "PIECE", 20)
+    monkeypatch.setattr(
+        readers.Reader,
+        "split",
+        lambda self, weight: looks.append(len(usual(self, weight))) or usual(self, weight),
+    )
+    assert relative_error(run(trial.compensated(), trial.x)[0], expected) < RESTORED
+    assert max(looks) > 1
+
+
+def test_the_unpruned_net_is_not_kept_for_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the pruned net, whose weights may be large as well."""
+    trial, alive = Trial(CHAIN, samples=11), WeakSet[Mirror]()
+    usual = reference.Reference.mirror
+
+    def mirror(self: reference.Reference, graph: Graph | None = None) -> Mirror:
+        made = usual(self, graph)
+        alive.add(made)
+        return made
+
+    monkeypatch.setattr(reference.Reference, "mirror", mirror)
+    fit, most = refit.Refit._fit, list[int]()
+    monkeypatch.setattr(refit.Refit, "_fit", lambda *given: most.append(len(alive)) or fit(*given))
+    trial.compensated()
+    assert set(most) == {1}

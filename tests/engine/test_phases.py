@@ -1,13 +1,17 @@
 """Every sum over samples has the same bits on workers, one of which dies in the midst of it."""
 
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import onnxprune
+from onnxprune import memory
 from onnxprune.channels import find_groups
 from onnxprune.data import Data, Head, load_data
+from onnxprune.data.archives import Mapped
 from onnxprune.engine.worker import Call
 from onnxprune.evaluation import Evaluator
 from onnxprune.graph import Graph
@@ -126,3 +130,32 @@ def test_scores_have_the_same_bits(small: Small) -> None:
         alone = values(criterion)
         with on_crew(SimulatedCrew(2, seed=1)):
             assert values(criterion) == alone
+
+
+def test_samples_in_files_do_not_go_through_the_process_that_leads(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each worker reads its own once, though they would fit into memory here."""
+    monkeypatch.setattr(memory, "LITTLE", 0)
+    file = tmp_path / "stored.npz"
+    np.savez(file, x=small.x, y=small.y)
+    alone = onnxprune.prune(small.path, file, threads=1, batch_size=5, **AWARE)
+    reads = Counter[bytes]()
+    usual = Mapped.__call__
+
+    def counted(self: Mapped, numbers: Any) -> Any:
+        reads[numbers.tobytes()] += 1
+        return usual(self, numbers)
+
+    with on_crew(SimulatedCrew(2)) as crew:
+        found = onnxprune.prune(small.path, file, threads=1, batch_size=5, **AWARE)
+        sent = b"".join(bytes(part) for one in crew.parcels for part in (one.content, *one.arrays))
+        assert small.x[3:5].tobytes() not in sent
+        graph = Graph.load(small.path)
+        data = load_data(file, shape=(1, 8, 8))
+        monkeypatch.setattr(Mapped, "__call__", counted)
+        for _ in range(3):
+            score(graph, find_groups(graph), data, device="cpu", batch_size=5)
+    assert found.plan.to_json() == alone.plan.to_json()
+    assert found.model.SerializeToString() == alone.model.SerializeToString()
+    assert set(reads.values()) <= {1, 2}  # two workers may have had the same batch
