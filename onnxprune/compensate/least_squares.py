@@ -32,6 +32,7 @@ from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, FloatArray, IntArray, shared
 from onnxprune.compensate.observed import Look, Observed, observe
+from onnxprune.compensate.readers import Reader
 from onnxprune.compensate.reference import Narrowed, Reference, Writer
 from onnxprune.compensate.refit import Refit, RowSums
 from onnxprune.compensate.ridge import FOLDS, choose_ridge, gather, mean_of
@@ -148,8 +149,7 @@ class _Correction:
         products = gather(parts, alive, self.folds, device)
         weight = self._weight(one).to(device)
         if ridge is None:
-            parts = (reader.by_channel(part) for part in reader.split(weight))
-            ridge = choose_ridge(products, parts)
+            ridge = choose_ridge(products, _by_channel(reader, weight))
         channel_map = products.solve(ridge).to(weight.dtype)
         fitted = reader.remap(weight, channel_map, one.read).cpu().numpy()
         self.edits.append(lambda writer: writer.constants.set(reader.weight, fitted))
@@ -184,6 +184,20 @@ class _Correction:
             self.edits.append(lambda writer: writer.scale(one.reader, factor))
         self.edits.append(lambda writer: writer.move(one.reader, mean - factor * now, factor))
         return factor, mean
+
+
+def _by_channel(reader: Reader, weight: Tensor) -> Tensor:
+    """Return the weights W' of each channel; of a large weight a square matrix with the same W'W.
+
+    Shapes: `[o, C, *]` -> `[C, o * positions]` or `[C, C]`.
+    """
+    parts = reader.split(weight)
+    if len(parts) == 1:
+        return reader.by_channel(weight)
+    pieces = (reader.by_channel(part).double() for part in parts)
+    values, vectors = torch.linalg.eigh(reduce(add, (piece @ piece.T for piece in pieces)))
+    square: Tensor = vectors * values.clamp(min=0).sqrt()
+    return square
 
 
 def _factor(wanted: float, found: float) -> float:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.compensate.observed import Observed, Seen, Sums
 from onnxprune.compensate.reference import Narrowed
-from onnxprune.compensate.ridge import MAX_BYTES, MAX_ROWS, multiply
+from onnxprune.compensate.ridge import MAX_ROWS, multiply
 from onnxprune.engine import once
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from onnxprune.data import Data
+
+MAX_BYTES = 2**30
+"""A layer with a larger weight keeps it: a fit holds three of them beside those of the models."""
 
 Rounds = Generator[Any, Any, None]
 

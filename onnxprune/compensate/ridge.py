@@ -19,8 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,8 +37,6 @@ FOLDS = 3
 """Parts of the samples; each is left out once."""
 MAX_ROWS = 4096
 """A layer that reads more channels keeps its weights: the system to solve would be too large."""
-MAX_BYTES = 2**30
-"""A layer with a larger weight keeps it: a fit holds three of them beside those of the models."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,9 +124,7 @@ def mean_of(sums: Sequence[npt.NDArray[Any]], count: int, *, centre: bool) -> np
     return (mean if centre else torch.zeros_like(mean)).numpy().astype(sums[0].dtype)
 
 
-def choose_ridge(
-    products: Products, weight: Tensor | Iterable[Tensor], ridges: Sequence[float] = RIDGES
-) -> float:
+def choose_ridge(products: Products, weight: Tensor, ridges: Sequence[float] = RIDGES) -> float:
     """Return the ridge with the least error of the layer's output on samples left out.
 
     It is infinite where every ridge is worse than S. The error on a fold, with A fitted to the
@@ -142,12 +136,11 @@ def choose_ridge(
         linear_r = (M V)_r' (W' W F)_r                M = (X - S X_k) X_k' of the fold
         square = (F' W' W F) * (V' X_k X_k' V)        X_k of the fold, * element by element
 
-    Shapes: weight W' `[C, outputs * positions]`, or a few outputs at a time.
-    Units: shares, as `Products.solve` takes them.
+    Shapes: weight W' `[C, outputs * positions]`. Units: shares, as `Products.solve` takes them.
     """
     if len(products.gram) < 2 or not 0.0 < products.unit < np.inf:
         return ridges[0]
-    gain = _squared([weight] if torch.is_tensor(weight) else weight)
+    gain = weight.double() @ weight.double().T
     errors = torch.zeros(len(ridges), dtype=torch.float64)
     gram, cross = products.gram.sum(0), products.cross.sum(0)
     for k, (own_gram, own_cross) in enumerate(zip(products.gram, products.cross, strict=True)):
@@ -163,11 +156,6 @@ def choose_ridge(
             errors[i] += float(h @ square @ h - 2 * h @ linear)
     best = int(errors.argmin())
     return ridges[best] if float(errors[best]) < 0 else np.inf
-
-
-def _squared(pieces: Iterable[Tensor]) -> Tensor:
-    """Return `W W'` in double precision, of pieces of W. Shapes: each `[C, m]` -> `[C, C]`."""
-    return reduce(add, (piece @ piece.T for piece in (one.double() for one in pieces)))
 
 
 def _decompose(gram: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
