@@ -87,7 +87,7 @@ def test_images_that_do_not_fit_are_read_when_they_are_asked_for(
 def test_an_archive_that_is_unpacked_here_is_not_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onnxprune.data.archives.fits", lambda *_: False)
+    monkeypatch.setattr("onnxprune.data.archives.fits", lambda *_, **__: False)
     np.savez_compressed(tmp_path / "a.npz", x=np.zeros((4, *SHAPE), np.float32))
     with pytest.raises(DataError, match=r"save it with np\.savez, or use --engine process"):
         pickle.dumps(load_data(tmp_path / "a.npz", shape=SHAPE))
