@@ -73,5 +73,8 @@ class _Shared:
 
 
 def shared(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return an array in the same memory that says it may be written to, for who never does."""
+    """Return an array in the same memory that says it may be written to, for who never does.
+
+    Shapes: any.
+    """
     return np.asarray(_Shared(np.ascontiguousarray(array)))
