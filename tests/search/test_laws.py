@@ -54,6 +54,7 @@ class World:
             by_damage=self.by_damage,
             held_out=lambda dead: float(np.exp(-self.held_out * self.loss[dead].sum())),
             evaluations=evaluations,
+            restore=lambda dead, _: np.where(dead, np.inf, EVENLY),
             **self.asked,
         )
 
