@@ -108,8 +108,8 @@ PATTERNS = Values(
 )
 
 STEP = Values((0.05, 1, np.float32(0.5)), (*NUMBERS, 0, 2, None), ("0", "2", "half", "nan", ""))
-SHARE = Values((4, 0.5), (*NUMBERS, None, 0), ("-1", "half", "NaN", "", "0"))
 FACTOR = Values((0, 0.9, 10, np.float64(2)), (*NUMBERS, None), ("-1", "half", "NaN", ""))
+MULTIPLE = Values((4, 0.5), (*FACTOR.wrong, 0), (*FACTOR.texts, "0"))
 
 
 def choice(*right: str) -> Values:
@@ -170,8 +170,7 @@ TABLE: Mapping[str, Values] = {
         ),
         ("x", "0.3", "x=", "x=half", "x=1.5", "x=-1", "=0.3", "x=150%", ""),
     ),
-    "include": PATTERNS,
-    "exclude": PATTERNS,
+    **dict.fromkeys(("include", "exclude"), PATTERNS),
     "round_to": Values(
         (*ONE_OR_MORE.right, "auto"),
         (*(value for value in NUMBERS if value != "auto"), *ARRAYS, 0, 8.5, 8.0, None),
@@ -196,18 +195,16 @@ TABLE: Mapping[str, Values] = {
         ("x", "1,3,8,8", "x:", "x:1,,3", "x:1,3,0", "x:1,-3", ":1,3", "x:1,3.5", ""),
     ),
     "preprocess": choice("auto", "unit", "caffe", "tf", "raw", "bgr", "mean=0.5,0.4,0.3:std=0.25"),
-    "per_class": ONE_OR_MORE_OR_NONE,
     "trust_baseline": Values((True, False, np.True_), ("yes", "", 0, 1, 0.5, None, [True]), ()),
     **dict.fromkeys(("batch_size", "latency_batch"), ONE_OR_MORE),
-    "memory": ONE_OR_MORE_OR_NONE,
+    **dict.fromkeys(("memory", "per_class"), ONE_OR_MORE_OR_NONE),
     "latency_on": choice("onnxruntime", "openvino"),
     "device": Values(("auto", "cpu", "cuda", "tensorrt"), (*WORDS, "gpu"), ("gpu", "cuda:0")),
     "threads": Values(ZERO_OR_MORE.right, (*ZERO_OR_MORE.wrong, -3, 10**6), ("-3", "1.5", "all")),
-    "seed": ZERO_OR_MORE,
+    **dict.fromkeys(("patience", "seed"), ZERO_OR_MORE),
     **dict.fromkeys(("stride", "step", "smallest", "finest"), STEP),
-    "patience": ZERO_OR_MORE,
     **dict.fromkeys(("harmless", "harmful", "lost", "own_squares", "fewer_squares"), FACTOR),
-    **dict.fromkeys(("layer_share", "even_share"), SHARE),
+    **dict.fromkeys(("layer_share", "even_share"), MULTIPLE),
     "orders": choice("several", "one"),
     "ridge": Values((*FACTOR.right, None), FACTOR.wrong[:-1], FACTOR.texts),
     "variance": Values((0, 0.5, 1), (*FACTOR.wrong, 1.5), (*FACTOR.texts, "1.5")),
