@@ -129,10 +129,10 @@ def _corrected(nets: Nets, state: State) -> State:
     """
     if not _may_correct(nets, state):
         return state
-    tuning, now = nets.task.tuning, soft(state.accuracy)
-    if now >= min(tuning.lost * soft(nets.unpruned), state.limit):
+    tuning, now = nets.task.tuning, soft(nets, state.accuracy)
+    if now >= min(tuning.lost * soft(nets, nets.unpruned), state.limit):
         return state
-    found = soft(nets.foresee(state))
+    found = soft(nets, nets.foresee(state))
     if found > now:
         return nets.measure(replace(state, size=tuning.step, corrected=True))
     return replace(state, limit=min(found, tuning.lost * now))
@@ -141,11 +141,11 @@ def _corrected(nets: Nets, state: State) -> State:
 def _stepped(nets: Nets, state: State) -> State:
     """One step, or half of one where that costs less accuracy for what it saves."""
     tuning = nets.task.tuning
-    before = max(soft(state.accuracy), 1e-12)
+    before = max(soft(nets, state.accuracy), 1e-12)
     first = best_step(nets, state, state.size)
     if first is state:
         return state
-    after = soft(first.accuracy)
+    after = soft(nets, first.accuracy)
     guessing = before < 1 / len(known(state.accuracy).soft_per_class)
     if state.corrected or guessing or after >= tuning.harmful * before:
         grown = after >= tuning.harmless * before
@@ -161,7 +161,7 @@ def _stepped(nets: Nets, state: State) -> State:
 def _price(nets: Nets, state: State, tried: State) -> float:
     """What a step costs for what it saves: the fall of the log of the soft harmonic mean."""
     saved = float(nets.objective.saved(state.dead)[tried.dead & ~state.dead].sum())
-    now, then = (max(soft(one.accuracy), 1e-12) for one in (state, tried))
+    now, then = (max(soft(nets, one.accuracy), 1e-12) for one in (state, tried))
     return float(np.log(now) - np.log(then)) / max(saved, 1e-12)
 
 

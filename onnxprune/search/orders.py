@@ -29,15 +29,15 @@ def best_step(nets: Nets, state: State, size: float) -> State:
     samples. So it is while weights wait for a correction, which may turn the choice around.
     Returns `state` where nothing may go.
     """
-    enough = nets.task.tuning.harmless * soft(state.accuracy)
+    enough = nets.task.tuning.harmless * soft(nets, state.accuracy)
     found: list[State] = []
     for tried in _steps(nets, state, size):
         if any(tried.net == other.net for other in (state, *found)):
             continue
         found.append(nets.measure(tried))
-        if soft(found[-1].accuracy) >= enough:
+        if soft(nets, found[-1].accuracy) >= enough:
             break
-    return max(found, key=lambda one: soft(one.accuracy), default=state)
+    return max(found, key=lambda one: soft(nets, one.accuracy), default=state)
 
 
 def _steps(nets: Nets, state: State, size: float) -> Iterator[State]:
@@ -77,9 +77,10 @@ def known(measured: Measured | None) -> Measured:
     return measured
 
 
-def soft(measured: Measured | None) -> float:
+def soft(nets: Nets, measured: Measured | None) -> float:
     """Return the harmonic mean over classes of the mean probability of the true class.
 
     Where classes have few samples, each is shrunk towards their mean.
     """
-    return known(measured).shrunk_soft_harmonic
+    found = known(measured)
+    return found.shrunk_soft_harmonic if nets.task.few else found.soft_harmonic
