@@ -93,15 +93,7 @@ ZERO_OR_MORE = Values(
 PATTERNS = Values(
     ((), [], ["one"], ("o*",), {"one"}, dict.fromkeys(["one"]).keys()),
     (
-        "one",
-        "/stage1/*",
-        b"one",
-        1,
-        1.5,
-        True,
-        None,
-        [1],
-        [None],
+        *("one", "/stage1/*", b"one", 1, 1.5, True, None, [1], [None]),
         *([""], ["one", b"two"], {"one": 1}),
     ),
     (),
@@ -157,9 +149,7 @@ TABLE: Mapping[str, Values] = {
     ),
     "min_accuracy": Values((*SHARE.right, 0), SHARE.wrong, SHARE.texts),
     "max_drop": Values((*SHARE.right, 0), SHARE.wrong, SHARE.texts),
-    "confidence": Values(
-        (0, 0.5, 0.999, np.float32(0.5)), (*SHARE.wrong, 1, None), (*SHARE.texts, "1")
-    ),
+    "confidence": Values((0, 0.9, np.float32(0.5)), (*SHARE.wrong, 1, None), (*SHARE.texts, "1")),
     "min_channels": ONE_OR_MORE,
     "max_layer_rate": Values((*SHARE.right[:-1], 0), (*SHARE.wrong, None), SHARE.texts),
     "layer_rate": Values(

@@ -130,8 +130,8 @@ class Nets:
             return None
 
         def make() -> Foreseen:
-            plain = self.build(replace(state, corrected=False))
-            return foresee(plain, state.dead, state.corrected)
+            plain = replace(state, corrected=False)
+            return foresee(self.build(plain), state.dead, state.corrected)
 
         return self._foreseen.get(state.net, make)
 

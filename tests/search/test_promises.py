@@ -64,6 +64,13 @@ def test_the_reference_samples_are_asked_first() -> None:
     assert asked and max(asked) <= 7
 
 
+def test_what_breaks_on_unseen_samples_is_not_tried_elsewhere() -> None:
+    """Of many tries one would seem to hold by luck."""
+    nets = Simulated(steep(60), floor=Floor(max_drop=0.03), foresee=lambda *_: Drop(1.0, 0.0, 10))
+    state = end(nets)
+    assert (gone(state), state.stopped, state.barred) == (0, "floor", ())
+
+
 def test_without_a_floor_nothing_is_foreseen() -> None:
     def never(*_: Any) -> Drop:
         raise AssertionError
