@@ -51,6 +51,9 @@ STATE_SIZES = frozenset(
 MOST_STATED = 2**24
 """The largest window, step or width that an attribute may state."""
 
+NOT_NEGATIVE = "batch_dims"
+"""An attribute that ONNX takes as it is, and so reads what lies before a shape (GatherND)."""
+
 WITH_VALUE = frozenset(AttributeProto.AttributeType.values()) - {AttributeProto.UNDEFINED}
 TYPES = frozenset(helper.get_all_tensor_dtypes())
 
@@ -129,6 +132,8 @@ def _check_attribute(
     sizes = (attribute.i, *attribute.ints) if attribute.name in STATE_SIZES else ()
     if any(abs(n) > MOST_STATED for n in sizes):
         raise InvalidModel(f"{where}: states a size beyond {MOST_STATED:,}; export the model again")
+    if attribute.name == NOT_NEGATIVE and attribute.i < 0:
+        raise InvalidModel(f"{where}: is {attribute.i}; expected 0 or more; export the model again")
     if attribute.name == "num_outputs" and attribute.i > len(node.output):
         raise InvalidModel(
             f"{where}: is {attribute.i}, and the node has {len(node.output)} outputs; "

@@ -21,10 +21,9 @@ def mutate_json(rng: random.Random, data: bytes) -> bytes:
     if rng.random() < 0.25:
         return mutate_bytes(rng, data)
     try:
-        held = json.loads(data)
-    except (ValueError, RecursionError):
+        changed = json.dumps(_changed(rng, json.loads(data)), allow_nan=True).encode()
+    except (ValueError, RecursionError):  # no JSON, or nested too deep
         return mutate_bytes(rng, data)
-    changed = json.dumps(_changed(rng, held), allow_nan=True).encode()
     return changed if len(changed) <= LONGEST else data
 
 

@@ -131,6 +131,10 @@ SPOILT = {
         first(lambda p: p.graph.node[0].attribute.add(name="pads", type=7, ints=[1, 1, 2**62, 1])),
         "attribute 'pads': states a size beyond",
     ),
+    "axes before the first": (
+        first(lambda p: p.graph.node[1].attribute.add(name="batch_dims", type=2, i=-4)),
+        "attribute 'batch_dims': is -4; expected 0 or more",
+    ),
     "more outputs than there are": (
         first(lambda p: p.graph.node[1].attribute.add(name="num_outputs", type=2, i=2**31 - 1)),
         "is 2147483647, and the node has 1 outputs",
