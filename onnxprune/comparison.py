@@ -21,8 +21,9 @@ from onnx import ModelProto
 from onnxprune.data import Data, SampleSource
 from onnxprune.detection import OVERLAPS
 from onnxprune.engine import Job, each, is_spread
-from onnxprune.errors import DataError, UnknownName, check_name
+from onnxprune.errors import DataError, InvalidModel, UnknownName, check_name
 from onnxprune.evaluation import FIDELITY, Accuracy, Evaluator, Net, Runnable, agreement
+from onnxprune.exact import started
 from onnxprune.files import write_whole
 from onnxprune.graph import Graph, ModelSource, load_model
 from onnxprune.relevance import one_thread
@@ -271,6 +272,18 @@ def compare(
     Raises: OnnxPruneError for whatever is wrong with a model or the samples.
     """
     settings = merged(settings, options)
+    try:
+        return _compared(before, after, data, settings)
+    except InvalidModel:
+        for source in (before, after):
+            if not is_deployed(source):
+                started(load_model(source), source, settings)  # names the file that is refused
+        raise
+
+
+def _compared(
+    before: ModelSource, after: ModelSource, data: SampleSource, settings: Settings
+) -> dict[str, Any]:
     on = measured_on(settings)
     unpruned = load_model(_home(before, after))
     opened, samples = open_model(unpruned, data, settings)

@@ -90,13 +90,13 @@ def compare_exactly(
             found: Net = stack.enter_context(file)
         else:
             other = load_model(after)
-            found = _running(other, after, settings)
-        pair = _Pair(_running(proto, before, settings), found, proto, other, kept, tolerance)
+            found = started(other, after, settings)
+        pair = _Pair(started(proto, before, settings), found, proto, other, kept, tolerance)
         drawn = _made_up(graph) if samples is None else pair.parts(samples.x, settings)
         return pair.compare(drawn)
 
 
-def _running(model: ModelProto, source: ModelSource, settings: Settings) -> Net:
+def started(model: ModelProto, source: ModelSource, settings: Settings) -> Net:
     """Start a model. Raises: InvalidModel, naming its file, where onnxruntime refuses it."""
     try:
         return running(model, settings.device, settings.threads, exact=True)

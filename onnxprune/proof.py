@@ -86,6 +86,8 @@ class Proof:
         self._check_form(model)
         try:
             unchecked = self._run(model)
+        except MemoryError:
+            unchecked = "memory is exhausted"
         except _Mismatch as found:
             raise SurgeryError(f"{found}{self._first(model, found.feeds)}") from None
         if unchecked:

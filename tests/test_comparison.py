@@ -1,13 +1,17 @@
 """Curves start at the model as it is and end where nothing is left; areas are those of geometry."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import ModelProto
 
-from onnxprune.comparison import LAST_RATE, area, draw_curve, parse_method
+from onnxprune.comparison import LAST_RATE, area, compare, draw_curve, parse_method
 from onnxprune.data import Data
-from onnxprune.errors import DataError, UnknownName
+from onnxprune.errors import DataError, InvalidModel, UnknownName
+from onnxprune.graph import save_model
 from onnxprune.search.settings import Settings
 from onnxprune.search.target import Target
 from tests.support.small_net import Small
@@ -93,3 +97,22 @@ def test_test_samples_must_fit(small: Small) -> None:
     other = Data(small.x[:, :, :4], small.y, ("a", "b", "c"))
     with pytest.raises(DataError, match=r"a sample is \[1, 4, 8\], expected \[1, 8, 8\]"):
         draw_curve(small.proto, samples, other, "one-shot/magnitude", PLAIN)
+
+
+@pytest.mark.parametrize("wrong", ["before", "after"])
+def test_the_file_that_onnxruntime_refuses_is_named(
+    small: Small, wrong: str, tmp_path: Path
+) -> None:
+    """Unpruned or pruned, as `compare` is given them."""
+    refused = ModelProto()
+    refused.CopyFrom(small.proto)
+    refused.graph.node[-1].op_type = "NoSuchOperator"
+    refused.graph.node[-1].domain = "own"
+    refused.opset_import.add(domain="own", version=1)
+    paths = {name: tmp_path / f"{name}.onnx" for name in ("before", "after")}
+    for name, path in paths.items():
+        save_model(refused if name == wrong else small.proto, path)
+    samples = Data(small.x, small.y, ("a", "b", "c"))
+    with pytest.raises(InvalidModel, match=rf"{wrong}\.onnx: ") as caught:
+        compare(*map(str, paths.values()), samples, threads=1, trust_baseline=True)
+    assert str(caught.value).count(".onnx") == 1

@@ -133,7 +133,9 @@ def test_memory_that_is_exhausted_is_no_difference(
     cut = Cut(model(CHAIN))
     monkeypatch.setattr("onnxprune.proof.difference", exhausted)
     cut.proof(cut.pruned)
-    assert "could not be checked by running: on x [1, 3, 224, 224]: memory is exhausted" in caplog.text
+    assert (
+        "could not be checked by running: on x [1, 3, 224, 224]: memory is exhausted" in caplog.text
+    )
 
 
 def reshaped(target: list[int]) -> ModelProto:
