@@ -1,7 +1,4 @@
-"""The same command gives the same plan and the same bytes, on any number of threads.
-
-`tests/benchmarks/same_bytes.py` tries more runs, in more processes.
-"""
+"""The same command gives the same plan and the same bytes, on any number of threads."""
 
 import json
 import os
