@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 HELD_BYTES = 512 * 2**20
 """How much of the unpruned net's activations is kept at most."""
-LIVE_BYTES = 2 * 2**30
+LIVE_BYTES = 2**30
 """How much the activations of all samples may take at most while a pruned net runs."""
 
 

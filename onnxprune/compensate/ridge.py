@@ -140,7 +140,37 @@ def choose_ridge(products: Products, weight: Tensor, ridges: Sequence[float] = R
     """
     if len(products.gram) < 2 or not 0.0 < products.unit < np.inf:
         return ridges[0]
-    gain = weight.double() @ weight.double().T
+    narrow = 2 * weight.shape[1] <= products.gram.shape[1] and not products.parts
+    find = _errors_of_outputs if narrow else _errors_of_inputs
+    errors = find(products, weight.double(), ridges)
+    best = int(errors.argmin())
+    return ridges[best] if float(errors[best]) < 0 else np.inf
+
+
+def _errors_of_outputs(products: Products, weight: Tensor, ridges: Sequence[float]) -> Tensor:
+    """The error of each ridge where a layer has few outputs: these are fitted, not the inputs.
+
+    With `W' A` in the place of A, each ridge costs a factorisation, which is less than what the
+    products of all inputs would.
+    Shapes: weight W' `[C, outputs * positions]` -> `[ridges]`.
+    """
+    errors = torch.zeros(len(ridges), dtype=torch.float64)
+    crosses = [weight.T @ cross for cross in products.cross]
+    gram, cross = products.gram.sum(0), sum(crosses)
+    for own_gram, own_cross in zip(products.gram, crosses, strict=True):
+        others, wanted = gram - own_gram, (cross - own_cross).T
+        unit = float(others.diagonal().mean())
+        for i, ridge in enumerate(ridges):
+            system = others.clone()
+            system.diagonal().add_(max(ridge * unit, 1e-300))
+            fitted = torch.cholesky_solve(wanted, torch.linalg.cholesky(system)).T
+            errors[i] += float(((fitted @ own_gram - 2 * own_cross) * fitted).sum())
+    return errors
+
+
+def _errors_of_inputs(products: Products, weight: Tensor, ridges: Sequence[float]) -> Tensor:
+    """The error of each ridge, by one decomposition for all of them, as `choose_ridge` says."""
+    gain = weight @ weight.T
     errors = torch.zeros(len(ridges), dtype=torch.float64)
     gram, cross = products.gram.sum(0), products.cross.sum(0)
     for k, (own_gram, own_cross) in enumerate(zip(products.gram, products.cross, strict=True)):
@@ -154,8 +184,7 @@ def choose_ridge(products: Products, weight: Tensor, ridges: Sequence[float] = R
         for i, ridge in enumerate(ridges):
             h = 1 / (values + max(ridge * unit, 1e-300))
             errors[i] += float(h @ square @ h - 2 * h @ linear)
-    best = int(errors.argmin())
-    return ridges[best] if float(errors[best]) < 0 else np.inf
+    return errors
 
 
 def _decompose(gram: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

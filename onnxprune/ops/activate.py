@@ -163,8 +163,8 @@ def clip(x: Tensor, low: Tensor | None = None, high: Tensor | None = None, /) ->
 
     Source: ONNX operator Clip-13.
     """
-    x = x if low is None else torch.maximum(x, low)
-    return x if high is None else torch.minimum(x, high)
+    bounds = [None if bound is None else bound.item() for bound in (low, high)]
+    return x if bounds == [None, None] else torch.clamp(x, *bounds)
 
 
 @op("Clip", ALIGNS, since=(6,))

@@ -73,8 +73,20 @@ def convolve(x: Tensor, w: Tensor, b: Tensor | None, group: int, window: Window)
     padding = tuple(before for before, _ in widths)
     if any(before != after for before, after in widths):
         x, padding = pad_space(x, widths), (0,) * len(kernel)
+    if set(kernel) == {1} and group == 1 and not any(padding) and _channels_last(x):
+        return _weigh(x[:, :, :: strides[0], :: strides[1]], w, b)
     run = (functional.conv1d, functional.conv2d, functional.conv3d)[len(kernel) - 1]
     return run(x, w, b, strides, padding, dilations, group)
+
+
+def _channels_last(x: Tensor) -> bool:
+    """Whether each pixel of a map has its channels side by side in memory."""
+    return x.ndim == 4 and x.shape[1] > 1 and x.stride(1) == 1
+
+
+def _weigh(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    """Return the convolution with a kernel of one pixel: a product of matrices, without copies."""
+    return functional.linear(x.movedim(1, -1), w.flatten(1), b).movedim(-1, 1)
 
 
 _weighs = partial(

@@ -40,6 +40,7 @@ from onnxprune.relevance.divergence import (
 from onnxprune.relevance.finite import check_finite
 from onnxprune.relevance.fuse import folded
 from onnxprune.relevance.lrp import explain, with_batch
+from onnxprune.relevance.memory import sample_bytes
 from onnxprune.relevance.mirror import Mirror, Tensors
 from onnxprune.relevance.routes import find_ends
 from onnxprune.relevance.rules import Composite
@@ -47,9 +48,14 @@ from onnxprune.relevance.rules import Composite
 if TYPE_CHECKING:
     from torch import Tensor
 
-SAMPLES, PER_CLASS = 100, 10
-"""How many samples a step looks at, in all and for each class. Of more samples a step looks at a
-part and the next step at another, so the cost of a step does not grow with them."""
+SAMPLES = 100
+"""How many samples a step looks at, at least. Of twice as many or more it looks at a part and the
+next step at another, so what it costs grows neither with them nor with the number of classes."""
+CACHE = 256 * 2**20
+"""Bytes of a walk forward and back. In larger batches, of more than `LEAST` samples, what a layer
+makes has left the processor's cache when the next one reads it."""
+LEAST = 4
+"""Samples; in smaller batches convolutions are slower."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +162,7 @@ class Meter:
             graph, groups, self.data, self.composite, self.device, self.batch_size, self.seed
         )
         (batches,) = each(job, [rows])
-        before = {name: values[rows] for name, values in self._before.items()}
+        before = self._before(turn, rows)
         shards, done = [], 0
         for number, batch in enumerate(batches):
             own = slice(done, done + len(batch.rows))
@@ -170,12 +176,18 @@ class Meter:
         return Damage(slope / len(rows), np.concatenate(effects, 1))
 
     @cached_property
-    def _before(self) -> dict[str, npt.NDArray[Any]]:
-        """What the outputs of the unpruned net are compared by, for all samples."""
-        job = _Unpruned(self.unpruned, self.data, self.device, self.batch_size)
-        (batches,) = each(job, [None])
-        found = list(each(job, batches, LOOKING))
-        return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+    def _seen(self) -> dict[int, dict[str, npt.NDArray[Any]]]:
+        """What `_before` found, by turn."""
+        return {}
+
+    def _before(self, turn: int, rows: IntArray) -> dict[str, npt.NDArray[Any]]:
+        """What the outputs of the unpruned net are compared by, for the samples of a turn."""
+        if turn not in self._seen:
+            job = _Unpruned(self.unpruned, self.data, self.device, self.batch_size)
+            (batches,) = each(job, [rows])
+            found = list(each(job, batches, LOOKING))
+            self._seen[turn] = {n: np.concatenate([one[n] for one in found]) for n in found[0]}
+        return self._seen[turn]
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,10 +203,10 @@ class _Unpruned(OnSamples):
     def _mirror(self) -> Mirror:
         return Mirror(self.graph, device=self.device, heads=self.data.heads)
 
-    def run(self, shard: Batch | None) -> list[Batch] | dict[str, npt.NDArray[Any]]:
-        """Run a batch; without one, return the batches there are."""
-        if shard is None:
-            return cut(self._mirror, self.data, self.batch_size)
+    def run(self, shard: Batch | IntArray) -> list[Batch] | dict[str, npt.NDArray[Any]]:
+        """Run a batch; of rows alone, return the batches. Shapes: rows `[n]`."""
+        if not isinstance(shard, Batch):
+            return cut(self._mirror, self.data, self.batch_size, rows=shard)
         heads = find_ends(self._mirror)
         x, y = shard.of(self.data)
         with torch.no_grad():
@@ -222,6 +234,14 @@ class _Effects(OnSamples):
     def _mirror(self) -> Mirror:
         return folded(Mirror(self.graph, device=self.device, heads=self.data.heads))
 
+    @property
+    def _at_once(self) -> int:
+        """How many samples a batch has."""
+        if self._mirror.device.type != "cpu":
+            return self.batch_size
+        fit = CACHE // max(sample_bytes(self.graph), 1)
+        return min(self.batch_size, max(fit, LEAST))
+
     def run(
         self, shard: Shard | IntArray
     ) -> list[Batch] | tuple[npt.NDArray[np.float64], FloatArray]:
@@ -231,7 +251,7 @@ class _Effects(OnSamples):
         """
         if not isinstance(shard, tuple):
             outputs = [filters.output for filters in self.groups.filters]
-            return cut(self._mirror, self.data, self.batch_size, outputs, shard)
+            return cut(self._mirror, self.data, self._at_once, outputs, shard)
         batch, unpruned, number, size = shard
         before = {name: torch.from_numpy(values) for name, values in unpruned.items()}
         found, values = self._explain(*batch.of(self.data), before, number, size)
@@ -277,7 +297,7 @@ def _run(mirror: Mirror, x: Samples, names: Collection[str]) -> Tensors:
 
 def _turn(data: Data, left: int) -> tuple[int, int]:
     """How many parts the samples have, and which part a net with `left` channels looks at."""
-    turns = max(len(data) // max(SAMPLES, PER_CLASS * len(data.classes)), 1)
+    turns = max(len(data) // SAMPLES, 1)
     return turns, left % turns
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +22,7 @@ from onnxprune.errors import DataError
 from onnxprune.ops._torch import torch
 from onnxprune.relevance.mirror import Mirror, Step, Tensors
 from onnxprune.relevance.routes import Route, Way, find_ends, find_routes
-from onnxprune.relevance.rules import Composite, Layer, distribute, pull, share
+from onnxprune.relevance.rules import Composite, Layer, contributions, distribute, pull, stabilise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,8 @@ class Record:
     """What the walk forward keeps of a node for the walk back.
 
     `leaves` and `outputs` are the ends of its local graph; `layer` is there where the rule has
-    branches, which need modified forwards in place of that graph.
+    branches, which need modified forwards in place of that graph. `inverses` are one over the
+    outputs, which several walks back multiply by.
     """
 
     step: Step
@@ -46,6 +47,20 @@ class Record:
     leaves: Tensors
     outputs: Tensors
     layer: Layer | None = None
+    inverses: Tensors = field(default_factory=dict)
+
+    def over(self, name: str, relevance: Tensor, epsilon: float, *, again: bool) -> Tensor:
+        """Return relevance over an output that is kept away from zero.
+
+        What that takes is kept for another walk where there is one (`again`).
+        Shapes: as the output.
+        """
+        if name not in self.inverses:
+            z = stabilise(self.outputs[name].detach(), epsilon)
+            if not again:
+                return torch.div(relevance, z, out=z)
+            self.inverses[name] = z.reciprocal_()
+        return relevance * self.inverses[name]
 
 
 def relevance(
@@ -346,5 +361,9 @@ def _back(record: Record, route: Route, flowing: Tensors, again: bool) -> Tensor
     if route.way is Way.PULL:
         received_all = pull(inputs, ends, arriving_all, again=again)
     else:
-        received_all = share(inputs, ends, arriving_all, route.rule.epsilon, again=again)
+        over = [
+            record.over(name, relevance, route.rule.epsilon, again=again)
+            for name, relevance in zip(smooth, arriving_all, strict=True)
+        ]
+        received_all = contributions(inputs, ends, over, again=again)
     return dict(zip(leaves, received_all, strict=True))

@@ -166,22 +166,33 @@ def share(
     outputs: Sequence[Tensor],
     relevances: Sequence[Tensor],
     epsilon: float = EPSILON,
-    *,
-    again: bool = False,
 ) -> list[Tensor]:
     """Return the relevance of each input, in proportion to its contribution: the epsilon rule.
 
-    `outputs` were computed from `inputs` under autograd; `again` keeps its graph for another call.
-    The share of a constant is lost.
+    `outputs` were computed from `inputs` under autograd. The share of a constant is lost.
     Shapes: relevances as outputs -> as inputs.
     Source: Bach et al. 2015, eq. 58 (epsilon).
     """
     with torch.no_grad():
-        shares = [
+        over = [
             _divide(r.to(z.dtype), stabilise(z, epsilon))
             for r, z in zip(relevances, outputs, strict=True)
         ]
-    pulled = pull(inputs, outputs, shares, again=again)
+    return contributions(inputs, outputs, over)
+
+
+def contributions(
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    over: Sequence[Tensor],
+    *,
+    again: bool = False,
+) -> list[Tensor]:
+    """Return the relevance of each input, where `over` is that of the outputs over their values.
+
+    `again` keeps the graph of autograd for another call. Shapes: over as outputs -> as inputs.
+    """
+    pulled = pull(inputs, outputs, over, again=again)
     return [x.detach() * g for x, g in zip(inputs, pulled, strict=True)]
 
 

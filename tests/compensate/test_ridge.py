@@ -7,7 +7,16 @@ import torch
 from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray
-from onnxprune.compensate.ridge import Products, choose_ridge, gather, mean_of, multiply
+from onnxprune.compensate.ridge import (
+    RIDGES,
+    Products,
+    _errors_of_inputs,
+    _errors_of_outputs,
+    choose_ridge,
+    gather,
+    mean_of,
+    multiply,
+)
 from tests.support.models import relative_error, run
 from tests.support.trial import (
     CHAIN,
@@ -161,3 +170,19 @@ def test_the_ridge_is_the_one_that_errs_least_on_samples_left_out(
         ridges = tuple(np.geomspace(1e-3, 1e3, count).tolist())
         chosen = choose_ridge(products, torch.from_numpy(weight), ridges)
         assert chosen == min((*ridges, np.inf), key=error)
+
+
+@pytest.mark.parametrize(("channels", "kept", "outputs"), [(12, 9, 4), (12, 9, 30), (6, 6, 1)])
+def test_the_errors_of_ridges_are_the_same_by_outputs_and_by_inputs(
+    channels: int, kept: int, outputs: int
+) -> None:
+    rng = np.random.default_rng(0)
+    full = torch.from_numpy(rng.normal(size=(3, channels, 40)))
+    own = full[:, :kept] + 0.3 * torch.from_numpy(rng.normal(size=(3, kept, 40)))
+    missing = full.clone()
+    missing[:, :kept] -= own
+    identity = torch.eye(channels, dtype=torch.float64)[:, :kept]
+    products = Products(own @ own.mT, missing @ own.mT, identity)
+    weight = torch.from_numpy(rng.normal(size=(channels, outputs)))
+    errors = (find(products, weight, RIDGES) for find in (_errors_of_outputs, _errors_of_inputs))
+    torch.testing.assert_close(*errors, rtol=1e-9, atol=1e-9)

@@ -11,7 +11,7 @@ from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.channels.groups import find_groups
 from onnxprune.data import Data
 from onnxprune.graph.graph import Graph
-from onnxprune.relevance.damage import Damage, Meter
+from onnxprune.relevance.damage import SAMPLES, Damage, Meter, _turn
 from onnxprune.relevance.divergence import probabilities
 from onnxprune.relevance.lrp import explain, relevance, start
 from onnxprune.relevance.mirror import Mirror, Tensors
@@ -63,6 +63,12 @@ def gentle(text: str = NET) -> Graph:
     return Graph(proto)
 
 
+@pytest.fixture
+def all_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three classes two directions see all."""
+    monkeypatch.setattr("onnxprune.relevance.divergence.DIRECTIONS", 2)
+
+
 def assert_damage_is_what_pruning_does(samples: int, gone: list[int], seen: slice) -> None:
     """The last layer's channels reach the logits by a sum; onnxruntime measures the divergence.
 
@@ -93,6 +99,7 @@ def assert_damage_is_what_pruning_does(samples: int, gone: list[int], seen: slic
         assert (abs(slope) > 0.02 * curve) == bool(gone)
 
 
+@pytest.mark.usefixtures("all_directions")
 @pytest.mark.parametrize("gone", [[], [3, 4], [0, 1]], ids=str)
 def test_damage_is_the_divergence_that_pruning_makes(gone: list[int]) -> None:
     """In the unpruned net the slope is 0; where channels are gone it is no small part."""
@@ -112,6 +119,7 @@ net (float[N, 3, 8, 8] x) => (float[N, 3] y)
 """
 
 
+@pytest.mark.usefixtures("all_directions")
 def test_a_channel_does_what_all_of_its_filters_do() -> None:
     """Each of these has a filter of both convolutions."""
     graph = gentle(TIED)
@@ -125,14 +133,41 @@ def test_a_channel_does_what_all_of_its_filters_do() -> None:
         assert 0.5 * effect @ effect == pytest.approx(measured, rel=5e-3)
 
 
+@pytest.mark.parametrize("classes", [1, 10, 1000])
+@pytest.mark.parametrize("samples", [1, 49, 50, 99, 300, 1000])
+def test_what_a_step_looks_at_does_not_depend_on_the_number_of_classes(
+    samples: int, classes: int
+) -> None:
+    y = np.arange(samples) % classes
+    data = Data(np.zeros((samples, 1)), y, tuple(map(str, range(classes))))
+    for left in range(20):
+        turns, turn = _turn(data, left)
+        assert min(samples, SAMPLES) <= len(range(turn, samples, turns)) <= 2 * SAMPLES
+
+
+@pytest.mark.usefixtures("all_directions")
 @pytest.mark.parametrize(("gone", "turn"), [([1], 0), ([0, 1], 1)], ids=str)
 def test_of_many_samples_each_step_looks_at_another_part(
     gone: list[int], turn: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 21 samples, 10 being enough, a net with 10 channels at the even ones, with 9 at others."""
     monkeypatch.setattr("onnxprune.relevance.damage.SAMPLES", 10)
-    monkeypatch.setattr("onnxprune.relevance.damage.PER_CLASS", 3)
     assert_damage_is_what_pruning_does(21, gone, slice(turn, None, 2))
+
+
+def test_a_part_is_held_against_its_own_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever part the same meter looked at before."""
+    monkeypatch.setattr("onnxprune.relevance.damage.SAMPLES", 10)
+    graph = gentle()
+    groups, x = find_groups(graph), images(graph.model, 21)
+    data = Data(x, np.arange(21) % 3, tuple("abc"))
+    dead = np.arange(len(groups)) == groups.filters[1].channels[1]
+    net, left = Graph(remove_channels(graph, groups, dead)), groups.without(dead)
+    one = Meter(graph, data, EPSILON, device="cpu")
+    assert _turn(data, len(groups)) != _turn(data, len(left))
+    one(graph, groups)
+    found, fresh = one(net, left), Meter(graph, data, EPSILON, device="cpu")(net, left)
+    np.testing.assert_array_equal(found.slope, fresh.slope)
 
 
 @dataclass

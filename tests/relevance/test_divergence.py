@@ -55,7 +55,10 @@ def gradient(logits: Array, before: Array) -> tuple[Array, Array]:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_few_classes_are_seen_whole(classes: int) -> None:
+def test_as_many_directions_as_there_can_be_see_all(
+    classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxprune.relevance.divergence.DIRECTIONS", classes - 1)
     logits, before, change = drawn(0, 5, classes)
     slope, curvature = seen(logits, before, change, np.zeros(5, np.int64), None)
     g, fisher = gradient(logits, before)
@@ -67,16 +70,20 @@ def test_few_classes_are_seen_whole(classes: int) -> None:
     np.testing.assert_allclose(1e-3 * slope + 0.5e-6 * curvature, measured, atol=1e-8)
 
 
+@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("classes", [20, 40])
-def test_many_classes_are_seen_along_two_leading_directions(classes: int) -> None:
+def test_many_classes_are_seen_along_the_leading_directions(
+    classes: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of 40 classes, those 32 that are most probable."""
+    monkeypatch.setattr("onnxprune.relevance.divergence.DIRECTIONS", count)
     logits, before, change = drawn(1, 6, classes)
     slope, curvature = seen(logits, before, change, np.zeros(6, np.int64), None)
     for n, (g, fisher) in enumerate(zip(*gradient(logits, before), strict=True)):
         p = g + before[n]
         near = np.argsort(p + before[n])[-32:]
         g, fisher, moved = g[near], fisher[np.ix_(near, near)], change[n, near]
-        vectors = np.linalg.eigh(fisher + np.outer(g, g))[1][:, -2:]
+        vectors = np.linalg.eigh(fisher + np.outer(g, g))[1][:, -count:]
         projected = vectors @ (vectors.T @ moved)
         assert slope[n] == pytest.approx(g @ projected, rel=EXACT)
         assert curvature[n] == pytest.approx(projected @ fisher @ projected, rel=EXACT)
