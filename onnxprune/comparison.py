@@ -277,7 +277,8 @@ def compare(
     except InvalidModel:
         for source in (before, after):
             if not is_deployed(source):
-                started(load_model(source), source, settings)  # names the file that is refused
+                model = Graph(load_model(source)).model
+                started(model, source, settings)  # names the file that is refused
         raise
 
 

@@ -91,11 +91,11 @@ class Record:
     @property
     def decisive(self) -> str:
         """The figure that a floor looks at: shrunk with few samples, or a class never right."""
-        if self.report is not None and self.report.get("decisive"):
-            return str(self.report["decisive"])
         before = (self.sides[0]["accuracy"] if self.sides else None) or {}
         void = before.get("harmonic") == 0 and "shrunk_harmonic" in before
-        return "shrunk_harmonic" if void else "harmonic"
+        usual = "shrunk_harmonic" if void else "harmonic"
+        asked = str((self.report or {}).get("decisive") or usual)
+        return asked if asked in before else usual
 
     @property
     def floor(self) -> float | None:

@@ -83,11 +83,12 @@ def _summed(
 
 
 def _computes_weights(graph: Graph, node: Node) -> bool:
-    """Say whether a node reads no constant where its weights are, so that none can be zeroed."""
+    """Say whether both factors of a node vary with the inputs, so that no weight can be zeroed."""
     op, names = node.op, node.inputs
     if op is None or op.zero_points or not op.weights:
         return False
-    return not any(names[k] in graph.constant_tensors for k in op.weights if k < len(names))
+    factors = {names[k] for k in (0, *op.weights) if k < len(names)}
+    return graph.constant_names.isdisjoint(factors)
 
 
 def _masked_constants(graph: Graph, groups: ChannelGroups, dead: BoolArray) -> dict[str, Array]:

@@ -135,7 +135,11 @@ def test_without_target_and_floor_a_drop_of_a_hundredth_is_allowed(
 ) -> None:
     onnxprune.prune(small.proto, samples(small), threads=1, run_dir=tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["settings"]["floor"] == {"min_accuracy": None, "max_drop": 0.01}
+    assert config["settings"]["floor"] == {
+        "min_accuracy": None,
+        "max_drop": 0.01,
+        "confidence": 0.9,
+    }
 
 
 @pytest.mark.parametrize("ask", [{"macs": 50}, {"params": 0.001}])
