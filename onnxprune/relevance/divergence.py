@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DIRECTIONS = 2
-"""For each sample; each costs a walk back. With ten classes a third gained nothing measurable, and
-one was too few together with half of the samples (docs/method.md)."""
+"""For each sample; each costs a walk back. With ten classes a third gained nothing measurable."""
 AT_PLACES = 2
 """For each pixel, or other place of an output; what they see of all places is two walks back."""
 CLASSES = 32

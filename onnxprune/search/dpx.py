@@ -27,14 +27,14 @@ def dpx(nets: Nets, state: State) -> State:
     best of them is taken and the order begins anew. A step that holds doubles the next one's rate.
     """
     tuning = nets.task.tuning
-    ranking, least = nets.scores(state), tuning.harmful * _held(state)
+    ranking, least = nets.scores(state), tuning.harmful * _held(nets, state)
     size, behind, tries = state.size, state.barred, list[State]()
     for _ in range(tuning.patience + 1):
         while True:
             tried = _step(nets, state, _at_the_back(nets, ranking, behind), size)
             if (tried.dead == state.dead).all():
                 return replace(state, barred=())
-            if _held(tried) >= least:
+            if _held(nets, tried) >= least:
                 return replace(tried, size=min(2 * size, tuning.step), barred=behind)
             tries.append(tried)
             if size <= tuning.finest:
@@ -42,7 +42,7 @@ def dpx(nets: Nets, state: State) -> State:
             size = max(size / 2, tuning.finest)
         touched = nets.task.groups.group[tried.dead & ~state.dead].tolist()
         behind = tuple(sorted({*behind, *touched}))
-    return replace(max(tries, key=_held), barred=())
+    return replace(max(tries, key=lambda tried: _held(nets, tried)), barred=())
 
 
 def _step(nets: Nets, state: State, ranking: FloatArray, size: float) -> State:
@@ -58,6 +58,6 @@ def _at_the_back(nets: Nets, ranking: FloatArray, behind: tuple[int, ...]) -> Fl
     return places
 
 
-def _held(state: State) -> float:
+def _held(nets: Nets, state: State) -> float:
     assert state.accuracy is not None, "asked for only where there are samples"
-    return state.accuracy.harmonic
+    return nets.judged(state.accuracy)

@@ -81,6 +81,14 @@ def test_where_nothing_holds_the_best_try_is_taken_and_the_order_begins_anew() -
     assert tries == 4 + Control.patience, "four rates, then other layers at the smallest"
 
 
+def test_what_a_floor_looks_at_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one image a class the plain harmonic mean is 0, and no step would be taken back."""
+    nets = Simulated(lambda dead, _: (0.5 if dead.sum() > 2 else 1.0, 0.0), by_damage=False)
+    monkeypatch.setattr(nets, "judged", lambda found: found.soft_harmonic)
+    assert gone(dpx(nets, nets.start())) == 1
+    assert [count for count, _ in nets.seen.measured] == [3, 1]
+
+
 def test_a_class_that_is_lost_cannot_be_held() -> None:
     nets, state = walk(lambda dead: 0.0, State(NOTHING, 0.1, accuracy(1.0, 0.0)))
     assert gone(state) == 3
