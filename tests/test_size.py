@@ -16,7 +16,7 @@ from tests.support.long_graphs import GRAPHS
 
 FACTOR = 2.6
 """Times as long for twice the size; at the square it would be 4."""
-ATTEMPTS = 4
+ATTEMPTS = 8
 MANY = {"repeated": 4000, "unknown": 4000, "split": 1000}
 """Inputs or outputs of one node, where they are what is many."""
 
