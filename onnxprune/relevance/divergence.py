@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 DIRECTIONS = 2
 """For each sample; each costs a walk back. With ten classes a third gained nothing measurable."""
-AT_PLACES = 2
-"""For each pixel, or other place of an output; what they see of all places is two walks back."""
 CLASSES = 32
 """Of each sample or pixel: those that are most probable, in the unpruned net or now."""
 
@@ -129,15 +127,13 @@ def skip_signs(
         z = ends[name][:1].expand(samples, *ends[name].shape[1:])
         if head.is_scores:
             places = z.movedim(head.axis, -1)[..., :1]
-            z = places.expand(*places.shape[:-1], _count(z.shape[head.axis], alone=False))[
-                ..., None, :
-            ]
+            z = places.expand(*places.shape[:-1], _count(z.shape[head.axis]))[..., None, :]
         random_signs(z, rng)
 
 
-def _count(classes: int, *, alone: bool) -> int:
+def _count(classes: int) -> int:
     """How many directions there are: a shift of all logits changes no probability."""
-    return min(DIRECTIONS if alone else AT_PLACES, max(classes - 1, 1))
+    return min(DIRECTIONS, max(classes - 1, 1))
 
 
 def _columns(
@@ -189,7 +185,7 @@ def of_classes(
     `probabilities` returns them.
     """
     now = probabilities(logits[: len(y)], y)
-    vectors, curvature, slope = _basis(now.movedim(1, -1), before.movedim(1, -1), alone=y.ndim == 1)
+    vectors, curvature, slope = _basis(now.movedim(1, -1), before.movedim(1, -1))
     if y.ndim == 1:
         return [_start(v, logits, y) for v in vectors.unbind(-1)], curvature, slope
     bent, moved = _over_pixels(vectors @ curvature, vectors @ slope[..., None], logits, y, rng)
@@ -216,7 +212,7 @@ def _over_pixels(
     weights /= weights.sum((1, 2), keepdim=True).clamp(min=1)
     signs = torch.from_numpy(rng.choice([-1.0, 1.0], (*labels.shape, 1, 1))).to(logits.device)
     columns = (bent * weights.sqrt() * signs).unbind(-1)
-    return list(columns[1 - AT_PLACES :]), (moved * weights)[..., 0]
+    return list(columns[1 - DIRECTIONS :]), (moved * weights)[..., 0]
 
 
 def _start(direction: Tensor, logits: Tensor, y: IntArray) -> Tensor:
@@ -234,11 +230,10 @@ def _filled(direction: Tensor, end: Tensor) -> Tensor:
     return filled
 
 
-def _basis(p: Tensor, before: Tensor, *, alone: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def _basis(p: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The directions V, a square root of `V' F V`, and `V' (p - p0)`.
 
-    V are the leading eigenvectors of `F + g g'` with `g = p - p0`, among the probable classes;
-    where the output is one for the sample (`alone`) there are `DIRECTIONS`.
+    V are the leading eigenvectors of `F + g g'` with `g = p - p0`, among the probable classes.
     Shapes: both `[..., K]` -> `[..., K, d]`, `[..., d, d]`, `[..., d]`.
     """
     classes = p.shape[-1]
@@ -248,8 +243,7 @@ def _basis(p: Tensor, before: Tensor, *, alone: bool = False) -> tuple[Tensor, T
     if classes == 1:
         fisher = (near * (1 - near))[..., None]
     vectors = torch.linalg.eigh(fisher + slope[..., :, None] * slope[..., None, :]).eigenvectors
-    count = _count(classes, alone=alone)
-    vectors = vectors[..., -count:]
+    vectors = vectors[..., -_count(classes) :]
     values, turned = torch.linalg.eigh(vectors.mT @ fisher @ vectors)
     whole = torch.zeros((*p.shape, vectors.shape[-1]), dtype=p.dtype, device=p.device)
     whole.scatter_(-2, most[..., None].expand(vectors.shape), vectors)

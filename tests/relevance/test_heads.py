@@ -79,7 +79,7 @@ def estimated(proto: onnx.ModelProto, heads: Sequence[Head], x: Array, gone: lis
 def all_directions(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as four classes have, and all samples, so that nothing is left out."""
     monkeypatch.setattr("onnxprune.relevance.damage.SAMPLES", 10_000)
-    monkeypatch.setattr("onnxprune.relevance.divergence.AT_PLACES", 3)
+    monkeypatch.setattr("onnxprune.relevance.divergence.DIRECTIONS", 3)
 
 
 def after_removal(proto: onnx.ModelProto, x: Array, gone: list[int]) -> list[Array]:
