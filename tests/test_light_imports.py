@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -157,26 +158,44 @@ def test_the_shape_that_torch_alone_can_tell_is_asked_for_in_one_line(tmp_path: 
     assert without.stderr.startswith("error: this needs torch")
 
 
-def cpu_seconds(*programs: tuple[str, ...]) -> list[float]:
-    """The least CPU time of several runs of Python each, in turn; the first may compile files."""
-    found: list[list[float]] = [[] for _ in programs]
-    for _ in range(5):
-        for program, times in zip(programs, found, strict=True):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            run_python(*program)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            times.append(spent)
-    return list(map(min, found))
+PROGRAM = CLI.replace("onnxprune.cli.commands", "onnxprune.cli").replace(LOADED, "")
+"""The command line as the installed program starts it."""
+
+
+def cpu_seconds(program: tuple[str, ...]) -> float:
+    """The CPU time of one run of Python."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run_python(*program)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def least_of(holds: Callable[[float, float], bool], *programs: tuple[str, ...]) -> list[float]:
+    """The least CPU time of each of two programs, run in turn until a claim about them holds.
+
+    A processor that is shared takes longer for the same work, so one run can only be too slow.
+    """
+    least = [float("inf")] * len(programs)
+    for _ in range(15):
+        least = [min(spent, cpu_seconds(one)) for spent, one in zip(least, programs, strict=True)]
+        if holds(*least):
+            break
+    return least
 
 
 @pytest.mark.parametrize("command", ["--help", "prune --help"])
 def test_the_program_starts_within_half_a_second(command: str) -> None:
     # On a machine that is busy, or slow, what it builds on takes as much longer.
-    least, ours = cpu_seconds(("import onnx, click, json",), (CLI, *command.split()))
-    assert ours < max(0.5, 2.2 * least)
+    def fast(builds_on: float, ours: float) -> bool:
+        return ours < max(0.5, 2.2 * builds_on)
+
+    spent = least_of(fast, ("import onnx, click, json",), (PROGRAM, *command.split()))
+    assert fast(*spent), spent
 
 
 def test_importing_takes_no_time() -> None:
-    nothing, ours = cpu_seconds(("pass",), ("import onnxprune",))
-    assert ours < nothing + 0.1
+    def light(nothing: float, ours: float) -> bool:
+        return ours < nothing + 0.1
+
+    spent = least_of(light, ("pass",), ("import onnxprune",))
+    assert light(*spent), spent

@@ -10,8 +10,12 @@ the way in.
 * `readers`: the layers whose weights may change; `reference`: the unpruned net and its samples
 """
 
+import typing
+
 from onnxprune.compensate.methods import METHODS, Corrector, compensator
-from onnxprune.compensate.redundancy import Evenly, irreplaceable
+
+if typing.TYPE_CHECKING:
+    from onnxprune.compensate.redundancy import Evenly, irreplaceable
 
 __all__ = [
     "METHODS",
@@ -20,3 +24,12 @@ __all__ = [
     "compensator",
     "irreplaceable",
 ]
+
+
+def __getattr__(name: str) -> typing.Any:
+    """Import what only a search needs when it is first used: commands start without it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from onnxprune.compensate import redundancy
+
+    return getattr(redundancy, name)

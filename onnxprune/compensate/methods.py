@@ -20,13 +20,12 @@ from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.channels import ChannelGroups
-from onnxprune.compensate.bias import Bias
-from onnxprune.compensate.least_squares import Fit, LeastSquares
-from onnxprune.compensate.reference import Reference
 from onnxprune.errors import DataError, check_name
 from onnxprune.graph import Graph
 
 if TYPE_CHECKING:
+    from onnxprune.compensate.least_squares import Fit
+    from onnxprune.compensate.reference import Reference
     from onnxprune.data import Data
 
 
@@ -48,12 +47,20 @@ class Corrector(Protocol):
         ...
 
 
+def _bias(reference: Reference, fit: Fit) -> Corrector:
+    from onnxprune.compensate.bias import Bias
+
+    return Bias(reference)
+
+
+def _least_squares(reference: Reference, fit: Fit) -> Corrector:
+    from onnxprune.compensate.least_squares import LeastSquares
+
+    return LeastSquares(reference, fit)
+
+
 METHODS: Mapping[str, Callable[[Reference, Fit], Corrector] | None] = MappingProxyType(
-    {
-        "none": None,
-        "bias": lambda reference, _: Bias(reference),
-        "least-squares": LeastSquares,
-    }
+    {"none": None, "bias": _bias, "least-squares": _least_squares}
 )
 """By name: what makes the corrector, None where weights stay as they are."""
 
@@ -89,5 +96,8 @@ def compensator(
         raise DataError(
             f"compensate '{method}': needs reference samples; give --data, or use --compensate none"
         )
+    from onnxprune.compensate.least_squares import Fit
+    from onnxprune.compensate.reference import Reference
+
     reference = Reference(graph, groups, data, device, batch_size, allowed)
     return make(reference, Fit(ridge, variance))

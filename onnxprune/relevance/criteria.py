@@ -59,12 +59,10 @@ from onnxprune.relevance.scores import Scores as Scores
 from onnxprune.relevance.threads import one_thread
 from onnxprune.relevance.weights import weight_of
 
-if TYPE_CHECKING:
-    pass
-
 logger = logging.getLogger(__name__)
 
-FromWeights = Callable[[npt.NDArray[Any], np.random.Generator], FloatArray]
+if TYPE_CHECKING:  # numpy loads its random numbers when they are named
+    FromWeights = Callable[[npt.NDArray[Any], np.random.Generator], FloatArray]
 FromGraph = Callable[[Graph, Filters], FloatArray | None]
 
 NORMS = MappingProxyType({"layer-none": None, "layer-l1": 1, "layer-l2": 2, "layer-max": np.inf})
