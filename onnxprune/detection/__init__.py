@@ -9,7 +9,7 @@ Imports data, evaluation and plugins.
 * `metrics`: both as a metric of one model's outputs; `agreement`: its boxes against another's
 """
 
-from onnxprune.detection.agreement import BoxAgreement
+from onnxprune.detection.agreement import SURE, BoxAgreement
 from onnxprune.detection.annotations import Annotated, annotation_kind
 from onnxprune.detection.maps import parse_anchors
 from onnxprune.detection.metrics import ENOUGH, OVERLAPS, Precision
@@ -22,6 +22,7 @@ __all__ = [
     "ENOUGH",
     "HEAD_NAMES",
     "OVERLAPS",
+    "SURE",
     "Annotated",
     "BoxAgreement",
     "Detector",

@@ -49,6 +49,7 @@ def load_objects(
         preset,
         targets=targets,
         detector=detector,
+        names=tuple(file.name for file in found.files),
     )
 
 

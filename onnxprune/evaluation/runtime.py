@@ -316,6 +316,13 @@ def running(model: Runnable, device: str, threads: int, *, exact: bool) -> Net:
     return model if isinstance(model, Net) else Network(model, device, threads, exact=exact)
 
 
+LONG_ENOUGH = 0.25
+"""Seconds that each model runs at least: shorter than that, one other process decides."""
+MOST_TURNS = 1000
+QUICK = 0.25
+"""Of all runs, the share that is faster than what is reported: others only add to a time."""
+
+
 def latency(model: Runnable, **options: Any) -> float:
     """Return how long a model takes for one batch of noise: `latencies` of a single one."""
     return latencies([model], **options)[0]
@@ -337,19 +344,24 @@ def latencies(
 
     It is a batch of noise, or of `samples`, as a model of several inputs needs them.
 
-    They run in turn, so that whatever else the machine does meets all of them alike. The runs end
-    early, but not before 5, once they took more than `patience` seconds for each model.
+    They run in turn, to and fro, so that whatever else the machine does meets all of them alike:
+    `repeats` times, and as often again as it takes to fill `LONG_ENOUGH`. The runs end early, but
+    not before 5, once they took more than `patience` seconds for each model.
     Shapes: shape, that of one sample; needed only where a model leaves an axis open.
-    Units: ms, median of `repeats` runs after `warmup`.
+    Units: ms, the lower quartile of the runs after `warmup`: what is added by others is left out.
     Raises: InvalidModel where an axis is open and no shape is given; otherwise as `session`.
     """
     nets = [running(model, device, threads, exact=False) for model in models]
     batches = [net.batch_of(batch_size, shape, samples) for net in nets]
-    times = np.zeros((warmup + repeats, len(nets)))
-    for turn in track("measuring latency", range(warmup + repeats), warmup + repeats):
-        for number, (net, batch) in enumerate(zip(nets, batches, strict=True)):
+    times = np.zeros((warmup + MOST_TURNS, len(nets)))
+    order, enough = list(enumerate(zip(nets, batches, strict=True))), LONG_ENOUGH * len(nets)
+    for turn in track("measuring latency", range(warmup + MOST_TURNS), warmup + repeats):
+        for number, (net, batch) in order if turn % 2 else reversed(order):
             times[turn, number] = net.seconds(batch)
         measured = times[warmup : turn + 1]
-        if len(measured) >= 5 and measured.sum() > patience * len(nets):
+        spent = measured.sum()
+        if len(measured) >= repeats and spent > enough:
             break
-    return [float(found) * 1e3 for found in np.median(measured, 0)]
+        if len(measured) >= 5 and spent > patience * len(nets):
+            break
+    return [float(found) * 1e3 for found in np.quantile(measured, QUICK, axis=0)]

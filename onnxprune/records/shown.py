@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
@@ -255,11 +255,12 @@ class Shown(Struct):
     before: int | None = None
     after: int | None = None
     changed: Share | None = None
+    scores: tuple[Real, Real] | None = None
 
     def __post_init__(self) -> None:
         answers = self.label, self.before, self.after
-        if self.changed is None and None in answers:
-            raise ValueError("it needs label, before and after, or changed")
+        if self.changed is None and self.scores is None and None in answers:
+            raise ValueError("it needs label, before and after, or changed, or scores")
 
 
 class Evidence(Struct):
@@ -274,6 +275,7 @@ class Evidence(Struct):
     changed: Count = 0
     samples: Count = 0
     shown: list[Shown] = []
+    explained: Literal["answers", "scores", "boxes", "outputs"] = "answers"
 
     def __post_init__(self) -> None:
         if self.classes and self.interval is None:

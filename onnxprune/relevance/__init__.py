@@ -25,7 +25,7 @@ from onnxprune.relevance.criteria import (
 )
 from onnxprune.relevance.damage import Damage, Meter
 from onnxprune.relevance.generated import match_statistics, stored_statistics
-from onnxprune.relevance.heat import heat_maps
+from onnxprune.relevance.heat import Explained, heat_maps
 from onnxprune.relevance.memory import Halving, allowed_bytes, batch_within, on_disk
 from onnxprune.relevance.mirror import Mirror, Tensors, choose_device
 from onnxprune.relevance.repeatable import repeatable
@@ -41,6 +41,7 @@ __all__ = [
     "Branch",
     "Composite",
     "Damage",
+    "Explained",
     "Halving",
     "Meter",
     "Mirror",

@@ -30,7 +30,7 @@ from onnxprune.report.intervals import paired, redrawn, resampled, weighted, wil
 from onnxprune.report.network import network_of
 from onnxprune.report.page import write_page
 from onnxprune.report.plots import write_curve_plot
-from onnxprune.report.png import Pixels, data_uri, heat, photo
+from onnxprune.report.png import Pixels, data_uri, heat, outlined, photo
 from onnxprune.report.pull_request import classes, markdown
 from onnxprune.report.side_by_side import write_comparison
 
@@ -44,6 +44,7 @@ __all__ = [
     "inspect",
     "markdown",
     "network_of",
+    "outlined",
     "paired",
     "percent",
     "photo",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ LARGEST = 96
 """Pixels along the longer side of a picture on a page."""
 FOR, AGAINST = (178, 24, 43), (33, 102, 172)
 """Colours of what speaks for an answer and against it. Source: ColorBrewer, RdBu."""
+OUTLINE = (0, 158, 115)
+"""The colour of boxes. Source: Okabe and Ito 2008."""
 
 
 def data_uri(pixels: Pixels) -> str:
@@ -62,6 +65,22 @@ def heat(relevance: FloatArray, image: Pixels) -> Pixels:
     pale = 205 + 50 * image.mean(-1, keepdims=True) / 255
     mixed = strength * colours + (1 - strength) * pale
     return np.asarray(np.round(mixed), np.uint8)
+
+
+def outlined(pixels: Pixels, boxes: FloatArray, size: Sequence[int]) -> Pixels:
+    """Return a picture with the outlines of boxes, which are in pixels of an image of that size.
+
+    Shapes: pixels `[h, w, 3]`, boxes `[m, 4]` as x1, y1, x2, y2, size `[2]` -> as pixels.
+    """
+    found = pixels.copy()
+    height, width = found.shape[:2]
+    scale = np.array([width / size[1], height / size[0]] * 2)
+    low, high = (0, 0, 0, 0), (width - 1, height - 1, width - 1, height - 1)
+    for box in np.asarray(boxes, np.float64).reshape(-1, 4):
+        x1, y1, x2, y2 = np.clip(np.floor(np.nan_to_num(box) * scale), low, high).astype(int)
+        found[[y1, y2], x1 : x2 + 1] = OUTLINE
+        found[y1 : y2 + 1, [x1, x2]] = OUTLINE
+    return found
 
 
 def shrunk(image: FloatArray) -> FloatArray:

@@ -16,7 +16,8 @@ Imports every room but cli. `make_task` puts a `Task` together, `search` walks d
 * `untaken`: branches that no sample takes
 * `plan`: which filters went; `journal`: the run directory; `outcome`: what a run came to;
   `refusal`: why a target is out of reach
-* `about`: the model, machine and command of a run; `evidence`: its samples and layers, for the page
+* `about`: the model, machine and command of a run; `evidence`: its samples and layers, for the page;
+  `pictures`: of those samples
 """
 
 from onnxprune.search.about import about_run, versions

@@ -7,38 +7,38 @@ layer costs before and after.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, FloatArray, IntArray
-from onnxprune.data import Data, Inputs
+from onnxprune.data import Data
 from onnxprune.errors import OnnxPruneError
-from onnxprune.evaluation import FIDELITY, Evaluator
+from onnxprune.evaluation import FIDELITY, Accuracy, Evaluator
 from onnxprune.graph import Graph
-from onnxprune.relevance import heat_maps
 from onnxprune.search.clocks import profiler
 from onnxprune.search.generated import parted
 from onnxprune.search.latency import timed_nodes
 from onnxprune.search.nets import Nets
 from onnxprune.search.outcome import make_evaluator
+from onnxprune.search.pictures import channels_of, of_classes, of_outputs
 from onnxprune.search.settings import Settings
 from onnxprune.search.task import State
 from onnxprune.surgery import repeats
 
-logger = logging.getLogger(__name__)
-
 SHOWN = 12
 """Samples whose answer changed, of which a page shows pictures."""
+SCORED = 2000
+"""Of more images than these none is measured by itself."""
 MOVES = 20
 """Rows of what changed into what."""
 PAIRED = "paired: only the samples whose answer changed count (Bonett and Price 2012)"
+Score: TypeAlias = "Callable[[IntArray], Accuracy]"
+"""What measures some of the samples, by their numbers."""
 DRAWN = "the samples drawn again 1,000 times with replacement (Efron 1979)"
 
 
@@ -120,7 +120,8 @@ def changes(graph: Graph, pruned: ModelProto, data: Data, settings: Settings) ->
     judge = make_evaluator(data, settings)
     answers = _answers(judge, graph.model, pruned, data)
     if answers is None:
-        return _of_scores(judge, graph.model, pruned, data)
+        return _of_scores(judge, graph, pruned, data, settings)
+    sides = (answers.before, answers.after)
     found: dict[str, Any] = {"classes": [], "labelled": data.labelled}
     found["names"] = list(data.classes) if data.labelled else []
     if answers.labels.ndim == 1:
@@ -137,8 +138,22 @@ def changes(graph: Graph, pruned: ModelProto, data: Data, settings: Settings) ->
         changed = np.argsort(-shares, kind="stable")
         changed = changed[shares[changed] > 0]
     found["changed"], found["samples"] = len(changed), len(data)
-    found["shown"] = _shown(graph, pruned, data, answers, changed, settings)
+    if answers.labels.ndim == 1:  # those that were right before come first
+        was_right = answers.before[changed] == answers.labels[changed]
+        changed = changed[np.argsort(~was_right, kind="stable")]
+    chosen = changed[:SHOWN]
+    pictures = of_classes(graph, pruned, data, [s[chosen] for s in sides], chosen, settings)
+    told = (_told(answers, k) for k in chosen.tolist())
+    found["shown"] = [one | said for one, said in zip(pictures, told, strict=False)]
     return found
+
+
+def _told(answers: _Sides, k: int) -> dict[str, Any]:
+    """What both nets answer for a sample."""
+    if answers.labels.ndim == 1:
+        sides = (answers.labels, answers.before, answers.after)
+        return dict(zip(("label", "before", "after"), (int(one[k]) for one in sides), strict=True))
+    return {"changed": float((answers.before[k] != answers.after[k]).mean())}
 
 
 def _answers(judge: Evaluator, before: ModelProto, after: ModelProto, data: Data) -> _Sides | None:
@@ -249,52 +264,74 @@ def _of_maps(answers: _Sides, *, of_union: bool) -> dict[str, Any]:
 
 
 def _of_scores(
-    judge: Evaluator, before: ModelProto, after: ModelProto, data: Data
+    judge: Evaluator, graph: Graph, pruned: ModelProto, data: Data, settings: Settings
 ) -> dict[str, Any]:
-    """The interval of a metric: of agreement, where it adds up over samples, or of another one."""
+    """The interval of a metric without answers, and the samples that lost most of it."""
     from onnxprune.report import resampled
 
+    outputs = [judge.outputs(model) for model in (graph.model, pruned)]
+    measured = [judge.of_rows(one) for one in outputs]
+    lost = _losses(measured, graph, pruned, data, settings)
     if not judge.metric.adds_up:
-        return _of_own(judge, before, after, data)
-    sides = []
-    for model in (before, after):
-        outputs = judge.outputs(model)
-        counts = [
-            judge.metric(
-                {name: rows[k : k + 1] for name, rows in outputs.items()},
-                data.y[k : k + 1],
-                np.array([k]),
-            )
-            for k in range(len(data))
-        ]
-        right = np.stack([np.maximum(one.correct, 0) for one in counts])
-        sides.append((right, np.stack([one.total for one in counts])))
-    low, high = resampled(sides[0], sides[1])
-    return {"interval": {"low": low, "high": high, "samples": len(data), "method": DRAWN}}
+        return _of_own(judge, measured, len(data)) | lost
+    counts = [[side(one) for one in np.arange(len(data))[:, None]] for side in measured]
+    low, high = resampled(_sums(counts[0]), _sums(counts[1]))
+    interval = {"low": low, "high": high, "samples": len(data), "method": DRAWN}
+    return {"interval": interval, **lost}
 
 
-def _of_own(judge: Evaluator, before: ModelProto, after: ModelProto, data: Data) -> dict[str, Any]:
+def _sums(counts: Sequence[Accuracy]) -> tuple[FloatArray, FloatArray]:
+    """What is right, and all there is. Shapes: each `[n, classes]`."""
+    right = np.stack([np.maximum(one.correct, 0) for one in counts])
+    return right, np.stack([one.total for one in counts])
+
+
+def _losses(
+    measured: Sequence[Score], graph: Graph, pruned: ModelProto, data: Data, settings: Settings
+) -> dict[str, Any]:
+    """The images whose own score fell, those that fell most first."""
+    if channels_of(data) is None or len(data) > SCORED:
+        return {}
+    try:
+        scores = np.array(
+            [[side(np.array([k])).mean for k in range(len(data))] for side in measured]
+        )
+    except OnnxPruneError:  # a metric of a user's own that needs more than one sample
+        return {}
+    fell = np.nan_to_num(scores[0] - scores[1])
+    lost = np.argsort(-fell, kind="stable")[: int((fell > 0).sum())]
+    chosen = lost[:SHOWN]
+    told = [{"scores": [round(float(side[k]), 4) for side in scores]} for k in chosen.tolist()]
+    pictures, explained = of_outputs(graph, pruned, data, chosen, settings)
+    shown = [one | said for one, said in zip(pictures, told, strict=False)]
+    return {
+        "changed": len(lost),
+        "samples": len(data),
+        "shown": shown,
+        "explained": explained,
+    }
+
+
+def _of_own(judge: Evaluator, measured: Sequence[Score], samples: int) -> dict[str, Any]:
     """The intervals of the mean and of each class, all samples measured again in each draw."""
     from onnxprune.report import redrawn
 
-    sides = [judge.of_rows(judge.outputs(model)) for model in (before, after)]
-
     def scores(rows: IntArray) -> tuple[FloatArray, FloatArray]:
-        one, other = (side(rows) for side in sides)
+        one, other = (side(rows) for side in measured)
         return np.append(one.per_class, one.mean), np.append(other.per_class, other.mean)
 
-    drawn = redrawn(scores, len(data))
+    drawn = redrawn(scores, samples)
     if drawn is None or not np.isfinite(drawn[0][:, -1]).all():
         return {}
     (low, high), times = drawn
-    whole = sides[1](np.arange(len(data)))
+    whole = measured[1](np.arange(samples))
     objects = bool(judge.metric.parts) and float(whole.total.max()) > 1
-    counts = [int(n) if objects else len(data) for n in whole.total]
+    counts = [int(n) if objects else samples for n in whole.total]
     return {
         "interval": {
             "low": float(low[-1]),
             "high": float(high[-1]),
-            "samples": len(data),
+            "samples": samples,
             "method": f"the samples drawn again {times} times with replacement (Efron 1979)",
         },
         "classes": [
@@ -307,81 +344,3 @@ def _of_own(judge: Evaluator, before: ModelProto, after: ModelProto, data: Data)
             for k in np.flatnonzero(np.isfinite(low[:-1])).tolist()
         ],
     }
-
-
-def _shown(
-    graph: Graph,
-    pruned: ModelProto,
-    data: Data,
-    answers: _Sides,
-    changed: IntArray,
-    settings: Settings,
-) -> list[dict[str, Any]]:
-    """Pictures of samples whose answer changed: those that were right before come first."""
-    from onnxprune.report import data_uri, heat, photo
-
-    axis = _channels(data)
-    if axis is None or not len(changed):
-        return []
-    if answers.labels.ndim == 1:
-        was_right = answers.before[changed] == answers.labels[changed]
-        changed = changed[np.argsort(~was_right, kind="stable")]
-    chosen = changed[:SHOWN]
-    assert not isinstance(data.x, Inputs)
-    x = np.asarray(data.x[chosen])
-    photos = [photo(np.moveaxis(one, axis - 1, -1)) for one in x]
-    maps = _heat(graph, pruned, x, axis, data, answers, chosen, settings)
-    names = data.names or tuple(f"sample {k}" for k in range(len(data)))
-    return [
-        {
-            "name": names[k],
-            **_classes(answers, k),
-            "picture": data_uri(photos[row]),
-            "maps": [data_uri(heat(side[row], photos[row])) for side in maps],
-        }
-        for row, k in enumerate(chosen.tolist())
-    ]
-
-
-def _classes(answers: _Sides, k: int) -> dict[str, Any]:
-    if answers.labels.ndim == 1:
-        sides = (answers.labels, answers.before, answers.after)
-        return dict(zip(("label", "before", "after"), (int(one[k]) for one in sides), strict=True))
-    return {"changed": float((answers.before[k] != answers.after[k]).mean())}
-
-
-def _channels(data: Data) -> int | None:
-    """The axis of the channels of samples that are images, None of others."""
-    if isinstance(data.x, Inputs) or data.generated or data.x.ndim != 4:
-        return None
-    return next((axis for axis in (1, 3) if data.x.shape[axis] in (1, 3, 4)), None)
-
-
-def _heat(
-    graph: Graph,
-    pruned: ModelProto,
-    x: npt.NDArray[Any],
-    axis: int,
-    data: Data,
-    answers: _Sides,
-    chosen: IntArray,
-    settings: Settings,
-) -> list[FloatArray]:
-    """What both nets look at: each explained for the answer that it gives itself."""
-    nets = (graph, Graph(pruned, input_shapes=graph.input_shapes))
-    try:
-        return [
-            heat_maps(
-                net,
-                x,
-                given[chosen],
-                axis,
-                criterion=settings.criterion,
-                heads=data.heads,
-                device=settings.device,
-            )
-            for net, given in zip(nets, (answers.before, answers.after), strict=True)
-        ]
-    except OnnxPruneError as error:
-        logger.info("relevance maps are left out: %s", error)
-        return []

@@ -14,7 +14,7 @@ from onnxprune.errors import DataError
 from onnxprune.report.colouring import COLOURS, colours_of, neighbours
 from onnxprune.report.intervals import paired, redrawn, resampled, weighted, wilson
 from onnxprune.report.opportunities import opportunities
-from onnxprune.report.png import LARGEST, data_uri, heat, photo, shrunk
+from onnxprune.report.png import LARGEST, OUTLINE, data_uri, heat, outlined, photo, shrunk
 from onnxprune.report.record import Record
 from onnxprune.report.steps import coded, steps_of
 from onnxprune.report.verdict import verdict
@@ -259,6 +259,18 @@ def test_what_speaks_for_an_answer_is_red_and_against_it_blue() -> None:
     assert red[0] > red[2] + 50
     assert blue[2] > blue[0] + 50
     assert none[0] == none[1] == none[2]
+
+
+def test_boxes_are_outlined_where_they_are_and_nothing_else_changes() -> None:
+    plain = np.full((48, 96, 3), 200, np.uint8)
+    boxes = np.array([[20.0, 10.0, 60.0, 50.0], [-9.0, 80.0, 900.0, np.nan]])
+    found = outlined(plain, boxes, (96, 192))
+    marked = (found == OUTLINE).all(-1)
+    assert marked[5, 10:31].all()
+    assert marked[5:26, 10].all()
+    assert not marked[6:25, 11:30].any()
+    assert (found[~marked] == 200).all()
+    assert not (plain != 200).any()
 
 
 def test_what_held_out_samples_say_is_in_the_verdict() -> None:
