@@ -36,6 +36,7 @@ from onnxprune.search import (
     Settings,
     State,
     Target,
+    changes,
     check_baseline,
     clock,
     describe,
@@ -260,20 +261,23 @@ def compare(
     after: ModelSource,
     data: SampleSource,
     settings: Settings | None = None,
+    *,
+    evidence: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Return cost, latency and accuracy of two models on the same samples, and their agreement.
 
     A model may be a file that `deploy` wrote; it runs on its runtime, and what it has of parameters
     and multiply-adds is None. `options` are fields of `Settings`; what they do not name is as in
-    `settings`. `per_class` of each side goes by the names of the classes.
+    `settings`. `per_class` of each side goes by the names of the classes. With `evidence` there is
+    what `evidence.json` of a run holds of samples: intervals, and those that changed.
     Units: `agreement`, share of the samples, or pixels, that both put into the same class; None for
     boxes.
     Raises: OnnxPruneError for whatever is wrong with a model or the samples.
     """
     settings = merged(settings, options)
     try:
-        return _compared(before, after, data, settings)
+        return _compared(before, after, data, settings, evidence)
     except InvalidModel:
         for source in (before, after):
             if not is_deployed(source):
@@ -283,7 +287,7 @@ def compare(
 
 
 def _compared(
-    before: ModelSource, after: ModelSource, data: SampleSource, settings: Settings
+    before: ModelSource, after: ModelSource, data: SampleSource, settings: Settings, shown: bool
 ) -> dict[str, Any]:
     on = measured_on(settings)
     unpruned = load_model(_home(before, after))
@@ -305,6 +309,7 @@ def _compared(
             given.append(classes)
             side |= {"latency_ms": latency_ms, "accuracy": accuracy.to_json()}
         worst = _worst(judge, models[1], samples)
+        more = {"evidence": changes(opened, models, samples, settings)} if shown else {}
     names = parts_of(samples, settings, sides[0]["accuracy"])
     for side in sides:
         side["accuracy"]["per_class"] = _named(names, side["accuracy"]["per_class"])
@@ -317,6 +322,7 @@ def _compared(
         "worst": worst,
         "samples": len(samples),
         "classes": list(sides[0]["accuracy"]["per_class"]),
+        **more,
     }
 
 
@@ -369,12 +375,8 @@ def _worst(judge: Evaluator, after: Runnable, samples: Data) -> list[dict[str, A
     """The samples on which a model agrees least with the unpruned one, the worst first."""
     if judge.metric.name != FIDELITY:
         return []
-    outputs = judge.outputs(after)
-    scores = []
-    for k in range(len(samples)):
-        one = {name: rows[k : k + 1] for name, rows in outputs.items()}
-        found = judge.metric(one, samples.y[k : k + 1], np.array([k]))
-        scores.append(found.mean)
+    measured = judge.of_rows(judge.outputs(after))
+    scores = [measured(np.array([k])).mean for k in range(len(samples))]
     order = np.argsort(scores, kind="stable")[:WORST]
     names = samples.names or tuple(f"sample {k}" for k in range(len(samples)))
     return [{"sample": names[k], "score": scores[k]} for k in order.tolist()]

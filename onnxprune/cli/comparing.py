@@ -30,6 +30,7 @@ from onnxprune.search import Settings
 @options.FAIL_IF
 @options.JSON
 @options.MARKDOWN
+@options.PAGE
 @options.METRIC
 @options.TIMING
 @options.RUNNING
@@ -47,6 +48,7 @@ def compare(
     fail_if: Condition | None,
     as_json: bool,
     markdown: str | None,
+    page: str | None,
     **work: Any,
 ) -> None:
     """Compare MODEL and OTHER on test samples.
@@ -57,8 +59,8 @@ def compare(
     first that differs.
     """
     if exact:
-        if fail_if is not None or markdown is not None:
-            raise click.UsageError("--exact: takes neither --fail-if nor --markdown")
+        if fail_if is not None or markdown is not None or page is not None:
+            raise click.UsageError("--exact: takes neither --fail-if nor --markdown nor --page")
         _compare_exactly(screen, model, other, data, plan, tolerance, as_json, Settings.of(**work))
         return
     if plan is not None or tolerance is not None:
@@ -70,14 +72,21 @@ def compare(
         raise click.UsageError("--json and --markdown: give --markdown a file, or one of the two")
     if markdown is not None and not on_screen:
         check_output(markdown, model, other, data)
+    if page is not None:
+        check_output(page, model, other, data)
     quiet = as_json or on_screen
-    found = show_comparison(screen, model, other, data, Settings.of(**work), quiet=quiet)
+    asked = Settings.of(**work)
+    found = show_comparison(screen, model, other, data, asked, quiet=quiet, evidence=bool(page))
+    evidence = found.pop("evidence", {})
     if as_json:
         click.echo(json.dumps(found, indent=2))
     reasons = None if fail_if is None else fail_if.reasons(figures(found))
     if markdown is not None:
         _write_markdown(found, reasons, None if on_screen else markdown)
         screen.kept = not on_screen
+    if page is not None:
+        _write_page({**found, "evidence": evidence}, model, other, page)
+        screen.kept = True
     if reasons:
         fail(f"--fail-if: {'; '.join(reasons)}")
 
@@ -122,6 +131,12 @@ def _write_markdown(
         write_whole(path, text + "\n")
 
 
+def _write_page(found: Mapping[str, Any], model: str, other: str, path: str) -> None:
+    from onnxprune.report import write_pair
+
+    write_pair(found, (Path(model).name, Path(other).name), path)
+
+
 def show_comparison(
     screen: Screen,
     /,
@@ -131,12 +146,13 @@ def show_comparison(
     settings: Settings,
     *,
     quiet: bool = False,
+    evidence: bool = False,
 ) -> dict[str, Any]:
     from onnxprune.cli.tables import class_table, outcome, worst_line
     from onnxprune.comparison import compare
 
     with screen.progress("running both models"):
-        found = compare(model, other, data, settings)
+        found = compare(model, other, data, settings, evidence=evidence)
     if not quiet:
         screen.print(*outcome(found), class_table(found))
         if found["worst"]:

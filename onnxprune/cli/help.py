@@ -23,8 +23,8 @@ SECTIONS = {
     "Computation": "--device --threads --batch-size --memory --seed --engine --ray-address "
     "--workers",
     "Run directory": "--run-dir --resume",
-    "Output": "--output --plan --masked --json --markdown --svg --verbose --quiet --log-json "
-    "--help",
+    "Output": "--output --plan --masked --json --markdown --page --svg --verbose --quiet "
+    "--log-json --help",
 }
 """The options of each section, in the order of the help. An option without one comes last."""
 

@@ -131,6 +131,14 @@ MARKDOWN = click.option(
 )
 
 
+PAGE = click.option(
+    "--page",
+    type=FILE,
+    metavar="FILE",
+    help="Write a page: the verdict, figures, classes and the samples whose answer changed.",
+)
+
+
 def _condition(ctx: click.Context, param: click.Parameter, value: str | None) -> Condition | None:
     try:
         return None if value is None else Condition(value)

@@ -9,7 +9,7 @@ objects.
 * `inspection`: which filters can go, and why the others stay
 * `drawing`: the network as SVG; `network`: as JSON, for the page; `skeleton`: what of it is drawn;
   `boxes`: what is written into it; `layout`: where it stands; `colouring`: what is tied
-* `side_by_side`: several runs on one page; `rendering`: templates filled in
+* `side_by_side`: several runs on one page; `pair`: two models; `rendering`: templates filled in
 * `verdict`, `opportunities`, `steps`, `layers`, `changes`: what the page says
 * `intervals`: how sure figures of few samples are; `png`: small pictures
 """
@@ -29,6 +29,7 @@ from onnxprune.report.inspection import inspect
 from onnxprune.report.intervals import paired, redrawn, resampled, weighted, wilson
 from onnxprune.report.network import network_of
 from onnxprune.report.page import write_page
+from onnxprune.report.pair import write_pair
 from onnxprune.report.plots import write_curve_plot
 from onnxprune.report.png import Pixels, data_uri, heat, outlined, photo
 from onnxprune.report.pull_request import classes, markdown
@@ -61,4 +62,5 @@ __all__ = [
     "write_comparison",
     "write_curve_plot",
     "write_page",
+    "write_pair",
 ]

@@ -79,6 +79,7 @@ def page(run: Record) -> str:
         more_classes=len(classes[SHOWN_CLASSES:]),
         moves=move_rows(run),
         shown=shown_samples(run),
+        sides=("unpruned", "pruned"),
         groups=groups_of(run),
         settings=dict(settings_of(run)),
         downloads={name: what for name, what in DOWNLOADS.items() if name in run.files},

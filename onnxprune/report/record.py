@@ -36,9 +36,7 @@ class Record:
         Raises: RunDirectoryError when the folder holds no run, or a file cannot be read.
         """
         if not (path / "config.json").is_file():
-            raise RunDirectoryError(
-                f"{path}: holds no run (no config.json); give the --run-dir of a run"
-            )
+            raise RunDirectoryError(f"{path}: {_no_run(path)}")
         journal, report = path / "journal.jsonl", path / "report.json"
         written = read_text(journal, _failed) if journal.is_file() else ""
         whole = written[: written.rfind("\n") + 1].split("\n")[:-1]
@@ -114,6 +112,16 @@ class Record:
         sides = self.sides
         count = len(sides[1]["accuracy"]["per_class"]) if sides and sides[1]["accuracy"] else 0
         return names + [str(number) for number in range(len(names), count)]
+
+
+def _no_run(path: Path) -> str:
+    """What a path is that is no run directory, and what to do with it."""
+    pages = "the page of two models is made by: onnxprune compare A B --data TEST --page FILE"
+    if path.is_file():
+        return f"is a file, no run; {pages}"
+    if (path / "deploy.json").is_file():
+        return f"holds deployed files, no run; {pages}"
+    return "holds no run (no config.json); give the --run-dir of a run"
 
 
 def _failed(line: str) -> RunDirectoryError:

@@ -69,8 +69,20 @@ def verdict(run: Record) -> Verdict:
     clauses = [_speed(before, after), _size(before, after), _accuracy(run), *_held_out(run)]
     if not run.rate:
         clauses.insert(0, Clause("nothing was removed", "same"))
-    clauses.sort(key=lambda clause: WORST.get(clause.standing, len(WORST)))
+    clauses.sort(key=_gravity)
     return Verdict(tuple(clauses), tuple(_notes(run)))
+
+
+def verdict_on(run: Record, notes: tuple[str, ...]) -> Verdict:
+    """Return the verdict on two models that were measured side by side, with these notes."""
+    assert run.sides is not None
+    before, after = run.sides
+    clauses = [_speed(before, after), _size(before, after), _accuracy(run)]
+    return Verdict(tuple(sorted(clauses, key=_gravity)), notes)
+
+
+def _gravity(clause: Clause) -> int:
+    return WORST.get(clause.standing, len(WORST))
 
 
 def _speed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Clause:

@@ -16,8 +16,8 @@ Imports every room but cli. `make_task` puts a `Task` together, `search` walks d
 * `untaken`: branches that no sample takes
 * `plan`: which filters went; `journal`: the run directory; `outcome`: what a run came to;
   `refusal`: why a target is out of reach
-* `about`: the model, machine and command of a run; `evidence`: its samples and layers, for the page;
-  `pictures`: of those samples
+* `about`: the model, machine and command of a run; `evidence`: its samples and layers, for the
+  page; `pictures`: of those samples
 """
 
 from onnxprune.search.about import about_run, versions
@@ -33,7 +33,7 @@ from onnxprune.search.baseline import check_baseline
 from onnxprune.search.clocks import clock, measured_on, time_in_turn
 from onnxprune.search.control import Control
 from onnxprune.search.controllers import CONTROLLER_NAMES, CONTROLLERS, find_controller, search
-from onnxprune.search.evidence import evidence_of
+from onnxprune.search.evidence import changes, evidence_of
 from onnxprune.search.fallback import with_fallback
 from onnxprune.search.generated import parted
 from onnxprune.search.journal import (
@@ -101,6 +101,7 @@ __all__ = [
     "Task",
     "about_run",
     "already_met",
+    "changes",
     "check_baseline",
     "check_own",
     "check_reach",

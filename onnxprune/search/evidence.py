@@ -18,7 +18,7 @@ from onnx import ModelProto
 from onnxprune.arrays import BoolArray, FloatArray, IntArray
 from onnxprune.data import Data
 from onnxprune.errors import OnnxPruneError
-from onnxprune.evaluation import FIDELITY, Accuracy, Evaluator
+from onnxprune.evaluation import FIDELITY, Accuracy, Evaluator, Runnable
 from onnxprune.graph import Graph
 from onnxprune.search.clocks import profiler
 from onnxprune.search.generated import parted
@@ -46,11 +46,11 @@ def evidence_of(
     nets: Nets, state: State, pruned: ModelProto, data: Data | None, settings: Settings
 ) -> dict[str, Any]:
     """Return what `evidence.json` holds."""
-    judging = parted(data)[1]
+    graph, judging = nets.task.graph, parted(data)[1]
     timed = judging is not None
     found: dict[str, Any] = {"layers": layer_costs(nets, state, pruned, judging, settings, timed)}
     if judging is not None:
-        found |= changes(nets.task.graph, pruned, judging, settings)
+        found |= changes(graph, (graph.model, pruned), judging, settings)
     return found
 
 
@@ -115,17 +115,22 @@ class _Sides:
     labels: IntArray
 
 
-def changes(graph: Graph, pruned: ModelProto, data: Data, settings: Settings) -> dict[str, Any]:
-    """Return the interval of the change, the classes, and the samples whose answer changed."""
+def changes(
+    graph: Graph, models: Sequence[Runnable], data: Data, settings: Settings
+) -> dict[str, Any]:
+    """Return the interval of the change, the classes, and the samples whose answer changed.
+
+    `models` are the two that are compared, `graph` that of the first, or what it was made of.
+    """
     judge = make_evaluator(data, settings)
-    answers = _answers(judge, graph.model, pruned, data)
+    answers = _answers(judge, models, data)
     if answers is None:
-        return _of_scores(judge, graph, pruned, data, settings)
+        return _of_scores(judge, graph, models, data, settings)
     sides = (answers.before, answers.after)
     found: dict[str, Any] = {"classes": [], "labelled": data.labelled}
     found["names"] = list(data.classes) if data.labelled else []
     if answers.labels.ndim == 1:
-        right = _right(judge, answers, graph.model, pruned)
+        right = _right(judge, answers, models)
         parts = len(judge.metric.parts)
         by_class = data.labelled if not parts else parts > 1
         found["interval"] = _interval(right, answers.labels if by_class else 0 * answers.labels)
@@ -142,7 +147,7 @@ def changes(graph: Graph, pruned: ModelProto, data: Data, settings: Settings) ->
         was_right = answers.before[changed] == answers.labels[changed]
         changed = changed[np.argsort(~was_right, kind="stable")]
     chosen = changed[:SHOWN]
-    pictures = of_classes(graph, pruned, data, [s[chosen] for s in sides], chosen, settings)
+    pictures = of_classes(graph, models, data, [s[chosen] for s in sides], chosen, settings)
     told = (_told(answers, k) for k in chosen.tolist())
     found["shown"] = [one | said for one, said in zip(pictures, told, strict=False)]
     return found
@@ -156,16 +161,16 @@ def _told(answers: _Sides, k: int) -> dict[str, Any]:
     return {"changed": float((answers.before[k] != answers.after[k]).mean())}
 
 
-def _answers(judge: Evaluator, before: ModelProto, after: ModelProto, data: Data) -> _Sides | None:
+def _answers(judge: Evaluator, models: Sequence[Runnable], data: Data) -> _Sides | None:
     """The classes that both nets give, where the outputs are class scores."""
     if judge.metric.answers:
-        sides = [judge.judge(model)[1] for model in (before, after)]
+        sides = [judge.judge(model)[1] for model in models]
         return _Sides(sides[0], sides[1], data.y)
     heads = data.heads
     if judge.metric.name != FIDELITY or not heads or heads[0].kind != "classes":
         return None
     found = []
-    for model in (before, after):
+    for model in models:
         outputs = judge.outputs(model).get(heads[0].tensor)
         if outputs is None or outputs.dtype == object:
             return None
@@ -176,14 +181,14 @@ def _answers(judge: Evaluator, before: ModelProto, after: ModelProto, data: Data
 
 
 def _right(
-    judge: Evaluator, answers: _Sides, before: ModelProto, after: ModelProto
+    judge: Evaluator, answers: _Sides, models: Sequence[Runnable]
 ) -> tuple[BoolArray, BoolArray]:
     """Which samples both nets get right, as the metric has it. Shapes: `[n]`."""
     k = max(judge.metric.answers, 1)
     if k == 1:
         return answers.before == answers.labels, answers.after == answers.labels
     found = []
-    for model in (before, after):
+    for model in models:
         (rows,) = judge.outputs(model).values()
         true = rows[np.arange(len(rows)), answers.labels][:, None]
         lower = np.arange(rows.shape[1]) < answers.labels[:, None]
@@ -264,14 +269,14 @@ def _of_maps(answers: _Sides, *, of_union: bool) -> dict[str, Any]:
 
 
 def _of_scores(
-    judge: Evaluator, graph: Graph, pruned: ModelProto, data: Data, settings: Settings
+    judge: Evaluator, graph: Graph, models: Sequence[Runnable], data: Data, settings: Settings
 ) -> dict[str, Any]:
     """The interval of a metric without answers, and the samples that lost most of it."""
     from onnxprune.report import resampled
 
-    outputs = [judge.outputs(model) for model in (graph.model, pruned)]
+    outputs = [judge.outputs(model) for model in models]
     measured = [judge.of_rows(one) for one in outputs]
-    lost = _losses(measured, graph, pruned, data, settings)
+    lost = _losses(measured, graph, models, data, settings)
     if not judge.metric.adds_up:
         return _of_own(judge, measured, len(data)) | lost
     counts = [[side(one) for one in np.arange(len(data))[:, None]] for side in measured]
@@ -287,7 +292,11 @@ def _sums(counts: Sequence[Accuracy]) -> tuple[FloatArray, FloatArray]:
 
 
 def _losses(
-    measured: Sequence[Score], graph: Graph, pruned: ModelProto, data: Data, settings: Settings
+    measured: Sequence[Score],
+    graph: Graph,
+    models: Sequence[Runnable],
+    data: Data,
+    settings: Settings,
 ) -> dict[str, Any]:
     """The images whose own score fell, those that fell most first."""
     if channels_of(data) is None or len(data) > SCORED:
@@ -302,7 +311,7 @@ def _losses(
     lost = np.argsort(-fell, kind="stable")[: int((fell > 0).sum())]
     chosen = lost[:SHOWN]
     told = [{"scores": [round(float(side[k]), 4) for side in scores]} for k in chosen.tolist()]
-    pictures, explained = of_outputs(graph, pruned, data, chosen, settings)
+    pictures, explained = of_outputs(graph, models, data, chosen, settings)
     shown = [one | said for one, said in zip(pictures, told, strict=False)]
     return {
         "changed": len(lost),

@@ -14,7 +14,7 @@ from onnxprune.arrays import FloatArray, IntArray
 from onnxprune.data import Data, Inputs
 from onnxprune.detection import SURE
 from onnxprune.errors import OnnxPruneError
-from onnxprune.evaluation import FIDELITY
+from onnxprune.evaluation import FIDELITY, Runnable
 from onnxprune.graph import Graph
 from onnxprune.relevance import heat_maps
 from onnxprune.search.evaluators import evaluator_of
@@ -36,7 +36,7 @@ def channels_of(data: Data) -> int | None:
 
 def of_classes(
     graph: Graph,
-    pruned: ModelProto,
+    models: Sequence[Runnable],
     data: Data,
     answers: Sequence[IntArray],
     chosen: IntArray,
@@ -46,11 +46,11 @@ def of_classes(
 
     Shapes: answers `[m]` or maps of the chosen samples, before and after; chosen `[m]`.
     """
-    return _pictures(graph, pruned, data, chosen, list(answers), settings)
+    return _pictures(graph, models, data, chosen, list(answers), settings)
 
 
 def of_outputs(
-    graph: Graph, pruned: ModelProto, data: Data, chosen: IntArray, settings: Settings
+    graph: Graph, models: Sequence[Runnable], data: Data, chosen: IntArray, settings: Settings
 ) -> tuple[list[dict[str, Any]], str]:
     """Return pictures of the chosen samples, and what both nets are explained for.
 
@@ -59,7 +59,7 @@ def of_outputs(
     nets: how far they are from their mean over the samples. Shapes: chosen `[m]`.
     """
     found, boxes = list[dict[str, Array]](), list[Boxes]()
-    for model in (graph.model, pruned):
+    for model in models:
         heads = [head.tensor for head in data.heads]
         if data.detector is None:
             given = evaluator_of(data, settings, FIDELITY, heads).outputs(model, chosen)
@@ -74,7 +74,7 @@ def of_outputs(
         found.append({name: _equal_to(given[name], scores) for name in heads})
     if data.detector is not None and not all(any(map(np.any, one.values())) for one in found):
         found = []
-    pictures = _pictures(graph, pruned, data, chosen, found, settings, boxes)
+    pictures = _pictures(graph, models, data, chosen, found, settings, boxes)
     return pictures, "boxes" if not found else "scores" if boxes else "outputs"
 
 
@@ -97,7 +97,7 @@ def _equal_to(values: Array, scores: Sequence[FloatArray]) -> Array:
 
 def _pictures(
     graph: Graph,
-    pruned: ModelProto,
+    models: Sequence[Runnable],
     data: Data,
     chosen: IntArray,
     explained: Sequence[Any],
@@ -114,7 +114,7 @@ def _pictures(
     images = np.moveaxis(x, axis, -1)
     photos = [photo(one) for one in images]
     size = images.shape[1:3]
-    maps = _heat(graph, pruned, x, axis, data, explained, settings)
+    maps = _heat(graph, models, x, axis, data, explained, settings)
     sides = [[heat(one, shown) for one, shown in zip(side, photos, strict=True)] for side in maps]
     sides = sides or [photos for _ in boxes]
     names = data.names or tuple(f"sample {k}" for k in range(len(data)))
@@ -132,14 +132,20 @@ def _pictures(
 
 def _heat(
     graph: Graph,
-    pruned: ModelProto,
+    models: Sequence[Runnable],
     x: Array,
     axis: int,
     data: Data,
     explained: Sequence[Any],
     settings: Settings,
 ) -> list[FloatArray]:
-    nets = (graph, Graph(pruned, input_shapes=graph.input_shapes))
+    nets = [
+        Graph(model, input_shapes=graph.input_shapes)
+        for model in models
+        if isinstance(model, ModelProto)
+    ]
+    if len(nets) < len(explained):
+        return []  # nobody sees into a file of another runtime
     try:
         return [
             heat_maps(

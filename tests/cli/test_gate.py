@@ -48,6 +48,28 @@ def test_a_condition_that_does_not_hold_is_exit_code_0(small: Small) -> None:
     assert (done.exit_code, done.stderr) == (0, "")
 
 
+def test_a_page_shows_two_models(small: Small, folder: Path) -> None:
+    assert compare(small, "--page", "two.html", "--markdown", "two.md").exit_code == 0
+    page = (folder / "two.html").read_text("utf-8")
+    assert "<h1>model.onnx → small.onnx</h1>" in page
+    assert "% smaller" in page
+    assert "the first and the second model looked at" in page.replace("\n", " ")
+    for line in (folder / "two.md").read_text("utf-8").splitlines()[2:6]:
+        assert line.split("|")[2].strip() in page
+    assert "evidence" not in compare(small, "--json", "--page", "two.html").stdout
+    assert compare(small, "--page", "model.onnx").exit_code == 1
+    assert compare(small, "--exact", "--page", "two.html").exit_code == 2
+
+
+@pytest.mark.parametrize("given", ["small.onnx", "edge"])
+def test_what_is_no_run_is_told_how_to_get_a_page(folder: Path, given: str) -> None:
+    (folder / "edge").mkdir()
+    (folder / "edge" / "deploy.json").write_text("{}")
+    done = CliRunner().invoke(main, ["report", given])
+    assert done.exit_code == 1
+    assert done.stderr.endswith("onnxprune compare A B --data TEST --page FILE\n")
+
+
 @pytest.mark.parametrize("text", ["harmonic_dorp > 1", "harmonic_drop", "", "harmonic_drop >"])
 def test_a_wrong_condition_is_refused_before_anything_is_read(text: str) -> None:
     words = ["compare", "missing.onnx", "missing.onnx", "--data", "missing", "--fail-if", text]

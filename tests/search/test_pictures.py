@@ -48,7 +48,7 @@ def test_images_that_lost_an_object_are_shown_with_the_boxes_of_both() -> None:
     graph, data = open_model(MODEL, detection.REFERENCE, SETTINGS)
     assert data is not None
     lost = data.classes.index("triangle")
-    found = changes(graph, without(graph.model, lost), data, SETTINGS)
+    found = changes(graph, (graph.model, without(graph.model, lost)), data, SETTINGS)
     held = [objects[objects[:, 4] == lost] for objects in data.targets]
     assert found["explained"] == "scores"
     assert found["changed"] >= sum(map(bool, map(len, held))) > SHOWN == len(found["shown"])
@@ -89,7 +89,7 @@ def test_numbers_are_explained_by_what_sets_them_apart() -> None:
     graph, data = open_model(linear(weight), {"x": x}, settings)
     assert data is not None
     weight[0, 0] = 0
-    found = changes(graph, linear(weight), data, settings)
+    found = changes(graph, (graph.model, linear(weight)), data, settings)
     assert found["explained"] == "outputs"
     assert found["changed"] == 6
     assert all(one["scores"][0] == 1.0 > one["scores"][1] for one in found["shown"])

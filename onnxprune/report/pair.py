@@ -1,0 +1,71 @@
+"""Two models on one page: what `compare` found of them, also of files for other runtimes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from onnxprune.evaluation import FIDELITY, caption
+from onnxprune.files import write_whole
+from onnxprune.report.changes import class_rows, move_rows, shown_samples
+from onnxprune.report.figures import percent, rows, slower, timed_on
+from onnxprune.report.record import Record
+from onnxprune.report.rendering import as_json, render
+from onnxprune.report.verdict import verdict_on
+
+SHOWN_CLASSES = 40
+"""Of more classes, the page shows those that changed most, and folds the others away."""
+
+
+def write_pair(comparison: Mapping[str, Any], names: tuple[str, str], path: str | Path) -> Path:
+    """Write the page of a comparison of two models of these names, and return its path.
+
+    Raises: OutputError when the place is not writable.
+    """
+    return write_whole(Path(path), pair(comparison, names))
+
+
+def pair(comparison: Mapping[str, Any], names: tuple[str, str]) -> str:
+    """Return the page of a comparison as HTML."""
+    run = _record(comparison, names)
+    metric, classes = comparison["metric"], class_rows(run)
+    return render(
+        "pair.html",
+        run=run,
+        names=names,
+        report=None,
+        verdict=verdict_on(run, tuple(_notes(comparison))),
+        figures=rows(comparison["before"], comparison["after"], metric),
+        not_on_tiles=("Filters", f"Mean {caption(metric)}"),
+        promised="",
+        metric=caption(metric),
+        parts="Part" if metric == FIDELITY else "Class",
+        classes=classes[:SHOWN_CLASSES],
+        more_classes=len(classes[SHOWN_CLASSES:]),
+        moves=move_rows(run),
+        shown=shown_samples(run),
+        sides=("first", "second"),
+        data=as_json({"classes": [one.to_json() for one in classes[SHOWN_CLASSES:]]}),
+        samples=comparison["samples"],
+        charted=False,
+    )
+
+
+def _record(comparison: Mapping[str, Any], names: tuple[str, str]) -> Record:
+    """The comparison as what a run came to: its classes in order in place of names."""
+    sides = {}
+    for side in ("before", "after"):
+        accuracy = comparison[side]["accuracy"]
+        per_class = list(accuracy["per_class"].values())
+        sides[side] = {**comparison[side], "accuracy": {**accuracy, "per_class": per_class}}
+    evidence = comparison.get("evidence", {})
+    return Record(" and ".join(names), {}, [], {**comparison, **sides}, evidence=evidence)
+
+
+def _notes(comparison: Mapping[str, Any]) -> Iterator[str]:
+    yield from filter(None, [slower(comparison)])
+    if comparison.get("agreement") is not None and comparison["metric"] != FIDELITY:
+        yield f"Both give {percent(comparison['agreement'])} of the samples the same class."
+    if timing := timed_on(comparison):
+        yield f"{timing[:1].upper()}{timing[1:]}."
