@@ -273,7 +273,7 @@ def guided(kind: Kind, folder: Path, arguments: Sequence[str]) -> None:
 
         return kind.mutate(random.Random(seed), data)[:most]
 
-    limits = [f"-timeout={SECONDS:.0f}", "-rss_limit_mb=4096", "-max_len=65536"]
+    limits = [f"-timeout={PATIENCE:.0f}", "-rss_limit_mb=4096", "-max_len=65536"]
     places = [f"-artifact_prefix={folder.resolve()}/", str(corpus.resolve())]
     command = [sys.argv[0], *limits, *arguments, *places]
     atheris.Setup(command, one, custom_mutator=mutate)
