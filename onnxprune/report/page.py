@@ -45,14 +45,13 @@ def write_page(path: str | Path) -> Path:
 def page(run: Record) -> str:
     """Return the page of a run as HTML."""
     report, held_out = run.report, (run.report or {}).get("held_out")
-    classes = class_rows(run)
     steps = steps_of(run)
     data = {
         "metric": caption(run.metric),
         "floor": run.floor if run.decisive == "harmonic" else None,
         "steps": steps,
         "lines": class_lines(run),
-        "classes": [one.to_json() for one in classes[SHOWN_CLASSES:]],
+        "classes": more_classes(run),
         "plan": {key: run.settings.get(key) or [] for key in ("allow_inexact", "also")},
         "model": run.about.get("model", {}).get("path") or "MODEL",
         "shapes": [
@@ -72,13 +71,8 @@ def page(run: Record) -> str:
         why=why_stopped(report) if report is not None else None,
         promised=promised(report or {}),
         opportunities=opportunities(run),
-        metric=caption(run.metric),
-        parts="Part" if run.metric == FIDELITY else "Class",
+        **what_changed(run),
         steps=steps,
-        classes=classes[:SHOWN_CLASSES],
-        more_classes=len(classes[SHOWN_CLASSES:]),
-        moves=move_rows(run),
-        shown=shown_samples(run),
         sides=("unpruned", "pruned"),
         groups=groups_of(run),
         settings=dict(settings_of(run)),
@@ -86,6 +80,24 @@ def page(run: Record) -> str:
         data=as_json(data),
         charted=any(step["harmonic"] is not None for step in steps),
     )
+
+
+def what_changed(run: Record) -> dict[str, Any]:
+    """Return what a page shows of classes and samples."""
+    classes = class_rows(run)
+    return {
+        "metric": caption(run.metric),
+        "parts": "Part" if run.metric == FIDELITY else "Class",
+        "classes": classes[:SHOWN_CLASSES],
+        "more_classes": len(classes[SHOWN_CLASSES:]),
+        "moves": move_rows(run),
+        "shown": shown_samples(run),
+    }
+
+
+def more_classes(run: Record) -> list[dict[str, Any]]:
+    """Return the classes that a page folds away, those that lost most first."""
+    return [one.to_json() for one in class_rows(run)[SHOWN_CLASSES:]]
 
 
 def settings_of(run: Record) -> Iterator[tuple[str, str]]:

@@ -8,14 +8,11 @@ from typing import Any
 
 from onnxprune.evaluation import FIDELITY, caption
 from onnxprune.files import write_whole
-from onnxprune.report.changes import class_rows, move_rows, shown_samples
 from onnxprune.report.figures import percent, rows, slower, timed_on
+from onnxprune.report.page import more_classes, what_changed
 from onnxprune.report.record import Record
 from onnxprune.report.rendering import as_json, render
 from onnxprune.report.verdict import verdict_on
-
-SHOWN_CLASSES = 40
-"""Of more classes, the page shows those that changed most, and folds the others away."""
 
 
 def write_pair(comparison: Mapping[str, Any], names: tuple[str, str], path: str | Path) -> Path:
@@ -29,7 +26,7 @@ def write_pair(comparison: Mapping[str, Any], names: tuple[str, str], path: str 
 def pair(comparison: Mapping[str, Any], names: tuple[str, str]) -> str:
     """Return the page of a comparison as HTML."""
     run = _record(comparison, names)
-    metric, classes = comparison["metric"], class_rows(run)
+    metric = comparison["metric"]
     return render(
         "pair.html",
         run=run,
@@ -39,14 +36,9 @@ def pair(comparison: Mapping[str, Any], names: tuple[str, str]) -> str:
         figures=rows(comparison["before"], comparison["after"], metric),
         not_on_tiles=("Filters", f"Mean {caption(metric)}"),
         promised="",
-        metric=caption(metric),
-        parts="Part" if metric == FIDELITY else "Class",
-        classes=classes[:SHOWN_CLASSES],
-        more_classes=len(classes[SHOWN_CLASSES:]),
-        moves=move_rows(run),
-        shown=shown_samples(run),
+        **what_changed(run),
         sides=("first", "second"),
-        data=as_json({"classes": [one.to_json() for one in classes[SHOWN_CLASSES:]]}),
+        data=as_json({"classes": more_classes(run)}),
         samples=comparison["samples"],
         charted=False,
     )
