@@ -82,6 +82,50 @@ def tell(event: str, **known: Any) -> None:
         listen(event, known)
 
 
+TRUST = 0.1
+"""The share of a way that has to be gone until it counts as much as what was expected of it."""
+
+
+@dataclass
+class Outlook:
+    """How much longer a way takes, by what was `expected` of all of it and what was seen since.
+
+    The shares of the way that are gone are told as they are reached; the first may be above 0.
+
+    >>> outlook = Outlook(expected=60.0)
+    >>> [round(outlook.reach(share, now)) for share, now in ((0, 0), (0.1, 10), (0.5, 50))]
+    [60, 72, 47]
+    >>> round(outlook.left(55))
+    42
+
+    Units: expected, seconds, None where nobody knows.
+    """
+
+    expected: float | None = None
+    _first: tuple[float, float] | None = None
+    _last: tuple[float, float] | None = None
+
+    def reach(self, share: float, now: float) -> float | None:
+        """Return the seconds that are left where a share of the way is gone, None if unknown.
+
+        Units: now, seconds.
+        """
+        self._first = self._first or (share, now)
+        way, spent = share - self._first[0], now - self._first[1]
+        known = 0.0 if self.expected is None else TRUST
+        if known + way <= 0:
+            return None
+        whole = (known * (self.expected or 0.0) + spent) / (known + way)
+        self._last = max(1 - share, 0.0) * whole, now
+        return self._last[0]
+
+    def left(self, now: float) -> float | None:
+        """Return the seconds that are left by what was last said, None if unknown or overrun."""
+        if self._last is None or now - self._last[1] >= self._last[0]:
+            return None
+        return self._last[0] - (now - self._last[1])
+
+
 OTHER = "other"
 """What is spent outside of every phase."""
 

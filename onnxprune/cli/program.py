@@ -27,7 +27,7 @@ from onnxprune.cli.logs import logged
 from onnxprune.cli.signals import exit_code, heeded, named
 from onnxprune.cli.streams import Streams, lasting
 from onnxprune.errors import LONGEST, NOTICE, OnnxPruneError, SurgeryError
-from onnxprune.progress import TAKEN_BACK, heard_by
+from onnxprune.progress import TAKEN_BACK, Outlook, heard_by
 from onnxprune.text import harmless
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ FAILED, MISUSED = 1, 2
 LEVELS = {-1: logging.ERROR, 0: NOTICE, 1: logging.INFO}
 PATIENCE = 2.0
 """Seconds after which a log says what it waits for."""
+MINUTE = 60
 AWHILE = 0.5
 """Seconds after which a second line shows what a step is busy with."""
 WIDTH = 160
@@ -167,15 +168,28 @@ class Progress:
         self._screen, self._live, self._task, self._begin = screen, live, task, begin
         self._within: Any = None
         self._since = 0.0
+        self._outlook = Outlook()
+
+    def expect(self, seconds: float) -> None:
+        """Say how long all may take, before the first step shows it. Units: seconds."""
+        self._outlook.expected = seconds
 
     def step(self, line: str, share: float | None = None) -> None:
-        """Show a step; `share` is the share of the work that is done, if known."""
+        """Show a step; `share` is the share of the work that is done, if known.
+
+        A log says how long the rest takes where that is a minute or more.
+        """
         self._begin()
+        left = None if share is None else self._outlook.reach(share, time.monotonic())
         if self._live is None:
-            self._screen.say(line)
+            rest = f", about {left / MINUTE:.0f} min left" if left and left >= MINUTE else ""
+            self._screen.say(line + rest)
             return
         total = None if share is None else 1.0
-        self._update(self._task, description=harmless(line), completed=share or 0.0, total=total)
+        self._live.update(
+            self._task, description=harmless(line), completed=share or 0.0, total=total
+        )
+        self._say_left()
 
     def hear(self, what: str, done: int, total: int) -> None:
         """Show how much is done of what a step is busy with, once it has been so for a while."""
@@ -188,14 +202,18 @@ class Progress:
         elif now - self._since > AWHILE:
             if self._within is None:
                 self._within = self._live.add_task(what, total=total, left="")
-            self._update(self._within, description=what, completed=done)
+            self._live.update(self._within, description=what, completed=done)
+            shown = next(one for one in self._live.tasks if one.id == self._within)
+            self._live.update(self._within, left=_left(shown.time_remaining))
+            self._say_left()
 
-    def _update(self, task: Any, **values: Any) -> None:
-        self._live.update(task, **values)
-        shown = next(one for one in self._live.tasks if one.id == task)
-        seconds = shown.time_remaining
-        left = f"{int(seconds) // 60}:{int(seconds) % 60:02d} left" if seconds else ""
-        self._live.update(task, left=left)
+    def _say_left(self) -> None:
+        self._live.update(self._task, left=_left(self._outlook.left(time.monotonic())))
+
+
+def _left(seconds: float | None) -> str:
+    whole = round(seconds or 0)
+    return f"{whole // MINUTE}:{whole % MINUTE:02d} left" if whole else ""
 
 
 class Program(click.Group):

@@ -20,6 +20,9 @@ from onnxprune.cli.sources import check_output
 from onnxprune.files import check_apart
 from onnxprune.search import Settings
 
+WHOLE = 20
+"""How many times as long as measuring the unpruned model, twice, a search takes, more or less."""
+
 
 @main.command(epilog=example("onnxprune inspect model.onnx"))
 @MODEL
@@ -161,6 +164,7 @@ def show_pruning(
     `keep` writes a result, that of an interrupted search as well, and returns where it is.
     """
     from onnxprune.cli.tables import outcome, remarks, step_line
+    from onnxprune.progress import spent_by_phase
     from onnxprune.run import Interrupted, prune
     from onnxprune.search import summary
 
@@ -168,6 +172,8 @@ def show_pruning(
         check()
         if state.stopped:
             return
+        if not state.dead.any() and settings.control != "one-shot":
+            progress.expect(WHOLE * spent_by_phase().get("evaluation", 0.0))
         figures = summary(task, state)
         harmonic = None if state.accuracy is None else state.accuracy.harmonic
         line = step_line(figures, harmonic, included=bool(settings.limits.include))

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import runpy
 import shlex
 import subprocess
@@ -19,7 +20,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 import onnxprune
-from onnxprune.cli import program
+from onnxprune.cli import program, pruning
 from onnxprune.cli.commands import main
 from onnxprune.cli.program import Screen
 from onnxprune.errors import SurgeryError
@@ -270,13 +271,44 @@ def test_the_time_that_is_left_is_shown_where_the_way_is_known(
 ) -> None:
     screen = terminal()
     with screen.progress("looking") as progress:
-        now = progress._live.get_time()
-        monkeypatch.setattr(progress._live, "get_time", lambda: now)
+        now = time.monotonic()
         for steps in range(1, 4):
-            monkeypatch.setattr(progress._live, "get_time", lambda n=steps: now + 40 * n)
+            monkeypatch.setattr(time, "monotonic", lambda n=steps: now + 40 * n)
             progress.step(f"step {steps}", steps / 6)
         (task,) = progress._live.tasks
         assert task.fields["left"] == "2:00 left"
+        monkeypatch.setattr(time, "monotonic", lambda: now + 165)
+        monkeypatch.setattr(program, "AWHILE", -1.0)
+        list(track("measuring", range(2), 2))
+        assert task.fields["left"] == "1:15 left"
+
+
+def test_the_time_that_is_left_is_said_before_the_first_step(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a log as well, where it is a minute or more."""
+    screen = Screen()
+    with screen.progress("looking") as progress:
+        progress.expect(600.0)
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now)
+        progress.step("begun", 0.0)
+        monkeypatch.setattr(time, "monotonic", lambda: now + 100)
+        progress.step("half", 0.5)
+        monkeypatch.setattr(time, "monotonic", lambda: now + 140)
+        progress.step("nearly", 0.95)
+        progress.step("nobody knows")
+    said = ["begun, about 10 min left", "half, about 2 min left", "nearly", "nobody knows"]
+    assert capsys.readouterr().err.splitlines() == said
+
+
+def test_a_search_says_how_long_it_takes_once_the_model_was_measured(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "WHOLE", 1e9)
+    said = call("prune", small.path, "-o", "a.onnx", "--data", small.data, "--rate", "0.5").stderr
+    first = next(line for line in said.splitlines() if "0.0 % removed" in line)
+    assert re.search(r", about \d{4,} min left$", first)
 
 
 def test_a_second_line_shows_what_a_step_is_busy_with(monkeypatch: pytest.MonkeyPatch) -> None:
