@@ -10,7 +10,7 @@ from onnxprune.arrays import dims
 from onnxprune.channels.labels import Reason
 from onnxprune.errors import InvalidModel, InvalidOp
 from onnxprune.graph import Graph
-from onnxprune.ops import STUMBLES, Axes, Misfit, Node, misfit
+from onnxprune.ops import STUMBLES, Axes, Misfit, Node, misfit, parse
 
 MISFITS = (*STUMBLES, Misfit, InvalidOp)
 """What an operator raises on inputs that it does not take."""
@@ -50,9 +50,13 @@ def check_sizes(graph: Graph, node: Node) -> None:
         weight = graph.shape(node.inputs[node.op.weights[0]])
         if weight is not None and len(weight) < 2:
             raise Misfit(f"its weight has the shape {dims(weight)}")
-    read = [graph.shape(name) or () for name in node.inputs if name]
-    if not isinstance(graph.how(node), Axes) or any(0 in shape for shape in read):
+    read, how = [graph.shape(name) or () for name in node.inputs if name], graph.how(node)
+    if not isinstance(how, Axes) or any(0 in shape for shape in read):
         return
+    for index in () if node.op is None else node.op.weights:
+        shape = graph.shape(node.inputs[index]) if index < len(node.inputs) else None
+        if shape is not None:
+            parse(how.pattern)[0][index].match(shape, f"weight '{node.inputs[index]}' of {node}")
     for name in graph.read_outputs(node):
         shape = graph.shape(name)
         if shape is not None and min(shape, default=1) < 1:

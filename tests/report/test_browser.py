@@ -17,7 +17,9 @@ import pytest
 
 import onnxprune
 from onnxprune.report.page import write_page
+from onnxprune.report.pair import write_pair
 from onnxprune.report.side_by_side import write_comparison
+from onnxprune.samples import detection
 from tests.support.small_net import Small
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright: run .ci/browser")
@@ -81,6 +83,14 @@ def runs(small: Small, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     onnxprune.prune(
         small.path, str(folder / "x.npz"), rate=0.3, run_dir=folder / "without labels", **free
     )
+    onnxprune.prune(
+        detection.MODEL,
+        detection.REFERENCE,
+        rate=0.2,
+        per_class=12,
+        run_dir=folder / "detector",
+        **free,
+    )
     for name in ("unfinished", "begun", "many classes", "one class"):
         shutil.copytree(folder / "whole", folder / name)
     (folder / "unfinished" / "report.json").unlink()
@@ -91,6 +101,12 @@ def runs(small: Small, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     found = {path.name: path for path in folder.iterdir() if path.is_dir()}
     for path in found.values():
         write_page(path)
+    found["two models"] = folder / "two models"
+    found["two models"].mkdir()
+    compared = onnxprune.compare(
+        small.path, folder / "whole" / "pruned.onnx", small.data, threads=1, evidence=True
+    )
+    write_pair(compared, ("before.onnx", "after.onnx"), found["two models"] / "report.html")
     return found
 
 
@@ -116,7 +132,7 @@ def reclassed(folder: Path, count: int) -> None:
 
 KINDS = (
     *("whole", "without samples", "without labels", "unfinished", "begun"),
-    *("many classes", "one class"),
+    *("many classes", "one class", "detector", "two models"),
 )
 
 

@@ -62,3 +62,16 @@ page.choose = (number) => {
   page.chosen = number;
   for (const listener of page.listeners) listener(page.data.steps[number], number);
 };
+
+for (const button of document.querySelectorAll("[data-step]")) {
+  button.addEventListener("click", () => {
+    page.choose(Number(button.dataset.step));
+    document.getElementById("chart").scrollIntoView();
+    document.getElementById("plot")?.focus({ preventScroll: true });
+  });
+}
+page.listeners.push((step, number) => {
+  const rows = document.querySelectorAll("#step-table tr.chosen");
+  for (const row of rows) row.classList.remove("chosen");
+  document.querySelector(`[data-step="${number}"]`)?.closest("tr").classList.add("chosen");
+});

@@ -64,16 +64,3 @@ page.allClasses = () => {
   }
 };
 document.getElementById("more-classes")?.addEventListener("click", page.allClasses);
-
-for (const button of document.querySelectorAll("[data-step]")) {
-  button.addEventListener("click", () => {
-    page.choose(Number(button.dataset.step));
-    document.getElementById("chart").scrollIntoView();
-    document.getElementById("plot")?.focus({ preventScroll: true });
-  });
-}
-page.listeners.push((step, number) => {
-  const rows = document.querySelectorAll("#step-table tr.chosen");
-  for (const row of rows) row.classList.remove("chosen");
-  document.querySelector(`[data-step="${number}"]`)?.closest("tr").classList.add("chosen");
-});
