@@ -12,12 +12,13 @@ the way in.
 
 import typing
 
-from onnxprune.compensate.methods import METHODS, Corrector, compensator
+from onnxprune.compensate.methods import FOLDS, METHODS, Corrector, compensator
 
 if typing.TYPE_CHECKING:
     from onnxprune.compensate.redundancy import Evenly, irreplaceable
 
 __all__ = [
+    "FOLDS",
     "METHODS",
     "Corrector",
     "Evenly",

@@ -31,11 +31,12 @@ import numpy.typing as npt
 from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, FloatArray, IntArray, shared
+from onnxprune.compensate.methods import FOLDS
 from onnxprune.compensate.observed import Look, Observed, observe
 from onnxprune.compensate.readers import Reader
 from onnxprune.compensate.reference import Narrowed, Reference, Writer
 from onnxprune.compensate.refit import Refit, RowSums
-from onnxprune.compensate.ridge import FOLDS, choose_ridge, gather, mean_of
+from onnxprune.compensate.ridge import choose_ridge, gather, mean_of
 from onnxprune.engine import Talk, each, talk
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
@@ -55,13 +56,15 @@ LARGEST = 3.0
 class Fit:
     """How least squares fits.
 
-    `ridge` is the ridge of every layer; without one, each layer has its own, chosen by
-    cross-validation. `variance` is the power of the factor that restores a variance: 1 restores all
-    of it, 0 nothing.
+    `ridge` is the ridge of every layer; without one, each layer has its own, the `ridge_share` of
+    what cross-validation chooses. Noise that a small ridge lets in averages out in the layers
+    behind; a signal that a large one shrinks does not come back. `variance` is the power of the
+    factor that restores a variance: 1 restores all of it, 0 nothing.
     Units: ridge, share of the mean variance of the kept channels.
     """
 
     ridge: float | None = None
+    ridge_share: float = 1.0
     variance: float = 1.0
 
 
@@ -128,13 +131,13 @@ class _Correction:
             one = self.narrowed[parts[0].key]
             answer: Any = None
             if parts[0].kept is not None:
-                answer = self._fit(one, parts, batches, how.ridge)
+                answer = self._fit(one, parts, batches, how)
             if one.reader.bias is not None:
                 answer = self._restore(one, batches, answer, how.variance)
             parts = list(batches.ask(answer))
 
     def _fit(
-        self, one: Narrowed, sums: Sequence[RowSums], batches: Talk, ridge: float | None
+        self, one: Narrowed, sums: Sequence[RowSums], batches: Talk, how: Fit
     ) -> npt.NDArray[Any]:
         """Fit the weight of a layer to what it read in the unpruned net; return it."""
         reader, count = one.reader, sum(part.count for part in sums)
@@ -148,8 +151,9 @@ class _Correction:
         parts = batches.ask((*means, count < alive.sum()))
         products = gather(parts, alive, self.folds, device)
         weight = self._weight(one).to(device)
+        ridge = how.ridge
         if ridge is None:
-            ridge = choose_ridge(products, _by_channel(reader, weight))
+            ridge = how.ridge_share * choose_ridge(products, _by_channel(reader, weight))
         channel_map = products.solve(ridge).to(weight.dtype)
         fitted = reader.remap(weight, channel_map, one.read).cpu().numpy()
         self.edits.append(lambda writer: writer.constants.set(reader.weight, fitted))

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from onnxprune.data import Data
 
 
+FOLDS = 3
+"""Parts of the samples; each is left out once."""
+
+
 class Corrector(Protocol):
     """Corrects the weights of a pruned model."""
 
@@ -74,6 +78,7 @@ def compensator(
     device: str = "auto",
     batch_size: int = 32,
     ridge: float | None = None,
+    ridge_share: float = 1.0,
     variance: float = 1.0,
     allowed: int | None = None,
 ) -> Corrector | None:
@@ -83,8 +88,8 @@ def compensator(
     are, and so does every layer that reads no removed channel. A node without a bias gets one where
     it needs it. The unpruned net runs once, at the first call.
 
-    `ridge` and `variance` are those of `Fit`. `allowed` limits how much of all samples is kept in
-    memory; on a CPU the rest goes into a temporary file.
+    `ridge`, `ridge_share` and `variance` are those of `Fit`. `allowed` limits how much of all
+    samples is kept in memory; on a CPU the rest goes into a temporary file.
     Units: allowed, bytes.
     Raises: UnknownName for a method that does not exist; DataError where samples are missing.
     """
@@ -100,4 +105,4 @@ def compensator(
     from onnxprune.compensate.reference import Reference
 
     reference = Reference(graph, groups, data, device, batch_size, allowed)
-    return make(reference, Fit(ridge, variance))
+    return make(reference, Fit(ridge, ridge_share, variance))

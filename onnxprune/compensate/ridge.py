@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 RIDGES = (0.01, 0.1, 1.0, 10.0)
 """The candidates, as shares of the mean variance of the kept channels."""
 RIDGE = RIDGES[0]
-FOLDS = 3
-"""Parts of the samples; each is left out once."""
 MAX_ROWS = 4096
 """A layer that reads more channels keeps its weights: the system to solve would be too large."""
 

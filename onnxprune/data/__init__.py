@@ -10,6 +10,7 @@ Imports only what lies below: errors, checks, memory and their like. `load_data`
 * `shards`: WebDataset's tar files and Parquet
 * `presets`: how pixels are scaled
 * `noise`: noise that is smooth as photographs are
+* `mirrored`: mirror images of few
 * `variants`: what else the same images could be, where a model does not recognise them
 * `layouts`: folders of other layouts, recognised to be refused
 * `letterbox`: an image whole on a canvas of another shape, and where its boxes go
@@ -22,6 +23,7 @@ from onnxprune.data.inputs import Inputs, Rows, Samples, by_name, joined, pieces
 from onnxprune.data.label_maps import IGNORED, class_axis, class_shares, counted, fit_labels
 from onnxprune.data.layouts import annotation_files, boxes_layout, check_classes
 from onnxprune.data.letterbox import FITS, Placement, fitted
+from onnxprune.data.mirrored import with_mirrored
 from onnxprune.data.noise import noisy_pixels, smooth_noise
 from onnxprune.data.presets import PREPROCESS, PRESETS, find_preset, name_preset
 from onnxprune.data.samples import ALL, DATA, Data
@@ -74,4 +76,5 @@ __all__ = [
     "read",
     "readings",
     "smooth_noise",
+    "with_mirrored",
 ]

@@ -24,7 +24,7 @@ def readings(x: Array, preset: str = "") -> Iterator[tuple[str, Array]]:
     back to pixels by the range of their values, and tried in other layouts.
     Shapes: `[n, C, H, W]` or `[n, H, W, C]` with 1 or 3 channels; others have no other readings.
     """
-    axis = _channel_axis(x.shape[1:])
+    axis = channel_axis(x.shape[1:])
     if axis is None:
         return
     last = np.moveaxis(x, axis, -1)
@@ -36,7 +36,7 @@ def readings(x: Array, preset: str = "") -> Iterator[tuple[str, Array]]:
         yield from _laid_out(x, axis)
 
 
-def _channel_axis(shape: tuple[int, ...]) -> int | None:
+def channel_axis(shape: tuple[int, ...]) -> int | None:
     """Which axis of the samples holds the channels of an image, if one does."""
     if len(shape) != 3 or not {shape[0], shape[2]} & {1, 3}:
         return None

@@ -11,8 +11,8 @@ from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.channels import ChannelGroups, find_groups
-from onnxprune.compensate import Corrector
-from onnxprune.data import Data, SampleSource, by_name, joined, load_data
+from onnxprune.compensate import FOLDS, Corrector
+from onnxprune.data import Data, SampleSource, by_name, joined, load_data, with_mirrored
 from onnxprune.errors import DataError
 from onnxprune.evaluation import FIDELITY, Evaluator, block_width, check_weights
 from onnxprune.graph import Graph
@@ -107,7 +107,7 @@ def make_task(
     groups = hold_untaken(graph, groups, data)
     data, judging = parted(data)
     settings.limits.allowed(groups)  # refuses, before anything is measured, what matches nothing
-    fitted = _fitted(data, more or open_unlabelled(graph, data, settings))
+    fitted = _fitted(data, more or open_unlabelled(graph, data, settings), settings)
     strategy = choose_strategy(settings)
     evaluator = None if judging is None else make_evaluator(judging, settings)
     correct = _corrector(graph, groups, fitted, settings)
@@ -242,12 +242,20 @@ def complete(settings: Settings, data: Data | None) -> Settings:
     return settings.with_floor(FIDELITY_FLOOR if agrees else DEFAULT_FLOOR)
 
 
-def _fitted(data: Data | None, more: Data | None) -> Data | None:
-    """The samples that a compensation is fitted on: the labelled ones, and those without labels."""
-    if data is None or more is None:
+def _fitted(data: Data | None, more: Data | None, settings: Settings) -> Data | None:
+    """The samples that a compensation is fitted on: first the labelled ones, then those without.
+
+    Of few images least squares fits the mirror images, too.
+    """
+    if data is None or settings.compensate == "none":
         return data
-    y = np.concatenate([data.y, np.zeros((len(more), *data.y.shape[1:]), np.int64)])
-    return Data(joined([data.x, more.x]), y, data.classes, heads=data.heads)
+    x = data.x if more is None else joined([data.x, more.x])
+    if settings.compensate == "least-squares" and settings.tuning.mirrored == "auto":
+        x = with_mirrored(x, FOLDS)
+    if x is data.x:
+        return data
+    y = np.concatenate([data.y, np.zeros((len(x) - len(data), *data.y.shape[1:]), np.int64)])
+    return Data(x, y, data.classes, heads=data.heads)
 
 
 def _ranker(graph: Graph, data: Data | None, fitted: Data | None, settings: Settings) -> Rank:
@@ -352,6 +360,7 @@ def _corrector(
         settings.compensate,
         device=settings.device,
         ridge=settings.tuning.ridge,
+        ridge_share=settings.tuning.ridge_share,
         variance=settings.tuning.variance,
         allowed=allowed_bytes(settings.memory, settings.device),
     )

@@ -9,6 +9,7 @@ from onnxprune.checks import Checked, Choice, Number, asked
 RERANKS = EVENLY = ("auto", "always", "never")
 CORRECT = ("unseen", "seen", "start")
 ORDERS = ("several", "one")
+MIRRORED = ("auto", "never")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Control(Checked):
     ridge: float | None = asked(Number(least=0, optional=True), None)
     """The ridge of least squares, chosen for each layer without one. Unit: share of the mean
     variance of the kept channels."""
+    ridge_share: float = asked(Number(least=0), 1 / 3)
+    """The ridge of least squares, where it is chosen for each layer. Unit: share of what
+    cross-validation chooses."""
+    mirrored: str = asked(Choice(of=MIRRORED), "auto")
+    """Whether least squares fits mirror images, too: never, or auto: where images are few."""
     variance: float = asked(Number(least=0, most=1), 1.0)
     """How much of the variance of its outputs least squares gives back to a layer. Unit: exponent
     of the factor: 1 all, 0 none."""
