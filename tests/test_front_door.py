@@ -196,6 +196,8 @@ TABLE: Mapping[str, Values] = {
     **dict.fromkeys(("harmless", "harmful", "lost", "own_squares", "fewer_squares"), FACTOR),
     **dict.fromkeys(("layer_share", "even_share"), MULTIPLE),
     "orders": choice("several", "one"),
+    "ridge_share": FACTOR,
+    "mirrored": choice("auto", "never"),
     "ridge": Values((*FACTOR.right, None), FACTOR.wrong[:-1], FACTOR.texts),
     "variance": Values((0, 0.5, 1), (*FACTOR.wrong, 1.5), (*FACTOR.texts, "1.5")),
     **dict.fromkeys(("evenly", "reranks"), choice("auto", "always", "never")),

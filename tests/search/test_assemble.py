@@ -66,13 +66,14 @@ def test_the_constants_of_least_squares_reach_it(small: Small) -> None:
     dead = np.zeros(17, np.bool_)
     dead[[0, 3, 9]] = True
 
-    def corrected(**tuning: float) -> bytes:
+    def corrected(**tuning: Any) -> bytes:
         nets = opened(small, compensate="least-squares", **tuning)
         state = State(dead[: len(nets.task.groups)], corrected=True)
         return nets.build(state).SerializeToString()
 
-    models = {corrected(), corrected(ridge=100), corrected(variance=0), corrected(variance=0.5)}
-    assert len(models) == 4
+    changes: list[dict[str, Any]] = [{}, {"ridge": 100}, {"ridge_share": 3}, {"mirrored": "never"}]
+    changes += [{"variance": 0}, {"variance": 0.5}]
+    assert len({corrected(**change) for change in changes}) == len(changes)
 
 
 @pytest.mark.parametrize(
