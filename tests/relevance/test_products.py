@@ -190,3 +190,36 @@ def test_relevance_passes_dynamic_quantisation() -> None:
     found = every(mirror, images(mirror.graph.model, 2), [0, 1], "epsilon")
     assert torch.equal(found["a"], found["h"])
     assert "s" not in found
+
+
+# A product and the sum that gives it a bias
+
+BIASED = """
+g (float[N,5,3] x) => (float[N,4] z)
+<float[3,6] w, float[6] b, float[6,4] v, float[4] t> {{
+  {first}
+  r = Relu(h)
+  m = ReduceMean<axes=[1], keepdims=0>(r)
+  {second}
+}}
+"""
+APART = {"first": "a = MatMul(x, w)  h = Add(b, a)", "second": "c = MatMul(m, v)  z = Add(c, t)"}
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "zplus", "gamma", "alpha-beta"])
+def test_a_product_and_the_sum_behind_it_are_one_layer(rule: str) -> None:
+    whole = model(BIASED.format(first=APART["first"], second="z = Gemm(m, v, t)"))
+    apart = model(BIASED.format(**APART))
+    x = images(whole, 3)
+    one, two = (every(mirror_of(proto), x, [0, 1, 3], rule) for proto in (whole, apart))
+    for name in ("x", "a", "h", "m"):
+        assert torch.allclose(one[name], two[name], rtol=EXACT), name
+    # The relevance of a unit is that of its sum, with the bias.
+    assert torch.equal(two["a"], two["h"])
+
+
+def test_a_folded_product_computes_the_same() -> None:
+    proto = model(BIASED.format(**APART))
+    x = images(proto, 2)
+    plain, merged = (mirror_of(proto, fold=fold).trace(x)["z"] for fold in (False, True))
+    assert torch.allclose(plain, merged, rtol=EXACT)
