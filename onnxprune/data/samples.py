@@ -35,7 +35,8 @@ class Data(Portable):
     what the outputs hold, where that is known; without them the first output is class scores.
     `reference` are the outputs of the unpruned model, by the tensor of a head. `names` are those of
     the samples' files, where they come from files. `detector` reads boxes off the outputs, where
-    the targets are the objects of images (`onnxprune.detection`).
+    the targets are the objects of images (`onnxprune.detection`). `units` takes outputs and says
+    by what to multiply a change of each number, where more than their deviation is known.
 
     Shapes: x `[n, ...]`, `x[i]` is one sample; y `[n]`, or maps `[n, H, W]`, 255 not counting;
     targets `[n, ...]`.
@@ -53,6 +54,7 @@ class Data(Portable):
     reference: Mapping[str, npt.NDArray[Any]] | None = None
     names: tuple[str, ...] = ()
     detector: Callable[..., Any] | None = None
+    units: Callable[..., Mapping[str, npt.NDArray[Any]]] | None = None
 
     def __post_init__(self) -> None:
         inputs = self.x.arrays if isinstance(self.x, Inputs) else {"x": self.x}

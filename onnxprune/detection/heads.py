@@ -53,13 +53,15 @@ Raw: TypeAlias = tuple[Array, Array]
 class BoxHead:
     """A kind of detector: how its outputs are read, and what it is given.
 
-    `read` takes outputs, size and K; `overlap` is the IoU above which of two boxes of a class the
+    `read` takes outputs, size and K, and returns what is found in each image, or, `by_place`, the
+    box and the scores of each place. `overlap` is the IoU above which of two boxes of a class the
     worse one goes, 1 where none does. `fit` says how an image becomes one of the model's size;
     `anchored`, that `read` takes anchors, too.
     """
 
     name: str
-    read: Callable[..., Iterator[Found]]
+    read: Callable[..., Any]
+    by_place: bool = True
     overlap: float = 1.0
     fit: str = "letterbox"
     preset: str = ""
@@ -72,8 +74,13 @@ class BoxHead:
 
         Shapes: outputs as the head has them; anchors as `maps.from_anchors` takes them.
         """
+        found = self.raw(outputs, size, classes, anchors)
+        return [self._cleaned(one) for one in (_images(*found) if self.by_place else found)]
+
+    def raw(self, outputs: Outputs, size: Size, classes: int, anchors: Sequence[float] = ()) -> Any:
+        """Return what `read` does. Shapes: as those of `decode`."""
         more = (anchors,) if self.anchored else ()
-        return [self._cleaned(found) for found in self.read(outputs, size, classes, *more)]
+        return self.read(outputs, size, classes, *more)
 
     def _cleaned(self, found: Found) -> Found:
         rows = np.flatnonzero(found.scores >= LOWEST)
@@ -107,21 +114,24 @@ def three_axes(outputs: Outputs) -> list[Array]:
 # One output
 
 
-def _yolov8(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
-    for array in three_axes(outputs):
-        if array.shape[1] >= 4 + classes and not is_grid(array.shape[1], size):
-            array = array.transpose(0, 2, 1)
-        if array.shape[2] >= 4 + classes:  # columns behind the scores are masks or points
-            yield from _images(corners(array[..., :4]), array[..., 4 : 4 + classes])
-            return
+def _yolov8(outputs: Outputs, size: Size, classes: int) -> Raw:
+    turned = (
+        array.transpose(0, 2, 1)
+        if array.shape[1] >= 4 + classes and not is_grid(array.shape[1], size)
+        else array
+        for array in three_axes(outputs)
+    )
+    rows = next(one for one in turned if one.shape[2] >= 4 + classes)
+    # Columns behind the scores are masks or points.
+    return corners(rows[..., :4]), rows[..., 4 : 4 + classes]
 
 
-def _yolov5(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
+def _yolov5(outputs: Outputs, size: Size, classes: int) -> Raw:
     rows = next(one for one in three_axes(outputs) if one.shape[2] >= 5 + classes)
-    yield from _images(corners(rows[..., :4]), rows[..., 5 : 5 + classes] * rows[..., 4:5])
+    return corners(rows[..., :4]), rows[..., 5 : 5 + classes] * rows[..., 4:5]
 
 
-def _yolox(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
+def _yolox(outputs: Outputs, size: Size, classes: int) -> Raw:
     rows = next(one for one in three_axes(outputs) if one.shape[2] == 5 + classes)
     place, stride = _grid(size)
     boxes = rows[..., :4]
@@ -131,7 +141,7 @@ def _yolox(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
     if as_steps < as_pixels:
         centre, extent = (boxes[..., :2] + place) * stride, np.exp(boxes[..., 2:]) * stride
         boxes = np.concatenate([centre, extent], axis=-1)
-    yield from _images(corners(boxes), rows[..., 5:] * rows[..., 4:5])
+    return corners(boxes), rows[..., 5:] * rows[..., 4:5]
 
 
 def _grid(size: Size) -> tuple[FloatArray, FloatArray]:
@@ -151,25 +161,23 @@ def _end_to_end(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
         yield _given(one[:, :4], one[:, 4], one[:, 5])
 
 
-def _rt_detr(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
+def _rt_detr(outputs: Outputs, size: Size, classes: int) -> Raw:
     rows = next(one for one in three_axes(outputs) if one.shape[2] == 4 + classes)
-    yield from _images(_in_pixels(corners(rows[..., :4]), size), _sigmoid(rows[..., 4:]))
+    return _in_pixels(corners(rows[..., :4]), size), _sigmoid(rows[..., 4:])
 
 
 # Maps of each level
 
 
-def _yolov8_maps(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
+def _yolov8_maps(outputs: Outputs, size: Size, classes: int) -> Raw:
     boxes, logits = from_shares(outputs, size)
-    yield from _images(boxes, _sigmoid(logits))
+    return boxes, _sigmoid(logits)
 
 
-def _yolov5_maps(
-    outputs: Outputs, size: Size, classes: int, anchors: Sequence[float]
-) -> Iterator[Found]:
+def _yolov5_maps(outputs: Outputs, size: Size, classes: int, anchors: Sequence[float]) -> Raw:
     boxes, logits = from_anchors(outputs, size, classes, anchors)
     scores = 0.5 * (1 + np.tanh(logits / 2))
-    yield from _images(boxes, scores[..., 1:] * scores[..., :1])
+    return boxes, scores[..., 1:] * scores[..., :1]
 
 
 # Boxes and scores apart
@@ -206,21 +214,21 @@ def _pair(outputs: Outputs) -> Raw:
     return found
 
 
-def _detr(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
+def _detr(outputs: Outputs, size: Size, classes: int) -> Raw:
     boxes, logits = _pair(outputs)
     apart = logits.shape[2] == classes
     scores = _sigmoid(logits) if apart else _softmax(logits)[..., :classes]
-    yield from _images(_in_pixels(corners(boxes), size), scores)
+    return _in_pixels(corners(boxes), size), scores
 
 
-def _ssd(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
+def _ssd(outputs: Outputs, size: Size, classes: int) -> Raw:
     boxes, scores = _pair(outputs)
-    yield from _images(_in_pixels(boxes, size), _softmax(scores)[..., 1:])
+    return _in_pixels(boxes, size), _softmax(scores)[..., 1:]
 
 
-def _retinanet(outputs: Outputs, size: Size, classes: int) -> Iterator[Found]:
+def _retinanet(outputs: Outputs, size: Size, classes: int) -> Raw:
     boxes, scores = _pair(outputs)
-    yield from _images(_in_pixels(boxes, size), _sigmoid(scores))
+    return _in_pixels(boxes, size), _sigmoid(scores)
 
 
 def _nms(outputs: Outputs, size: Size, classes: int, first: int = 0) -> Iterator[Found]:
@@ -306,18 +314,20 @@ HEADS: Mapping[str, BoxHead] = MappingProxyType(
     {
         head.name: head
         for head in (
-            BoxHead("yolov8", _yolov8, 0.7, preset="unit"),
-            BoxHead("yolov5", _yolov5, 0.6, preset="unit"),
-            BoxHead("yolox", _yolox, 0.65, fit="corner", preset="bgr"),
-            BoxHead("end-to-end", _end_to_end, preset="unit"),
+            BoxHead("yolov8", _yolov8, overlap=0.7, preset="unit"),
+            BoxHead("yolov5", _yolov5, overlap=0.6, preset="unit"),
+            BoxHead("yolox", _yolox, overlap=0.65, fit="corner", preset="bgr"),
+            BoxHead("end-to-end", _end_to_end, by_place=False, preset="unit"),
             BoxHead("rt-detr", _rt_detr, fit="stretch", preset="unit"),
             BoxHead("detr", _detr, fit="stretch"),
-            BoxHead("ssd", _ssd, 0.45, fit="stretch"),
-            BoxHead("retinanet", _retinanet, 0.5, fit="stretch"),
-            BoxHead("nms", _nms),
-            BoxHead("torchvision", partial(_nms, first=1), fit="stretch", preset="unit"),
-            BoxHead("yolov8-maps", _yolov8_maps, 0.7, preset="unit"),
-            BoxHead("yolov5-maps", _yolov5_maps, 0.6, preset="unit", anchored=True),
+            BoxHead("ssd", _ssd, overlap=0.45, fit="stretch"),
+            BoxHead("retinanet", _retinanet, overlap=0.5, fit="stretch"),
+            BoxHead("nms", _nms, by_place=False),
+            BoxHead(
+                "torchvision", partial(_nms, first=1), by_place=False, fit="stretch", preset="unit"
+            ),
+            BoxHead("yolov8-maps", _yolov8_maps, overlap=0.7, preset="unit"),
+            BoxHead("yolov5-maps", _yolov5_maps, overlap=0.6, preset="unit", anchored=True),
         )
     }
 )

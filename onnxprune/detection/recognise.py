@@ -24,6 +24,7 @@ from onnxprune.detection.heads import (
     three_axes,
 )
 from onnxprune.detection.maps import PER_CELL, is_v5, is_v8, strides_of
+from onnxprune.detection.units import find_units
 from onnxprune.errors import DataError, check_name
 from onnxprune.plugins import find_function, users_code
 
@@ -63,6 +64,18 @@ class Detector:
         decode = find_function(self.head, USER_DECODE)
         with users_code(f"head '{self.head}'", USER_DECODE):
             return [_found(*image) for image in decode(dict(outputs), self.size)]
+
+    def units(self, outputs: Outputs) -> Mapping[str, npt.NDArray[Any]]:
+        """Return by how much to multiply a change of each number; nothing where that is not known.
+
+        Shapes: outputs `[n, ...]` -> as they are.
+        """
+        head = HEADS.get(self.head)
+        if head is None or not head.by_place:
+            return {}
+        return find_units(
+            lambda given: head.raw(given, self.size, self.classes, self.anchors), outputs
+        )
 
     def __str__(self) -> str:
         words = f"{self.classes} classes; {self.fit} to {self.size[1]} x {self.size[0]}"

@@ -50,6 +50,7 @@ def load_objects(
         targets=targets,
         detector=detector,
         names=tuple(file.name for file in found.files),
+        units=detector.units,
     )
 
 

@@ -119,7 +119,7 @@ def first_not_finite(model: ModelProto, feeds: Feeds) -> Place | None:
     for name, x in feeds.items():
         if not is_finite(x):
             return Place(f"input '{name}'", name, _found(x))
-    if place := _bad_weight(Graph(model)):
+    if place := _bad_weight(Graph(_typed(model))):
         return place
     odd = {one.name for one in model.graph.initializer if not is_finite(_value(one))}
     names = [name for node in model.graph.node for name in node.output if name]
@@ -131,6 +131,17 @@ def first_not_finite(model: ModelProto, feeds: Feeds) -> Place | None:
             return Place(called(node), name, _found(found))
         odd.add(name)
     return None
+
+
+def _typed(model: ModelProto) -> ModelProto:
+    """The model without the outputs that were added to look into it, which have no type."""
+    typed = [one for one in model.graph.output if one.HasField("type")]
+    if len(typed) == len(model.graph.output):
+        return model
+    found = copied(model)
+    del found.graph.output[:]
+    found.graph.output.extend(typed)
+    return found
 
 
 def check_weights(graph: Graph) -> None:

@@ -36,6 +36,7 @@ from onnxprune.relevance.divergence import (
     find_directions,
     outputs_of,
     skip_signs,
+    units_of,
 )
 from onnxprune.relevance.finite import check_finite
 from onnxprune.relevance.fuse import folded
@@ -186,7 +187,9 @@ class Meter:
             job = _Unpruned(self.unpruned, self.data, self.device, self.batch_size)
             (batches,) = each(job, [rows])
             found = list(each(job, batches, LOOKING))
-            self._seen[turn] = {n: np.concatenate([one[n] for one in found]) for n in found[0]}
+            whole = {n: np.concatenate([one[n] for one in found]) for n in found[0]}
+            units = self.data.units(whole) if self.data.units else {}
+            self._seen[turn] = whole | {units_of(n): values for n, values in units.items()}
         return self._seen[turn]
 
 

@@ -9,8 +9,9 @@ Relevance tells the part of Δz along one direction of the logits with one walk 
 as many directions as classes. The few that hold most of F and of p - p0 are enough.
 
 Of an output that holds other numbers than class scores it is half the mean square of their change,
-each in units of its deviation over samples: F is diagonal, as if they were normal. What several
-outputs diverge by adds up.
+each in units of its deviation over samples: F is diagonal, as if they were normal. Of a detector
+the units are those of `onnxprune.detection.units`, and it is half the sum. What several outputs
+diverge by adds up.
 
 Source: F is the Fisher information of the logits, as in Theis et al. 2018 (Faster gaze prediction
 with dense networks and Fisher pruning).
@@ -94,20 +95,26 @@ def find_directions(
     """Return the directions of each sample; the copies that fill a batch have none.
 
     Shapes: ends by name, each `[N, ...]`; y `[n]` or maps; `before`, what `outputs_of` returns of
-    the unpruned net.
+    the unpruned net, and beside it what its numbers are multiplied by, where that is known.
     """
     name = next(iter(heads))
     if is_labelled(ends[name], heads, y):
         found = of_classes(ends[name], y, before[name], rng)
         return Directions([{name: start} for start in found[0]], *found[1:])
     columns = [
-        _columns(ends[name], head, len(y), before[name], rng) for name, head in heads.items()
+        _columns(ends[name], head, len(y), before[name], rng, before.get(units_of(name)))
+        for name, head in heads.items()
     ]
     starts = [
         {name: _filled(u, ends[name]) * ends[name] for name, u in zip(heads, each, strict=True)}
         for each in zip(*columns, strict=True)
     ]
     return Directions(starts, *_apart(len(starts), len(y), ends[name].device))
+
+
+def units_of(name: str) -> str:
+    """Return the name under which the units of an output stand beside it."""
+    return f"{name} units"
 
 
 def skip_signs(
@@ -137,11 +144,16 @@ def _count(classes: int) -> int:
 
 
 def _columns(
-    end: Tensor, head: Head, samples: int, before: Tensor, rng: np.random.Generator
+    end: Tensor,
+    head: Head,
+    samples: int,
+    before: Tensor,
+    rng: np.random.Generator,
+    units: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A direction with random signs whose square is the curvature, and that of the slope.
 
-    Shapes: end `[N, ...]` -> both `[n, ...]`.
+    Shapes: end `[N, ...]`; before, units `[n, ...]` -> both `[n, ...]`.
     """
     z = end[:samples].double()
     if head.is_scores:
@@ -153,6 +165,8 @@ def _columns(
         one = (bent * signs).sum(-1) / positions**0.5
         moved = (vectors @ slope[..., None])[..., 0] / positions
         return one.movedim(-1, head.axis), moved.movedim(-1, head.axis)
+    if units is not None:
+        return random_signs(z, rng) * units, (z - before) * units**2
     unit = 1 / deviation_of(head, z).expand_as(z)
     count = max(int((unit[:1] > 0).sum()), 1)
     return random_signs(z, rng) * unit / count**0.5, (z - before) * unit**2 / count

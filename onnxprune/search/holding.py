@@ -45,7 +45,8 @@ def head_of(graph: Graph, tensor: str, values: Array, kind: str = "") -> Head:
     if not kind:
         kind = _kind(tensor, values, axis)
     if kind in ("classes", "sequence"):
-        return Head(tensor, kind, _class_axis(values) if axis is None else axis)
+        alone = len(graph.shape(tensor) or values.shape) < values.ndim
+        return Head(tensor, kind, _class_axis(values, alone=alone) if axis is None else axis)
     return Head(tensor, kind, 0 if kind == "vector" else _row_axis(values.shape))
 
 
@@ -125,12 +126,16 @@ def _scores_axis(graph: Graph, tensor: str, values: Array) -> int | None:
     return None
 
 
-def _class_axis(values: Array) -> int:
-    """The axis of class scores where nothing says it: the only long one, else the last of three."""
+def _class_axis(values: Array, *, alone: bool) -> int:
+    """The axis of class scores where nothing says it: the only long one, else the last of three.
+
+    Those of samples that are run `alone` have an axis more, in front, as of `[T, 1, K]`.
+    """
     wide = [k for k, n in enumerate(values.shape) if k and n > 1]
     if len(wide) == 1:
         return wide[0]
-    return 2 if values.ndim == 3 and values.shape[2] > 1 else 1
+    last = values.ndim - 1
+    return last if last == 2 + alone and values.shape[last] > 1 else 1
 
 
 def _row_axis(shape: Sequence[int]) -> int:

@@ -43,6 +43,10 @@ SELECTS = ("NonMaxSuppression", "TopK", "NonZero", "ArgMax", "ArgMin", "Unique",
 """Operators whose outputs jump: what they choose from is judged in the place of what they give."""
 
 
+HANDING = ("Pad", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")
+"""Operators that hand a mask on."""
+
+
 def metric_name(data: Data, settings: Settings) -> str:
     """Return the metric of a run: the one asked for, or what fits the samples.
 
@@ -78,7 +82,7 @@ def with_heads(graph: Graph, data: Data, settings: Settings) -> Data:
     seen = None
     if name == FIDELITY:
         seen = None if asked else _find_boxes(graph, data, settings)
-        data = replace(data, detector=None)
+        data = replace(data, detector=None, units=None)
     read = dict.fromkeys([*tensors, *(graph.outputs if seen else ())])
     reference = _reference(graph, data, settings, list(read))
     heads, said = [], []
@@ -95,6 +99,8 @@ def with_heads(graph: Graph, data: Data, settings: Settings) -> Data:
         said.append(say(head, values.shape))
     if not heads:
         raise _cannot_judge(tensors[0], reference[tensors[0]])
+    if {head.tensor for head in heads} != set(graph.outputs):
+        data = replace(data, units=None)
     data = replace(data, heads=tuple(heads))
     held = {head.tensor: reference[head.tensor] for head in heads}
     shows = any(likely_rows(head, held[head.tensor]) for head in heads)
@@ -160,7 +166,9 @@ def _by_boxes(data: Data, seen: _Seen, outputs: Mapping[str, Array]) -> Data | N
     )
     y = np.zeros(len(data), np.int64)
     held = {**(data.reference or {}), **outputs}
-    return replace(data, detector=read, y=y, classes=seen.names, reference=held)
+    whole = {head.tensor for head in data.heads} == set(outputs)
+    units = seen.detector.units if whole else None
+    return replace(data, detector=read, units=units, y=y, classes=seen.names, reference=held)
 
 
 def _pseudo_labelled(data: Data) -> Data:
@@ -243,8 +251,19 @@ def judged(graph: Graph, output: str) -> list[str]:
             if name in behind:
                 needed.add(name)
             elif _varies(graph, name):
-                into.append(name)
+                into.append(_unmasked(graph, name))
     return list(dict.fromkeys(reversed(into))) or [output]
+
+
+def _unmasked(graph: Graph, name: str) -> str:
+    """The tensor that a mask is laid on, such as minus infinity where a choice is not allowed."""
+    node = graph.producers[name]
+    while node.op_type in HANDING and node.inputs[0] in graph.producers:
+        node = graph.producers[node.inputs[0]]
+    into = [one for one in node.inputs[1:] if one not in graph.constant_names]
+    if node.op_type != "Where" or len(into) != 1 or not _varies(graph, into[0]):
+        return name
+    return _unmasked(graph, into[0])
 
 
 def _varies(graph: Graph, name: str) -> bool:

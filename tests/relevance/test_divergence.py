@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from onnxprune.data import Head
-from onnxprune.relevance.divergence import find_directions
+from onnxprune.relevance.divergence import find_directions, units_of
 from tests.support.divergence import divergence
 
 Array = npt.NDArray[Any]
@@ -118,3 +118,14 @@ def test_copies_that_fill_a_batch_have_no_direction() -> None:
     found = find_directions(z, {"z": Head("z")}, np.zeros(3, np.int64), p0, Signs())
     assert all(torch.equal(start["z"][3:], torch.zeros(2, 3)) for start in found.starts)
     assert all(start["z"][:3].any() for start in found.starts)
+
+
+def test_units_beside_an_output_stand_in_the_place_of_its_deviation() -> None:
+    rng = np.random.default_rng(0)
+    z, before, units = (torch.from_numpy(rng.uniform(1, 2, (2, 3, 4))) for _ in range(3))
+    head = Head("z", "values", 1, deviation=np.full((1, 3, 1), 7.0))
+    given = {"z": before, units_of("z"): units}
+    found = find_directions({"z": z}, {"z": head}, np.zeros(2, int), given, rng)
+    bent, moved = (start["z"] / z for start in found.starts)
+    np.testing.assert_allclose(bent.abs(), units, rtol=EXACT)
+    np.testing.assert_allclose(moved, (z - before) * units**2, rtol=EXACT)

@@ -186,6 +186,23 @@ net (float[N,3,8,8] x) => (int64[N,8,8] map) <float[6,3,1,1] w> {
 """,
         ["a"],
     ),
+    "masked": (
+        """
+net (float[N,3,8,8] x) => (int64[N,1] most) <float[6,3,1,1] w> {
+  a = Conv(x, w)
+  p = GlobalAveragePool(a)
+  f = Flatten(p)
+  zero = Constant<value_float=0.0>()
+  low = Constant<value_float=-1e30>()
+  allowed = Greater(f, zero)
+  m = Where(allowed, f, low)
+  k = Constant<value_ints=[0,1,0,1]>()
+  wide = Pad(m, k, low)
+  most = ArgMax<axis=1>(wide)
+}
+""",
+        ["f"],
+    ),
 }
 
 
