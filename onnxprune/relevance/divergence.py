@@ -41,8 +41,10 @@ from onnxprune.relevance.mirror import Tensors
 if TYPE_CHECKING:
     from torch import Tensor
 
-DIRECTIONS = 2
-"""For each sample; each costs a walk back. With ten classes a third gained nothing measurable."""
+DIRECTIONS = 1
+"""For each sample; each costs a walk back. A second one gained nothing (docs/method.md)."""
+PLACES = 2
+"""For each pixel, or place of scores; they share two walks back."""
 CLASSES = 32
 """Of each sample or pixel: those that are most probable, in the unpruned net or now."""
 
@@ -134,13 +136,13 @@ def skip_signs(
         z = ends[name][:1].expand(samples, *ends[name].shape[1:])
         if head.is_scores:
             places = z.movedim(head.axis, -1)[..., :1]
-            z = places.expand(*places.shape[:-1], _count(z.shape[head.axis]))[..., None, :]
+            z = places.expand(*places.shape[:-1], _count(z.shape[head.axis], PLACES))[..., None, :]
         random_signs(z, rng)
 
 
-def _count(classes: int) -> int:
+def _count(classes: int, most: int) -> int:
     """How many directions there are: a shift of all logits changes no probability."""
-    return min(DIRECTIONS, max(classes - 1, 1))
+    return min(most, max(classes - 1, 1))
 
 
 def _columns(
@@ -158,7 +160,7 @@ def _columns(
     z = end[:samples].double()
     if head.is_scores:
         p = _shares(z, head)
-        vectors, curvature, slope = _basis(p, before)
+        vectors, curvature, slope = _basis(p, before, PLACES)
         positions = max(math.prod(p.shape[1:-1]), 1)
         bent = vectors @ curvature
         signs = random_signs(bent[..., :1, :], rng)
@@ -199,7 +201,8 @@ def of_classes(
     `probabilities` returns them.
     """
     now = probabilities(logits[: len(y)], y)
-    vectors, curvature, slope = _basis(now.movedim(1, -1), before.movedim(1, -1))
+    most = DIRECTIONS if y.ndim == 1 else PLACES
+    vectors, curvature, slope = _basis(now.movedim(1, -1), before.movedim(1, -1), most)
     if y.ndim == 1:
         return [_start(v, logits, y) for v in vectors.unbind(-1)], curvature, slope
     bent, moved = _over_pixels(vectors @ curvature, vectors @ slope[..., None], logits, y, rng)
@@ -226,7 +229,7 @@ def _over_pixels(
     weights /= weights.sum((1, 2), keepdim=True).clamp(min=1)
     signs = torch.from_numpy(rng.choice([-1.0, 1.0], (*labels.shape, 1, 1))).to(logits.device)
     columns = (bent * weights.sqrt() * signs).unbind(-1)
-    return list(columns[1 - DIRECTIONS :]), (moved * weights)[..., 0]
+    return list(columns[1 - PLACES :]), (moved * weights)[..., 0]
 
 
 def _start(direction: Tensor, logits: Tensor, y: IntArray) -> Tensor:
@@ -244,23 +247,24 @@ def _filled(direction: Tensor, end: Tensor) -> Tensor:
     return filled
 
 
-def _basis(p: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _basis(p: Tensor, before: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
     """The directions V, a square root of `V' F V`, and `V' (p - p0)`.
 
-    V are the leading eigenvectors of `F + g g'` with `g = p - p0`, among the probable classes.
+    V are the leading eigenvectors of `F + g g'` with `g = p - p0`, among the probable classes, at
+    `most` so many.
     Shapes: both `[..., K]` -> `[..., K, d]`, `[..., d, d]`, `[..., d]`.
     """
     classes = p.shape[-1]
-    most = torch.topk(p + before, min(CLASSES, classes), -1).indices
-    near, slope = p.gather(-1, most), (p - before).gather(-1, most)
+    near_by = torch.topk(p + before, min(CLASSES, classes), -1).indices
+    near, slope = p.gather(-1, near_by), (p - before).gather(-1, near_by)
     fisher = torch.diag_embed(near) - near[..., :, None] * near[..., None, :]
     if classes == 1:
         fisher = (near * (1 - near))[..., None]
     vectors = torch.linalg.eigh(fisher + slope[..., :, None] * slope[..., None, :]).eigenvectors
-    vectors = vectors[..., -_count(classes) :]
+    vectors = vectors[..., -_count(classes, most) :]
     values, turned = torch.linalg.eigh(vectors.mT @ fisher @ vectors)
     whole = torch.zeros((*p.shape, vectors.shape[-1]), dtype=p.dtype, device=p.device)
-    whole.scatter_(-2, most[..., None].expand(vectors.shape), vectors)
+    whole.scatter_(-2, near_by[..., None].expand(vectors.shape), vectors)
     return (
         whole,
         turned * values.clamp(min=0).sqrt()[..., None, :],
