@@ -247,24 +247,24 @@ def _filled(direction: Tensor, end: Tensor) -> Tensor:
     return filled
 
 
-def _basis(p: Tensor, before: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+def _basis(p: Tensor, before: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The directions V, a square root of `V' F V`, and `V' (p - p0)`.
 
     V are the leading eigenvectors of `F + g g'` with `g = p - p0`, among the probable classes, at
-    `most` so many.
+    most `count`.
     Shapes: both `[..., K]` -> `[..., K, d]`, `[..., d, d]`, `[..., d]`.
     """
     classes = p.shape[-1]
-    near_by = torch.topk(p + before, min(CLASSES, classes), -1).indices
-    near, slope = p.gather(-1, near_by), (p - before).gather(-1, near_by)
+    most = torch.topk(p + before, min(CLASSES, classes), -1).indices
+    near, slope = p.gather(-1, most), (p - before).gather(-1, most)
     fisher = torch.diag_embed(near) - near[..., :, None] * near[..., None, :]
     if classes == 1:
         fisher = (near * (1 - near))[..., None]
     vectors = torch.linalg.eigh(fisher + slope[..., :, None] * slope[..., None, :]).eigenvectors
-    vectors = vectors[..., -_count(classes, most) :]
+    vectors = vectors[..., -_count(classes, count) :]
     values, turned = torch.linalg.eigh(vectors.mT @ fisher @ vectors)
     whole = torch.zeros((*p.shape, vectors.shape[-1]), dtype=p.dtype, device=p.device)
-    whole.scatter_(-2, near_by[..., None].expand(vectors.shape), vectors)
+    whole.scatter_(-2, most[..., None].expand(vectors.shape), vectors)
     return (
         whole,
         turned * values.clamp(min=0).sqrt()[..., None, :],
