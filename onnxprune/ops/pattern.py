@@ -44,6 +44,11 @@ class Operand:
     axes: tuple[Axis, ...]
     rest: int | None
 
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Whether a shape has as many axes as are named."""
+        named = len(self.axes)
+        return len(shape) == named if self.rest is None else len(shape) >= named
+
     def match(self, shape: Sequence[int], where: str) -> list[tuple[Axis, int]]:
         """Pair each axis of a shape with its letters.
 

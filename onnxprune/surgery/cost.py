@@ -305,8 +305,8 @@ def repeats(graph: Graph, node: Node) -> dict[str, int]:
     found = {}
     for index in op.weights:
         shape = graph.shape(node.inputs[index])
-        if shape is None or len(shape) < 2:
-            continue
+        if shape is None or len(shape) < 2 or not inputs[index].takes(shape):
+            continue  # where sizes are only supposed, nobody knows whether it is a weight
         pairs = inputs[index].match(shape, str(node))
         shared = [n for axis, n in pairs if axis.names and axis.letter in there]
         found[node.inputs[index]] = runs * math.prod(size) // max(math.prod(shared), 1)
