@@ -113,6 +113,9 @@ class Proof:
         except Exception as error:  # of several kinds, among them RuntimeError
             try:
                 onnx.checker.check_model(self.graph.model, full_check=True)
+                onnx.shape_inference.infer_shapes(
+                    self.graph.model, strict_mode=True, data_prop=True
+                )
             except Exception:  # as it came it is no better
                 logger.debug("ONNX refuses the model as it came, too: %s", error)
                 return
