@@ -8,6 +8,9 @@ class numbers; of all of them every nth is taken, so that there are as many imag
 Without it images are noise. The answers of the unpruned model are the labels, so that a model with
 random weights can be searched as well.
 
+What the first step took, and the peak of memory until then, stands on standard error as soon as it
+is taken, the rest in a table when the search has ended.
+
 The unit is a forward of the same images on onnxruntime, in batches of 16. CPU seconds count, the
 sum over threads; a machine that is shared changes these less than it does wall-clock seconds.
 """
@@ -15,6 +18,7 @@ sum over threads; a machine that is shared changes these less than it does wall-
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +105,11 @@ def measure_search(graph: Graph, data: Data, settings: Settings, unit: float) ->
             count += 1
             if count == 1:
                 first = time.perf_counter() - started, time.process_time() - begun
+                print(
+                    f"first step ({settings.compensate}): {first[1]:.1f} CPU s, "
+                    f"{nets.evaluations} evaluations, {resident('VmHWM'):.0f} MiB",
+                    file=sys.stderr,
+                )
     whole = time.process_time() - begun
     parts = (f"{nets.watch.seconds.get(part, np.zeros(2))[0] / unit:.1f}" for part in PARTS)
     print(
