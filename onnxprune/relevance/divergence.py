@@ -45,6 +45,8 @@ DIRECTIONS = 1
 """For each sample; each costs a walk back. A second one gained nothing (docs/method.md)."""
 PLACES = 2
 """For each pixel, or place of scores; they share two walks back."""
+DRAWS = 4
+"""Of random signs for a sample whose outputs have no labels; each costs a walk back."""
 CLASSES = 32
 """Of each sample or pixel: those that are most probable, in the unpruned net or now."""
 
@@ -107,9 +109,10 @@ def find_directions(
         _columns(ends[name], head, len(y), before[name], rng, before.get(units_of(name)))
         for name, head in heads.items()
     ]
+    apart = [(*bent.unbind(1), moved) for bent, moved in columns]
     starts = [
         {name: _filled(u, ends[name]) * ends[name] for name, u in zip(heads, each, strict=True)}
-        for each in zip(*columns, strict=True)
+        for each in zip(*apart, strict=True)
     ]
     return Directions(starts, *_apart(len(starts), len(y), ends[name].device))
 
@@ -137,7 +140,12 @@ def skip_signs(
         if head.is_scores:
             places = z.movedim(head.axis, -1)[..., :1]
             z = places.expand(*places.shape[:-1], _count(z.shape[head.axis], PLACES))[..., None, :]
-        random_signs(z, rng)
+        random_signs(_drawn(z), rng)
+
+
+def _drawn(z: Tensor) -> Tensor:
+    """The same for each draw of signs. Shapes: `[n, ...]` -> `[n, DRAWS, ...]`."""
+    return z[:, None].expand(len(z), DRAWS, *z.shape[1:])
 
 
 def _count(classes: int, most: int) -> int:
@@ -153,9 +161,9 @@ def _columns(
     rng: np.random.Generator,
     units: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """A direction with random signs whose square is the curvature, and that of the slope.
+    """Directions with random signs whose squares sum to the curvature, and that of the slope.
 
-    Shapes: end `[N, ...]`; before, units `[n, ...]` -> both `[n, ...]`.
+    Shapes: end `[N, ...]`; before, units `[n, ...]` -> `[n, DRAWS, ...]`, `[n, ...]`.
     """
     z = end[:samples].double()
     if head.is_scores:
@@ -163,15 +171,15 @@ def _columns(
         vectors, curvature, slope = _basis(p, before, PLACES)
         positions = max(math.prod(p.shape[1:-1]), 1)
         bent = vectors @ curvature
-        signs = random_signs(bent[..., :1, :], rng)
-        one = (bent * signs).sum(-1) / positions**0.5
+        signs = random_signs(_drawn(bent[..., :1, :]), rng)
+        each = (bent[:, None] * signs).sum(-1) / (positions * DRAWS) ** 0.5
         moved = (vectors @ slope[..., None])[..., 0] / positions
-        return one.movedim(-1, head.axis), moved.movedim(-1, head.axis)
-    if units is not None:
-        return random_signs(z, rng) * units, (z - before) * units**2
-    unit = 1 / deviation_of(head, z).expand_as(z)
-    count = max(int((unit[:1] > 0).sum()), 1)
-    return random_signs(z, rng) * unit / count**0.5, (z - before) * unit**2 / count
+        return each.movedim(-1, head.axis + 1), moved.movedim(-1, head.axis)
+    if units is None:
+        units = 1 / deviation_of(head, z).expand_as(z)
+        units = units / max(int((units[:1] > 0).sum()), 1) ** 0.5
+    each = random_signs(_drawn(z), rng) * units[:, None] / DRAWS**0.5
+    return each, (z - before) * units**2
 
 
 def _apart(columns: int, samples: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -207,8 +207,17 @@ def _activations(
 def _varying(mirror: Mirror) -> set[str]:
     """Return the tensors that depend on the values of the model's inputs, but no condition.
 
-    A condition only chooses between values, so it has no relevance, nor has what is made of it.
+    A condition only chooses between values, so it has no relevance, nor has what is made of it;
+    unless all that the outputs depend on is made of one, as of a comparison of bytes with numbers.
     """
+    found = _behind_inputs(mirror, conditions=False)
+    if found.isdisjoint(head.tensor or mirror.outputs[0] for head in mirror.heads):
+        return _behind_inputs(mirror, conditions=True)
+    return found
+
+
+def _behind_inputs(mirror: Mirror, *, conditions: bool) -> set[str]:
+    """The tensors that depend on the inputs, with or without what is made of conditions."""
     varying = set(mirror.graph.inputs)
     types = mirror.graph.facts.types
     for step in mirror.steps:
@@ -216,7 +225,9 @@ def _varying(mirror: Mirror) -> set[str]:
             varying.update(
                 name
                 for name in step.node.outputs
-                if name not in types or types[name].tensor_type.elem_type != TensorProto.BOOL
+                if conditions
+                or name not in types
+                or types[name].tensor_type.elem_type != TensorProto.BOOL
             )
     return varying
 

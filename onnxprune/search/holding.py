@@ -43,7 +43,7 @@ def head_of(graph: Graph, tensor: str, values: Array, kind: str = "") -> Head:
     """
     axis = _scores_axis(graph, tensor, values)
     if not kind:
-        kind = _kind(tensor, values, axis)
+        kind = _kind(tensor, values, axis, scores=not _is_like_an_input(graph, tensor))
     if kind in ("classes", "sequence"):
         alone = len(graph.shape(tensor) or values.shape) < values.ndim
         return Head(tensor, kind, _class_axis(values, alone=alone) if axis is None else axis)
@@ -56,7 +56,14 @@ def say(head: Head, shape: Sequence[int]) -> str:
     return f"output '{head.tensor}' [{sizes}] is {KINDS[head.kind]} (--outputs NAME=KIND)"
 
 
-def _kind(tensor: str, values: Array, axis: int | None) -> str:
+def _is_like_an_input(graph: Graph, tensor: str) -> bool:
+    """Whether an output is shaped like an input: the next state, or a better image."""
+    shape = graph.shape(tensor)
+    return shape is not None and any(graph.shape(name) == shape for name in graph.inputs)
+
+
+def _kind(tensor: str, values: Array, axis: int | None, *, scores: bool) -> str:
+    """What an output holds; it may hold logits where `scores` says so."""
     wide = [n for n in values.shape[1:] if n != 1]
     if axis is not None:
         return "sequence" if len(wide) == 2 and values.ndim in (3, 4) else "classes"
@@ -69,7 +76,7 @@ def _kind(tensor: str, values: Array, axis: int | None) -> str:
     rows = values.reshape(len(values), -1).astype(np.float64)
     if rows.shape[1] >= LEAST and _is_unit(rows):
         return "vector"
-    if rows.min() < 0 and _are_logits(rows):
+    if scores and rows.min() < 0 and _are_logits(rows):
         return "classes"
     centre = (rows.mean(0) ** 2).sum() / max((rows**2).sum(1).mean(), 1e-30)
     return "vector" if rows.shape[1] >= LEAST and centre < CENTRED else "values"

@@ -250,7 +250,8 @@ def measure(task: Task, asked: str, folder: Path, given: argparse.Namespace) -> 
     outputs = task.options.get("outputs", ())
     found = onnxprune.compare(path, result.model, _samples(unseen), threads=1, outputs=outputs)
     report, before = result.report, onnx.load(path)
-    one = {name: values[:1] for name, values in unseen.items()}
+    names = [one.name for one in before.graph.input] if len(unseen) == 1 else [*unseen]
+    one = {name: values[:1] for name, values in zip(names, unseen.values(), strict=False)}
     row = {
         "task": task.name,
         "model": task.model,

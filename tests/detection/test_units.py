@@ -49,7 +49,9 @@ def test_boxes_and_scores_apart_count_as_together() -> None:
     found = Detector("retinanet", SIZE, 3).units(outputs)
     wanted = (SURE / (SIDE * np.concatenate([EXTENTS, EXTENTS], 1))).transpose(0, 2, 1)
     np.testing.assert_allclose(found["boxes"], wanted, rtol=1e-6)
-    np.testing.assert_allclose(found["scores"] * SCORE, np.broadcast_to(SURE, SCORES.shape).transpose(0, 2, 1), rtol=1e-6)
+    np.testing.assert_allclose(
+        found["scores"] * SCORE, np.broadcast_to(SURE, SCORES.shape).transpose(0, 2, 1), rtol=1e-6
+    )
 
 
 def test_a_logit_counts_by_the_slope_of_its_probability() -> None:
@@ -57,7 +59,9 @@ def test_a_logit_counts_by_the_slope_of_its_probability() -> None:
     boxes = np.concatenate([RNG.uniform(0.3, 0.6, (3, 10, 2)), np.full((3, 10, 2), 0.2)], 2)
     found = Detector("detr", SIZE, 3).units({"pred_boxes": boxes, "logits": logits})
     p = 1 / (1 + np.exp(-logits))
-    np.testing.assert_allclose(found["logits"], np.sqrt(p.max(-1, keepdims=True)) * p * (1 - p) / SCORE, rtol=2e-3)
+    np.testing.assert_allclose(
+        found["logits"], np.sqrt(p.max(-1, keepdims=True)) * p * (1 - p) / SCORE, rtol=2e-3
+    )
 
 
 @pytest.mark.parametrize("head", ["end-to-end", "nms", "mine.py:decode"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from onnxprune.data import Head
-from onnxprune.relevance.divergence import find_directions, units_of
+from onnxprune.relevance.divergence import DRAWS, find_directions, units_of
 from tests.support.divergence import divergence
 
 Array = npt.NDArray[Any]
@@ -126,6 +126,9 @@ def test_units_beside_an_output_stand_in_the_place_of_its_deviation() -> None:
     head = Head("z", "values", 1, deviation=np.full((1, 3, 1), 7.0))
     given = {"z": before, units_of("z"): units}
     found = find_directions({"z": z}, {"z": head}, np.zeros(2, int), given, rng)
-    bent, moved = (start["z"] / z for start in found.starts)
-    np.testing.assert_allclose(bent.abs(), units, rtol=EXACT)
+    *bent, moved = (start["z"] / z for start in found.starts)
+    assert len(bent) == DRAWS and found.curvature.shape == (2, DRAWS + 1, DRAWS)
+    for draw in bent:  # together they are as large as one
+        np.testing.assert_allclose(draw.abs() * DRAWS**0.5, units, rtol=EXACT)
+    assert not torch.equal(bent[0], bent[1])
     np.testing.assert_allclose(moved, (z - before) * units**2, rtol=EXACT)

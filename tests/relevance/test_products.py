@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from onnxprune.relevance import find_composite
+from onnxprune.relevance.lrp import relevance
 from onnxprune.relevance.routes import find_routes
 from tests.support.dense import EXACT, STABILISERS, every, mirror_of, safe, sums
 from tests.support.models import images, model
@@ -82,6 +83,28 @@ def test_a_mask_is_a_gate_without_filters() -> None:
     found = every(mirror, images(mirror.graph.model, 2), [0, 1], "epsilon")
     assert torch.equal(found["a"], found["h"])
     assert "b" not in found
+
+
+BYTES = """
+g (int32[N,6] x) => (float[N,4] z)
+<int64[1] last = {2}, int32[1,1,5] names = {0,1,2,3,4}, float[5,3] w, float[3,4] v> {
+  u = Unsqueeze(x, last)
+  e = Equal(u, names)
+  o = Cast<to=1>(e)
+  a = MatMul(o, w)
+  r = Relu(a)
+  m = ReduceMean<axes=[1], keepdims=0>(r)
+  z = MatMul(m, v)
+}
+"""
+
+
+def test_relevance_reaches_what_reads_bytes() -> None:
+    mirror = mirror_of(model(BYTES))
+    x = np.random.default_rng(0).integers(0, 5, (3, 6)).astype(np.int32)
+    found = relevance(mirror, x, np.array([0, 1, 3]), find_composite("epsilon"), ["a", "z"])
+    assert found["a"].abs().sum() > 0
+    assert found["a"].sum().item() == pytest.approx(found["z"].sum().item(), rel=STABILISERS)
 
 
 # Products of activations

@@ -18,7 +18,8 @@ N = 40
 
 def graph(behind: str = "z = Identity(y)") -> Graph:
     """A graph of any shapes, with a node that reads its output."""
-    return Graph(model(f"net (float[N,A,B,C] x) => (float[N,A,B,C] z) {{ y = Relu(x)  {behind} }}"))
+    text = "net (float[N,A,B,C] x) => (float[N,D,B,C] z)"
+    return Graph(model(f"{text} {{ y = Concat<axis=1>(x, x)  {behind} }}"))
 
 
 def normal(*shape: int) -> Array:
@@ -176,3 +177,10 @@ def test_other_numbers_are_not_taken_for_scores(what: str) -> None:
     elif what == "nowhere":
         x[:, 4:] *= 0.1
     assert likely_rows(Head("y", "values", 0 if what == "one row" else 1), x) == ()
+
+
+def test_an_output_like_an_input_is_a_state_and_no_class_scores() -> None:
+    state = Graph(model("net (float[N,10] x) => (float[N,10] y) { y = Relu(x) }"))
+    text = "net (float[N,4] x) => (float[N,10] y) <float[4,10] w> { y = MatMul(x, w) }"
+    assert head_of(state, "y", logits(10)).kind == "values"
+    assert head_of(Graph(model(text)), "y", logits(10)).kind == "classes"
