@@ -114,6 +114,7 @@ MODELS = (
     Real("silero-vad/half", "silero-vad", "silero_vad_half.onnx", "audio, two inputs", FRAMES),
     Real("silero-vad/sequence", "silero-vad", "silero_vad_16k_sequence.onnx",
          "audio, three inputs", {"input": (20, 576)}),
+    Real("magika", "magika", "standard_v3_3/model.onnx", "kind of a file, from bytes"),
     Real("open-voicefilter-lite", "open-voicefilter-lite", "voicefilter_lite.int8.onnx",
          "audio, four inputs"),
 )  # fmt: skip

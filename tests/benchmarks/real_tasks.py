@@ -19,6 +19,7 @@ import json
 import logging
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import warnings
@@ -211,6 +212,29 @@ def runs(_: Path, given: argparse.Namespace) -> Made:
     return Made({"input": np.array(found, np.float32), "h": zero, "c": zero})
 
 
+# Bytes
+
+FILES, ENDS, FILLED = 80, (".py", ".json", ".txt", ".so", ".h", ".md", ".html", ".png"), 256
+
+
+def files(_: Path, given: argparse.Namespace) -> Made:
+    """Files of this Python as magika reads them: the first and last 1,024 bytes, filled up.
+
+    Shapes: bytes `[n, 2048]`.
+    """
+    rng, roots = np.random.default_rng(0), (sysconfig.get_path("stdlib"), np.__path__[0])
+    there = sorted(f for root in roots for f in Path(root).rglob("*") if f.suffix in ENDS)
+    by_end = [[f for f in there if f.suffix == end] for end in ENDS]
+    chosen = [f for own in by_end for f in rng.permutation(np.array(own, object))[: FILES // 4]]
+    found = []
+    for file in rng.permutation(np.array(chosen, object))[:FILES]:
+        text = np.frombuffer(file.read_bytes().strip(), np.uint8)
+        first, last = text[:1024], text[-1024:]
+        gap = np.full(2048 - len(first) - len(last), FILLED)
+        found.append(np.concatenate([first, gap, last]).astype(np.int32))
+    return Made({"bytes": np.stack(found)})
+
+
 # Photographs
 
 
@@ -232,6 +256,7 @@ TASKS = (
     Task("pages", "rapidocr/det", pages),
     Task("spectrograms", "openwakeword", spectrograms, {"outputs": ("conv2d_19=vector",)}),
     Task("speech", "silero-vad/sequence", runs),
+    Task("files", "magika", files),
     Task("photos", "nudenet", photos),
 )
 
