@@ -21,11 +21,11 @@ import numpy as np
 import onnx
 
 from onnxprune.arrays import BoolArray
-from onnxprune.comparison import parse_method
 from onnxprune.relevance import one_thread
 from onnxprune.search import Settings, make_evaluator, make_task, open_model
 from onnxprune.search.task import Task as Search
 from onnxprune.surgery import remove_channels
+from tests.benchmarks.compare_methods import Method
 from tests.benchmarks.comparison_tasks import Sources, Task, source_options
 
 
@@ -41,7 +41,7 @@ def compare(folder: Path, methods: list[str], rates: list[float], seed: int) -> 
     common = Settings(preprocess="unit", threads=1, seed=seed)
     searches = []
     for name in methods:
-        settings = parse_method(name, common)
+        settings = Method.parse(name).settings(common)
         graph, data = open_model(onnx.load(folder / "model.onnx"), folder / "reference", settings)
         searches.append(make_task(graph, data, settings))
     _, unseen = open_model(searches[0].graph.model, folder / "test", common)
