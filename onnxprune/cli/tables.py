@@ -13,6 +13,7 @@ from onnxprune.report import (
     percent,
     promised,
     rows,
+    ruined,
     samples_of,
     slower,
     timed_on,
@@ -28,7 +29,7 @@ SHOWN = 4
 
 def outcome(report: Mapping[str, Any]) -> list[Any]:
     """Return the figures of a report or a comparison, with what is to say of its latency."""
-    words = filter(None, [slower(report)])
+    words = filter(None, [ruined(report), slower(report)])
     said = filter(None, [timed_on(report), promised(report)])
     return [*words, before_after_table(report), *said]
 

@@ -19,6 +19,8 @@ HOME = "onnxruntime"
 """Where latency is measured if nothing else is said."""
 SLOWER = 1.02
 """A latency that rose by more than this is no noise of the clock."""
+RUINED = 0.5
+"""A model that keeps less of its accuracy than this share is not what anybody wanted."""
 MULTIPLE = 8
 """Of which runtimes like widths to be multiples: their kernels compute so many channels at once."""
 
@@ -117,6 +119,22 @@ def slower(report: Mapping[str, Any]) -> str:
     return (
         f"The pruned model is slower: {before:.3g} ms before, {after:.3g} ms after "
         f"({_relative(before, after)}); {advice}."
+    )
+
+
+def ruined(report: Mapping[str, Any]) -> str:
+    """Return what to say where most of the accuracy went; an empty text where it stayed."""
+    accuracies = [report[side].get("accuracy") for side in ("before", "after")]
+    if not all(accuracies):
+        return ""
+    key = report.get("decisive") or "harmonic"
+    before, after = (one.get(key, one["harmonic"]) for one in accuracies)
+    if after >= RUINED * before:
+        return ""
+    advice = "; ask for less, or bound the loss with --max-drop" if "stopped" in report else ""
+    return (
+        f"More than half of the accuracy is gone: the harmonic mean fell from {percent(before)} to "
+        f"{percent(after)}{advice}."
     )
 
 

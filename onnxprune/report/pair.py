@@ -8,7 +8,7 @@ from typing import Any
 
 from onnxprune.evaluation import FIDELITY, caption
 from onnxprune.files import write_whole
-from onnxprune.report.figures import percent, rows, slower, timed_on
+from onnxprune.report.figures import percent, rows, ruined, slower, timed_on
 from onnxprune.report.page import more_classes, what_changed
 from onnxprune.report.record import Record
 from onnxprune.report.rendering import as_json, render
@@ -56,7 +56,7 @@ def _record(comparison: Mapping[str, Any], names: tuple[str, str]) -> Record:
 
 
 def _notes(comparison: Mapping[str, Any]) -> Iterator[str]:
-    yield from filter(None, [slower(comparison)])
+    yield from filter(None, [ruined(comparison), slower(comparison)])
     if comparison.get("agreement") is not None and comparison["metric"] != FIDELITY:
         yield f"Both give {percent(comparison['agreement'])} of the samples the same class."
     if timing := timed_on(comparison):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from onnxprune.evaluation import FIDELITY
-from onnxprune.report.figures import percent, points, rows, slower
+from onnxprune.report.figures import percent, points, rows, ruined, slower
 from onnxprune.text import harmless
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~&]|(?<=https):(?=//)|(?<=http):(?=//)|(?<=www)\.)", re.I)
@@ -28,8 +28,8 @@ def _blocks(comparison: Mapping[str, Any], reasons: Sequence[str] | None) -> Ite
     if reasons is not None:
         said = "; ".join(f"`{reason}`" for reason in reasons)
         yield f"**Failed:** {said}\n" if reasons else "**Passed**\n"
-    if rose := slower(comparison):
-        yield f"{escape(rose)}\n"
+    for said in filter(None, [ruined(comparison), slower(comparison)]):
+        yield f"{escape(said)}\n"
     metric = comparison.get("metric", "top-1")
     lines = [
         (one.label, one.before, one.after, one.change)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from onnxprune.evaluation import caption
-from onnxprune.report.figures import SLOWER, percent, points, samples_of, slower
+from onnxprune.report.figures import SLOWER, percent, points, ruined, samples_of, slower
 from onnxprune.report.record import Record
 
 Standing = Literal["good", "same", "unknown", "bad"]
@@ -156,8 +156,8 @@ def below_floor(run: Record) -> bool:
 def _notes(run: Record) -> Iterator[str]:
     """What to know beside the verdict."""
     report, interval = run.report, run.evidence.get("interval")
-    if report is not None and (said := slower(report)):
-        yield said
+    if report is not None:
+        yield from filter(None, [ruined(report), slower(report)])
     if below_floor(run):
         yield f"The accuracy is below the floor of {percent(run.floor)} that was asked for."
     if interval and interval["high"] < 0:

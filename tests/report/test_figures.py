@@ -7,7 +7,7 @@ import pytest
 
 import onnxprune
 from onnxprune.cli.commands import main
-from onnxprune.report.figures import rows, slower, why_stopped
+from onnxprune.report.figures import rows, ruined, slower, why_stopped
 from tests.support.runs import FREE, samples
 from tests.support.small_net import Small
 
@@ -54,6 +54,24 @@ def test_a_slower_model_is_said_to_be_slower_and_what_to_do() -> None:
     assert "--round-to auto" in slower(timed(2.0, 2.5))
     round_already = slower(timed(2.0, 2.5, layers=LAYERS[1:]))
     assert "--round-to" not in round_already and "--latency-ms" in round_already
+
+
+@pytest.mark.parametrize(("decisive", "after"), [("", 0.4), ("shrunk_harmonic", 0.2)])
+def test_a_model_that_lost_most_is_said_to_be_of_no_use(decisive: str, after: float) -> None:
+    def sides(level: float) -> dict[str, Any]:
+        accuracies = {"harmonic": 0.9, "shrunk_harmonic": 0.5}
+        lost = accuracies | {decisive or "harmonic": level}
+        return {"before": {"accuracy": accuracies}, "after": {"accuracy": lost}}
+
+    kept = (0.5 if decisive else 0.9) / 2
+    assert ruined(sides(kept) | {"decisive": decisive}) == ""
+    line = ruined(sides(after) | {"decisive": decisive, "stopped": "target"})
+    assert line.startswith("More than half of the accuracy is gone: the harmonic mean fell from ")
+    assert line.endswith(
+        f" to {after:.1%}; ask for less, or bound the loss with --max-drop.".replace("%;", " %;")
+    )
+    assert "--max-drop" not in ruined(sides(after) | {"decisive": decisive})
+    assert ruined({"before": {"accuracy": None}, "after": {"accuracy": None}}) == ""
 
 
 def test_a_slower_model_is_said_to_be_slower_first(
