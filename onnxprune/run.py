@@ -251,7 +251,7 @@ def _say_taken_back(nets: Nets, state: State) -> None:
     said = "%5.1f %% removed, harmonic mean %.1f %%"
     figures = [100 * nets.task.rate(state.dead), 100 * state.accuracy.harmonic]
     if state.net in nets.broken:
-        said += ", up to %.1f points less on unseen images"
+        said += ", up to %.1f points less on unseen samples"
         figures.append(100 * nets.broken[state.net])
     taken_back.info(said + ": taken back", *figures)
 

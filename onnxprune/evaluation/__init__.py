@@ -62,7 +62,7 @@ from onnxprune.evaluation.runtime import (
     running,
     session,
 )
-from onnxprune.evaluation.unseen import Drop, expected_drop
+from onnxprune.evaluation.unseen import Drop, drop_of_parts, expected_drop
 
 __all__ = [
     "AUTO",
@@ -91,6 +91,7 @@ __all__ = [
     "caption",
     "check_weights",
     "difference",
+    "drop_of_parts",
     "expected_drop",
     "farthest",
     "find_metric",

@@ -9,19 +9,23 @@ probabilities are those of weights that were corrected on other samples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxprune.arrays import FloatArray, IntArray
-from onnxprune.evaluation.accuracy import PRIOR
+from onnxprune.evaluation.accuracy import PRIOR, Accuracy
 from onnxprune.evaluation.class_scores import object_or_not, probabilities
 
 SHARPNESS = 0.9
 """Mean probability of the highest class that both networks are brought to."""
+GROUPS = 200
+"""Of more samples than these, groups are left out at a time."""
 HALVINGS = 40
 LEAST, MOST = np.log(1e-4), np.log(1e4)
 """Of a bisection of the logarithm of a temperature."""
@@ -78,6 +82,35 @@ def expected_drop(before: npt.NDArray[Any], after: npt.NDArray[Any], labels: Int
         centred, freedom = parts - parts.mean(), np.ones(len(counts))
     variance = float((centred**2 / freedom[classes]).sum())
     return Drop(float(means[0] - means[1]), variance**0.5, len(labels))
+
+
+def drop_of_parts(parts: Sequence[Accuracy]) -> Drop:
+    """Return the drop from 1 of the harmonic mean that the samples add up to, one part for each.
+
+    Its error is that of leaving out one sample after the other, or one group of many.
+    Source: Quenouille 1956, Tukey 1958 (jackknife).
+    """
+    groups = [reduce(add, held) for held in _grouped(parts)]
+    whole = reduce(add, groups)
+    left = np.array([_without(whole, one).harmonic for one in groups])
+    variance = (len(left) - 1) / len(left) * float(((left - left.mean()) ** 2).sum())
+    return Drop(1 - whole.harmonic, variance**0.5, len(left))
+
+
+def _grouped(parts: Sequence[Accuracy]) -> Iterator[Sequence[Accuracy]]:
+    count = min(len(parts), GROUPS)
+    for rows in np.array_split(np.arange(len(parts)), count):
+        yield [parts[k] for k in rows.tolist()]
+
+
+def _without(whole: Accuracy, one: Accuracy) -> Accuracy:
+    """What is left of a sum."""
+    return replace(
+        whole,
+        correct=whole.correct - one.correct,
+        total=whole.total - one.total,
+        seen=None if whole.seen is None or one.seen is None else whole.seen - one.seen,
+    )
 
 
 def smoothed(scores: npt.NDArray[Any], labels: IntArray) -> FloatArray:

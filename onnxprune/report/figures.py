@@ -168,7 +168,7 @@ def promised(report: Mapping[str, Any]) -> str:
     bound, allowed = max(found["bound"], 0.0), found["allowed"]
     kept = "allowed" if found["bound"] <= allowed + 1e-9 else "allowed, which is not held"
     return (
-        f"on images like these the harmonic mean drops by {100 * max(found['expected'], 0):.1f} "
+        f"on samples like these the harmonic mean drops by {100 * max(found['expected'], 0):.1f} "
         f"points, at most {100 * bound:.1f} at {100 * found['confidence']:g} % confidence "
         f"({100 * allowed:g} {kept}), as far as {found['samples']:,} samples can tell"
     )

@@ -35,12 +35,11 @@ from onnxprune.search.protocols import HoldOut, Measured, MeasureDamage, Rank, R
 from onnxprune.search.refusal import check_layer_rates
 from onnxprune.search.samples import open_samples
 from onnxprune.search.settings import AUTO, Settings
-from onnxprune.search.target import Floor
 from onnxprune.search.task import Task
 from onnxprune.search.unseen import are_few, foresight
 from onnxprune.search.untaken import hold_untaken
 
-DEFAULT_FLOOR, FIDELITY_FLOOR = Floor(max_drop=0.01), Floor(max_drop=0.05)
+DEFAULT_DROP, FIDELITY_DROP = 0.01, 0.05
 """What holds when nothing is asked for: prune as far as this drop of the harmonic mean allows."""
 ENOUGH = 10
 """Samples without labels that agreement is measured on at least, where it alone decides."""
@@ -239,7 +238,7 @@ def complete(settings: Settings, data: Data | None) -> Settings:
             f"samples: {len(data)} of them, on which agreement says little; give {ENOUGH} or more, "
             "or a target (--trust-baseline goes on as it is)"
         )
-    return settings.with_floor(FIDELITY_FLOOR if agrees else DEFAULT_FLOOR)
+    return settings.changed(max_drop=FIDELITY_DROP if agrees else DEFAULT_DROP)
 
 
 def _fitted(data: Data | None, more: Data | None, settings: Settings) -> Data | None:

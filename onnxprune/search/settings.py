@@ -217,10 +217,6 @@ class Settings(Checked):
         whole = {part: replace(getattr(changed, part), **more) for part, more in parts.items()}
         return replace(changed, **whole)
 
-    def with_floor(self, floor: Floor) -> Settings:
-        """Return the same settings with another floor."""
-        return replace(self, floor=floor)
-
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON holds them."""
         return asdict(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -9,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto
 
-from onnxprune.arrays import BoolArray
+from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.compensate import Corrector
 from onnxprune.data import Data
-from onnxprune.evaluation import FIDELITY, Drop, Evaluator, expected_drop
+from onnxprune.evaluation import FIDELITY, Accuracy, Drop, Evaluator, drop_of_parts, expected_drop
 from onnxprune.progress import phase
 from onnxprune.search.protocols import Foresee
 
@@ -32,10 +33,13 @@ def foresight(
 ) -> Foresee | None:
     """Return what foresees the drop of a net, where each sample has one class and its scores.
 
-    Nothing is foreseen of inputs that were made up, which are no images, or of other metrics.
+    Agreement with the unpruned net is foreseen by what each sample adds to it. Nothing is foreseen
+    of inputs that were made up, which are no samples, or of other metrics.
     """
-    if evaluator is None or not _has_scores(evaluator):
+    if evaluator is None or evaluator.data.generated or len(evaluator.data) < 2:
         return None
+    if not _has_scores(evaluator):
+        return _of_agreement(evaluator, correct) if evaluator.metric.name == FIDELITY else None
     data = evaluator.data
 
     def scores(net: ModelProto, rows: npt.NDArray[np.int64] | None = None) -> npt.NDArray[Any]:
@@ -46,18 +50,44 @@ def foresight(
 
     @phase("evaluation")
     def foresee(pruned: ModelProto, dead: BoolArray, corrected: bool) -> Drop:
-        if not corrected or correct is None:
-            return expected_drop(before(), scores(pruned), data.y)
-        folds = correct.folds[: len(data)]
-        numbers = np.unique(folds).tolist()
         after = np.zeros_like(before())
-        for fold in numbers:
-            without = fold if len(numbers) > 1 else None
-            with phase("compensation"):
-                net = correct(pruned, dead, without=without)
-            rows = np.flatnonzero(folds == fold)
+        for net, rows in _on_others(pruned, dead, correct if corrected else None, len(data)):
             after[rows] = scores(net, rows)
         return expected_drop(before(), after, data.y)
+
+    return foresee
+
+
+def _on_others(
+    pruned: ModelProto, dead: BoolArray, correct: Corrector | None, samples: int
+) -> Iterator[tuple[ModelProto, IntArray]]:
+    """Yield nets and the samples that each is measured on: those it was not corrected on."""
+    if correct is None:
+        yield pruned, np.arange(samples)
+        return
+    folds = correct.folds[:samples]
+    numbers = np.unique(folds).tolist()
+    for fold in numbers:
+        with phase("compensation"):
+            net = correct(pruned, dead, without=fold if len(numbers) > 1 else None)
+        yield net, np.flatnonzero(folds == fold)
+
+
+def _of_agreement(evaluator: Evaluator, correct: Corrector | None) -> Foresee | None:
+    """What foresees the drop of a net's agreement with the unpruned one, which is 1."""
+    if not evaluator.metric.adds_up:
+        return None
+    data = evaluator.data
+
+    @phase("evaluation")
+    def foresee(pruned: ModelProto, dead: BoolArray, corrected: bool) -> Drop:
+        found: dict[int, Accuracy] = {}
+        for net, rows in _on_others(pruned, dead, correct if corrected else None, len(data)):
+            outputs = evaluator.outputs(net, rows)
+            for place, k in enumerate(rows.tolist()):
+                own = {name: held[place : place + 1] for name, held in outputs.items()}
+                found[k] = evaluator.metric(own, data.y[k : k + 1], np.array([k]))
+        return drop_of_parts([found[k] for k in range(len(data))])
 
     return foresee
 
@@ -68,7 +98,7 @@ def _are_labels(data: Data) -> bool:
 
 def _has_scores(evaluator: Evaluator) -> bool:
     data, heads = evaluator.data, evaluator.data.heads
-    if data.generated or not _are_labels(data) or len(data) < 2:
+    if not _are_labels(data):
         return False
     if evaluator.metric.name != FIDELITY:
         return evaluator.metric.name == "top-1"

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.arrays import FloatArray, IntArray
-from onnxprune.evaluation.unseen import SHARPNESS, Drop, expected_drop, smoothed
+from onnxprune.evaluation import Accuracy
+from onnxprune.evaluation.unseen import SHARPNESS, Drop, drop_of_parts, expected_drop, smoothed
 
 RNG = np.random.default_rng(0)
 
@@ -107,3 +108,28 @@ def test_the_bound_holds_as_often_as_it_says(classes: int, each: int) -> None:
             truth.expected
         )
     assert held / 300 > 0.84
+
+
+def parts_of(shares: FloatArray) -> list[Accuracy]:
+    """Samples that each agree by these shares, one column for each part. Shapes: `[n, parts]`."""
+    ones = np.ones(shares.shape[1])
+    return [Accuracy(row, ones, row) for row in shares]
+
+
+def test_the_error_of_one_part_is_that_of_a_mean() -> None:
+    shares = np.random.default_rng(2).beta(20, 1, (40, 1))
+    found = drop_of_parts(parts_of(shares))
+    assert found.expected == pytest.approx(1 - shares.mean())
+    assert found.error == pytest.approx(shares.std(ddof=1) / 40**0.5)
+    assert drop_of_parts(parts_of(np.ones((5, 3)))) == Drop(0.0, 0.0, 5)
+
+
+@pytest.mark.parametrize(("samples", "parts"), [(8, 1), (12, 4), (400, 2)])
+def test_the_bound_of_agreement_holds_as_often_as_it_says(samples: int, parts: int) -> None:
+    rng, held = np.random.default_rng(3), 0
+    spread = rng.uniform(5, 30, parts)
+    truth = 1 - 1 / np.mean(1 / (spread / (spread + 1)))
+    for _ in range(300):
+        drawn = rng.beta(spread, 1, (samples, parts))
+        held += drop_of_parts(parts_of(drawn)).bound(0.9) >= truth
+    assert held / 300 > 0.82

@@ -17,6 +17,7 @@ from onnxprune.progress import TAKEN_BACK
 from onnxprune.report import promised
 from onnxprune.report.page import page
 from onnxprune.report.record import Record
+from onnxprune.search import Settings, complete
 from onnxprune.search.target import Floor
 from onnxprune.search.unseen import are_few, foresight
 from tests.support.coloured import network, pixels
@@ -111,6 +112,27 @@ def test_nothing_is_foreseen_of_other_metrics_or_of_what_was_made_up() -> None:
     assert foresight(network(), None, None) is None
 
 
+def test_agreement_of_numbers_is_foreseen_by_what_each_sample_adds(tmp_path: Path) -> None:
+    x, _ = arrays(4)
+    net = network()
+    named = (f"{net.graph.output[0].name}=values",)
+    folder = tmp_path / "run"
+    result = onnxprune.prune(net, x, max_drop=0.2, run_dir=folder, outputs=named, **QUICK)
+    found = result.report["promise"]
+    assert found["bound"] <= found["allowed"] == pytest.approx(0.2)
+    lost = 1 - result.report["after"]["accuracy"]["harmonic"]
+    if not result.report["corrected"]:
+        assert found["expected"] == pytest.approx(lost, abs=1e-6)
+    assert found["samples"] == len(x)
+    assert "on samples like these" in promised(result.report)
+
+
+def test_the_floor_that_nobody_asked_for_heeds_the_confidence() -> None:
+    x, y = arrays(4)
+    whole = complete(Settings.of(confidence=0.0), Data(x, y, tuple(map(str, range(6)))))
+    assert whole.floor == Floor(max_drop=0.01, confidence=0.0)
+
+
 def test_few_are_less_than_ten_of_a_class() -> None:
     x, y = arrays(10)
     names = tuple(map(str, range(6)))
@@ -145,7 +167,7 @@ def test_a_log_says_what_broke_on_unseen_images(
     caplog.set_level("INFO", TAKEN_BACK)
     monkeypatch.setattr(Drop, "bound", lambda drop, confidence: 0.061)
     onnxprune.prune(network(), arrays(10), max_drop=0.05, **QUICK)
-    assert "%, up to 6.1 points less on unseen images: taken back" in caplog.text
+    assert "%, up to 6.1 points less on unseen samples: taken back" in caplog.text
 
 
 def test_no_confidence_promises_nothing() -> None:
