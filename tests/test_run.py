@@ -103,7 +103,7 @@ def test_weights_stay_until_correcting_them_helps_unseen_samples(
     untouched, corrected = states(0.8, "none"), states(0.8, "least-squares")
     assert not any(state["corrected"] for state in untouched)
     begun = [state["corrected"] for state in corrected].index(True)
-    assert begun > 1
+    assert begun > 0
     assert all(state["corrected"] for state in corrected[begun:])
     assert [s["dead"] for s in corrected[:begun]] == [s["dead"] for s in untouched[:begun]]
     assert corrected[begun]["dead"] == untouched[begun]["dead"]
@@ -117,7 +117,7 @@ def test_weights_stay_until_correcting_them_helps_unseen_samples(
 
 
 def test_a_floor_is_held_by_correcting_before_it_ends_the_run(small: Small) -> None:
-    floor = {"max_drop": 0.05, "aim": "rate", "round_to": 1, "threads": 1}
+    floor = {"max_drop": 0.05, "aim": "rate", "round_to": 1, "threads": 1, "confidence": 0}
     untouched = onnxprune.prune(small.proto, samples(small), compensate="none", **floor)
     corrected = onnxprune.prune(small.proto, samples(small), compensate="least-squares", **floor)
     assert corrected.report["corrected"]
@@ -132,6 +132,7 @@ def test_the_report_says_what_corrected_weights_make_of_samples_they_were_fitted
     data = samples(small)
     # A ridge that is given: with fewer samples to choose by, another one would be chosen.
     asked = {"control": "one-shot", "rate": 0.6, "threads": 1, "ridge": 0.01}
+    asked |= {"mirrored": "never"}
     result = onnxprune.prune(small.proto, data, **asked)
     graph = Graph(small.proto)
     groups = find_groups(graph)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from onnxprune import memory
 from onnxprune.data import Inputs, with_mirrored
 from onnxprune.data.mirrored import ENOUGH
 
@@ -33,4 +34,14 @@ def test_other_samples_and_many_images_stay_alone(shape: tuple[int, ...]) -> Non
 
 def test_samples_of_several_inputs_stay_alone() -> None:
     x = Inputs({"a": np.zeros((6, 3, 4, 5))})
+    assert with_mirrored(x, 3) is x
+
+
+def test_images_that_workers_would_read_from_files_stay_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = np.zeros((6, 3, 4, 5))
+    monkeypatch.setattr(memory, "LITTLE", x.nbytes)
+    assert len(with_mirrored(x, 3)) == 12
+    monkeypatch.setattr(memory, "LITTLE", x.nbytes - 1)
     assert with_mirrored(x, 3) is x

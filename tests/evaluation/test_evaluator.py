@@ -15,7 +15,7 @@ import onnxprune.evaluation.runtime
 from onnxprune.data import Data
 from onnxprune.errors import DataError, InvalidModel, OnnxPruneError
 from onnxprune.evaluation.evaluator import Evaluator
-from onnxprune.evaluation.runtime import latency, session
+from onnxprune.evaluation.runtime import latencies, latency, running, session
 from tests.support.judged import CLASSES, DATA, HEAD, NET, OUTPUT, X, Y, model, reference
 
 RNG = np.random.default_rng(1)
@@ -227,12 +227,27 @@ def test_no_samples_are_refused() -> None:
 # Latency
 
 
-def test_latency_is_the_median_after_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    durations = [9.0, 9.0, 0.003, 0.001, 0.002]  # two runs of warm-up, then three
-    ticks = iter(np.cumsum(np.repeat(durations, 2) * np.tile([0, 1], 5)).tolist())
+def test_latency_is_the_lower_quartile_after_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    durations = [9.0, 9.0, 0.5, 0.001, 0.002, 0.003, 0.004]  # two runs of warm-up, then five
+    ticks = iter(np.cumsum(np.repeat(durations, 2) * np.tile([0, 1], 7)).tolist())
     monkeypatch.setattr(onnxprune.evaluation.net.time, "perf_counter", lambda: next(ticks))
-    assert latency(NET, repeats=3, warmup=2, threads=1) == pytest.approx(2.0)
+    assert latency(NET, repeats=5, warmup=2, threads=1) == pytest.approx(2.0)
     assert next(ticks, None) is None
+
+
+def test_latency_of_a_fast_model_takes_more_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(np.arange(0, 100, 0.01).tolist())
+    monkeypatch.setattr(onnxprune.evaluation.net.time, "perf_counter", lambda: next(ticks))
+    assert latency(NET, repeats=3, warmup=0, threads=1) == pytest.approx(10.0)
+    assert 0.5 <= next(ticks) <= 0.53  # a quarter of a second within calls, and as much between
+
+
+def test_models_are_timed_to_and_fro(monkeypatch: pytest.MonkeyPatch) -> None:
+    nets, order = [running(NET, "cpu", 1, exact=False) for _ in range(2)], list[int]()
+    for number, net in enumerate(nets):
+        monkeypatch.setattr(net, "seconds", lambda batch, k=number: order.append(k) or 1.0)
+    assert latencies(nets, repeats=3, warmup=0, patience=9) == [1000.0, 1000.0]
+    assert order == [1, 0, 0, 1, 1, 0]
 
 
 def test_latency_of_a_slow_model_takes_fewer_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +270,10 @@ def test_latency_runs_the_batch_that_is_named(monkeypatch: pytest.MonkeyPatch) -
     fixed = model(HEAD + "y = Flatten(m)", "float[2, 3, 4, 4] x", "float[2, 4] y")
     for net in (NET, fixed):
         assert latency(net, batch_size=5, repeats=1, warmup=0, threads=1) > 0
-    assert ran == [[5, 3, 4, 4], [2, 3, 4, 4]]
+    assert [shape for k, shape in enumerate(ran) if shape not in ran[:k]] == [
+        [5, 3, 4, 4],
+        [2, 3, 4, 4],
+    ]
 
 
 def test_latency_needs_the_axes_a_model_leaves_open() -> None:
