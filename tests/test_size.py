@@ -18,8 +18,8 @@ FACTOR = 2.6
 """Times as long for twice the size; at the square it would be 4."""
 ATTEMPTS = 8
 MANY = {"repeated": 4000, "unknown": 4000, "split": 1000, "residuals": 300}
-"""Inputs or outputs of one node, where they are what is many; and blocks, as a small drawing of them
-takes less than its share."""
+"""Inputs or outputs of one node, where they are what is many; and blocks, as a small drawing takes
+less than its share."""
 
 
 def seconds(name: str, size: int, svg: Path) -> float:
