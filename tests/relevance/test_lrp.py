@@ -178,6 +178,15 @@ def test_a_bias_added_by_a_node_is_a_bias(rule: str) -> None:
     assert torch.allclose(one, two, rtol=1e-4)
 
 
+def test_a_constant_behind_an_activation_takes_a_share_by_rules_with_biases_alone() -> None:
+    shifted = "q = Relu(a)\n  k = Constant<value_float = 0.5>()\n  r = Add(q, k)"
+    mirror = mirror_of(model(SMALL.format(out="z", tail="").replace("r = Relu(a)", shifted)))
+    x = images(mirror.graph.model, 2)
+    for rule, same in (("zplus", True), ("epsilon", False)):
+        found = every(mirror, x, [0, 3], rule)
+        assert torch.equal(found["q"], found["r"]) == same
+
+
 # What cannot be crossed
 
 
