@@ -59,8 +59,10 @@ def of_outputs(
     nets: how far they are from their mean over the samples. Shapes: chosen `[m]`.
     """
     found, boxes = list[dict[str, Array]](), list[Boxes]()
+    heads = [head.tensor for head in data.heads]
+    if not len(chosen) or not heads:  # nothing to show, or nobody knows what the outputs hold
+        return _pictures(graph, models, data, chosen, [], settings), "outputs"
     for model in models:
-        heads = [head.tensor for head in data.heads]
         if data.detector is None:
             given = evaluator_of(data, settings, FIDELITY, heads).outputs(model, chosen)
             found.append(_from_the_mean(data, given))
@@ -72,10 +74,11 @@ def of_outputs(
         boxes.append([one.boxes[rows] for one, rows in zip(sure, kept, strict=True)])
         scores = [one.scores[rows] for one, rows in zip(sure, kept, strict=True)]
         found.append({name: _equal_to(given[name], scores) for name in heads})
-    if data.detector is not None and not all(any(map(np.any, one.values())) for one in found):
-        found = []
-    pictures = _pictures(graph, models, data, chosen, found, settings, boxes)
-    return pictures, "boxes" if not found else "scores" if boxes else "outputs"
+    if not boxes:
+        return _pictures(graph, models, data, chosen, found, settings), "outputs"
+    named = all(any(map(np.any, one.values())) for one in found)
+    maps = _heat(graph, models, data, chosen, found if named else [], settings)
+    return _shown(data, chosen, maps, boxes), "scores" if maps else "boxes"
 
 
 def _from_the_mean(data: Data, given: dict[str, Array]) -> dict[str, Array]:
@@ -102,21 +105,24 @@ def _pictures(
     chosen: IntArray,
     explained: Sequence[Any],
     settings: Settings,
-    boxes: Sequence[Boxes] = (),
 ) -> list[dict[str, Any]]:
+    return _shown(data, chosen, _heat(graph, models, data, chosen, explained, settings))
+
+
+def _shown(
+    data: Data, chosen: IntArray, maps: Sequence[FloatArray], boxes: Sequence[Boxes] = ()
+) -> list[dict[str, Any]]:
+    """Each sample's picture, and both maps of it, or else both nets' boxes."""
     from onnxprune.report import data_uri, heat, outlined, photo
 
     axis = channels_of(data)
     if axis is None or not len(chosen):
         return []
-    assert not isinstance(data.x, Inputs)
-    x = np.asarray(data.x[chosen])
-    images = np.moveaxis(x, axis, -1)
+    images = np.moveaxis(_rows(data, chosen), axis, -1)
     photos = [photo(one) for one in images]
     size = images.shape[1:3]
-    maps = _heat(graph, models, x, axis, data, explained, settings)
     sides = [[heat(one, shown) for one, shown in zip(side, photos, strict=True)] for side in maps]
-    sides = sides or [photos for _ in boxes]
+    sides = sides or [list(photos) for _ in boxes]
     names = data.names or tuple(f"sample {k}" for k in range(len(data)))
     for side, found in zip(sides, boxes, strict=False):
         side[:] = [outlined(one, held, size) for one, held in zip(side, found, strict=True)]
@@ -130,15 +136,23 @@ def _pictures(
     ]
 
 
+def _rows(data: Data, chosen: IntArray) -> Array:
+    assert not isinstance(data.x, Inputs)
+    return np.asarray(data.x[chosen])
+
+
 def _heat(
     graph: Graph,
     models: Sequence[Runnable],
-    x: Array,
-    axis: int,
     data: Data,
+    chosen: IntArray,
     explained: Sequence[Any],
     settings: Settings,
 ) -> list[FloatArray]:
+    """The relevance maps of both nets, or none. Shapes: each `[m, H, W]`."""
+    axis = channels_of(data)
+    if axis is None or not len(chosen):
+        return []
     nets = [
         Graph(model, input_shapes=graph.input_shapes)
         for model in models
@@ -146,6 +160,7 @@ def _heat(
     ]
     if len(nets) < len(explained):
         return []  # nobody sees into a file of another runtime
+    x = _rows(data, chosen)
     try:
         return [
             heat_maps(

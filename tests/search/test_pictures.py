@@ -2,13 +2,17 @@
 
 import base64
 import io
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
+import pytest
 from onnx import ModelProto, numpy_helper
 from PIL import Image
 
+from onnxprune.errors import UnsupportedOp
 from onnxprune.graph import Graph
 from onnxprune.relevance import heat_maps
 from onnxprune.report.png import OUTLINE
@@ -96,3 +100,39 @@ def test_numbers_are_explained_by_what_sets_them_apart() -> None:
     first = found["shown"][0]["maps"]
     assert [pixels(side).shape for side in first] == [(8, 8, 3)] * 2
     assert first[0] != first[1]
+
+
+def test_boxes_alone_are_drawn_beside_a_picture_that_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def crossed(*_: Any, **__: Any) -> Any:
+        raise UnsupportedOp("nobody crosses this")
+
+    monkeypatch.setattr("onnxprune.search.pictures.heat_maps", crossed)
+    graph, data = open_model(MODEL, detection.REFERENCE, SETTINGS.changed(per_class=12))
+    assert data is not None
+    found = changes(graph, (graph.model, without(graph.model, 2)), data, SETTINGS)
+    assert found["explained"] == "boxes"
+    one = found["shown"][0]
+    sides = [pixels(side) for side in (one["picture"], *one["maps"])]
+    marked = [int((side == OUTLINE).all(-1).sum()) for side in sides]
+    assert marked[0] == 0 < marked[2] < marked[1]
+
+
+def test_nothing_is_shown_where_nothing_is_lost() -> None:
+    graph, data = open_model(MODEL, detection.REFERENCE, SETTINGS.changed(per_class=12))
+    assert data is not None
+    found = changes(graph, (graph.model, graph.model), data, SETTINGS)
+    assert (found["changed"], found["shown"]) == (0, [])
+
+
+def test_images_are_shown_by_a_metric_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def score(outputs, targets, _): return 1 / (1 + abs(outputs['y']).mean())")
+    weight = np.ones((2, 3, 3, 3))
+    settings = Settings.of(device="cpu", threads=1, metric=f"{file}:score")
+    x = np.random.default_rng(2).standard_normal((6, 3, 8, 8)).astype(np.float32)
+    graph, data = open_model(linear(weight), {"x": x, "y": np.arange(6) / 2}, settings)
+    assert data is not None
+    found = changes(graph, (graph.model, linear(3 * weight)), data, settings)
+    assert found["changed"] == 6
