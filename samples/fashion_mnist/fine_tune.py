@@ -39,15 +39,21 @@ def accuracy(module: nn.Module, x: Tensor, y: Tensor) -> float:
         return float((module.eval()(x).argmax(1) == y).float().mean())
 
 
-def fine_tune(student: nn.Module, teacher: nn.Module, x: Tensor, seconds: float) -> int:
-    """Train for a time to answer as the teacher does; return the number of steps."""
+def fine_tune(
+    student: nn.Module, teacher: nn.Module, x: Tensor, seconds: float, most: int | None = None
+) -> int:
+    """Train to answer as the teacher does, for a time or `most` steps; return their number."""
     student.eval(), teacher.eval()
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3)
     start = time.monotonic()
     steps = 0
-    while (spent := time.monotonic() - start) < seconds:
+
+    def done() -> float:
+        return steps / most if most else (time.monotonic() - start) / seconds
+
+    while (share := done()) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * (1 - spent / seconds)
+            group["lr"] = 1e-3 * (1 - share)
         batch = augment(x[torch.randperm(len(x))[:BATCH]])
         with torch.no_grad():
             wanted = functional.softmax(teacher(batch) / SOFT, 1)
@@ -63,6 +69,7 @@ def fine_tune(student: nn.Module, teacher: nn.Module, x: Tensor, seconds: float)
 @click.command()
 @click.option("--macs", default=0.25, show_default=True, help="Share of multiply-adds to keep.")
 @click.option("--seconds", default=60.0, show_default=True, help="Time to train.")
+@click.option("--steps", "most", type=click.IntRange(min=1), help="Steps to train, at any speed.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option(
@@ -72,7 +79,9 @@ def fine_tune(student: nn.Module, teacher: nn.Module, x: Tensor, seconds: float)
     required=True,
     help="Folder for small.onnx, plan.json and small.pt.",
 )
-def main(macs: float, seconds: float, seed: int, threads: int, output: Path) -> None:
+def main(
+    macs: float, seconds: float, most: int | None, seed: int, threads: int, output: Path
+) -> None:
     """Prune the Fashion-MNIST sample, fine-tune the pruned module and say what that regains."""
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
@@ -86,13 +95,15 @@ def main(macs: float, seconds: float, seed: int, threads: int, output: Path) -> 
     student = onnxprune.load_pruned_module(network(), output / "small.pt")
     pruned = copy.deepcopy(student)
     (x, y), (seen, _) = images(fashion_mnist.TEST), images(fashion_mnist.REFERENCE)
-    steps = fine_tune(student, teacher, seen, seconds)
+    start = time.monotonic()
+    steps = fine_tune(student, teacher, seen, seconds, most)
+    spent = time.monotonic() - start
     onnxprune.save_pruned_module(student, output / "small.pt")
     kept = result.report["after"]["macs"] / result.report["before"]["macs"]
     click.echo(f"{kept:.0%} of the multiply-adds left; accuracy on {len(y)} unseen test images:")
     for name, module in (("unpruned", teacher), ("pruned", pruned), ("fine-tuned", student)):
         click.echo(f"  {name:10} {accuracy(module, x, y):.3f}")
-    click.echo(f"{steps} steps in {seconds:.0f} s: {output / 'small.pt'}")
+    click.echo(f"{steps} steps in {spent:.0f} s: {output / 'small.pt'}")
 
 
 if __name__ == "__main__":

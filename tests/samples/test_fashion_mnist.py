@@ -132,7 +132,7 @@ def test_training_says_when_npm_is_missing(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.slow
 def test_the_pruned_sample_is_fine_tuned(tmp_path: Path) -> None:
     done = CliRunner().invoke(
-        fine_tune.main, ["--seconds", "3", "--macs", "0.5", "-o", str(tmp_path)]
+        fine_tune.main, ["--steps", "40", "--macs", "0.5", "-o", str(tmp_path)]
     )
     assert done.exit_code == 0, done.output
     found = dict(re.findall(r"^  ([\w-]+) +([\d.]+)$", done.output, re.MULTILINE))
