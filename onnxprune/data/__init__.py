@@ -26,7 +26,7 @@ from onnxprune.data.letterbox import FITS, Placement, fitted
 from onnxprune.data.mirrored import with_mirrored
 from onnxprune.data.noise import noisy_pixels, smooth_noise
 from onnxprune.data.presets import PREPROCESS, PRESETS, find_preset, name_preset
-from onnxprune.data.samples import ALL, DATA, Data
+from onnxprune.data.samples import ALL, DATA, Data, part_of
 from onnxprune.data.sources import MEMORY, PER_CLASS, InputForm, SampleSource, load_data
 from onnxprune.data.streamed import Streamed, ahead
 from onnxprune.data.targets import MAX_LABEL
@@ -72,6 +72,7 @@ __all__ = [
     "name_preset",
     "noisy_pixels",
     "of_preset",
+    "part_of",
     "pieces",
     "read",
     "readings",

@@ -122,5 +122,18 @@ class Data(Portable):
         return replace(self, y=fit_labels(self.y, output))
 
 
+def part_of(y: IntArray, step: int, first: int = 0) -> IntArray:
+    """Return the numbers of every `step`-th sample, counted class by class, from the `first` on.
+
+    So each class has its share, in whatever order the samples come. Label maps are one class.
+    Shapes: y `[n]` or maps `[n, H, W]` -> `[m]`, in order.
+
+    >>> part_of(np.array([0, 1, 0, 1, 0, 1]), 2).tolist()
+    [0, 3, 4]
+    """
+    order = np.argsort(y, kind="stable") if y.ndim == 1 else np.arange(len(y))
+    return np.sort(order[first::step])
+
+
 DATA = Object(kind=Data, how="as load_data returns it")
 """The rule of an argument that is samples in the form of the model."""

@@ -93,6 +93,13 @@ class Evaluator(Portable):
         """
         return self._measure(model)[0]
 
+    def some(self, model: Runnable, rows: IntArray) -> Accuracy:
+        """Measure what the model gets right of some samples. Shapes: rows `[n]`.
+
+        Raises: InvalidModel and DataError as a call does.
+        """
+        return self._measure(model, rows)[0]
+
     def judge(self, model: Runnable) -> tuple[Accuracy, npt.NDArray[Any]]:
         """Measure, and return the predicted class of each sample, or pixel, as well.
 

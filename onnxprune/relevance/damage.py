@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from onnxprune.arrays import FloatArray, IntArray
 from onnxprune.channels import ChannelGroups, Choices
-from onnxprune.data import Data, Samples
+from onnxprune.data import Data, Samples, part_of
 from onnxprune.engine import each
 from onnxprune.errors import UnsupportedOp
 from onnxprune.graph import Graph
@@ -158,7 +158,7 @@ class Meter:
 
     def _measure(self, graph: Graph, groups: ChannelGroups) -> Damage:
         turns, turn = _turn(self.data, len(groups))
-        rows = np.arange(turn, len(self.data), turns)
+        rows = part_of(self.data.y, turns, turn)
         job = _Effects(
             graph, groups, self.data, self.composite, self.device, self.batch_size, self.seed
         )

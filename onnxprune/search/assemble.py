@@ -28,6 +28,7 @@ from onnxprune.relevance import (
 )
 from onnxprune.search.clocks import clock, profiler
 from onnxprune.search.control import Strategy
+from onnxprune.search.evaluators import Parts
 from onnxprune.search.generated import NOISE, parted
 from onnxprune.search.judging import metric_name, with_heads
 from onnxprune.search.outcome import make_evaluator
@@ -109,13 +110,17 @@ def make_task(
     fitted = _fitted(data, more or open_unlabelled(graph, data, settings), settings)
     strategy = choose_strategy(settings)
     evaluator = None if judging is None else make_evaluator(judging, settings)
+    parts = Parts.of(evaluator) if evaluator and strategy.measures else None
+    evaluate = parts or evaluator if strategy.measures else None
     correct = _corrector(graph, groups, fitted, settings)
     meter = _meter(graph, data, settings)
     task = Task(
         graph,
         groups,
         rank=phase("relevance")(_ranker(graph, data, fitted, settings)),
-        evaluate=phase("evaluation")(evaluator) if evaluator and strategy.measures else None,
+        evaluate=phase("evaluation")(evaluate) if evaluate else None,
+        glance=phase("evaluation")(parts.part) if parts else None,
+        rest=phase("evaluation")(parts.rest) if parts else None,
         damage=phase("damage")(meter) if meter else None,
         compensate=phase("compensation")(correct) if correct else None,
         hold_out=None if judging is not data else _hold_out(evaluator, correct),

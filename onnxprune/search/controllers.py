@@ -140,8 +140,14 @@ def _corrected(nets: Nets, state: State) -> State:
 
 def _stepped(nets: Nets, state: State) -> State:
     """One step, or half of one where that costs less accuracy for what it saves."""
+    tried = _tried(nets, state)
+    return state if tried.net == state.net else nets.settle(tried)
+
+
+def _tried(nets: Nets, state: State) -> State:
+    """The step that is taken, measured on the samples that tries are judged by."""
     tuning = nets.task.tuning
-    before = max(soft(nets, state.accuracy), 1e-12)
+    before = max(soft(nets, nets.look(state)), 1e-12)
     first = best_step(nets, state, state.size)
     if first is state:
         return state
@@ -161,7 +167,7 @@ def _stepped(nets: Nets, state: State) -> State:
 def _price(nets: Nets, state: State, tried: State) -> float:
     """What a step costs for what it saves: the fall of the log of the soft harmonic mean."""
     saved = float(nets.objective.saved(state.dead)[tried.dead & ~state.dead].sum())
-    now, then = (max(soft(nets, one.accuracy), 1e-12) for one in (state, tried))
+    now, then = (max(soft(nets, nets.look(one)), 1e-12) for one in (state, tried))
     return float(np.log(now) - np.log(then)) / max(saved, 1e-12)
 
 

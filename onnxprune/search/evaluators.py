@@ -1,12 +1,58 @@
-"""Evaluators that run as the settings say."""
+"""Evaluators that run as the settings say, on all samples or on a part of them first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from onnxprune.data import KINDS, Data
-from onnxprune.evaluation import Evaluator, Metric
+import numpy as np
+from onnx import ModelProto
+
+from onnxprune.arrays import IntArray
+from onnxprune.data import KINDS, Data, part_of
+from onnxprune.evaluation import Accuracy, Evaluator, Metric
 from onnxprune.search.settings import Settings
+
+ENOUGH = 50
+"""Samples that the tries of a step are judged by, at least, where there are twice as many. How sure
+a choice is depends on how many it is made by, not on how many there are, or classes."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Measures nets on a part of the samples first, and on the others where they are asked for.
+
+    Shapes: first `[n]`, others `[m]`.
+    """
+
+    evaluator: Evaluator
+    first: IntArray
+    others: IntArray
+
+    @classmethod
+    def of(cls, evaluator: Evaluator) -> Parts | None:
+        """Return a part of the samples of each class and the others; None where they are few.
+
+        So it is for a metric that looks at all outputs at once.
+        """
+        data = evaluator.data
+        every = len(data) // ENOUGH
+        if every < 2 or not evaluator.metric.adds_up:
+            return None
+        first = part_of(data.y, every)
+        return cls(evaluator, first, np.setdiff1d(np.arange(len(data)), first))
+
+    def __call__(self, model: ModelProto) -> Accuracy:
+        """Measure on all samples; the same to the last bit as on one part after the other."""
+        return self.rest(model, self.part(model))
+
+    def part(self, model: ModelProto) -> Accuracy:
+        """Measure on the first part."""
+        return self.evaluator.some(model, self.first)
+
+    def rest(self, model: ModelProto, part: Accuracy) -> Accuracy:
+        """Measure on the others, and add what was found on the first part."""
+        return part + self.evaluator.some(model, self.others)
 
 
 def evaluator_of(

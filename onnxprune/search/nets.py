@@ -60,6 +60,7 @@ class Nets:
         self.broken: dict[Hashable, float] = {}
         self.reach = Reach(task.graph, task.costs, task.target, self.build, task.clock, task.picker)
         self._models = Memory[ModelProto](3)  # the two tries of a step and the net before it
+        self._glances = Memory[Measured](5)  # the tries at two sizes, and the net before them
         self._scores = Memory[FloatArray](1)
         self._damages = Memory[Damage](1)
         self._foreseen = Memory[Foreseen](3)
@@ -195,6 +196,31 @@ class Nets:
         measured = replace(state, accuracy=self.task.evaluate(self.build(state)))
         self.tried.append(measured)
         return measured
+
+    def look(self, state: State) -> Measured | None:
+        """Return the accuracy of a net on the samples that tries are judged by, if there are any.
+
+        A net is not measured again for it where these are all samples.
+        """
+        glance = self.task.glance
+        if glance is None:
+            return state.accuracy
+        return self._glances.get(state.net, lambda: glance(self.build(state)))
+
+    def attempt(self, state: State) -> State:
+        """Return the state with its accuracy on the samples that tries are judged by."""
+        if self.task.glance is None:
+            return self.measure(state)
+        self.evaluations += 1
+        tried = replace(state, accuracy=self.look(state))
+        self.tried.append(tried)
+        return tried
+
+    def settle(self, tried: State) -> State:
+        """Return what was tried with its accuracy on all reference samples."""
+        if self.task.rest is None:
+            return tried
+        return replace(tried, accuracy=self.task.rest(self.build(tried), self.look(tried)))
 
     def taken_back(self, state: State) -> list[State]:
         """Return the nets that were measured on the way to a state and given up; forget them."""

@@ -27,14 +27,15 @@ def best_step(nets: Nets, state: State, size: float) -> State:
 
     The first order is enough where its step is harmless: smaller differences say nothing on few
     samples. So it is while weights wait for a correction, which may turn the choice around.
-    Returns `state` where nothing may go.
+    Returns what was tried, measured on the samples that tries are judged by; `state` where nothing
+    may go.
     """
-    enough = nets.task.tuning.harmless * soft(nets, state.accuracy)
+    enough = nets.task.tuning.harmless * soft(nets, nets.look(state))
     found: list[State] = []
     for tried in _steps(nets, state, size):
         if any(tried.net == other.net for other in (state, *found)):
             continue
-        found.append(nets.measure(tried))
+        found.append(nets.attempt(tried))
         if soft(nets, found[-1].accuracy) >= enough:
             break
     return max(found, key=lambda one: soft(nets, one.accuracy), default=state)

@@ -90,6 +90,8 @@ MeasureDamage = Callable[[Graph, ChannelGroups], Damage]
 """Measures what the channels of a (pruned) graph do to its outputs."""
 Evaluate = Callable[[ModelProto], Measured]
 """Runs a model on the reference samples."""
+Complete = Callable[[ModelProto, Any], Measured]
+"""Runs a model on the other reference samples, and adds what was measured on a part of them."""
 Compensate = Callable[[ModelProto, BoolArray], ModelProto]
 """Returns a pruned model with corrected weights. Shapes: removed `[channels]`."""
 HoldOut = Callable[[ModelProto, BoolArray], Measured]

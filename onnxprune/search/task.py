@@ -14,6 +14,7 @@ from onnxprune.search.picker import Picker
 from onnxprune.search.protocols import (
     Clock,
     Compensate,
+    Complete,
     Evaluate,
     Foresee,
     HoldOut,
@@ -69,9 +70,10 @@ class State:
 class Task:
     """One search: the graph, what is asked for, and how its nets are ranked and measured.
 
-    Without `evaluate` no net is measured on the way; without `hold_out` a correction is judged on
-    the samples that it was fitted on. `foresee` is what a floor asks of unseen samples; `few` says
-    that a floor looks at shrunk shares. `aims` are what the search brings down, of
+    Without `evaluate` no net is measured on the way; with `glance` tries are measured on a part of
+    the samples, and the one that is kept on the `rest`; without `hold_out` a correction is judged
+    on the samples that it was fitted on. `foresee` is what a floor asks of unseen samples; `few`
+    says that a floor looks at shrunk shares. `aims` are what the search brings down, of
     `onnxprune.search.objective.AIMS`; `block` is how many channels the runtime computes at once.
     """
 
@@ -79,6 +81,8 @@ class Task:
     groups: ChannelGroups
     rank: Rank
     evaluate: Evaluate | None = None
+    glance: Evaluate | None = None
+    rest: Complete | None = None
     damage: MeasureDamage | None = None
     compensate: Compensate | None = None
     hold_out: HoldOut | None = None

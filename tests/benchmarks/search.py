@@ -108,6 +108,8 @@ class Watched(Nets):
                 ("rank", "relevance"),
                 ("damage", "relevance"),
                 ("evaluate", "evaluation"),
+                ("glance", "evaluation"),
+                ("rest", "evaluation"),
                 ("compensate", "compensation"),
                 ("hold_out", "compensation"),
                 ("restore", "compensation"),

@@ -9,7 +9,7 @@ from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.channels.groups import find_groups
-from onnxprune.data import Data
+from onnxprune.data import Data, part_of
 from onnxprune.graph.graph import Graph
 from onnxprune.relevance.damage import SAMPLES, Damage, Meter, _turn
 from onnxprune.relevance.divergence import probabilities
@@ -69,7 +69,9 @@ def all_directions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxprune.relevance.divergence.DIRECTIONS", 2)
 
 
-def assert_damage_is_what_pruning_does(samples: int, gone: list[int], seen: slice) -> None:
+def assert_damage_is_what_pruning_does(
+    samples: int, gone: list[int], seen: slice | IntArray
+) -> None:
     """The last layer's channels reach the logits by a sum; onnxruntime measures the divergence.
 
     `gone` are missing from it already, `seen` are the samples that this net is measured on.
@@ -150,9 +152,20 @@ def test_what_a_step_looks_at_does_not_depend_on_the_number_of_classes(
 def test_of_many_samples_each_step_looks_at_another_part(
     gone: list[int], turn: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 21 samples, 10 being enough, a net with 10 channels at the even ones, with 9 at others."""
+    """Of 21 samples, 10 being enough, a net with 10 channels at one half, with 9 at the other."""
     monkeypatch.setattr("onnxprune.relevance.damage.SAMPLES", 10)
-    assert_damage_is_what_pruning_does(21, gone, slice(turn, None, 2))
+    seen = np.argsort(np.arange(21) % 3, kind="stable")[turn::2]
+    assert_damage_is_what_pruning_does(21, gone, seen)
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_a_part_has_its_share_of_each_class_in_whatever_order_samples_come(turn: int) -> None:
+    """Of samples that come class after class in turn, every fourth of four classes is one class."""
+    y = np.random.default_rng(0).permutation(np.arange(160) % 4)
+    for labels in (y, np.sort(y), np.arange(160) % 4):
+        rows = part_of(labels, 4, turn)
+        assert np.bincount(labels[rows]).tolist() == [10, 10, 10, 10]
+        assert (np.diff(rows) > 0).all()
 
 
 def test_a_part_is_held_against_its_own_samples(monkeypatch: pytest.MonkeyPatch) -> None:
