@@ -17,7 +17,6 @@ into its metadata. Imports errors, checks, files, plugins, data and evaluation.
 """
 
 import logging
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +25,7 @@ from typing import Literal
 import onnx
 
 from onnxprune.errors import NOTICE, ConversionError, check_name
+from onnxprune.files import temporary
 from onnxprune.plugins import find_function
 
 from . import (
@@ -167,9 +167,9 @@ def to_onnx(source: str | Path) -> onnx.ModelProto:
 
     Raises: ConversionError and the others of `convert`.
     """
-    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+    with temporary() as folder:
         try:
-            path = convert(str(source), Path(folder) / f"{Path(source).stem}.onnx")
+            path = convert(str(source), folder / f"{Path(source).stem}.onnx")
         except ConversionError as error:
             raise ConversionError(f"{error}; onnxprune.converters.convert has options") from error
         return onnx.load(str(path))

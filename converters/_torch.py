@@ -2,9 +2,7 @@
 
 import contextlib
 import importlib.util
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ import numpy.typing as npt
 import onnx
 
 from onnxprune.errors import ConversionError, MissingPackage, OnnxPruneError
+from onnxprune.files import temporary
 from onnxprune.plugins import WHATEVER, first_line
 
 from ._export import BATCH, Export, Options
@@ -136,8 +135,8 @@ def _write_classic(
 
     axes = {name: {0: BATCH} for name in ("input", *names)} if options.dynamic_batch else None
     mode = torch.onnx.TrainingMode
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
+    with temporary() as folder:
+        path = folder / "model.onnx"
         torch.onnx.export(
             network,
             (sample,),

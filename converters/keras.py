@@ -7,7 +7,6 @@ loads a file with custom objects.
 import importlib.util
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +17,7 @@ import numpy.typing as npt
 import onnx
 
 from onnxprune.errors import ConversionError, MissingPackage
+from onnxprune.files import temporary
 from onnxprune.plugins import find_function, first_line
 
 from ._checkpoints import TRUST
@@ -44,9 +44,9 @@ def export(source: str, options: Options) -> Export:
     made = [np.zeros([1, *filled(spec.shape[1:])], spec.dtype) for spec in specs]
     run = _runner(keras, model)
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary() as folder:
             run(*made)  # a model exports once it was called
-            path = Path(folder) / "model.onnx"
+            path = folder / "model.onnx"
             asked = {"opset_version": options.opset} if options.opset is not None else {}
             given = [_packed(keras, model, specs)]
             model.export(str(path), format="onnx", verbose=False, input_signature=given, **asked)

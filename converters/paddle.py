@@ -1,7 +1,6 @@
 """PaddlePaddle's inference models to ONNX, by paddle2onnx: `.pdmodel`, `.json`, or their folder."""
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +10,7 @@ import numpy.typing as npt
 import onnx
 
 from onnxprune.errors import ConversionError, MissingPackage
+from onnxprune.files import temporary
 from onnxprune.plugins import first_line
 
 from ._export import Export, Options, filled
@@ -34,8 +34,8 @@ def export(source: str, options: Options) -> Export:
     if not weights.is_file():
         raise ConversionError(f"{program}: no {weights.name} beside it, which has the weights")
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            written = Path(folder) / "model.onnx"
+        with temporary() as folder:
+            written = folder / "model.onnx"
             opset = options.opset or OPSET
             paddle2onnx.export(str(program), str(weights), str(written), opset_version=opset)
             model = onnx.load(written)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import onnx
 
 from onnxprune.errors import ConversionError, MissingPackage
+from onnxprune.files import temporary
 from onnxprune.plugins import first_line
 
 from ._checkpoints import TRUST
@@ -41,8 +41,8 @@ def export(source: str, options: Options) -> Export:
         raise ConversionError(f"{source}: has its own weights; give no --weights")
     made = _import()
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder) / Path(source).name
+        with temporary() as folder:
+            place = folder / Path(source).name
             if Path(source).is_file():  # the exporter writes beside the file
                 shutil.copyfile(source, place)
             network = made.YOLO(str(place) if place.exists() else source)

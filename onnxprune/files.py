@@ -13,7 +13,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from onnxprune.errors import InvalidType, OutputError
@@ -55,6 +56,24 @@ def write_whole(
             beside.replace(place)
         _sync_folder(place.parent)
     return path
+
+
+def move_whole(made: Sequence[Path], folder: Path) -> None:
+    """Move files that somebody else wrote into a folder of the same disk, one after another.
+
+    They are on the disk before they take their names.
+    Raises: OutputError when they cannot be written.
+    """
+    with _told(folder):
+        for path in made:
+            handle = os.open(path, os.O_RDWR | _BINARY)
+            try:
+                _sync(handle)
+            finally:
+                os.close(handle)
+        for path in made:
+            path.replace(folder / path.name)
+        _sync_folder(folder)
 
 
 def append(path: Path, line: str) -> None:
@@ -209,17 +228,48 @@ def scratch(folder: Path) -> Iterator[Path]:
     Raises: OutputError when it cannot be created.
     """
     sweep(folder)
-    place = folder / f"{BESIDE}{secrets.token_hex(8)}"
-    with _told(folder):
-        place.mkdir()
-    lock = None
+    made, lock = list[Path](), None
     try:
-        with contextlib.suppress(Held, OSError):
-            lock = take(place)
-        yield place
+        with _told(folder):
+            lock = _create_folder(folder, made)
+        yield made[-1]
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        for one in made:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(one, ignore_errors=True)
         release(lock)
+
+
+def _create_folder(folder: Path, made: list[Path]) -> int | None:
+    """Create an empty folder, the last of `made`, and lock it; return its lock."""
+    while True:
+        made.append(folder / f"{BESIDE}{secrets.token_hex(8)}")
+        made[-1].mkdir(0o700)
+        with contextlib.suppress(Held, FileNotFoundError):  # somebody sweeps it: another name
+            lock = take(made[-1])
+            if lock is None or made[-1].exists():
+                return lock
+            release(lock)
+
+
+def temporary_place() -> Path:
+    """Return the system's folder for temporary files.
+
+    Raises: OutputError where none can be written to.
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError as error:
+        raise OutputError(
+            "no folder for temporary files can be written to; free some space, or set TMPDIR"
+        ) from error
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[Path]:
+    """Create a folder for temporary files, as `scratch` does."""
+    with scratch(temporary_place()) as folder:
+        yield folder
 
 
 def sweep(folder: Path) -> None:
@@ -243,8 +293,9 @@ def _beside(folder: Path, content: Iterable[bytes] | None = None) -> Iterator[Pa
     It is on the disk, and locked so that nobody sweeps it.
     Raises: OSError.
     """
-    beside, handle, lock = _create(folder)
+    made, lock = list[Path](), None
     try:
+        handle, lock = _create(folder, made)
         try:
             if content is not None:
                 for piece in content:
@@ -252,22 +303,27 @@ def _beside(folder: Path, content: Iterable[bytes] | None = None) -> Iterator[Pa
                 _sync(handle)
         finally:
             os.close(handle)
-        yield beside
+        yield made[-1]
     finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
+        for one in made:
+            with contextlib.suppress(OSError):
+                one.unlink()
         release(lock)
 
 
-def _create(folder: Path) -> tuple[Path, int, int | None]:
-    """Create an empty file and lock it; return its path, its handle and its lock."""
+def _create(folder: Path, made: list[Path]) -> tuple[int, int | None]:
+    """Create an empty file and lock it; return its handle and its lock.
+
+    Its path is the last of `made`, where it is before the file is: a signal may come at any moment.
+    """
     while True:
         beside = folder / f"{BESIDE}{secrets.token_hex(8)}"
+        made.append(beside)
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
         with contextlib.suppress(Held, FileNotFoundError):  # somebody sweeps it: another name
             lock = take(beside)
             if lock is None or beside.exists():
-                return beside, handle, lock
+                return handle, lock
             release(lock)
         os.close(handle)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from onnxprune.data import SampleSource
 from onnxprune.errors import RunDirectoryError
+from onnxprune.files import temporary
 from onnxprune.graph import ModelSource, digest, load_model
 from onnxprune.records import parse_record, read_bytes, read_record, read_text
 from onnxprune.run import OnState, prune
@@ -138,8 +138,8 @@ def reproduce(
     assert model is not None
     proto = load_model(model)
     _same(run, "model_sha256", digest(proto), model)
-    with tempfile.TemporaryDirectory() as folder:
-        again = Path(folder) / "run"
+    with temporary() as folder:
+        again = folder / "run"
 
         def check(task: Task, state: State) -> None:
             now = read_record(again / CONFIG, "config", RunDirectoryError)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto
 
-from onnxprune.errors import InvalidModel, SurgeryError
+from onnxprune.errors import InvalidModel, OutputError, SurgeryError
 from onnxprune.evaluation import Feeds, first_difference, made_up, reason, session
 from onnxprune.graph import Graph, load_model, reads_back
 from onnxprune.progress import phase
@@ -65,6 +65,8 @@ class Written:
         try:
             held = session(self.model, device="cpu")
             wanted, again = held.run(None, feeds), held.run(None, feeds)
+        except OutputError:
+            raise
         except Exception as error:  # the proof has warned that it cannot be run
             logger.debug("the written file is not run, as the model is not: %s", error)
             return

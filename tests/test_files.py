@@ -14,7 +14,10 @@ from onnxprune.files import (
     check_place,
     folder_to_fill,
     make_folder,
+    move_whole,
     scratch,
+    sweep,
+    temporary,
     write_whole,
 )
 from onnxprune.locks import Held, locked
@@ -106,6 +109,67 @@ def test_what_is_written_is_on_the_disk_before_it_takes_its_name(
     monkeypatch.setattr(Path, "replace", lambda a, b: done.append("name") or replace(a, b))
     write(tmp_path / "a")
     assert done == ["sync", "name", "sync"]
+
+
+def test_what_others_wrote_is_on_the_disk_before_it_is_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr("os.fsync", lambda handle: done.append("sync") or sync(handle))
+    monkeypatch.setattr(Path, "replace", lambda a, b: done.append(b.name) or replace(a, b))
+    with scratch(tmp_path) as beside:
+        for name in "ab":
+            (beside / name).write_text(f"new {name}")
+        move_whole([beside / "b", beside / "a"], tmp_path)
+    assert done == ["sync", "sync", "b", "a", "sync"]
+    assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {"a": "new a", "b": "new b"}
+
+
+def test_a_signal_leaves_nothing_wherever_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+    for begin in (lambda: write(tmp_path / "a"), lambda: scratch(tmp_path).__enter__()):
+
+        def stopped(*given: Any, **more: Any) -> int:
+            monkeypatch.setattr(os, "open", real)
+            os.close(real(*given, **more))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(os, "open", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            begin()
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_in_use_is_not_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither later, nor between the moments when it is made and locked."""
+    made, mkdir = list[Path](), Path.mkdir
+
+    def swept_at_once(place: Path, mode: int) -> None:
+        mkdir(place, mode)
+        made.append(place)
+        if len(made) == 1:
+            sweep(tmp_path)
+
+    monkeypatch.setattr(Path, "mkdir", swept_at_once)
+    with scratch(tmp_path) as beside:
+        sweep(tmp_path)
+        assert beside.is_dir()
+        assert beside == made[1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_temporary_files_need_a_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with temporary() as folder:
+        assert folder.is_dir()
+    assert not folder.exists()
+    monkeypatch.setattr("tempfile.gettempdir", full)
+    with pytest.raises(OutputError, match="no folder for temporary files can be written to"):
+        temporary().__enter__()
 
 
 def test_a_new_folder_that_an_error_leaves_empty_goes(tmp_path: Path) -> None:

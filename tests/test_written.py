@@ -10,7 +10,7 @@ import pytest
 import onnxprune
 from onnxprune import run, written
 from onnxprune.errors import OutputError, SurgeryError
-from onnxprune.graph import save_model
+from onnxprune.graph import save_model, storage
 from onnxprune.written import Written
 from tests.support.cuts import Cut
 from tests.support.models import model
@@ -45,6 +45,22 @@ def test_a_report_of_another_accuracy_writes_nothing(
     with pytest.raises(SurgeryError, match="the report says"):
         onnxprune.prune(small.proto, samples(small), run_dir=tmp_path / "run", **WITH_WEIGHTS)
     assert not list(tmp_path.rglob("*.onnx*"))
+
+
+def test_no_room_to_run_a_large_model_is_no_mistake_of_the_model(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of over 2 GB is run from a temporary file."""
+    result = onnxprune.prune(small.proto, criterion="magnitude", rate=0.3, control="one-shot")
+
+    def full() -> Any:
+        raise OutputError("/tmp: cannot be written (No space left on device); free some space")
+
+    monkeypatch.setattr(storage, "temporary", full)
+    monkeypatch.setattr(storage, "MESSAGE_LIMIT", 100)
+    with pytest.raises(OutputError, match="No space left on device"):
+        result.save(tmp_path / "small.onnx")
+    assert not list(tmp_path.glob("*.onnx"))
 
 
 DRAWS = itertools.count(1)

@@ -8,15 +8,23 @@ Imports whatever it calls, when it calls it.
 """
 
 import gc
+import sys
 from collections.abc import Sequence
+
+from onnxprune.cli.signals import exit_code, heeded, named
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, with the arguments of this process unless some are given."""
-    gc.disable()  # nothing of what is imported goes, and looking costs a tenth of the start
-    from onnxprune.cli.commands import main as program
+    try:
+        with heeded():
+            gc.disable()  # nothing of what is imported goes, and looking costs a tenth of the start
+            from onnxprune.cli.commands import main as program
 
-    gc.enable()
-    program(arguments)
+            gc.enable()
+            program(arguments)
+    except KeyboardInterrupt as stop:  # before the program could say more
+        sys.stderr.write(f"error: {named(stop)}\n")
+        sys.exit(exit_code(stop))

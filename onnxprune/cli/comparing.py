@@ -14,7 +14,7 @@ from onnxprune.cli.group import MODEL, main
 from onnxprune.cli.help import example
 from onnxprune.cli.program import Screen, fail
 from onnxprune.cli.sources import check_output
-from onnxprune.files import check_place, folder_to_fill, write_whole
+from onnxprune.files import check_apart, check_place, folder_to_fill, write_whole
 from onnxprune.gate import Condition, figures
 from onnxprune.search import Settings
 
@@ -74,6 +74,7 @@ def compare(
         check_output(markdown, model, other, data)
     if page is not None:
         check_output(page, model, other, data)
+    check_apart(None if on_screen else markdown, page)
     quiet = as_json or on_screen
     asked = Settings.of(**work)
     found = show_comparison(screen, model, other, data, asked, quiet=quiet, evidence=bool(page))

@@ -245,7 +245,8 @@ class Program(click.Group):
         try:
             code = super().main(arguments, **extra)
         except click.exceptions.Abort as stop:
-            fail(named(stop), exit_code(stop))
+            kept = "; what it was asked for was written before" if screen.kept else ""
+            fail(f"{named(stop)}{kept}", exit_code(stop))
         except click.UsageError as error:
             _misused(error)
         except click.ClickException as error:

@@ -180,12 +180,13 @@ def show_pruning(
         progress.step(line, task.way(state.dead))
 
     def save(stop: KeyboardInterrupt) -> str:
+        nothing = "no step was finished, so no model is written"
         if not isinstance(stop, Interrupted):
-            return ""
+            return nothing
         screen.say(f"{named(stop)}: saving the best model so far; once more stops at once")
         best = stop.best()
         if best is None:
-            return "no step was finished, so no model is written"
+            return nothing
         return f"the best model so far, {_removed(best)}, is {keep(best)}"
 
     with screen.resumable(run_dir, save):
@@ -193,7 +194,10 @@ def show_pruning(
             result = prune(
                 model, data, settings=settings, run_dir=run_dir, resume=resume, on_state=show
             )
-        keep(result)
+        try:
+            keep(result)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(lambda: result) from stop
     screen.kept = True
     screen.print(*outcome(result.report))
     for line in remarks(result.report):

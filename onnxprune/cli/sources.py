@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import shlex
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import click
 from onnxprune.cli import options
 from onnxprune.cli.program import Screen
 from onnxprune.errors import ConversionError
-from onnxprune.files import check_place
+from onnxprune.files import check_place, temporary
 
 TRUSTED = "onnxprune.trusted"
 """Where the context of a command remembers --trust."""
@@ -68,8 +67,8 @@ def as_onnx(source: str) -> str:
         return source
     context = click.get_current_context()
     screen = context.ensure_object(Screen)
-    folder = context.with_resource(tempfile.TemporaryDirectory())
-    path = Path(folder) / f"{Path(source).stem}.onnx"
+    folder = context.with_resource(temporary())
+    path = folder / f"{Path(source).stem}.onnx"
     with screen.progress(f"converting {source}") as progress:
         try:
             convert(source, path, trust=context.meta.get(TRUSTED, False), on_step=progress.step)

@@ -24,6 +24,7 @@ from onnxprune.arrays import IntArray
 from onnxprune.data.inputs import Rows
 from onnxprune.data.streamed import Streamed
 from onnxprune.errors import DataError
+from onnxprune.files import temporary_place
 from onnxprune.memory import fits
 from onnxprune.plugins import first_line
 
@@ -156,17 +157,30 @@ def _unpacked(
 
     Raises: DataError where the disk has no room.
     """
-    kept = tempfile.NamedTemporaryFile(prefix="onnxprune-")
+    place = temporary_place()
+    with _room(path, place):
+        kept = tempfile.NamedTemporaryFile(prefix="onnxprune-", dir=place)
     for _, piece in _pieces(file, needed):
-        try:
+        with _room(path, place):
             kept.write(piece)
-        except OSError as error:
-            raise DataError(
-                f"{path}: no room in {tempfile.gettempdir()} to unpack it ({error.strerror}); free "
-                "some, set TMPDIR, or save it with np.savez in place of np.savez_compressed"
-            ) from error
-    kept.flush()
+    with _room(path, place):
+        kept.flush()
     return Mapped(kept.name, 0, shape, dtype, kept)
+
+
+@contextmanager
+def _room(path: Path, place: Path) -> Iterator[None]:
+    """Say where there is no room.
+
+    Raises: DataError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path}: no room in {place} to unpack it ({error.strerror}); free some, set TMPDIR, "
+            "or save it with np.savez in place of np.savez_compressed"
+        ) from error
 
 
 def _pieces(file: IO[bytes], needed: int) -> Iterator[tuple[int, bytes]]:

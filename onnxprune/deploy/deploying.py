@@ -24,7 +24,7 @@ from onnxprune.deploy.variants import (
     same_ports,
 )
 from onnxprune.errors import InvalidValue, check_name
-from onnxprune.files import folder_to_fill, scratch, write_whole
+from onnxprune.files import folder_to_fill, move_whole, scratch, write_whole
 from onnxprune.graph import ModelSource, digest, file_size, load_model
 from onnxprune.runtimes import RECORD, Place, Runtime, find_runtime
 from onnxprune.search import (
@@ -185,9 +185,9 @@ def _deployed(trial: Trial, runtime: Runtime, variant: Variant, folder: Path) ->
         row.files = row.files if row.status == DONE and variant.stem else []
         if variant.stem:
             for file in _places(runtime, variant.stem, folder):
-                file.unlink(missing_ok=True)  # of an earlier run; what is there was verified now
-        for name in reversed(row.files):
-            (beside / name).replace(folder / name)
+                if row.files != [file.name]:  # that one is replaced in one step
+                    file.unlink(missing_ok=True)  # of an earlier run, or one of several
+        move_whole([beside / name for name in reversed(row.files)], folder)
     return row
 
 

@@ -9,9 +9,7 @@ Source: onnxruntime.quantization; docs of "Quantize ONNX models", section "U8S8 
 from __future__ import annotations
 
 import importlib
-import tempfile
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +19,7 @@ from onnx import ModelProto, helper, numpy_helper
 from onnxprune.data import Data, by_name
 from onnxprune.errors import InvalidModel, OnnxPruneError
 from onnxprune.evaluation import reason, session
+from onnxprune.files import temporary
 from onnxprune.graph import copied, save_model
 
 PER_CHANNEL_OPSET = 13
@@ -84,11 +83,11 @@ class StaticQuantiser:
     def _calibrate(self, data: Data) -> Any:
         """The range of each activation over the samples."""
         tools = self._tools
-        with tempfile.TemporaryDirectory() as folder:
-            path = save_model(self.float_model, Path(folder) / "float.onnx")
+        with temporary() as folder:
+            path = save_model(self.float_model, folder / "float.onnx")
             try:
                 observer = tools.create_calibrator(
-                    path, self._types, augmented_model_path=str(Path(folder) / "observed.onnx")
+                    path, self._types, augmented_model_path=str(folder / "observed.onnx")
                 )
                 for feeds in batches(self.float_model, data):
                     observer.collect_data(_Reader(feeds))
@@ -140,9 +139,9 @@ def prepared(model: ModelProto) -> ModelProto:
         )
     model = _of_opset(model)
     tools = importlib.import_module("onnxruntime.quantization")
-    with tempfile.TemporaryDirectory() as folder:
-        source = save_model(model, Path(folder) / "model.onnx")
-        target = Path(folder) / "prepared.onnx"
+    with temporary() as folder:
+        source = save_model(model, folder / "model.onnx")
+        target = folder / "prepared.onnx"
         try:
             tools.quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
             found = onnx.load(target)

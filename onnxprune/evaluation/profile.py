@@ -7,7 +7,6 @@ out. The names are given as they are; `onnxprune.search.latency` says whose time
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import numpy as np
 
 from onnxprune.data import Samples
 from onnxprune.evaluation.runtime import Model, Network
+from onnxprune.files import temporary
 
 KERNEL = "_kernel_time"
 """How onnxruntime ends the name of the time that a node computed."""
@@ -46,8 +46,8 @@ def node_times(
     Units: ms; patience, seconds.
     Raises: what `onnxprune.evaluation.latency` raises.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        net = Network(model, device, threads, exact=False, profile=str(Path(folder) / "profile"))
+    with temporary() as folder:
+        net = Network(model, device, threads, exact=False, profile=str(folder / "profile"))
         batch = net.batch_of(batch_size, shape, samples)
         spent, count = 0.0, 0
         while count < warmup + repeats and (count < warmup + 5 or spent < patience):

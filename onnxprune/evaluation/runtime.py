@@ -18,7 +18,14 @@ import onnx
 
 from onnxprune.checks import DEVICE
 from onnxprune.data import Inputs, Samples
-from onnxprune.errors import LESS, InvalidModel, MissingPackage, OutOfMemory, out_of_memory
+from onnxprune.errors import (
+    LESS,
+    InvalidModel,
+    MissingPackage,
+    OutOfMemory,
+    OutputError,
+    out_of_memory,
+)
 from onnxprune.evaluation.cards import no_card
 from onnxprune.evaluation.net import Batch, Net, Port
 from onnxprune.graph import ModelSource, is_foreign, is_split, load_model, session_source
@@ -85,7 +92,8 @@ def session(
     onnxruntime's defaults, as a user's would. With `profile`, the beginning of a path, it writes
     how long every node took into a file, when `end_profiling` is called.
     Raises: InvalidModel where onnxruntime refuses the model; MissingPackage without onnxruntime, or
-    without the device that is asked for, naming what is missing.
+    without the device that is asked for, naming what is missing; OutputError without room for the
+    file that a model of over 2 GB is read from.
     """
     DEVICE("device", device)
     runtime = _onnxruntime()
@@ -184,6 +192,8 @@ def _start(
             options.add_session_config_entry("session.disable_prepacking", "1")
         with session_source(model) as source:
             return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    except OutputError:  # no room for the file that a large model is read from
+        raise
     except Exception as error:  # onnxruntime's errors have no root of their own
         if (exhausted := out_of_memory(_name(model), error)) is not None:
             raise exhausted from error

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -25,7 +24,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxprune.checks import kind_of
 from onnxprune.errors import InvalidModel, InvalidType
-from onnxprune.files import write_whole
+from onnxprune.files import temporary, write_whole
 from onnxprune.graph.copies import copy_fields
 from onnxprune.graph.in_kind import is_foreign, read_foreign
 from onnxprune.graph.large_weights import AS_THEY_LIE, NONE_APART, Weight, Weights
@@ -291,8 +290,8 @@ def session_source(model: ModelSource) -> Iterator[bytes | str]:
     elif fits_message(model):
         yield model.SerializeToString()
     else:
-        with TemporaryDirectory(prefix="onnxprune-") as folder:
-            yield str(save_model(model, Path(folder) / "model.onnx"))
+        with temporary() as folder:
+            yield str(save_model(model, folder / "model.onnx"))
 
 
 def fits_message(model: ModelProto, limit: int | None = None) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy.typing as npt
 
 from onnxprune.arrays import FloatArray, IntArray
 from onnxprune.errors import ConversionError, DataError, InvalidValue
-from onnxprune.files import check_place
+from onnxprune.files import check_place, temporary
 from onnxprune.integrations.packages import tool
 from onnxprune.run import Result
 from onnxprune.run import prune as prune_model
@@ -60,8 +59,8 @@ def prune(
         raise InvalidValue("metric: is that of the validator here; use onnxprune.prune for another")
     if output is not None:
         check_place(output)
-    with tempfile.TemporaryDirectory() as folder:
-        path = exported(Path(weights), Path(folder), imgsz)
+    with temporary() as folder:
+        path = exported(Path(weights), folder, imgsz)
         judge = Judge(path, data, split, images)
         token = _JUDGE.set(judge)
         try:
@@ -109,8 +108,8 @@ class Judge:
             )
         made: list[Any] = []
         kind = _validator(yolo._smart_load("validator"), images, made)
-        with tempfile.TemporaryDirectory() as folder:
-            quiet = {"plots": False, "verbose": False, "project": folder, "device": "cpu"}
+        with temporary() as folder:
+            quiet = {"plots": False, "verbose": False, "project": str(folder), "device": "cpu"}
             try:
                 yolo.val(validator=kind, data=str(data), split=split, batch=1, rect=False, **quiet)
             except Exception as error:  # whatever it is that Ultralytics does not take

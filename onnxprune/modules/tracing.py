@@ -8,10 +8,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -19,6 +17,7 @@ from onnx import ModelProto, numpy_helper
 
 from onnxprune.checks import kind_of
 from onnxprune.errors import ConversionError, InvalidType
+from onnxprune.files import temporary
 from onnxprune.ops._torch import torch
 from onnxprune.plugins import first_line
 
@@ -93,8 +92,8 @@ def _twin(module: nn.Module) -> nn.Module:
 def _classic(
     module: nn.Module, inputs: Sequence[Tensor], names: list[str], returned: list[str]
 ) -> ModelProto:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "module.onnx"
+    with temporary() as folder:
+        path = folder / "module.onnx"
         torch.onnx.export(
             module,
             tuple(inputs),

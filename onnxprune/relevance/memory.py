@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxprune.errors import DataError, OutputError, out_of_memory
+from onnxprune.files import temporary_place
 from onnxprune.graph import Graph
 from onnxprune.memory import MEGABYTE, SHARE, free_bytes
 from onnxprune.ops._torch import torch
@@ -137,14 +138,15 @@ def on_disk(tensor: Tensor) -> Tensor:
     """
     if tensor.nbytes <= SMALL:
         return tensor
+    place = temporary_place()
     try:
-        with tempfile.TemporaryFile() as file:
+        with tempfile.TemporaryFile(dir=place) as file:
             if hasattr(os, "posix_fallocate"):  # a mapped file that cannot grow ends the process
                 os.posix_fallocate(file.fileno(), 0, tensor.nbytes)
             mapped = np.memmap(file, np.uint8, "w+", shape=(tensor.nbytes,))
     except OSError as error:
         raise OutputError(
-            f"{tempfile.gettempdir()}: no room for {math.ceil(tensor.nbytes / MEGABYTE)} MB of "
+            f"{place}: no room for {math.ceil(tensor.nbytes / MEGABYTE)} MB of "
             f"activations ({error.strerror}); free some space, set TMPDIR, or give more --memory"
         ) from error
     strides = torch.empty_like(tensor, device="meta").stride()

@@ -8,15 +8,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy.typing as npt
 
 from onnxprune.errors import MissingPackage, RuntimeFailed
+from onnxprune.files import temporary
 from onnxprune.runtimes.child import receive, send
 from onnxprune.runtimes.registry import Runtime
 
@@ -58,8 +59,9 @@ class Child:
         self._late = False
 
     def __enter__(self) -> Child:
-        self._scratch = TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True)
-        self._log = Path(self._scratch.name) / "log.txt"
+        self._held = ExitStack()
+        folder = self._held.enter_context(temporary())
+        self._log = folder / "log.txt"
         program = str(Path(__file__).with_name("child.py"))
         count = dict.fromkeys(THREADS, str(self.place.cores))
         with self._log.open("wb") as log:
@@ -69,12 +71,12 @@ class Child:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    cwd=self._scratch.name,
+                    cwd=folder,
                     env={**os.environ, **QUIET, **count, **self.runtime.environment},
                     process_group=GROUP,
                 )
             except OSError as error:
-                self._scratch.cleanup()
+                self._held.close()
                 raise MissingPackage(
                     f"{self.runtime.name}: {self.place.python} does not start ({error.strerror}); "
                     "give the path of a Python"
@@ -103,7 +105,7 @@ class Child:
             except BrokenPipeError:
                 continue
         self._process.wait()
-        self._scratch.cleanup()
+        self._held.close()
 
     def call(
         self, name: str, arrays: Mapping[str, npt.NDArray[Any]] | None = None, **arguments: Any

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from onnxprune.errors import RuntimeFailed
 from onnxprune.evaluation import Batch, Net, Port
+from onnxprune.files import temporary
 from onnxprune.graph import save_model
 from onnxprune.runtimes.fixed import Fixed
 from onnxprune.runtimes.process import Child
@@ -84,8 +84,8 @@ def convert(child: Child, fixed: Fixed, stem: str, folder: Path) -> Path:
 
     Raises: RuntimeFailed where the runtime cannot.
     """
-    with TemporaryDirectory(prefix="onnxprune-") as scratch:
-        source = save_model(fixed.model, Path(scratch) / f"{stem}.onnx")
+    with temporary() as scratch:
+        source = save_model(fixed.model, scratch / f"{stem}.onnx")
         answer, _ = child.call("convert", model=str(source), folder=str(folder.resolve()))
     file = folder / Path(answer["file"]).name
     if not file.is_file():
@@ -99,6 +99,6 @@ def running_on(child: Child, fixed: Fixed) -> Iterator[Remote]:
 
     Raises: RuntimeFailed where the runtime cannot.
     """
-    with TemporaryDirectory(prefix="onnxprune-") as folder:
-        file = convert(child, fixed, "model", Path(folder))
+    with temporary() as folder:
+        file = convert(child, fixed, "model", folder)
         yield Remote(child, file, list(fixed.shapes), fixed.outputs)

@@ -60,6 +60,7 @@ def test_a_page_shows_two_models(small: Small, folder: Path) -> None:
     assert all(line.split("|")[2].strip() in page for line in figures)
     assert "evidence" not in compare(small, "--json", "--page", "two.html").stdout
     assert compare(small, "--page", "model.onnx").exit_code == 1
+    assert compare(small, "--page", "two", "--markdown", "two").exit_code == 1
     assert compare(small, "--exact", "--page", "two.html").exit_code == 2
 
 

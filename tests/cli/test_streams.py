@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import onnxprune
+from onnxprune import cli
 from onnxprune.cli import signals
+from onnxprune.cli.commands import main
 from onnxprune.cli.streams import lasting
 from tests.support.small_net import Small
 
@@ -135,6 +138,39 @@ def test_a_signal_saves_the_best_so_far(small: Small, folder: Path) -> None:
     assert last.startswith("error: stopped by SIGTERM; the best model so far, ")
     assert last.endswith(f"continue with: onnxprune {shlex.join(words)} --resume")
     assert onnxprune.find_groups(onnxprune.Graph.load("out.onnx"))
+
+
+def test_a_signal_while_the_result_is_written_does_not_lose_it(
+    small: Small, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no run directory to go on from."""
+    real, came = onnxprune.Result.save, list[int]()
+
+    def save(result: onnxprune.Result, path: str) -> Path:
+        if not came:
+            came.append(1)
+            signal.raise_signal(signal.SIGTERM)
+        return real(result, path)
+
+    monkeypatch.setattr(onnxprune.Result, "save", save)
+    done = CliRunner().invoke(main, ["prune", str(small.path), "-o", "out.onnx", *FREE])
+    assert done.exit_code == 128 + signal.SIGTERM
+    assert "the best model so far, " in done.stderr.splitlines()[-1]
+    assert onnxprune.find_groups(onnxprune.Graph.load("out.onnx"))
+
+
+def test_a_signal_before_anything_began_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(arguments: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("onnxprune.cli.commands.main", stopped)
+    with pytest.raises(SystemExit) as end:
+        cli.main([])
+    assert end.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "error: stopped by SIGTERM\n"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_ignored_signals_stay_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

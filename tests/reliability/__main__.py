@@ -2,6 +2,8 @@
 
     python -m tests.reliability kills -o kills.jsonl
     python -m tests.reliability faults -o faults.jsonl
+    python -m tests.reliability signals -o signals.jsonl
+    python -m tests.reliability order -o order.jsonl
 
 A line of the record is a case; one that is there already is not tried again, so a campaign goes on
 where it was. `--share 1/20` tries one case in twenty. Needs Linux.
@@ -18,13 +20,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.reliability.attempts import warm
-from tests.reliability.campaign import Bench, Case, faults, kills, run
+from tests.reliability.campaign import Bench, Case, faults, kills, orders, run, signals
 from tests.reliability.subject import COMMANDS, PAIRS, Subject
 
 
 def cases(what: str, bench: Bench, seed: int, uniform: int) -> Iterator[Case]:
-    if what == "faults":
-        return faults(bench)
+    if what in ("faults", "order"):
+        return (faults if what == "faults" else orders)(bench)
+    if what == "signals":
+        return signals(bench, seed, uniform)
     return kills(bench, seed, uniform if bench.subject.resumes else 0)
 
 
@@ -35,7 +39,7 @@ def chosen(asked: list[str]) -> list[Subject]:
 def main() -> int:
     """Run a campaign; 1 if something went wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__)
-    parser.add_argument("what", choices=("kills", "faults"))
+    parser.add_argument("what", choices=("kills", "faults", "signals", "order"))
     parser.add_argument("-o", "--output", type=Path, help="the record, a line for each case")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--uniform", type=int, default=200, help="kills in time, for each run")

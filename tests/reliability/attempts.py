@@ -10,11 +10,13 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.reliability.calls import Calls
+from tests.reliability.calls import TEMPORARY, Call, Calls
 
 PATIENCE = 120.0
 """Seconds after which a command hangs."""
@@ -29,7 +31,7 @@ class Ended:
 
     code: int
     err: str
-    calls: tuple[str, ...]
+    calls: tuple[Call, ...]
     seconds: float
 
 
@@ -39,32 +41,39 @@ def attempt(
     *,
     calls: Calls | None = None,
     kill_after: float | None = None,
+    by: int = signal.SIGKILL,
     split: bool = False,
 ) -> Ended:
-    """Run a command in a folder; SIGKILL it after so many seconds."""
+    """Run a command in a folder; send it a signal after so many seconds.
+
+    Other signals than SIGKILL wait until the command heeds them.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     calls = calls or Calls(folder)
     with tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as told:
         began = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
         child = os.fork()
         if child == 0:
             _be_the_command(folder, arguments, calls, split, err.fileno(), told.fileno())
-        status = _wait(child, kill_after)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)
+        status = _wait(child, kill_after, by)
         seconds = time.monotonic() - began
         err.seek(0)
         told.seek(0)
-        text, names = err.read().decode("utf-8", "replace"), json.loads(told.read() or b"[]")
+        text, made = err.read().decode("utf-8", "replace"), json.loads(told.read() or b"[]")
     code = os.waitstatus_to_exitcode(status)
-    return Ended(code, text, tuple(names), seconds)
+    return Ended(code, text, tuple(Call(*one) for one in made), seconds)
 
 
-def _wait(child: int, kill_after: float | None) -> int:
-    """Wait for a child, and kill it in time."""
+def _wait(child: int, kill_after: float | None, by: int) -> int:
+    """Wait for a child, and end it in time."""
     handle = os.pidfd_open(child)
     try:
-        limit = PATIENCE if kill_after is None else kill_after
-        if not select.select([handle], [], [], limit)[0]:
+        if kill_after is not None and not select.select([handle], [], [], kill_after)[0]:
+            os.kill(child, by)
+        if not select.select([handle], [], [], PATIENCE)[0]:
             os.kill(child, signal.SIGKILL)
     finally:
         os.close(handle)
@@ -80,13 +89,15 @@ def _be_the_command(
         os.dup2(nowhere, 1)
         os.dup2(err, 2)
         os.chdir(folder)
-        from onnxprune.cli.commands import main
+        os.environ["TMPDIR"], tempfile.tempdir = str(folder / TEMPORARY), None
+        import onnxprune.cli
         from onnxprune.graph import storage
 
+        onnxprune.cli.heeded = lambda heeded=onnxprune.cli.heeded: _asked(heeded)
         if split:
             storage.MESSAGE_LIMIT = SPLIT
         calls.install()
-        main(list(arguments))
+        onnxprune.cli.main(list(arguments))
     except SystemExit as end:
         code = end.code
     except BaseException as error:
@@ -95,8 +106,23 @@ def _be_the_command(
         sys.stdout.flush()
         sys.stderr.flush()
         with os.fdopen(os.dup(told), "w") as file:
-            json.dump(calls.names, file)
+            json.dump(calls.made, file)
         os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+ASKING = (signal.SIGINT, signal.SIGTERM)
+"""Signals that ask a command to end."""
+
+
+@contextmanager
+def _asked(heeded: Any) -> Iterator[None]:
+    """Let signals come as soon as a command heeds them, and as long as it does."""
+    with heeded():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
 
 
 WARM = (

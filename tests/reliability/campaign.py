@@ -4,6 +4,7 @@ What must hold, whatever happened:
 
 * under the name of each output stands what was there before, or all that the command writes;
 * an error is one line, and exit code 1; success means that all outputs are right;
+* a signal that asks to end is answered in one line, with a whole model where a step was reached;
 * the same command, given again, ends in the same plan and the same bytes as one left alone, and
   nothing lies about that was written on the way.
 """
@@ -14,6 +15,8 @@ import contextlib
 import json
 import random
 import shutil
+import signal
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,8 +24,9 @@ from pathlib import Path
 
 import onnx
 
-from tests.reliability.attempts import Ended, attempt
-from tests.reliability.calls import Calls, acts
+import onnxprune
+from tests.reliability.attempts import ASKING, Ended, attempt
+from tests.reliability.calls import TEMPORARY, Calls, acts, disordered
 from tests.reliability.subject import OLD, Subject, lay_out
 from tests.support.runs import journal
 
@@ -57,7 +61,11 @@ class Bench:
     def base(self) -> Path:
         """What the command reads, and what stands under the names of its outputs."""
         base = lay_out(self.folder / "base")
-        for name in self.subject.outputs:
+        (base / TEMPORARY).mkdir()
+        for words in self.subject.first:
+            done = attempt(base, words)
+            assert done.code == 0, done.err
+        for name in self.subject.outputs if self.subject.replaces else ():
             (base / name).parent.mkdir(exist_ok=True)
             (base / name).write_bytes(OLD)
         if self.subject.split:  # an earlier model of two files
@@ -84,10 +92,18 @@ class Bench:
         shutil.copytree(self.base, place)
         return place
 
-    def run(self, place: Path, calls: Calls | None = None, after: float | None = None) -> Ended:
+    def run(
+        self,
+        place: Path,
+        calls: Calls | None = None,
+        after: float | None = None,
+        by: int = signal.SIGKILL,
+    ) -> Ended:
         """Try the command once."""
         given = self.subject
-        return attempt(place, given.arguments, calls=calls, kill_after=after, split=given.split)
+        return attempt(
+            place, given.arguments, calls=calls, kill_after=after, by=by, split=given.split
+        )
 
     def found(self, place: Path, name: str) -> bytes:
         """What stands under a name: the bytes, of a model of two files those of both."""
@@ -126,7 +142,7 @@ class Bench:
                 yield f"{name}: not whole"
         if self.subject.resumes and _steps(place) != _steps(alone):
             yield "journal: not as in a run left alone"
-        yield from (f"{one}: {UNSWEPT}" for one in place.rglob(f"{LEFT}*"))
+        yield from _unswept(place)
         data = {one.name for one in place.glob("*.data")}
         if data != {one.name for one in alone.glob("*.data")}:
             yield f"{', '.join(sorted(data))}: {UNSWEPT}"
@@ -140,6 +156,13 @@ def _steps(place: Path) -> list[object]:
     ]
 
 
+def _unswept(place: Path) -> Iterator[str]:
+    """Say which unfinished files lie about."""
+    for one in place.rglob(f"{LEFT}*"):
+        if one.relative_to(place).parts[0] != TEMPORARY:
+            yield f"{one}: {UNSWEPT}"
+
+
 def _whole(path: Path) -> bool:
     """Say whether a file is all of what its kind must be."""
     raw = path.read_bytes() if path.exists() else b""
@@ -149,7 +172,9 @@ def _whole(path: Path) -> bool:
         with contextlib.suppress(ValueError):
             return bool(json.loads(raw))
         return False
-    ends = {".svg": b"</svg>", ".md": b"", ".npz": b"", ".png": b"IEND\xaeB`\x82"}
+    if path.suffix in (".pt", ".npz"):
+        return zipfile.is_zipfile(path)
+    ends = {".svg": b"</svg>", ".md": b"", ".html": b"</html>", ".png": b"IEND\xaeB`\x82"}
     return raw != OLD and raw.rstrip().endswith(ends[path.suffix])
 
 
@@ -158,7 +183,7 @@ def kills(bench: Bench, seed: int, uniform: int) -> Iterator[Case]:
     ended, _ = bench.alone
     for number in range(uniform):
         yield Case(bench.subject, "uniform", number, seed)
-    for number, name in enumerate(ended.calls):
+    for number, (name, *_) in enumerate(ended.calls):
         for act in acts(name, kills=True):
             yield Case(bench.subject, "aimed", number, act)
 
@@ -166,16 +191,32 @@ def kills(bench: Bench, seed: int, uniform: int) -> Iterator[Case]:
 def faults(bench: Bench) -> Iterator[Case]:
     """Yield every writing call with every answer it may give, once, and from there on."""
     ended, _ = bench.alone
-    for number, name in enumerate(ended.calls):
+    for number, (name, *_) in enumerate(ended.calls):
         for act in acts(name, kills=False):
             yield Case(bench.subject, "fault", number, act)
             if isinstance(act, int) and name in ("write", "fsync", "open", "replace"):
                 yield Case(bench.subject, "fault", number, act, on=True)
 
 
+def signals(bench: Bench, seed: int, uniform: int) -> Iterator[Case]:
+    """Yield signals that ask to end, at moments drawn uniformly."""
+    for number in range(uniform):
+        for one in ASKING:
+            yield Case(bench.subject, one.name, number, seed)
+
+
+def orders(bench: Bench) -> Iterator[Case]:
+    """Yield the command left alone, whose writing is looked at."""
+    yield Case(bench.subject, "order", 0)
+
+
 def run(case: Case, bench: Bench) -> tuple[int, list[str]]:
     """Try a case; return how often the command was killed, and what went wrong."""
-    return _killed(case, bench) if case.kind != "fault" else (0, _failed(case, bench))
+    if case.kind == "order":
+        return 0, disordered(bench.alone[0].calls)
+    if case.kind == "fault":
+        return 0, _failed(case, bench)
+    return (_killed if case.kind in ("uniform", "aimed") else _asked)(case, bench)
 
 
 def _killed(case: Case, bench: Bench) -> tuple[int, list[str]]:
@@ -214,3 +255,45 @@ def _failed(case: Case, bench: Bench) -> list[str]:
     if again.code:
         wrong.append(f"again: {again.code}, {again.err[-300:]}")
     return wrong + list(bench.wrong(place))
+
+
+def _asked(case: Case, bench: Bench) -> tuple[int, list[str]]:
+    """Ask the command to end, then give it again."""
+    place, by = bench.copy("case"), signal.Signals[case.kind]
+    moment = random.Random(case.key).uniform(0, bench.alone[0].seconds)
+    ended = bench.run(place, after=moment, by=by)
+    if ended.code == 0:
+        return 0, list(bench.wrong(place))
+    wrong, lines = list(_unswept(place)), ended.err.strip().splitlines()
+    if ended.code != 128 + by or [one for one in lines if "rror:" in one] != lines[-1:]:
+        wrong.append(f"asked at {moment:.3f} s: {ended.code}, {ended.err[-600:]}")
+    if "was written before" in ended.err:
+        wrong += bench.wrong(place)
+    elif bench.subject.resumes:
+        wrong += _reached(bench, place, lines[-1] if lines else "")
+    else:
+        wrong += bench.hurt(place)
+    ended = bench.run(place)
+    if ended.code:
+        wrong.append(f"again: {ended.code}, {ended.err[-300:]}")
+    return 1, wrong + list(bench.wrong(place))
+
+
+def _reached(bench: Bench, place: Path, said: str) -> Iterator[str]:
+    """Say what is wrong with the best model so far, and what is said of it."""
+    begun = (place / "run" / "config.json").exists()
+    if begun and "continue with: onnxprune prune " not in said:
+        yield f"does not say how to go on: {said}"
+    model, plan = (place / name for name in bench.subject.outputs)
+    if "the best model so far, " not in said:
+        yield from bench.hurt(place)
+    elif not _whole(model) or _shapes(onnx.load(str(model))) != _shapes(_applied(place, plan)):
+        yield f"{model}: not what its plan says, after: {said}"
+
+
+def _applied(place: Path, plan: Path) -> onnx.ModelProto:
+    return onnxprune.apply(place / "model.onnx", plan)
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    return {one.name: list(one.dims) for one in model.graph.initializer}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,15 +51,17 @@ class Subject:
     """A command, what it reads, and what it writes.
 
     With `split`, weights lie in a second file although the model is small. `exact` outputs are the
-    same bytes in every run.
+    same bytes in every run. `first` are commands whose outputs it reads. Older files stand under
+    the names of its outputs, unless it `replaces` none.
     """
 
     name: str
     arguments: tuple[str, ...]
     outputs: tuple[str, ...]
     exact: tuple[str, ...]
-    needs: tuple[str, ...] = ()
+    first: tuple[tuple[str, ...], ...] = ()
     split: bool = False
+    replaces: bool = True
 
     @property
     def resumes(self) -> bool:
@@ -92,12 +95,17 @@ PAIRS = (
 
 
 def _command(
-    name: str, words: str, *outputs: str, exact: bool = True, split: bool = False
+    name: str, words: str, *outputs: str, exact: bool = True, first: Sequence[str] = (), **how: bool
 ) -> Subject:
-    return Subject(name, tuple(words.split()), outputs, outputs if exact else (), split=split)
+    before = tuple(tuple(one.split()) for one in first)
+    held = outputs if exact else ()
+    return Subject(name, tuple(words.split()), outputs, held, before, **how)
 
 
 QUICK = "--data data.npz --threads 1"
+RUN = f"prune model.onnx -o {{0}}.onnx --run-dir {{0}} {QUICK} --rate 0.3 --control one-shot"
+FROM_TORCH = "convert module.py:build --input-shape 1,10,10 --exporter classic -o net.onnx"
+CUT = "prune net.onnx -o cut.onnx --plan cut.json --rate 0.4 --control one-shot"
 
 COMMANDS = (
     _command("apply", "apply model.onnx plan.json -o out.onnx", "out.onnx"),
@@ -106,8 +114,8 @@ COMMANDS = (
     _command("inspect", "inspect model.onnx --svg out.svg", "out.svg"),
     _command(
         "compare",
-        f"compare model.onnx other.onnx {QUICK} --trust-baseline --markdown out.md",
-        "out.md",
+        f"compare model.onnx other.onnx {QUICK} --trust-baseline --markdown out.md --page out.html",
+        *("out.md", "out.html"),
         exact=False,
     ),
     _command(
@@ -127,6 +135,27 @@ COMMANDS = (
         "deploy model.onnx --to onnxruntime -o edge --threads 1",
         *("edge/model.onnx", "edge/deploy.json"),
         exact=False,
+    ),
+    _command("mask", "apply model.onnx plan.json --masked -o out.onnx", "out.onnx"),
+    _command("report", "report run", "run/report.html", first=(RUN.format("run"),)),
+    _command(
+        "report of two",
+        "report run more -o both.html",
+        "both.html",
+        first=tuple(map(RUN.format, ("run", "more"))),
+    ),
+    _command(
+        "reproduce",
+        "reproduce run",
+        *(f"run/{one}" for one in ("plan.json", "pruned.onnx", "report.json", "about.json")),
+        first=(RUN.format("run"),),
+        replaces=False,
+    ),
+    _command(
+        "export-weights",
+        "export-weights cut.onnx --plan cut.json --module module.py:build -o out.pt",
+        "out.pt",
+        first=(FROM_TORCH, f"{CUT} --criterion magnitude"),
     ),
 )
 """All other commands that write, each with an output that stands there already."""
