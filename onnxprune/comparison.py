@@ -27,7 +27,7 @@ from onnxprune.exact import started
 from onnxprune.files import write_whole
 from onnxprune.graph import Graph, ModelSource, load_model
 from onnxprune.relevance import one_thread
-from onnxprune.runtimes import is_deployed, onnx_of, running_file, size_of
+from onnxprune.runtimes import is_deployed, onnx_behind, onnx_of, running_file, size_of
 from onnxprune.search import (
     CONTROLLERS,
     OVER,
@@ -291,7 +291,7 @@ def _compared(
 ) -> dict[str, Any]:
     on = measured_on(settings)
     unpruned = load_model(_home(before, after))
-    opened, samples = open_model(unpruned, data, settings)
+    opened, samples = open_model(unpruned, data, settings, pruned=onnx_behind(after))
     if samples is None:
         raise DataError("data: is None; expected samples to compare the models on")
     check_baseline(unpruned, samples, settings, decide=True)

@@ -52,6 +52,7 @@ from onnxprune.search import (
     about_run,
     already_met,
     check_baseline,
+    check_fallback,
     check_own,
     check_reach,
     complete,
@@ -184,7 +185,8 @@ def _prune(
         try:
             if record.path is not None and not (record.path / ABOUT).exists():
                 record.keep(ABOUT, about_run(nets.task, model, data, asked, record.path))
-            return _search(nets, samples, settings, record, started, on_state, reached)
+            run = (nets, samples, settings, record, started, on_state, reached)
+            return _search(*run, lambda report: check_fallback(asked, settings, report))
         except OnnxPruneError:
             record.abandon()
             raise
@@ -200,8 +202,12 @@ def _search(
     started: float,
     on_state: OnState | None,
     reached: list[State],
+    refuse: Callable[[Mapping[str, Any]], None],
 ) -> Result:
-    """Walk to the end, from the last state that is recorded; `reached` gets the accepted states."""
+    """Walk to the end, from the last state that is recorded; `reached` gets the accepted states.
+
+    A report that is refused ends the run before anything is written.
+    """
     last, spent = record.last(len(nets.task.groups))
     nets.evaluations = spent.evaluations
     state = last
@@ -230,6 +236,7 @@ def _search(
     pruned = _build(nets, state, samples)
     seconds = spent.seconds + time.monotonic() - started
     report = make_report(nets, state, pruned, parted(samples)[1], settings, seconds)
+    refuse(report)
     plan = Plan.of(nets.task.groups, state.dead, settings.allow_inexact)
     judged = _judged(nets, report, samples, settings)
     check = Written(nets.task.graph, pruned, _few(samples), *judged)

@@ -36,7 +36,8 @@ class Data(Portable):
     `reference` are the outputs of the unpruned model, by the tensor of a head. `names` are those of
     the samples' files, where they come from files. `detector` reads boxes off the outputs, where
     the targets are the objects of images (`onnxprune.detection`). `units` takes outputs and says
-    by what to multiply a change of each number, where more than their deviation is known.
+    by what to multiply a change of each number, where more than their deviation is known. `reads`
+    are the outputs that a metric gets, where these are not all, or the first.
 
     Shapes: x `[n, ...]`, `x[i]` is one sample; y `[n]`, or maps `[n, H, W]`, 255 not counting;
     targets `[n, ...]`.
@@ -55,6 +56,7 @@ class Data(Portable):
     names: tuple[str, ...] = ()
     detector: Callable[..., Any] | None = None
     units: Callable[..., Mapping[str, npt.NDArray[Any]]] | None = None
+    reads: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         inputs = self.x.arrays if isinstance(self.x, Inputs) else {"x": self.x}

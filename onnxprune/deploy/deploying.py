@@ -72,13 +72,13 @@ def deploy(
     if whole is not None:
         same_ports(proto, whole)
     base = proto if whole is None else whole
-    graph, samples = open_model(base, data, asked)
+    graph, samples = open_model(base, data, asked, pruned=proto)
     check_baseline(base, samples, asked, decide=False)
     judge = None if samples is None else make_evaluator(samples, asked)
     accuracy = None if judge is None else judge(proto).to_json()
     reference = None
     if calibrate is not None:
-        _, reference = open_model(base, calibrate, asked)
+        _, reference = open_model(base, calibrate, asked, pruned=proto)
     with folder_to_fill(output) as folder:
         if any(_places(runtime, stem, folder)[0].resolve() == _own(model) for runtime in runtimes):
             raise InvalidValue(

@@ -14,13 +14,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnx
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, numpy_helper
 
 from onnxprune.data import Data, by_name
 from onnxprune.errors import InvalidModel, OnnxPruneError
 from onnxprune.evaluation import reason, session
 from onnxprune.files import temporary
-from onnxprune.graph import copied, save_model
+from onnxprune.graph import copied, read_metadata, save_model, write_metadata
 
 PER_CHANNEL_OPSET = 13
 """The first opset in which a scale belongs to each position of an axis."""
@@ -160,9 +160,7 @@ def prepared(model: ModelProto) -> ModelProto:
 
 def labelled(model: ModelProto, like: ModelProto) -> ModelProto:
     """Give a model the metadata of another one, beside what it has."""
-    held = {one.key: one.value for one in model.metadata_props}
-    held |= {one.key: one.value for one in like.metadata_props}
-    helper.set_model_props(model, held)
+    write_metadata(model, read_metadata(like))
     return model
 
 

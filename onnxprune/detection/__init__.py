@@ -11,6 +11,7 @@ Imports data, evaluation and plugins.
 
 from onnxprune.detection.agreement import SURE, BoxAgreement
 from onnxprune.detection.annotations import Annotated, annotation_kind
+from onnxprune.detection.heads import HEADS
 from onnxprune.detection.maps import parse_anchors
 from onnxprune.detection.metrics import ENOUGH, OVERLAPS, Precision
 from onnxprune.detection.reading import limited, numbered, read_annotations
@@ -20,6 +21,7 @@ from onnxprune.detection.samples import load_objects
 __all__ = [
     "AUTO",
     "ENOUGH",
+    "HEADS",
     "HEAD_NAMES",
     "OVERLAPS",
     "SURE",

@@ -7,7 +7,7 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
 * `facts`: shapes and known values; `constant_folding`: weights computed from constants;
   `dependence`: which values follow a size that is only known at run time; `reference`: a few nodes
   run
-* `names`: what people call a convolution
+* `names`: what people call a convolution; `metadata`: what a model says of itself
 * `soundness`: whether a model is what it says, before it is read; `validity`: whether it is valid
   ONNX; `order`: nodes sorted, so that each stands behind what it reads; `inputs`: the sizes at
   which a model is looked at
@@ -30,6 +30,7 @@ from onnxprune.graph.large_weights import (
     Weights,
     compress,
 )
+from onnxprune.graph.metadata import read_metadata, write_metadata
 from onnxprune.graph.names import Called, call, nearest
 from onnxprune.graph.opened import inner_nodes, open_bodies, open_branches
 from onnxprune.graph.read_back import reads_back
@@ -78,6 +79,7 @@ __all__ = [
     "nearest",
     "open_bodies",
     "open_branches",
+    "read_metadata",
     "reads_back",
     "save_model",
     "session_source",
@@ -85,4 +87,5 @@ __all__ = [
     "start_facts",
     "to_graphsurgeon",
     "to_ir",
+    "write_metadata",
 ]

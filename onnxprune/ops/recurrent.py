@@ -1,7 +1,8 @@
 """Recurrent layers, as they read the columns of a feature map in text recognition.
 
 Channels: the features that a layer reads may go. The state stays whole, because it feeds itself.
-Relevance: not defined, so LRP refuses them; the criterion taylor follows the gradient.
+Relevance: to first order. What onnxruntime rounds while it runs is rounded here, too, and relevance
+passes the rounding unchanged.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from onnxprune.errors import UnsupportedAttribute
 from onnxprune.ops._op import Relevance, op
 from onnxprune.ops._torch import torch
 from onnxprune.ops.channels import Axes
+from onnxprune.ops.quantise import centred, dynamic_quantize_linear
 from onnxprune.ops.site import Site
 
 if TYPE_CHECKING:
@@ -138,6 +140,81 @@ def lstm(
         for d in range(len(w))
     ]
     return _walk(x, cells, [initial_h, initial_c], r.shape[-1], direction, layout)
+
+
+def _quantised_channels(site: Site) -> Axes:
+    """Scales are one for each direction, or for each gate of it."""
+    i = "i" if site.constant[1] else "I"
+    own = ["D G" if len(site.shapes[k] or ()) == 2 else "D" for k in range(8, 12)]
+    rest = ", ".join(["D H G", *"*****", *own])
+    return Axes(
+        f"T N {i}, D {i} G, {rest} -> *, *, *", why="which reads these channels as steps in time"
+    )
+
+
+def _rounded(x: Tensor) -> Tensor:
+    """The value of integers of 8 bits that span the range of `x`, with the gradient of `x`."""
+    whole, scale, zero = dynamic_quantize_linear(x.detach())
+    return x + (centred(whole, zero).to(x.dtype) * scale - x.detach())
+
+
+def _rounding(cell: Cell) -> Cell:
+    """Return the cell that reads its own last output rounded."""
+    return lambda x, state: cell(x, (_rounded(state[0]), *state[1:]))
+
+
+@op(
+    "DynamicQuantizeLSTM",
+    _quantised_channels,
+    since=(1,),
+    relevance=Relevance.SLOPE,
+    domain="com.microsoft",
+    zero_points={1: 9, 2: 11},
+    scales={1: 8, 2: 10},
+)
+def dynamic_quantize_lstm(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None,
+    sequence_lens: Tensor | None,
+    initial_h: Tensor | None,
+    initial_c: Tensor | None,
+    p: Tensor | None,
+    w_scale: Tensor,
+    w_zero_point: Tensor,
+    r_scale: Tensor,
+    r_zero_point: Tensor,
+    /,
+    *,
+    activation_alpha: Floats | None = None,
+    activation_beta: Floats | None = None,
+    activations: Names | None = None,
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    input_forget: int = 0,
+) -> tuple[Tensor, ...]:
+    """An LSTM whose weights are integers; what they are multiplied with is rounded to 8 bits.
+
+    Shapes: as of LSTM, but w `[D, I, 4 H]`, r `[D, H, 4 H]`; scales and zero points `[D]` or
+    `[D, 4 H]`.
+    Source: onnxruntime, contrib operator DynamicQuantizeLSTM, version 1.
+    """
+
+    def real(whole: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+        wide = [one.reshape(len(whole), 1, -1) for one in (scale, zero)]
+        return (centred(whole, wide[1]).to(x.dtype) * wide[0]).transpose(1, 2)
+
+    _refuse(activations, clip, sequence_lens, len(x))
+    if input_forget:
+        raise UnsupportedAttribute(f"input_forget={input_forget}; expected 0")
+    w, r = real(w, w_scale, w_zero_point), real(r, r_scale, r_zero_point)
+    cells = [
+        _rounding(_lstm_cell(w[d], r[d], None if b is None else b[d], None if p is None else p[d]))
+        for d in range(len(w))
+    ]
+    return _walk(_rounded(x), cells, [initial_h, initial_c], r.shape[-1], direction, 0)
 
 
 def _gru_cell(w: Tensor, r: Tensor, b: Tensor | None, linear_before_reset: int) -> Cell:

@@ -16,22 +16,27 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from onnx import TensorProto
+
 from onnxprune.graph import Graph
 from onnxprune.ops import Node, Op, Relevance, as_identity, require_op
 from onnxprune.ops._torch import torch
 from onnxprune.relevance.mirror import Mirror, Step
+from onnxprune.relevance.real import in_real_numbers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 AFFINE = 1e-9
 """Relative tolerance; the three points are computed in float64."""
 
 
 def folded(mirror: Mirror) -> Mirror:
-    """Return a copy of the mirror with constants computed and normalisation folded."""
+    """Return a copy of the mirror in real numbers, with constants computed and norms folded."""
     twin = copy(mirror)
     twin.constants = dict(mirror.constants)
+    twin.steps = in_real_numbers(twin)
     twin.steps = _fold_constants(twin)
     twin.steps = _fold_affine(twin)
     return twin
@@ -64,11 +69,16 @@ def _fold_affine(mirror: Mirror) -> list[Step]:
             behind[node.outputs[0]] = layer
             continue
         signals = [name for name in node.inputs if name and name not in mirror.constants]
-        if len(signals) != 1 or signals[0] not in behind or not _may_be_affine(mirror.graph, step):
+        if len(signals) != 1 or signals[0] not in behind:
             continue
         if len(readers.get(signals[0], ())) != 1 or signals[0] in kept:
             continue
+        if not (_hands_on(step) or _may_be_affine(mirror.graph, step)):
+            continue
         layer = behind[signals[0]]
+        if _hands_on(step):
+            behind[node.outputs[0]] = layer
+            continue
         affine = _affine(mirror, step, signals[0], layer)
         if affine is not None:
             steps[layer.name] = _absorb(mirror, steps[layer.name], layer, *affine)
@@ -116,6 +126,12 @@ def _is_plain_product(step: Step) -> bool:
     return (
         op.columns_along is not None and op.weights == (1,) and not (op.biases or node.attributes)
     )
+
+
+def _hands_on(step: Step) -> bool:
+    """Whether a node changes no value: an identity, or another floating type."""
+    node, op = step
+    return op.name == "Identity" or (op.name == "Cast" and node.attributes["to"] in FLOATS)
 
 
 def _may_be_affine(graph: Graph, step: Step) -> bool:

@@ -11,7 +11,14 @@ clocks take it as they take a model on onnxruntime.
 """
 
 from onnxprune.runtimes.fixed import Fixed, fix_axes
-from onnxprune.runtimes.opening import RECORD, is_deployed, onnx_of, running_file, size_of
+from onnxprune.runtimes.opening import (
+    RECORD,
+    is_deployed,
+    onnx_behind,
+    onnx_of,
+    running_file,
+    size_of,
+)
 from onnxprune.runtimes.process import LIMIT, Child, Place
 from onnxprune.runtimes.registry import OWN, RUNTIMES, Runtime, find_runtime, runtime_of
 from onnxprune.runtimes.remote import Remote, convert, running_on
@@ -30,6 +37,7 @@ __all__ = [
     "find_runtime",
     "fix_axes",
     "is_deployed",
+    "onnx_behind",
     "onnx_of",
     "running_file",
     "running_on",

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from onnx import ModelProto
+
 from onnxprune.errors import InvalidModel
-from onnxprune.graph import Graph, ModelSource
+from onnxprune.graph import Graph, ModelSource, load_model
 from onnxprune.records import read_record
 from onnxprune.runtimes.process import Child, Place
 from onnxprune.runtimes.registry import RUNTIMES, runtime_of
@@ -48,6 +50,16 @@ def onnx_of(path: Path) -> Path:
         f"{path}: the ONNX model that it was made of says how samples are read, and is not there "
         f"({said}); compare with that model, or put it beside the file"
     )
+
+
+def onnx_behind(source: ModelSource) -> ModelProto | None:
+    """Return a model, or that which a deployed file was made of, None where that is not there."""
+    if not is_deployed(source):
+        return load_model(source)
+    try:
+        return load_model(onnx_of(Path(str(source))))
+    except InvalidModel:
+        return None
 
 
 @contextmanager

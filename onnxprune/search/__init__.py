@@ -11,6 +11,7 @@ Imports every room but cli. `make_task` puts a `Task` together, `search` walks d
 * `clocks`: how long a model takes on the runtime asked for
 * `settings`: what a run is asked for; `control`: its constants; `assemble`: a search made of them
 * `samples`: samples as a model takes them; `scaling`: what a model says of the pixels it takes
+* `remembered`: what a pruned model says that it was judged by
 * `generated`: samples for a model that comes without any
 * `baseline`: whether the unpruned model recognises the samples, and what fits if not
 * `untaken`: branches that no sample takes
@@ -34,7 +35,7 @@ from onnxprune.search.clocks import clock, measured_on, time_in_turn
 from onnxprune.search.control import Control
 from onnxprune.search.controllers import CONTROLLER_NAMES, CONTROLLERS, find_controller, search
 from onnxprune.search.evidence import changes, evidence_of
-from onnxprune.search.fallback import with_fallback
+from onnxprune.search.fallback import check_fallback, with_fallback
 from onnxprune.search.generated import parted
 from onnxprune.search.journal import (
     ABOUT,
@@ -103,6 +104,7 @@ __all__ = [
     "already_met",
     "changes",
     "check_baseline",
+    "check_fallback",
     "check_own",
     "check_reach",
     "clock",

@@ -34,6 +34,7 @@ from onnxprune.search.judging import metric_name, with_heads
 from onnxprune.search.outcome import make_evaluator
 from onnxprune.search.protocols import HoldOut, Measured, MeasureDamage, Rank, Restore
 from onnxprune.search.refusal import check_layer_rates
+from onnxprune.search.remembered import remembered, to_remember
 from onnxprune.search.samples import open_samples
 from onnxprune.search.settings import AUTO, Settings
 from onnxprune.search.task import Task
@@ -48,10 +49,16 @@ ENOUGH = 10
 
 @phase("analysis")
 def open_model(
-    model: ModelProto, data: SampleSource | None, settings: Settings
+    model: ModelProto,
+    data: SampleSource | None,
+    settings: Settings,
+    *,
+    pruned: ModelProto | None = None,
 ) -> tuple[Graph, Data | None]:
     """Return the graph of a model, and the samples in the form it takes.
 
+    What the settings leave open is as the metadata says of what the model, or the `pruned` one
+    where it is given, was pruned by.
     Raises: DataError where the samples cannot be read or do not fit the model; InvalidModel where a
     weight is not a number.
     """
@@ -60,10 +67,12 @@ def open_model(
     if data is None:
         graph.warn()
         return graph, None
+    said = remembered(model if pruned is None else pruned)
+    settings = said.into(settings, graph)
     samples = open_samples(graph, data, settings)
     if any(None in shape[1:] for shape, _ in graph.input_forms.values()):
         graph = Graph(model, input_shapes={**graph.input_shapes, **_shapes(graph, samples)})
-    samples = with_heads(graph, samples, settings)
+    samples = with_heads(graph, samples, settings, said)
     head = samples.heads[0].tensor if samples.heads else graph.outputs[0]
     output = graph.shape(head) or ()
     if samples.y.ndim == 3 and output and len(output) != 4 and samples.targets is None:
@@ -136,6 +145,7 @@ def make_task(
         strategy=strategy,
         aims=find_aims(settings),
         block=block_width(settings.device),
+        said=to_remember(graph, judging, settings),
     )
     check_layer_rates(task)
     return task

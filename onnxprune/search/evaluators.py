@@ -1,4 +1,4 @@
-"""Evaluators that run as the settings say, on all samples or on a part of them first."""
+"""Evaluators that run as the settings say, on all or part of the samples; the metric of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from onnx import ModelProto
 
 from onnxprune.arrays import IntArray
 from onnxprune.data import KINDS, Data, part_of
-from onnxprune.evaluation import Accuracy, Evaluator, Metric
+from onnxprune.errors import DataError
+from onnxprune.evaluation import (
+    AUTO,
+    AVERAGE_PRECISION,
+    FIDELITY,
+    Accuracy,
+    Evaluator,
+    Metric,
+    find_metric,
+)
 from onnxprune.search.settings import Settings
 
 ENOUGH = 50
@@ -67,6 +76,23 @@ def evaluator_of(
         batch_size=settings.batch_size,
         outputs=outputs,
     )
+
+
+def metric_name(data: Data, settings: Settings) -> str:
+    """Return the metric of a run: the one asked for, or what fits the samples.
+
+    Raises: DataError where a metric of labels is asked for and there are none.
+    """
+    if settings.metric == AUTO and data.detector is not None and data.targets is not None:
+        return AVERAGE_PRECISION
+    if settings.metric == AUTO:
+        return "top-1" if data.labelled else FIDELITY
+    if not data.labelled and settings.metric != FIDELITY and find_metric(settings.metric).answers:
+        raise DataError(
+            f"metric '{settings.metric}': needs labels and the samples have none; give one folder "
+            "of images per class, or y, or --metric fidelity"
+        )
+    return settings.metric
 
 
 def named_outputs(settings: Settings) -> tuple[str, ...]:

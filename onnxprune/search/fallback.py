@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from onnxprune.channels import find_groups
 from onnxprune.data import Data
@@ -14,6 +16,9 @@ from onnxprune.relevance import score
 from onnxprune.search.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+LEFT = 0.5
+"""Share of the harmonic mean that has to be left where nobody asked for the criterion."""
 
 
 @phase("analysis")
@@ -38,3 +43,22 @@ def with_fallback(graph: Graph, data: Data | None, settings: Settings) -> Settin
     except OnnxPruneError:
         pass  # who looks at the samples says it better
     return settings
+
+
+def check_fallback(asked: Settings, used: Settings, report: Mapping[str, Any]) -> None:
+    """Refuse what another criterion left of a model, where most of its accuracy is gone.
+
+    Whoever asks for a criterion by its name may have that.
+    Raises: UnsupportedOp.
+    """
+    if used.criterion == asked.criterion or report["after"]["accuracy"] is None:
+        return
+    key = report["decisive"]
+    before, after = (report[side]["accuracy"][key] for side in ("before", "after"))
+    if after >= LEFT * before:
+        return
+    raise UnsupportedOp(
+        f"criterion '{used.criterion}', in place of relevance, left a harmonic mean of "
+        f"{100 * after:.1f} % of {100 * before:.1f} %, so nothing is written; ask for less, bound "
+        f"the loss with --max-drop, or have it so with --criterion {used.criterion}"
+    )

@@ -30,6 +30,10 @@ LEAST = 16
 BOX, RIVALS = 4, 0.04
 """Numbers of a box. So many are class scores only if they are surer, by this, than the same numbers
 of other samples brought together: where one class is high the others are low."""
+STEPS, LOOKED_AT = 1000, 4096
+"""Steps of a sequence at most; an output of more rows is one of places. Rows that are looked at."""
+VARIED, MOSTLY = 3, 0.95
+"""Classes that stand out along a sequence at least, and the share of the commonest at most."""
 TRIES = 8
 """How often the numbers of other samples are brought together."""
 NAMES = {"classes": ("logit", "prob", "class", "softmax"), "vector": ("embed", "feature")}
@@ -43,7 +47,9 @@ def head_of(graph: Graph, tensor: str, values: Array, kind: str = "") -> Head:
     """
     axis = _scores_axis(graph, tensor, values)
     if not kind:
-        kind = _kind(tensor, values, axis, scores=not _is_like_an_input(graph, tensor))
+        scores = not _is_like_an_input(graph, tensor)
+        axis = _letters_axis(values) if axis is None and scores else axis
+        kind = _kind(tensor, values, axis, scores=scores)
     if kind in ("classes", "sequence"):
         alone = len(graph.shape(tensor) or values.shape) < values.ndim
         return Head(tensor, kind, _class_axis(values, alone=alone) if axis is None else axis)
@@ -99,8 +105,14 @@ def _are_logits(rows: Array) -> bool:
 
 def _sureness(rows: Array) -> float:
     """The mean probability of the highest class, after a softmax. Shapes: `[n, k]`."""
+    return float(_surenesses(rows).mean())
+
+
+def _surenesses(rows: Array) -> Array:
+    """The probability of the highest class of each row. Shapes: `[n, k]` -> `[n]`."""
     e = np.exp(rows - rows.max(1, keepdims=True))
-    return float((e.max(1) / e.sum(1)).mean())
+    found: Array = e.max(1) / e.sum(1)
+    return found
 
 
 def _mixed_sureness(rows: Array) -> float:
@@ -131,6 +143,27 @@ def _scores_axis(graph: Graph, tensor: str, values: Array) -> int | None:
             rank = len(graph.shape(tensor) or values.shape)
             return int(given) % rank + values.ndim - rank
     return None
+
+
+def _letters_axis(values: Array) -> int | None:
+    """The last axis, where each place of another holds logits that no softmax reads, or None.
+
+    What stands out has to vary from place to place; of a feature that is always large it does not.
+    """
+    wide = [k for k, n in enumerate(values.shape) if k and n > 1]
+    last = values.ndim - 1
+    if values.ndim not in (3, 4) or len(wide) != 2 or wide[1] != last or not values.size:
+        return None
+    if values.shape[last] < LEAST or values.shape[wide[0]] > STEPS or values.min() >= 0:
+        return None
+    rows = values.reshape(-1, values.shape[last])
+    rows = rows[:: -(-len(rows) // LOOKED_AT)].astype(np.float64)
+    _, counts = np.unique(rows.argmax(1), return_counts=True)
+    if len(counts) < VARIED or counts.max() > MOSTLY * len(rows):
+        return None
+    ahead = (rows.max(1) - rows.mean(1)) / np.maximum(rows.std(1), 1e-30)
+    stands_out = np.median(ahead) >= np.sqrt(2 * np.log(rows.shape[1]))
+    return last if stands_out and np.median(_surenesses(rows)) >= SURE else None
 
 
 def _class_axis(values: Array, *, alone: bool) -> int:

@@ -7,7 +7,7 @@ said, because a guess is never silent; `--outputs NAME=KIND` says it otherwise.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,8 +19,6 @@ from onnxprune.data import ALL, KINDS, Data, Head
 from onnxprune.detection import BoxAgreement
 from onnxprune.errors import NOTICE, DataError, InvalidModel, InvalidValue, check_name
 from onnxprune.evaluation import (
-    AUTO,
-    AVERAGE_PRECISION,
     FIDELITY,
     find_metric,
     highest,
@@ -29,7 +27,9 @@ from onnxprune.evaluation import (
 from onnxprune.graph import Graph
 from onnxprune.search.detectors import guess_detector
 from onnxprune.search.evaluators import evaluator_of
+from onnxprune.search.evaluators import metric_name as metric_name
 from onnxprune.search.holding import head_of, measured, say
+from onnxprune.search.remembered import NOTHING_SAID, OUTPUTS_KEY, Remembered
 from onnxprune.search.scaling import listed_names
 from onnxprune.search.settings import Settings
 
@@ -47,41 +47,32 @@ HANDING = ("Pad", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Ident
 """Operators that hand a mask on."""
 
 
-def metric_name(data: Data, settings: Settings) -> str:
-    """Return the metric of a run: the one asked for, or what fits the samples.
-
-    Raises: DataError where a metric of labels is asked for and there are none.
-    """
-    if settings.metric == AUTO and data.detector is not None and data.targets is not None:
-        return AVERAGE_PRECISION
-    if settings.metric == AUTO:
-        return "top-1" if data.labelled else FIDELITY
-    if not data.labelled and settings.metric != FIDELITY and find_metric(settings.metric).answers:
-        raise DataError(
-            f"metric '{settings.metric}': needs labels and the samples have none; give one folder "
-            "of images per class, or y, or --metric fidelity"
-        )
-    return settings.metric
-
-
-def with_heads(graph: Graph, data: Data, settings: Settings) -> Data:
+def with_heads(graph: Graph, data: Data, settings: Settings, by: Remembered = NOTHING_SAID) -> Data:
     """Return samples that know what the outputs hold and, for fidelity, what they were.
 
+    What the settings leave open is as the model says that it was pruned `by`.
     Raises: DataError or InvalidModel where the outputs cannot be judged.
     """
     name = metric_name(data, settings)
     asked = dict(_asked(graph, settings.outputs))
+    known = by.of(graph, settings).outputs
+    data = replace(data, reads=tuple(asked))
     if find_metric(name).answers or (name != FIDELITY and _are_classes(graph, data)):
-        return _with_class_scores(graph, data, asked)
+        return _with_class_scores(graph, data, asked, known)
     if name == FIDELITY and not data.labelled:
         logger.log(
             NOTICE, "no labels: what the unpruned model says of the samples is the reference"
         )
-    tensors = list(asked) or [t for output in graph.outputs for t in judged(graph, output)]
+    if name != FIDELITY and (chosen := [one for one, kind in known.items() if not kind]):
+        data = replace(data, reads=_recalled(chosen))
+    kinds = asked or known
+    if known and name == FIDELITY:
+        _recalled(known)
+    tensors = list(kinds) or [t for output in graph.outputs for t in judged(graph, output)]
     tensors = list(dict.fromkeys(tensors))
     seen = None
     if name == FIDELITY:
-        seen = None if asked else _find_boxes(graph, data, settings)
+        seen = None if kinds else _find_boxes(graph, data, settings)
         data = replace(data, detector=None, units=None)
     read = dict.fromkeys([*tensors, *(graph.outputs if seen else ())])
     reference = _reference(graph, data, settings, list(read))
@@ -93,7 +84,7 @@ def with_heads(graph: Graph, data: Data, settings: Settings) -> Data:
                 raise _cannot_judge(tensor, values)
             logger.warning("%s; it is left out", _cannot_judge(tensor, values))
             continue
-        head = head_of(graph, tensor, values, asked.get(tensor, ""))
+        head = head_of(graph, tensor, values, kinds.get(tensor, ""))
         alone = len(graph.shape(tensor) or values.shape) < values.ndim
         heads.append(replace(measured(head, values), alone=alone))
         said.append(say(head, values.shape))
@@ -131,6 +122,36 @@ class _Seen:
     certain: bool
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """A detector of the outputs of a model, where more tensors are read."""
+
+    detector: Any
+    outputs: tuple[str, ...]
+
+    @property
+    def head(self) -> str:
+        """The name of its head."""
+        return str(getattr(self.detector, "head", ""))
+
+    def __call__(self, given: Mapping[str, Array]) -> Any:
+        """Return what is found in each image. Shapes: given `[N, ...]`."""
+        return self.detector({name: given[name] for name in self.outputs})
+
+
+def _recalled(tensors: Iterable[str]) -> tuple[str, ...]:
+    """Say that outputs are judged as the model says."""
+    names = tuple(tensors)
+    logger.log(
+        NOTICE,
+        "outputs: %s, by which the model was pruned, as its metadata says (%s; --outputs names "
+        "others)",
+        ", ".join(names),
+        OUTPUTS_KEY,
+    )
+    return names
+
+
 def _find_boxes(graph: Graph, data: Data, settings: Settings) -> _Seen | None:
     """The detector that samples are of, or that the outputs of the model look like."""
     if data.detector is not None:
@@ -142,12 +163,9 @@ def _find_boxes(graph: Graph, data: Data, settings: Settings) -> _Seen | None:
 
 def _by_boxes(data: Data, seen: _Seen, outputs: Mapping[str, Array]) -> Data | None:
     """Samples judged by the boxes that are found in the outputs, None where these are too few."""
-
-    def read(given: Mapping[str, Array]) -> Any:
-        return seen.detector({name: given[name] for name in outputs})
-
+    read = _Reading(seen.detector, tuple(outputs))
     boxes = BoxAgreement(read, outputs, seen.names)
-    count, head = int(boxes.counts.sum()), getattr(seen.detector, "head", "")
+    count, head = int(boxes.counts.sum()), read.head
     if not boxes.parts:
         logger.warning(
             "head '%s': the unpruned model finds %d boxes, too few to judge by: outputs are "
@@ -200,13 +218,19 @@ def _is_tensor(graph: Graph, name: str) -> bool:
     return name in graph.producers or name in graph.outputs
 
 
-def _with_class_scores(graph: Graph, data: Data, asked: Mapping[str, str]) -> Data:
-    """Samples judged by the class scores of one output: the one named, or the first."""
+def _with_class_scores(
+    graph: Graph, data: Data, asked: Mapping[str, str], known: Mapping[str, str]
+) -> Data:
+    """Samples judged by the class scores of one output: the one named or known, or the first."""
     if len(asked) > 1:
         raise InvalidValue(
             f"outputs: {', '.join(asked)}; expected one, that of the class scores; --metric "
             "fidelity judges several"
         )
+    scores = [one for one, kind in known.items() if kind in ("", "classes")]
+    if not asked and len(scores) == 1 and graph.outputs != (scores[0],):
+        asked = dict.fromkeys(_recalled(scores), "")
+        data = replace(data, reads=tuple(asked))
     if not asked and len(graph.outputs) > 1:
         logger.warning(
             "the model has %d outputs (%s): class scores are read from '%s'; --outputs names "

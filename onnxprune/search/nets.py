@@ -15,7 +15,7 @@ from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, FloatArray, IntArray
 from onnxprune.channels import ChannelGroups
-from onnxprune.graph import Graph
+from onnxprune.graph import Graph, write_metadata
 from onnxprune.progress import phase
 from onnxprune.search.latency import Latency, measure_latency
 from onnxprune.search.objective import Figure, FilterCount, Objective
@@ -182,9 +182,12 @@ class Nets:
         def make() -> ModelProto:
             with phase("surgery"):
                 pruned = remove_channels(self.task.graph, self.task.groups, state.dead)
-            if not state.corrected or self.task.compensate is None or not state.dead.any():
+            if not state.dead.any():
                 return pruned
-            return self.task.compensate(pruned, state.dead)
+            if state.corrected and self.task.compensate is not None:
+                pruned = self.task.compensate(pruned, state.dead)
+            write_metadata(pruned, self.task.said)
+            return pruned
 
         return self._models.get(state.net, make)
 

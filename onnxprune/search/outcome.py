@@ -46,7 +46,7 @@ def already_met(nets: Nets, state: State) -> str:
 
 def make_evaluator(data: Data, settings: Settings) -> Evaluator:
     """Return what evaluates models on the samples, as the settings say."""
-    outputs = () if data.detector is not None else named_outputs(settings)
+    outputs = () if data.detector is not None else named_outputs(settings) or data.reads
     return evaluator_of(data, settings, find_judge(data, settings), outputs)
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from onnxprune.data import find_preset
 from onnxprune.errors import DataError, InvalidValue
-from onnxprune.graph import Graph
+from onnxprune.graph import Graph, read_metadata
 from onnxprune.ops import Node
 from onnxprune.records import parse_json
 from onnxprune.text import read_literal
@@ -66,7 +66,7 @@ def find_scaling(graph: Graph) -> Scaling:
 
 def metadata(graph: Graph) -> dict[str, str]:
     """Return what the metadata of a model says, by key."""
-    return {entry.key: entry.value for entry in graph.bare.metadata_props}
+    return read_metadata(graph.bare)
 
 
 def _from_metadata(said: Mapping[str, str]) -> Scaling | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -74,7 +75,8 @@ class Task:
     the samples, and the one that is kept on the `rest`; without `hold_out` a correction is judged
     on the samples that it was fitted on. `foresee` is what a floor asks of unseen samples; `few`
     says that a floor looks at shrunk shares. `aims` are what the search brings down, of
-    `onnxprune.search.objective.AIMS`; `block` is how many channels the runtime computes at once.
+    `onnxprune.search.objective.AIMS`; `block` is how many channels the runtime computes at once;
+    `said` goes into the metadata of pruned nets.
     """
 
     graph: Graph
@@ -98,6 +100,7 @@ class Task:
     strategy: Strategy = field(default_factory=Strategy)
     aims: tuple[str, ...] = ("rate",)
     block: int = 1
+    said: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def costs(self) -> Costs:

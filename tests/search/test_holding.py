@@ -42,6 +42,14 @@ def logits(classes: int) -> Array:
     return x
 
 
+def letters(steps: int, classes: int, choices: int = 20) -> Array:
+    """Numbers of which one stands out at every step."""
+    x = normal(steps, classes)
+    k = np.random.default_rng(1).integers(0, choices, (N, steps, 1))
+    np.put_along_axis(x, k, 12, 2)
+    return x
+
+
 def boxes() -> Array:
     """Four coordinates in pixels and three scores of 100 places."""
     rng = np.random.default_rng(0)
@@ -59,6 +67,10 @@ HELD: dict[str, tuple[Callable[[], Array], str, int]] = {
     "probabilities along a sequence": (lambda: softmax(normal(12, 9), 2), "sequence", 2),
     "the same, classes first": (lambda: softmax(normal(9, 12), 1), "sequence", 1),
     "the same, an axis of one": (lambda: softmax(normal(12, 1, 9), 3), "sequence", 3),
+    "logits along a sequence": (lambda: letters(12, 40), "sequence", 2),
+    "the same logits, an axis of one": (lambda: letters(12, 40)[:, :, None], "sequence", 3),
+    "a feature that is always large": (lambda: letters(12, 40, choices=1), "values", 1),
+    "logits of places": (lambda: letters(1200, 20), "values", 2),
     "unit vectors": (lambda: unit(normal(128)), "vector", 0),
     "unit vectors without a sign": (lambda: unit(np.abs(normal(128))), "vector", 0),
     "vectors of many lengths": (lambda: 3 * normal(128), "vector", 0),
