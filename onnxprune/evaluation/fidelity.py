@@ -125,6 +125,17 @@ def highest(head: Head, outputs: Array) -> IntArray:
     return np.asarray(outputs.argmax(head.axis))
 
 
+def is_one_answer(head: Head, outputs: Array) -> bool:
+    """Whether class scores give all samples the same answer, so that it tells nothing of them.
+
+    Shapes: outputs `[n, ...]`.
+    """
+    if not head.is_scores or len(outputs) < 2:
+        return False
+    best = highest(head, outputs)
+    return bool((best == best[:1]).all())
+
+
 class _Vector(_Part):
     """The cosine of a vector with that of the reference, both seen from the mean direction.
 

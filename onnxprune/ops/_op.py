@@ -65,6 +65,8 @@ class Relevance(Enum):
     """All to the signal, nothing to the factor: products."""
     SLOPE = auto()
     """To first order: input times gradient. What is not 0 at 0, and what mixes its inputs."""
+    REAL = auto()
+    """Of the real numbers that integers stand for, not of integers: `onnxprune.relevance.real`."""
     NONE = auto()
     """Not defined: LRP refuses the operator by name."""
 

@@ -1,7 +1,8 @@
 """Convolutions and products of integers, as integer-only devices run them.
 
 Channels: as those of real numbers; scales and zero points of each channel go with it.
-Relevance: not defined, so LRP refuses them; criteria that need no samples work.
+Relevance: that of the real numbers that integers stand for. LRP refuses ConvInteger and
+MatMulInteger behind a QuantizeLinear.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from onnxprune.ops._op import op
+from onnxprune.ops._op import Relevance, op
 from onnxprune.ops._torch import torch
 from onnxprune.ops.channels import Axes, How
 from onnxprune.ops.linear import UNKNOWN, conv_operands, convolve, restate_group
@@ -20,6 +21,8 @@ from onnxprune.ops.window import Window, windowed
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_of_integers = partial(op, relevance=Relevance.REAL)
 
 
 def _qlinear_conv_channels(site: Site) -> How:
@@ -36,7 +39,7 @@ def _columns(values: Tensor, x: Tensor) -> Tensor:
     return values.reshape(-1, *(1,) * (x.ndim - 2)) if values.ndim else values
 
 
-@op(
+@_of_integers(
     "QLinearConv",
     _qlinear_conv_channels,
     since=(10,),
@@ -85,7 +88,7 @@ def _conv_integer_channels(site: Site) -> How:
     return Axes(f"{inputs} -> {found.y}", sizes=found.sizes)
 
 
-@op(
+@_of_integers(
     "ConvInteger",
     _conv_integer_channels,
     since=(10,),
@@ -137,7 +140,7 @@ def _rows(values: Tensor) -> Tensor:
     return values[:, None] if values.ndim == 1 and values.numel() > 1 else values
 
 
-@op(
+@_of_integers(
     "QLinearMatMul",
     partial(_matmul_channels, right=3, own=((1, 2), (4, 5)), inputs=8),
     since=(10, 21),
@@ -168,7 +171,7 @@ def qlinear_matmul(
     return round_to(sums.to(scale.dtype) * scale, y_zero_point, y_zero_point.dtype)
 
 
-@op(
+@_of_integers(
     "MatMulInteger",
     partial(_matmul_channels, right=1, own=((2,), (3,)), inputs=4),
     since=(10,),

@@ -1,7 +1,7 @@
 """Integer operators of onnxruntime, which its quantiser writes beside those of ONNX.
 
 Channels: as those of the operators of ONNX that they stand for; scales are scalars.
-Relevance: none, as for `onnxprune.ops.integer`.
+Relevance: as for `onnxprune.ops.integer`.
 Source: onnxruntime, contrib operators of domain com.microsoft, version 1.
 """
 
@@ -30,7 +30,7 @@ from onnxprune.ops.window import Window, windowed
 if TYPE_CHECKING:
     from torch import Tensor
 
-_microsoft = partial(op, since=(1,), relevance=Relevance.NONE, domain="com.microsoft")
+_microsoft = partial(op, since=(1,), relevance=Relevance.REAL, domain="com.microsoft")
 
 
 def _real(x: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:

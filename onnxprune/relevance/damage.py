@@ -204,7 +204,7 @@ class _Unpruned(OnSamples):
 
     @cached_property
     def _mirror(self) -> Mirror:
-        return Mirror(self.graph, device=self.device, heads=self.data.heads)
+        return folded(Mirror(self.graph, device=self.device, heads=self.data.heads))
 
     def run(self, shard: Batch | IntArray) -> list[Batch] | dict[str, npt.NDArray[Any]]:
         """Run a batch; of rows alone, return the batches. Shapes: rows `[n]`."""

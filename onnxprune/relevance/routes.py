@@ -249,7 +249,7 @@ def _way(mirror: Mirror, step: Step, rule: Rule, inputs: Sequence[str]) -> Way:
     """
     node, op = step
     kind, alone = op.relevance_at(node), len(inputs) == 1
-    if kind is Relevance.NONE:
+    if kind in (Relevance.NONE, Relevance.REAL):
         raise UnsupportedOp(f"{node}: LRP is not defined across {node.op_type}")
     if kind is Relevance.GATE or (kind is Relevance.PASS and alone):
         return Way.PASS

@@ -22,6 +22,7 @@ from onnxprune.evaluation import (
     FIDELITY,
     find_metric,
     highest,
+    is_one_answer,
     likely_rows,
 )
 from onnxprune.graph import Graph
@@ -85,6 +86,8 @@ def with_heads(graph: Graph, data: Data, settings: Settings, by: Remembered = NO
             logger.warning("%s; it is left out", _cannot_judge(tensor, values))
             continue
         head = head_of(graph, tensor, values, kinds.get(tensor, ""))
+        if name == FIDELITY and not data.generated and is_one_answer(head, values):
+            head = _of_one_answer(graph, head, values, settings, tensor in kinds)
         alone = len(graph.shape(tensor) or values.shape) < values.ndim
         heads.append(replace(measured(head, values), alone=alone))
         said.append(say(head, values.shape))
@@ -111,6 +114,26 @@ def with_heads(graph: Graph, data: Data, settings: Settings, by: Remembered = NO
             "(--trust-baseline goes on as it is)"
         )
     return _pseudo_labelled(replace(data, reference=held))
+
+
+def _of_one_answer(
+    graph: Graph, head: Head, values: Array, settings: Settings, is_given: bool
+) -> Head:
+    """What to judge in the place of class scores that give all samples the same answer.
+
+    Raises: DataError where class scores are asked for.
+    """
+    found = f"output '{head.tensor}': the unpruned model gives all {len(values)} samples one answer"
+    if not is_given:
+        logger.warning("%s, so its numbers are judged (--outputs NAME=classes has it so)", found)
+        return head_of(graph, head.tensor, values, "values")
+    if settings.outputs and not settings.trust_baseline:
+        raise DataError(
+            f"{found}, so a model that always gives it agrees; give samples of other classes, or "
+            f"--outputs {head.tensor}=values (--trust-baseline goes on as it is)"
+        )
+    logger.warning("%s, so that agreement in it says little", found)
+    return head
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,9 @@ is not listed. To add one, see [how to add an operator](how-to/add-an-operator.m
 Where the way depends on the node, those that occur in the tests are listed.
 
 **Relevance** (LRP) crosses by *copy* (along the gradient), *linear* (the rule distributes it),
-*pass* (unchanged), *share* (by contribution), *gate* (all to the signal, nothing to the factor) or
-not at all (*none*: [LRP refuses the operator by name](#refused-by-lrp)).
+*pass* (unchanged), *share* (by contribution), *gate* (all to the signal, nothing to the factor),
+*real* (as the operator of real numbers that stands for this one, where scales are known) or not at
+all (*none*: [LRP refuses the operator by name](#refused-by-lrp)).
 """
 
 REFUSED = """\

@@ -84,6 +84,40 @@ def test_labels_that_are_asked_for_and_missing_are_refused(small: Small, metric:
 # The outputs
 
 
+def same_answer() -> tuple[onnx.ModelProto, np.ndarray]:
+    """A model of two class scores, and samples to which it gives one answer."""
+    text = """
+    net (float[N,3,8,8] x) => (float[N,2] y)
+    <float[6,3,3,3] w, float[6,2] v, float[2] b> {
+      a = Conv(x, w)
+      r = Relu(a)
+      p = GlobalAveragePool(r)
+      f = Flatten(p)
+      m = MatMul(f, v)
+      l = Add(m, b)
+      y = Softmax<axis=1>(l)
+    }
+    """
+    proto = model(text)
+    x = images(proto, 60) / 10
+    best = run(proto, x)[0].argmax(1)
+    return proto, x[best == np.bincount(best).argmax()][:30]
+
+
+def test_one_answer_to_all_samples_is_judged_by_its_numbers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A model that always gives it would agree, whatever else became of it."""
+    proto, x = same_answer()
+    assert opened(proto, x).heads[0].kind == "values"
+    assert "gives all 30 samples one answer, so its numbers are judged" in caplog.text
+    refused(DataError, "one answer, so a model that always", proto, x, outputs=("y=classes",))
+    trusted = opened(proto, x, outputs=("y=classes",), trust_baseline=True)
+    assert trusted.heads[0].kind == "classes"
+    found = onnxprune.prune(proto, x, control="accuracy-aware", round_to=1, **QUICK).report
+    assert found["rate"] < 0.9
+
+
 def test_every_output_is_judged_and_its_reference_kept() -> None:
     proto = model(TWO)
     x = images(proto, 30)
