@@ -87,7 +87,7 @@ def with_heads(graph: Graph, data: Data, settings: Settings, by: Remembered = NO
             continue
         head = head_of(graph, tensor, values, kinds.get(tensor, ""))
         if name == FIDELITY and not data.generated and is_one_answer(head, values):
-            head = _of_one_answer(graph, head, values, settings, tensor in kinds)
+            head = _of_one_answer(graph, head, values, settings, bool(kinds.get(tensor)))
         alone = len(graph.shape(tensor) or values.shape) < values.ndim
         heads.append(replace(measured(head, values), alone=alone))
         said.append(say(head, values.shape))

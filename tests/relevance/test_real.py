@@ -59,7 +59,9 @@ class Samples(CalibrationDataReader):
 
 
 def relevance(proto: ModelProto, x: np.ndarray) -> np.ndarray:
-    graph, data = open_model(proto, x, Settings(threads=1, device="cpu", outputs=("y=classes",)))
+    graph, data = open_model(
+        proto, x, Settings(threads=1, device="cpu", outputs=("y=classes",), trust_baseline=True)
+    )
     return score(graph, find_groups(graph), data, "lrp", device="cpu").total()
 
 
