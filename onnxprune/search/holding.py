@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,18 +35,26 @@ STEPS, LOOKED_AT = 1000, 4096
 """Steps of a sequence at most; an output of more rows is one of places. Rows that are looked at."""
 VARIED, MOSTLY = 3, 0.95
 """Classes that stand out along a sequence at least, and the share of the commonest at most."""
-TRIES = 8
-"""How often the numbers of other samples are brought together."""
+TRIES, MIXED = 8, 512
+"""How often the numbers of other samples are brought together, and of how many rows at most."""
+PLACED = 3
+"""Axes of an output that holds a row of numbers for each of many places."""
 NAMES = {"classes": ("logit", "prob", "class", "softmax"), "vector": ("embed", "feature")}
 """Parts of names that say what an output holds."""
 
 
-def head_of(graph: Graph, tensor: str, values: Array, kind: str = "") -> Head:
+def head_of(
+    graph: Graph, tensor: str, values: Array, kind: str = "", places: Collection[int] = ()
+) -> Head:
     """Return what an output holds, of a kind that is given or read off its values.
 
+    `places` are the lengths of what `shared_places` finds: rows of so many are neither classes nor
+    a sequence.
     Shapes: values `[n, ...]`.
     """
     axis = _scores_axis(graph, tensor, values)
+    if not kind and values.ndim == PLACED and values.shape[1] in places:
+        kind = "values" if axis is None else "classes"
     if not kind:
         scores = not _is_like_an_input(graph, tensor)
         axis = _letters_axis(values) if axis is None and scores else axis
@@ -54,6 +63,15 @@ def head_of(graph: Graph, tensor: str, values: Array, kind: str = "") -> Head:
         alone = len(graph.shape(tensor) or values.shape) < values.ndim
         return Head(tensor, kind, _class_axis(values, alone=alone) if axis is None else axis)
     return Head(tensor, kind, 0 if kind == "vector" else _row_axis(values.shape))
+
+
+def shared_places(outputs: Iterable[Array]) -> set[int]:
+    """Return the lengths that several outputs have in common, as boxes and their scores have.
+
+    Shapes: each `[n, places, k]`; others have no places.
+    """
+    lengths = Counter(values.shape[1] for values in outputs if values.ndim == PLACED)
+    return {length for length, outputs in lengths.items() if length > 1 and outputs > 1}
 
 
 def say(head: Head, shape: Sequence[int]) -> str:
@@ -149,6 +167,7 @@ def _letters_axis(values: Array) -> int | None:
     """The last axis, where each place of another holds logits that no softmax reads, or None.
 
     What stands out has to vary from place to place; of a feature that is always large it does not.
+    And where one is high the others have to be low, which the offsets of boxes are not.
     """
     wide = [k for k, n in enumerate(values.shape) if k and n > 1]
     last = values.ndim - 1
@@ -163,7 +182,10 @@ def _letters_axis(values: Array) -> int | None:
         return None
     ahead = (rows.max(1) - rows.mean(1)) / np.maximum(rows.std(1), 1e-30)
     stands_out = np.median(ahead) >= np.sqrt(2 * np.log(rows.shape[1]))
-    return last if stands_out and np.median(_surenesses(rows)) >= SURE else None
+    if not stands_out or np.median(_surenesses(rows)) < SURE:
+        return None
+    rows = rows[:: -(-len(rows) // MIXED)]
+    return last if _sureness(rows) >= _mixed_sureness(rows) + RIVALS else None
 
 
 def _class_axis(values: Array, *, alone: bool) -> int:

@@ -29,7 +29,7 @@ from onnxprune.graph import Graph
 from onnxprune.search.detectors import guess_detector
 from onnxprune.search.evaluators import evaluator_of
 from onnxprune.search.evaluators import metric_name as metric_name
-from onnxprune.search.holding import head_of, measured, say
+from onnxprune.search.holding import head_of, measured, say, shared_places
 from onnxprune.search.remembered import NOTHING_SAID, OUTPUTS_KEY, Remembered
 from onnxprune.search.scaling import listed_names
 from onnxprune.search.settings import Settings
@@ -78,6 +78,7 @@ def with_heads(graph: Graph, data: Data, settings: Settings, by: Remembered = NO
     read = dict.fromkeys([*tensors, *(graph.outputs if seen else ())])
     reference = _reference(graph, data, settings, list(read))
     heads, said = [], []
+    places = shared_places(reference[tensor] for tensor in tensors)
     for tensor in tensors:
         values = reference[tensor]
         if values.dtype == object or values.dtype.kind not in "f":
@@ -85,7 +86,7 @@ def with_heads(graph: Graph, data: Data, settings: Settings, by: Remembered = NO
                 raise _cannot_judge(tensor, values)
             logger.warning("%s; it is left out", _cannot_judge(tensor, values))
             continue
-        head = head_of(graph, tensor, values, kinds.get(tensor, ""))
+        head = head_of(graph, tensor, values, kinds.get(tensor, ""), places)
         if name == FIDELITY and not data.generated and is_one_answer(head, values):
             head = _of_one_answer(graph, head, values, settings, bool(kinds.get(tensor)))
         alone = len(graph.shape(tensor) or values.shape) < values.ndim

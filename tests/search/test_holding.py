@@ -9,7 +9,7 @@ import pytest
 from onnxprune.data import KINDS, Head
 from onnxprune.evaluation import likely_rows
 from onnxprune.graph import Graph
-from onnxprune.search.holding import head_of, measured, say
+from onnxprune.search.holding import head_of, measured, say, shared_places
 from tests.support.models import model
 
 Array = npt.NDArray[np.float64]
@@ -56,6 +56,13 @@ def boxes() -> Array:
     return np.concatenate([rng.uniform(0, 640, (N, 4, 100)), rng.random((N, 3, 100)) ** 4], 1)
 
 
+def offsets() -> Array:
+    """Corners of a box of any size around each of 300 places, its sides, and some points in it."""
+    rng = np.random.default_rng(0)
+    side = rng.uniform(10, 200, (N, 300, 1))
+    return np.asarray(side * rng.normal([0] * 2 + [1] * 2 + [0.1] * 12, 0.2, (N, 300, 16)))
+
+
 HELD: dict[str, tuple[Callable[[], Array], str, int]] = {
     "probabilities": (lambda: softmax(normal(7), 1), "classes", 1),
     "logits": (lambda: logits(10), "classes", 1),
@@ -68,6 +75,7 @@ HELD: dict[str, tuple[Callable[[], Array], str, int]] = {
     "the same, classes first": (lambda: softmax(normal(9, 12), 1), "sequence", 1),
     "the same, an axis of one": (lambda: softmax(normal(12, 1, 9), 3), "sequence", 3),
     "logits along a sequence": (lambda: letters(12, 40), "sequence", 2),
+    "letters between blanks": (lambda: letters(40, 90, choices=3), "sequence", 2),
     "the same logits, an axis of one": (lambda: letters(12, 40)[:, :, None], "sequence", 3),
     "a feature that is always large": (lambda: letters(12, 40, choices=1), "values", 1),
     "logits of places": (lambda: letters(1200, 20), "values", 2),
@@ -77,6 +85,7 @@ HELD: dict[str, tuple[Callable[[], Array], str, int]] = {
     "coordinates": (lambda: 100 + 5 * normal(4), "values", 1),
     "signed offsets": (lambda: 3 * normal(4), "values", 1),
     "the same, all high or low": (lambda: 3 * normal(4) + 9 * normal(1), "values", 1),
+    "offsets of boxes and points": (offsets, "values", 2),
     "boxes": (boxes, "values", 1),
     "boxes, last": (lambda: boxes().transpose(0, 2, 1), "values", 2),
     "an image": (lambda: normal(3, 16, 16), "values", 1),
@@ -189,6 +198,23 @@ def test_other_numbers_are_not_taken_for_scores(what: str) -> None:
     elif what == "nowhere":
         x[:, 4:] *= 0.1
     assert likely_rows(Head("y", "values", 0 if what == "one row" else 1), x) == ()
+
+
+def test_what_several_outputs_say_of_the_same_places_is_no_sequence() -> None:
+    boxes, scores, letters_, shares = normal(300, 4), normal(300, 1) - 9, letters(300, 40), 0.5
+    places = shared_places([boxes, scores, normal(20), normal(7, 300)])
+    assert places == {300}
+    assert shared_places([boxes, normal(20), normal(20)]) == set()
+    for values, kind, axis in (
+        (scores, "values", 0),
+        (letters_, "values", 2),
+        (softmax(normal(300, 6), 2), "classes", 2),
+        (shares * softmax(normal(300, 6), 2), "values", 2),
+    ):
+        head = head_of(graph(), "class_scores", values, places=places)
+        assert (head.kind, head.axis) == (kind, axis)
+    assert head_of(graph(), "y", scores, "classes", places).kind == "classes"
+    assert head_of(graph(), "y", letters(12, 40), places=places).kind == "sequence"
 
 
 def test_an_output_like_an_input_is_a_state_and_no_class_scores() -> None:
