@@ -125,7 +125,7 @@ class Mirror:
         """Return the inputs of a node as its forward takes them."""
         node, op = step
         return [
-            self._ints(name, env) if op.takes_ints(k) else self._value(name, env)
+            self._sizes(node, k, env) if op.takes_ints(k) else self._value(name, env)
             for k, name in enumerate(node.inputs)
         ]
 
@@ -174,6 +174,35 @@ class Mirror:
         if not name:
             return None
         return self.constants.get(name) if env.get(name) is None else env[name]
+
+    def _sizes(self, node: Node, k: int, env: Mapping[str, Any]) -> tuple[int, ...] | None:
+        """Return the k-th input as integers; a batch size that a shape names is that of `env`."""
+        ints = self._ints(node.inputs[k], env)
+        if ints is None or (node.outputs[0], k) not in self._naming_batch:
+            return ints
+        return (len(self._value(node.inputs[0], env)), *ints[1:])
+
+    @cached_property
+    def _naming_batch(self) -> set[tuple[str, int]]:
+        """Where a constant gives a node's output its shape, and with it the model's fixed batch.
+
+        Exporters write the batch that they traced into the shapes of their reshapes. That of the
+        node's input is the same, and any other as well.
+        """
+        inputs = [self.graph.shape(name) for name in self.graph.inputs[:1]]
+        batch = inputs[0][:1] if inputs and inputs[0] else ()
+        return {
+            (node.outputs[0], k)
+            for node, op in self.steps
+            for k, name in enumerate(node.inputs)
+            if k and op.takes_ints(k) and name in self.graph.constant_tensors
+            if self._starts_with(node.inputs[0], batch)
+            and self._starts_with(node.outputs[0], batch)
+            if _states(self._ints(name, {}), self.graph.shape(node.outputs[0]))
+        }
+
+    def _starts_with(self, name: str, batch: tuple[int, ...]) -> bool:
+        return bool(batch) and (self.graph.shape(name) or ())[:1] == batch
 
     def _ints(self, name: str, env: Mapping[str, Any]) -> tuple[int, ...] | None:
         if not name:
@@ -239,6 +268,13 @@ def choose_device(device: str) -> str:
         else no_card() or "torch finds no CUDA device; see CUDA_VISIBLE_DEVICES"
     )
     raise MissingPackage(f"device '{device}': {missing}, or use --device cpu")
+
+
+def _states(sizes: tuple[int, ...] | None, shape: tuple[int, ...] | None) -> bool:
+    """Say whether a reshape to `sizes` gives `shape`, and names its first; -1 and 0 are any."""
+    if not sizes or shape is None or len(sizes) != len(shape) or sizes[0] != shape[0]:
+        return False
+    return all(size in (0, -1, n) for size, n in zip(sizes, shape, strict=True))
 
 
 def _needed(graph: Graph, outputs: Iterable[str]) -> Iterator[Node]:

@@ -213,10 +213,13 @@ FIXED = NET.replace("float[N,3,8,8]", "float[1,3,8,8]").replace("float[N,3]", "f
 BAKED = FIXED.replace("f = Flatten(p)", "f = Reshape(p, flat)").replace(
     "<float[4,3", "<int64[2] flat = {1, 4}, float[4,3"
 )
+STUCK = BAKED.replace("f = Reshape(p, flat)", "e = Reshape(p, all)  f = Reshape(e, flat)").replace(
+    "<int64[2]", "<int64[1] all = {4}, int64[2]"
+)
 
 
 @pytest.mark.parametrize("criterion", ["lrp", "taylor"])
-@pytest.mark.parametrize("text", [FIXED, BAKED], ids=["in name", "in shapes"])
+@pytest.mark.parametrize("text", [FIXED, BAKED, STUCK], ids=["in name", "in shapes", "stuck"])
 def test_a_fixed_batch_of_one_scores_the_same(text: str, criterion: str) -> None:
     graph, groups, data = setting()
     expected = score(graph, groups, data, criterion, device="cpu")
@@ -226,7 +229,9 @@ def test_a_fixed_batch_of_one_scores_the_same(text: str, criterion: str) -> None
 
 def test_a_fixed_batch_is_filled_up() -> None:
     graph, groups, data = setting()
-    text = BAKED.replace("float[1,3", "float[4,3").replace("{1, 4}", "{4, 4}")
+    text = (
+        STUCK.replace("float[1,3", "float[4,3").replace("{1, 4}", "{4, 4}").replace("{4}", "{16}")
+    )
     fixed = Graph(model(text))
     found = score(fixed, find_groups(fixed), data, device="cpu")
     assert_scores(found, score(graph, groups, data, device="cpu").values)
@@ -237,10 +242,10 @@ def test_a_fixed_batch_is_filled_up() -> None:
 def test_a_batch_size_that_is_one_in_name_only_is_not_kept() -> None:
     _, _, data = setting()
     by_text = {}
-    for text in (FIXED, BAKED):
+    for text in (FIXED, BAKED, STUCK):
         mirror = Mirror(Graph(model(text)), device="cpu")
         by_text[text] = [len(x) for x, _ in batches_of(mirror, data, 5)]
-    assert by_text == {FIXED: [5, 2], BAKED: 7 * [1]}
+    assert by_text == {FIXED: [5, 2], BAKED: [5, 2], STUCK: 7 * [1]}
 
 
 def test_a_batch_whose_samples_are_mixed_keeps_its_size() -> None:
