@@ -35,6 +35,7 @@ STEP = {
     "stopped": "what ended the search",
     "limit": "when weights are corrected next",
     "barred": "groups that stay",
+    "followed": "how far an order is followed",
     "evaluations": "evaluations",
 }
 """What has to be the same in a line of the journal, and what people call it."""

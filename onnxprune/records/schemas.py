@@ -77,6 +77,8 @@ class State(Step, kw_only=True):
     corrected: bool
     limit: Real
     barred: list[Place]
+    since: list[Place]
+    followed: Time
     evaluations: Count
     seconds: Time
 

@@ -51,8 +51,9 @@ class Control(Checked):
     even_share: float = asked(Number(above=0), 2.0)
     """As `layer_share`, in the order by which layers lose the same share."""
     reranks: str = asked(Choice(of=RERANKS), "auto")
-    """Whether accuracy-aware ranks again at each step: always, never, or auto: unless channels are
-    ranked by what least squares cannot restore."""
+    """Whether accuracy-aware ranks again at each step: always, never, or auto: once for the steps
+    that together are no larger than the largest, and never where channels are ranked by what least
+    squares cannot restore."""
     evenly: str = asked(Choice(of=EVENLY), "auto")
     """Whether every layer loses the same share of its filters: always, never, or auto: where there
     are no samples, because weights alone do not say which layer can spare more."""

@@ -24,7 +24,7 @@ from onnxprune.errors import UnreachableTarget, check_name
 from onnxprune.plugins import find_function, users_code
 from onnxprune.search.dpx import dpx
 from onnxprune.search.nets import Nets
-from onnxprune.search.orders import best_step, known, soft, unpruned
+from onnxprune.search.orders import best_step, corrected, known, resized, soft, unpruned
 from onnxprune.search.task import State
 
 logger = logging.getLogger(__name__)
@@ -74,11 +74,11 @@ def _next(nets: Nets, advance: Advance, state: State) -> State:
         if (tried.dead == state.dead).all():
             return replace(state, stopped="floor" if tried.barred else "limits")
         if not nets.holds(tried) and _may_correct(nets, tried):
-            tried = nets.measure(replace(tried, corrected=True))
+            tried = nets.measure(corrected(tried))
         if nets.holds(tried):
             return tried
         if state.size > tuning.finest:
-            state = replace(state, size=max(state.size / 2, tuning.finest))
+            state = resized(nets, state, max(state.size / 2, tuning.finest))
         elif broken < tuning.patience and not nets.holds_on_references(tried):
             broken += 1
             groups = np.unique(nets.task.groups.group[tried.dead & ~state.dead]).tolist()
@@ -134,7 +134,7 @@ def _corrected(nets: Nets, state: State) -> State:
         return state
     found = soft(nets, nets.foresee(state))
     if found > now:
-        return nets.measure(replace(state, size=tuning.step, corrected=True))
+        return nets.measure(replace(corrected(state), size=tuning.step))
     return replace(state, limit=min(found, tuning.lost * now))
 
 

@@ -361,6 +361,8 @@ def to_line(state: State) -> dict[str, Any]:
         "corrected": state.corrected,
         "limit": state.limit,
         "barred": list(state.barred),
+        "since": list(state.since),
+        "followed": state.followed,
     }
 
 
@@ -383,4 +385,6 @@ def from_line(line: Mapping[str, Any]) -> State:
         line["corrected"],
         line["limit"],
         tuple(line["barred"]),
+        tuple(line["since"]),
+        line["followed"],
     )

@@ -5,6 +5,9 @@ terms of two channels are noisy, and on samples that the classifier was trained 
 to matter little that are needed for others. So where a step costs accuracy it is tried in another
 order, too, and the net that keeps most of the harmonic mean is the one that is pruned on.
 
+An order is made for the largest step. Where steps are smaller, those that together are no larger
+follow one order, so that relevance is measured once for all of them.
+
 Source: Yasui, Matsuki, Sato 2026, for an order that follows the harmonic mean; these orders are
 ours, measured in docs/method.md.
 """
@@ -17,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 
 from onnxprune.arrays import FloatArray
-from onnxprune.search.nets import Nets
+from onnxprune.search.nets import SLACK, Nets
 from onnxprune.search.protocols import Measured
 from onnxprune.search.task import State
 
@@ -35,7 +38,7 @@ def best_step(nets: Nets, state: State, size: float) -> State:
     for tried in _steps(nets, state, size):
         if any(tried.net == other.net for other in (state, *found)):
             continue
-        found.append(nets.attempt(tried))
+        found.append(nets.attempt(_on_the_way(nets, state, tried, size)))
         if soft(nets, found[-1].accuracy) >= enough:
             break
     return max(found, key=lambda one: soft(nets, one.accuracy), default=state)
@@ -64,12 +67,51 @@ def _ranking(nets: Nets, state: State, own_squares: float) -> FloatArray:
         state, share = unpruned(state), 1.0
     if nets.task.damage is None:
         return nets.scores(state)
+    state = _ranked(_begun(nets, state))
     return nets.order(state, share, min(tuning.layer_share * share, 1.0), own_squares)
+
+
+def _follows(nets: Nets, state: State) -> bool:
+    """Whether the next step follows the order that the steps before it followed."""
+    tuning = nets.task.tuning
+    return tuning.reranks != "always" and state.followed + state.size <= tuning.step * SLACK
+
+
+def _begun(nets: Nets, state: State) -> State:
+    """The state with what its order was measured on: on itself, where no order goes on."""
+    return state if _follows(nets, state) else replace(state, since=(), followed=0.0)
+
+
+def _ranked(state: State) -> State:
+    """The net that the order of a state was measured on."""
+    dead = state.dead.copy()
+    dead[list(state.since)] = False
+    return replace(state, dead=dead)
+
+
+def _on_the_way(nets: Nets, state: State, tried: State, size: float) -> State:
+    """What was tried, with how far it has followed its order, if another step may."""
+    tuning, state = nets.task.tuning, _begun(nets, state)
+    followed = state.followed + size
+    if followed + tuning.finest > tuning.step * SLACK or nets.task.damage is None:
+        return replace(tried, since=(), followed=0.0)
+    gone = np.flatnonzero(tried.dead & ~state.dead).tolist()
+    return replace(tried, since=(*state.since, *gone), followed=followed)
+
+
+def resized(nets: Nets, state: State, size: float) -> State:
+    """Return the state with another size of its next step, which goes on with the same order."""
+    return replace(_begun(nets, state), size=size)
 
 
 def unpruned(state: State) -> State:
     """Return the same state with nothing gone."""
     return replace(state, dead=np.zeros_like(state.dead))
+
+
+def corrected(state: State) -> State:
+    """Return the state with weights corrected from here on: another net, with its own order."""
+    return replace(state, corrected=True, since=(), followed=0.0)
 
 
 def known(measured: Measured | None) -> Measured:

@@ -39,9 +39,10 @@ class State:
     `dead`: the channels that are gone; `size`: the next step; `accuracy`: on the reference samples,
     if it was measured; `stopped`: what ended the search, if anything did; `corrected`: whether
     weights are corrected from this state on; `limit`: below this soft harmonic mean, correction is
-    tried; `barred`: the groups of which the smallest step broke the floor. States are equal by
-    value and have no hash.
-    Shapes: dead `[channels]`. Units: size, share of the filters that are left.
+    tried; `barred`: the groups of which the smallest step broke the floor; `since`: the channels
+    that went since relevance was measured, in steps that come to `followed` together. States are
+    equal by value and have no hash.
+    Shapes: dead `[channels]`. Units: size, followed, share of what was left.
     """
 
     dead: BoolArray
@@ -51,6 +52,8 @@ class State:
     corrected: bool = False
     limit: float = 1.0
     barred: tuple[int, ...] = ()
+    since: tuple[int, ...] = ()
+    followed: float = 0.0
 
     @property
     def net(self) -> Net:
@@ -64,7 +67,8 @@ class State:
 
     @property
     def _value(self) -> tuple[object, ...]:
-        return self.net, self.size, self.accuracy, self.stopped, self.limit, self.barred
+        way = self.since, self.followed
+        return self.net, self.size, self.accuracy, self.stopped, self.limit, self.barred, way
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import pytest
 from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.search.control import Control, Strategy
 from onnxprune.search.controllers import accuracy_aware
-from onnxprune.search.orders import best_step
+from onnxprune.search.orders import best_step, corrected, resized
 from onnxprune.search.task import State
 from tests.support.simulated import EVENLY, GROUPS, NOTHING, Simulated, accuracy, gone
 
@@ -113,3 +113,66 @@ def test_what_was_tried_and_given_up_is_told() -> None:
     state = accuracy_aware(found, found.start())
     assert gone(state) == 6
     assert [gone(one) for one in found.taken_back(state)] == [6]
+
+
+def walked(steps: list[float], **asked: Any) -> tuple[Simulated, State]:
+    """A search that does no harm takes steps of these sizes."""
+    found = Simulated(lambda *_: 1.0, tuning=Control(layer_share=100.0, **asked))
+    state = found.start()
+    for size in steps:
+        state = best_step(found, replace(state, size=size), size)
+    return found, state
+
+
+@pytest.mark.parametrize(
+    ("steps", "ranked"),
+    [
+        ([0.1, 0.1], [0, 6]),
+        ([0.05, 0.05, 0.05], [0, 5]),
+        ([0.05, 0.1], [0, 3]),
+        ([0.05, 0.025, 0.025, 0.025], [0, 5]),
+        ([0.05, 0.075, 0.05], [0, 3, 7]),
+    ],
+    ids=str,
+)
+def test_steps_that_together_are_a_whole_one_follow_one_order(
+    steps: list[float], ranked: list[int]
+) -> None:
+    found, _ = walked(steps)
+    assert found.seen.ranked == ranked
+
+
+def test_two_halves_of_an_order_are_its_whole() -> None:
+    assert (walked([0.05, 0.05])[1].dead[:60] == walked([0.1])[1].dead[:60]).sum() >= 59
+
+
+def test_every_step_can_be_ranked_anew() -> None:
+    found, _ = walked([0.05, 0.05], reranks="always")
+    assert found.seen.ranked == [0, 3]
+
+
+def test_an_order_that_is_followed_is_one_of_the_state() -> None:
+    """A resumed search goes on with the order of a net that it has not seen."""
+    found, state = walked([0.05])
+    fresh = Simulated(lambda *_: 1.0, tuning=found.task.tuning)
+    state = replace(state, size=0.05)
+    assert state.since and state.followed == 0.05
+    assert best_step(fresh, state, 0.05) == best_step(found, state, 0.05)
+    assert fresh.seen.ranked == found.seen.ranked == [0]
+
+
+def test_a_correction_makes_another_net_with_another_order() -> None:
+    found, state = walked([0.05])
+    best_step(found, replace(corrected(state), size=0.05), 0.05)
+    assert found.seen.ranked == [0, 3]
+
+
+def test_a_step_that_is_retried_at_half_its_size_keeps_its_order() -> None:
+    """What was measured for the large try serves for the small one."""
+    found, state = walked([0.05])
+    best_step(found, replace(state, size=0.1), 0.1)
+    retried = resized(found, replace(state, size=0.1), 0.05)
+    assert not retried.since
+    best_step(found, retried, 0.05)
+    assert found.seen.ranked == [0, 3]
+    assert resized(found, replace(state, size=0.05), 0.025).since == state.since
