@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.arrays import BoolArray
+from onnxprune.compensate.folds import RidgeErrors
 from onnxprune.ops._torch import torch
 
 if TYPE_CHECKING:
@@ -138,63 +139,22 @@ def choose_ridge(products: Products, weight: Tensor, ridges: Sequence[float] = R
     """
     if len(products.gram) < 2 or not 0.0 < products.unit < np.inf:
         return ridges[0]
-    narrow = 2 * weight.shape[1] <= products.gram.shape[1] and not products.parts
-    find = _errors_of_outputs if narrow else _errors_of_inputs
-    errors = find(products, weight.double(), ridges)
+    errors = ridge_errors(products, weight, ridges).total()
     best = int(errors.argmin())
     return ridges[best] if float(errors[best]) < 0 else np.inf
 
 
-def _errors_of_outputs(products: Products, weight: Tensor, ridges: Sequence[float]) -> Tensor:
-    """The error of each ridge where a layer has few outputs: these are fitted, not the inputs.
+def ridge_errors(
+    products: Products, weight: Tensor, ridges: Sequence[float], *, narrow: bool | None = None
+) -> RidgeErrors:
+    """Return the job that finds the error of each ridge on a fold.
 
-    With `W' A` in the place of A, each ridge costs a factorisation, which is less than what the
-    products of all inputs would.
-    Shapes: weight W' `[C, outputs * positions]` -> `[ridges]`.
+    `narrow` layers, those of few outputs unless it is said, are fitted by their outputs.
+    Shapes: weight W' `[C, outputs * positions]`.
     """
-    errors = torch.zeros(len(ridges), dtype=torch.float64)
-    crosses = [weight.T @ cross for cross in products.cross]
-    gram, cross = products.gram.sum(0), sum(crosses)
-    for own_gram, own_cross in zip(products.gram, crosses, strict=True):
-        others, wanted = gram - own_gram, (cross - own_cross).T
-        unit = float(others.diagonal().mean())
-        for i, ridge in enumerate(ridges):
-            system = others.clone()
-            system.diagonal().add_(max(ridge * unit, 1e-300))
-            fitted = torch.cholesky_solve(wanted, torch.linalg.cholesky(system)).T
-            errors[i] += float(((fitted @ own_gram - 2 * own_cross) * fitted).sum())
-    return errors
-
-
-def _errors_of_inputs(products: Products, weight: Tensor, ridges: Sequence[float]) -> Tensor:
-    """The error of each ridge, by one decomposition for all of them, as `choose_ridge` says."""
-    gain = weight @ weight.T
-    errors = torch.zeros(len(ridges), dtype=torch.float64)
-    gram, cross = products.gram.sum(0), products.cross.sum(0)
-    for k, (own_gram, own_cross) in enumerate(zip(products.gram, products.cross, strict=True)):
-        others = [part for i, part in enumerate(products.parts) if i != k]
-        values, vectors = _decompose(gram - own_gram, others)
-        fitted = (cross - own_cross) @ vectors
-        output = gain @ fitted
-        linear = ((own_cross @ vectors) * output).sum(0)
-        square = (fitted.T @ output) * (vectors.T @ own_gram @ vectors)
-        unit = float(values.sum()) / len(gram)
-        for i, ridge in enumerate(ridges):
-            h = 1 / (values + max(ridge * unit, 1e-300))
-            errors[i] += float(h @ square @ h - 2 * h @ linear)
-    return errors
-
-
-def _decompose(gram: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the eigenvalues of `X X'` that are not 0 and their eigenvectors.
-
-    With `parts` they come from `X' X`, which is smaller.
-    Shapes: gram `[K, K]`, parts of X each `[K, m]`, or none -> `[r]`, `[K, r]`.
-    """
-    if not parts:
-        values, vectors = torch.linalg.eigh(gram)
-        return values.clamp(min=0), vectors
-    rows = torch.cat(list(parts), 1)
-    values, turned = torch.linalg.eigh(rows.T @ rows)
-    seen = values > 1e-12 * values[-1]
-    return values[seen], rows @ turned[:, seen] / values[seen].sqrt()
+    if narrow is None:
+        narrow = 2 * weight.shape[1] <= products.gram.shape[1] and not products.parts
+    gram, cross = products.gram, products.cross
+    if narrow:
+        return RidgeErrors(gram, weight.double().T @ cross, None, (), ridges)
+    return RidgeErrors(gram, cross, weight, products.parts, ridges)

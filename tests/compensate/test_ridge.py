@@ -1,5 +1,7 @@
 """The regression and its ridge against numpy."""
 
+import pickle
+
 import numpy as np
 import onnx
 import pytest
@@ -10,12 +12,11 @@ from onnxprune.arrays import BoolArray
 from onnxprune.compensate.ridge import (
     RIDGES,
     Products,
-    _errors_of_inputs,
-    _errors_of_outputs,
     choose_ridge,
     gather,
     mean_of,
     multiply,
+    ridge_errors,
 )
 from tests.support.models import relative_error, run
 from tests.support.trial import (
@@ -184,5 +185,7 @@ def test_the_errors_of_ridges_are_the_same_by_outputs_and_by_inputs(
     identity = torch.eye(channels, dtype=torch.float64)[:, :kept]
     products = Products(own @ own.mT, missing @ own.mT, identity)
     weight = torch.from_numpy(rng.normal(size=(channels, outputs)))
-    errors = (find(products, weight, RIDGES) for find in (_errors_of_outputs, _errors_of_inputs))
-    torch.testing.assert_close(*errors, rtol=1e-9, atol=1e-9)
+    jobs = [ridge_errors(products, weight, RIDGES, narrow=narrow) for narrow in (True, False)]
+    np.testing.assert_allclose(*[job.total() for job in jobs], rtol=1e-9, atol=1e-9)
+    for job in jobs:  # a worker finds the same bits
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(job)).total(), job.total())
