@@ -129,12 +129,16 @@ def ruined(report: Mapping[str, Any]) -> str:
         return ""
     key = report.get("decisive") or "harmonic"
     before, after = (one.get(key, one["harmonic"]) for one in accuracies)
+    where, advice = "", "ask for less, or bound the loss with --max-drop"
+    held_out = report.get("held_out")
+    if held_out and after >= RUINED * before:
+        where, advice = " on samples that the correction has not seen", f"give more, {advice}"
+        after = held_out.get(key, held_out["harmonic"])
     if after >= RUINED * before:
         return ""
-    advice = "; ask for less, or bound the loss with --max-drop" if "stopped" in report else ""
     return (
-        f"More than half of the accuracy is gone: the harmonic mean fell from {percent(before)} to "
-        f"{percent(after)}{advice}."
+        f"More than half of the accuracy is gone{where}: the harmonic mean fell from "
+        f"{percent(before)} to {percent(after)}{f'; {advice}' if 'stopped' in report else ''}."
     )
 
 

@@ -72,6 +72,15 @@ def test_a_model_that_lost_most_is_said_to_be_of_no_use(decisive: str, after: fl
     )
     assert "--max-drop" not in ruined(sides(after) | {"decisive": decisive})
     assert ruined({"before": {"accuracy": None}, "after": {"accuracy": None}}) == ""
+    unseen = {"decisive": decisive, "stopped": "target", "held_out": {"harmonic": after}}
+    assert ruined(sides(kept) | unseen).startswith(
+        "More than half of the accuracy is gone on samples that the correction has not seen: "
+    )
+    assert ruined(sides(kept) | unseen).endswith(
+        "; give more, ask for less, or bound the loss with --max-drop."
+    )
+    assert " on samples" not in ruined(sides(after) | unseen)
+    assert ruined(sides(kept) | unseen | {"held_out": {"harmonic": kept}}) == ""
 
 
 def test_a_slower_model_is_said_to_be_slower_first(
