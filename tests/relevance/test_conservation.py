@@ -26,7 +26,10 @@ from tests.support.dense import STABILISERS
 REFUSED = {
     name
     for (_, name), described in OPS.items()
-    if any({Relevance.NONE, Relevance.SLOPE}.intersection(op.ways_of_relevance) for op in described)
+    if any(
+        {Relevance.NONE, Relevance.REAL, Relevance.SLOPE}.intersection(op.ways_of_relevance)
+        for op in described
+    )
 }
 """Operators that LRP cannot cross, or not with every attribute, or not but to first order."""
 
