@@ -144,8 +144,9 @@ def prune(
 
     show_pruning(screen, model, data, asked, keep, run_dir=run_dir, resume=resume)
     screen.wrote(f"pruned model: {output}")
-    if run_dir:
-        screen.say(f"report: {Path(run_dir) / 'report.html'}")
+    page = None if run_dir is None else Path(run_dir) / "report.html"
+    if page is not None and page.exists():  # a warning said why it is not
+        screen.say(f"report: {page}")
 
 
 def show_pruning(

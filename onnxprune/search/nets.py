@@ -15,7 +15,7 @@ from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, FloatArray, IntArray
 from onnxprune.channels import ChannelGroups
-from onnxprune.graph import Graph, write_metadata
+from onnxprune.graph import Graph, fits_message, write_metadata
 from onnxprune.progress import phase
 from onnxprune.search.latency import Latency, measure_latency
 from onnxprune.search.objective import Figure, FilterCount, Objective
@@ -46,6 +46,16 @@ class Memory(Generic[Value]):
         return self._held[key]
 
 
+def _held(task: Task) -> int:
+    """How many nets are remembered: the two tries of a step and the net before it.
+
+    Of a model of over 2 GB fewer are: cutting a net again costs less than its memory.
+    """
+    if fits_message(task.graph.model):
+        return 3
+    return 1 if task.compensate is None else 2
+
+
 class Nets:
     """The nets of one search. `evaluations` counts the runs over the reference samples.
 
@@ -59,7 +69,7 @@ class Nets:
         self.tried: list[State] = []
         self.broken: dict[Hashable, float] = {}
         self.reach = Reach(task.graph, task.costs, task.target, self.build, task.clock, task.picker)
-        self._models = Memory[ModelProto](3)  # the two tries of a step and the net before it
+        self._models = Memory[ModelProto](_held(task))
         self._glances = Memory[Measured](5)  # the tries at two sizes, and the net before them
         self._scores = Memory[FloatArray](1)
         self._damages = Memory[Damage](1)

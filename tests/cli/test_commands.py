@@ -14,6 +14,7 @@ from onnxprune.cli import demo
 from onnxprune.cli.commands import main
 from onnxprune.cli.options import TUNING
 from onnxprune.data import Data
+from onnxprune.errors import OutputError
 from onnxprune.relevance.criteria import Scores, score
 from onnxprune.search.control import Control
 from tests.support.models import model, run
@@ -303,6 +304,19 @@ def test_a_curve_is_written(small: Small) -> None:
         assert name in Path("curves/curve.svg").read_text()
     assert Path("curves/curve.png").read_bytes().startswith(b"\x89PNG")
     assert "one-shot/lrp/bias: 0.0 % saved, mean 100.0 %" in result.stderr
+
+
+def test_a_page_that_cannot_be_written_is_not_announced(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OutputError(f"{path}/report.html: cannot be written (No space left on device)")
+
+    monkeypatch.setattr("onnxprune.run.write_page", full)
+    done = call("prune", small.path, "-o", "a.onnx", *FREE, "--rate", "0.4", "--run-dir", "run")
+    assert "warning: run/report.html: cannot be written" in done.stderr
+    assert "report: " not in done.stderr
+    assert Path("a.onnx").is_file()
 
 
 def test_the_page_of_a_run_is_written_again(small: Small) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray
+from onnxprune.graph import storage
 from onnxprune.graph.graph import Graph
 from onnxprune.search.nets import Memory, Nets
 from onnxprune.search.task import State, Task
@@ -66,6 +67,18 @@ def test_a_model_depends_on_its_state_alone(asked: list[State]) -> None:
     for state in asked:
         assert nets.build(state) == built(state)
         assert nets.measure(state).accuracy == accuracy(0.5)
+
+
+def test_fewer_nets_of_a_large_model_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two, where weights are corrected: the same nets, made again."""
+    most = [State(SOME, corrected=True), State(MORE, corrected=True), State(SOME | MORE)]
+    for limit, made in ((10**9, 2), (1, 3)):
+        monkeypatch.setattr(storage, "MESSAGE_LIMIT", limit)
+        watched = Watched()
+        nets = watched.nets()
+        for state in (*most, most[0]):
+            assert nets.build(state) == built(state)
+        assert len(watched.corrected) == made
 
 
 def test_a_model_is_built_once() -> None:
