@@ -44,6 +44,9 @@ SELECTS = ("NonMaxSuppression", "TopK", "NonZero", "ArgMax", "ArgMin", "Unique",
 """Operators whose outputs jump: what they choose from is judged in the place of what they give."""
 
 
+LEAST_BOXES = 20
+"""With fewer boxes on all samples nearly every place counts nothing, and what finds boxes there."""
+
 HANDING = ("Pad", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")
 """Operators that hand a mask on."""
 
@@ -101,7 +104,8 @@ def with_heads(graph: Graph, data: Data, settings: Settings, by: Remembered = NO
     shows = any(likely_rows(head, held[head.tensor]) for head in heads)
     if seen is not None and (seen.certain or shows):
         outputs = {output: reference[output] for output in graph.outputs}
-        boxed = _by_boxes(replace(data, reference=held), seen, outputs)
+        least = LEAST_BOXES if settings.head == Settings.head else 0
+        boxed = _by_boxes(replace(data, reference=held), seen, outputs, least)
         if boxed is not None:
             return boxed
     for line in said:
@@ -185,17 +189,18 @@ def _find_boxes(graph: Graph, data: Data, settings: Settings) -> _Seen | None:
     return None if found is None else _Seen(*found, certain=certain)
 
 
-def _by_boxes(data: Data, seen: _Seen, outputs: Mapping[str, Array]) -> Data | None:
+def _by_boxes(data: Data, seen: _Seen, outputs: Mapping[str, Array], least: int) -> Data | None:
     """Samples judged by the boxes that are found in the outputs, None where these are too few."""
     read = _Reading(seen.detector, tuple(outputs))
     boxes = BoxAgreement(read, outputs, seen.names)
     count, head = int(boxes.counts.sum()), read.head
-    if not boxes.parts:
+    if not boxes.parts or count < least:
         logger.warning(
             "head '%s': the unpruned model finds %d boxes, too few to judge by: outputs are "
-            "compared as numbers",
+            "compared as numbers; give images that show more (--head %s has it so)",
             head,
             count,
+            head,
         )
         return None
     logger.log(

@@ -99,7 +99,8 @@ def measure(task: Task, asked: str, folder: Path, given: argparse.Namespace) -> 
     found = onnxprune.compare(path, result.model, _samples(unseen), threads=1, outputs=outputs)
     report, before = result.report, onnx.load(path)
     names = [one.name for one in before.graph.input] if len(unseen) == 1 else [*unseen]
-    one = {name: values[:1] for name, values in zip(names, unseen.values(), strict=False)}
+    at_once = before.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
+    one = {name: values[:at_once] for name, values in zip(names, unseen.values(), strict=False)}
     row = {
         "task": task.name,
         "model": task.model,

@@ -101,6 +101,8 @@ def test_boxes_are_no_reference_where_there_are_few_or_outputs_are_named(
         grey = np.random.default_rng(0).uniform(0.4, 0.6, (12, 3, 96, 96)).astype(np.float32)
         assert free(MODEL, grey).detector is None
     assert "boxes, too few to judge by: outputs are compared as numbers" in caplog.text
+    few = free(MODEL).x[:4]
+    assert free(MODEL, few).detector is None and free(MODEL, few, head="yolov8").detector
     assert free(MODEL, outputs=(f"{MODEL.graph.output[0].name}=values",)).detector is None
 
 

@@ -53,7 +53,10 @@ def test_other_samples_are_judged_as_those_of_the_run(caplog: pytest.LogCaptureF
     assert json.loads(read_metadata(small)[OUTPUTS_KEY]) == {"found": kind, "boxes": "values"}
     expected = [("found", kind), ("boxes", "values")]
     assert heads(small, others) == heads(proto, others, small) == expected
-    assert heads(small, others, outputs=("found",)) == [("found", guessed["found"])]
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "onnxprune"):
+        assert heads(small, others, outputs=("found",)) == [("found", guessed["found"])]
+    assert "by which the model was pruned" not in caplog.text
     with caplog.at_level(logging.INFO, "onnxprune"):
         found = onnxprune.compare(proto, small, others, **QUICK)
     assert "by which the model was pruned, as its metadata says" in caplog.text
@@ -98,6 +101,15 @@ def test_the_head_of_a_detector_is_kept() -> None:
         data = open_model(proto, detection.REFERENCE, Settings(**QUICK, **asked))[1]
         assert data is not None and data.detector is not None
         assert data.detector.head == head
+
+
+def test_a_head_that_is_given_reads_boxes_of_what_was_judged_by_numbers() -> None:
+    proto = onnx.load(detection.MODEL)
+    write_metadata(proto, {OUTPUTS_KEY: '{"output0": "values"}'})
+    for asked, found in (({}, False), ({"head": "yolov8"}, True)):
+        settings = Settings(**QUICK, metric="fidelity", **asked)
+        data = open_model(proto, detection.REFERENCE, settings)[1]
+        assert data is not None and (data.detector is not None) == found
 
 
 def test_pixels_are_scaled_as_in_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
