@@ -263,7 +263,7 @@ def test_a_correction_that_breaks_the_floor_is_not_made(
     class Ruin:
         folds = np.arange(len(small.x)) % 2
 
-        def __call__(self, proto: ModelProto, _: Any, *, without: int | None = None) -> ModelProto:
+        def __call__(self, proto: ModelProto, _: Any, **asked: Any) -> ModelProto:
             zeros = ModelProto()
             zeros.CopyFrom(proto)
             for tensor in zeros.graph.initializer:

@@ -12,7 +12,7 @@ the way in.
 
 import typing
 
-from onnxprune.compensate.methods import FOLDS, METHODS, Corrector, compensator
+from onnxprune.compensate.methods import FOLDS, METHODS, ROUGH, Corrector, compensator
 
 if typing.TYPE_CHECKING:
     from onnxprune.compensate.redundancy import Evenly, irreplaceable
@@ -20,6 +20,7 @@ if typing.TYPE_CHECKING:
 __all__ = [
     "FOLDS",
     "METHODS",
+    "ROUGH",
     "Corrector",
     "Evenly",
     "compensator",

@@ -42,7 +42,12 @@ class Bias:
         return np.zeros(len(self._reference.data), np.int64)
 
     def __call__(
-        self, model: ModelProto, dead: BoolArray, *, without: int | None = None
+        self,
+        model: ModelProto,
+        dead: BoolArray,
+        *,
+        without: int | None = None,
+        rough: bool = False,
     ) -> ModelProto:
         """Return the corrected model. Shapes: dead `[channels]`."""
         writer = Writer(Graph(model))

@@ -26,7 +26,7 @@ class RidgeErrors(Job):
     Without a weight, the layer has few outputs: these are fitted, not the inputs, and `cross` is
     theirs. Then each ridge costs a factorisation, which is less than what the products of all
     inputs would; else one decomposition serves all of them, and the shards first share the work on
-    the gain W' W.
+    the gain W' W. `checks` is how many folds are left out, one after the other; all without it.
     Shapes: gram `[F, K, K]`, cross `[F, C, K]` or `[F, outputs * positions, K]`, weight W'
     `[C, outputs * positions]`, parts each `[K, m]`.
     """
@@ -36,10 +36,11 @@ class RidgeErrors(Job):
     weight: Tensor | None
     parts: Sequence[Tensor]
     ridges: Sequence[float]
+    checks: int | None = None
 
     def total(self) -> FloatArray:
-        """Return the error of each ridge on all folds. Shapes: -> `[ridges]`."""
-        with talk(self, range(len(self.gram))) as folds:
+        """Return the error of each ridge on all folds that are left out. Shapes: -> `[ridges]`."""
+        with talk(self, range(len(self.gram[: self.checks]))) as folds:
             found = folds.ask()
             if self.weight is not None:
                 found = folds.ask(np.concatenate(list(found)))
@@ -60,7 +61,8 @@ class RidgeErrors(Job):
         """Send arrays, which workers of a machine share."""
         found = {"gram": self.gram, "cross": self.cross, "weight": self.weight}
         arrays = {name: None if one is None else one.numpy() for name, one in found.items()}
-        return {**arrays, "parts": [one.numpy() for one in self.parts], "ridges": self.ridges}
+        rest = {"ridges": self.ridges, "checks": self.checks}
+        return {**arrays, "parts": [one.numpy() for one in self.parts], **rest}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         arrays = (state.pop("gram"), state.pop("cross"), state.pop("weight"), *state.pop("parts"))
@@ -80,7 +82,7 @@ class RidgeErrors(Job):
 
     def _rounds(self, weight: Tensor, fold: int) -> Generator[FloatArray, FloatArray, None]:
         weight = weight.double()
-        rows = weight.tensor_split(len(self.gram))[fold]
+        rows = weight.tensor_split(len(self.gram[: self.checks]))[fold]
         gain = yield (rows @ weight.T).cpu().numpy()
         yield np.array(self._of_inputs(torch.tensor(gain, device=self.gram.device), fold))
 

@@ -21,7 +21,7 @@ next layer from the kept channels; here it is its input, once for each layer. Jo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from operator import add
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, FloatArray, IntArray, shared
 from onnxprune.compensate.methods import FOLDS
-from onnxprune.compensate.observed import Look, Observed, observe
+from onnxprune.compensate.observed import Look, Observed, Part, observe
 from onnxprune.compensate.readers import Reader
 from onnxprune.compensate.reference import Narrowed, Reference, Writer
 from onnxprune.compensate.refit import Refit, RowSums
@@ -40,7 +40,6 @@ from onnxprune.compensate.ridge import choose_ridge, gather, mean_of
 from onnxprune.engine import Talk, each, talk
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
-from onnxprune.relevance import Batch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,13 +58,15 @@ class Fit:
     `ridge` is the ridge of every layer; without one, each layer has its own, the `ridge_share` of
     what cross-validation chooses. Noise that a small ridge lets in averages out in the layers
     behind; a signal that a large one shrinks does not come back. `variance` is the power of the
-    factor that restores a variance: 1 restores all of it, 0 nothing.
+    factor that restores a variance: 1 restores all of it, 0 nothing. `checks` is how many folds
+    ridges are held against, all by default.
     Units: ridge, share of the mean variance of the kept channels.
     """
 
     ridge: float | None = None
     ridge_share: float = 1.0
     variance: float = 1.0
+    checks: int | None = None
 
 
 class LeastSquares:
@@ -74,6 +75,7 @@ class LeastSquares:
     def __init__(self, reference: Reference, fit: Fit) -> None:
         self._reference = reference
         self._fit = fit
+        self._looked = set[int]()
 
     @property
     def folds(self) -> IntArray:
@@ -81,31 +83,47 @@ class LeastSquares:
         return np.arange(len(self._reference.data)) % FOLDS
 
     def __call__(
-        self, model: ModelProto, dead: BoolArray, *, without: int | None = None
+        self,
+        model: ModelProto,
+        dead: BoolArray,
+        *,
+        without: int | None = None,
+        rough: bool = False,
     ) -> ModelProto:
         """Return the corrected model, fitted without the samples of a fold.
 
+        A `rough` one is fitted on a part of the samples, and its ridges are held against one fold.
         Shapes: dead `[channels]`.
         """
         narrowed = {one.reader.key: one for one in self._reference.narrowed(dead)}
         observed, batches = self._observed
-        chosen = [number for number, (fold, _) in enumerate(batches) if fold != without]
+        chosen = [
+            number
+            for number, one in enumerate(batches)
+            if one.fold != without and (one.first or not rough)
+        ]
         if not narrowed or not chosen:
             return model
+        self._look(chosen)
         graph = Graph(model, input_shapes=self._reference.graph.input_shapes)
-        correction = _Correction(self._reference, narrowed, [batches[k][0] for k in chosen])
-        shards = [(number, batches[number][1]) for number in chosen]
+        correction = _Correction(self._reference, narrowed, [batches[k].fold for k in chosen])
+        shards = [(number, batches[number].batch) for number in chosen]
         with talk(Refit(observed, graph, dead), shards) as batch_by_batch:
-            correction.walk(batch_by_batch, self._fit)
+            correction.walk(batch_by_batch, replace(self._fit, checks=1 if rough else None))
         del batch_by_batch  # a copy is made when no mirror is left: weights may be large
         return correction.written(graph)
 
     @cached_property
-    def _observed(self) -> tuple[Observed, list[tuple[int, Batch]]]:
-        observed, batches = observe(self._reference, self.folds)
-        look = Look(self._reference, observed)
-        list(each(look, [(number, batch) for number, (_, batch) in enumerate(batches)]))
-        return observed, batches
+    def _observed(self) -> tuple[Observed, list[Part]]:
+        return observe(self._reference, self.folds)
+
+    def _look(self, chosen: Sequence[int]) -> None:
+        """Look at batches, by their numbers, unless they were looked at before."""
+        observed, batches = self._observed
+        new = [(number, batches[number].batch) for number in chosen if number not in self._looked]
+        if new:
+            list(each(Look(self._reference, observed), new))
+        self._looked.update(chosen)
 
 
 @dataclass(frozen=True)
@@ -153,9 +171,10 @@ class _Correction:
         weight = self._weight(one).to(device)
         ridge = how.ridge
         if ridge is None:
-            ridge = how.ridge_share * choose_ridge(products, _by_channel(reader, weight))
-        channel_map = products.solve(ridge).to(weight.dtype)
-        fitted = reader.remap(weight, channel_map, one.read).cpu().numpy()
+            chosen = choose_ridge(products, _by_channel(reader, weight), checks=how.checks)
+            ridge = how.ridge_share * chosen
+        mapping = products.mapping(ridge, weight.numel() // len(alive))
+        fitted = reader.remap(weight, mapping, one.read).cpu().numpy()
         self.edits.append(lambda writer: writer.constants.set(reader.weight, fitted))
         return fitted
 

@@ -33,6 +33,10 @@ FOLDS = 3
 """Parts of the samples; each is left out once."""
 
 
+ROUGH = 50
+"""Samples that a rough correction is fitted on, at least, where there are twice as many."""
+
+
 class Corrector(Protocol):
     """Corrects the weights of a pruned model."""
 
@@ -42,10 +46,16 @@ class Corrector(Protocol):
         ...
 
     def __call__(
-        self, model: ModelProto, dead: BoolArray, *, without: int | None = None
+        self,
+        model: ModelProto,
+        dead: BoolArray,
+        *,
+        without: int | None = None,
+        rough: bool = False,
     ) -> ModelProto:
         """Return the corrected model, fitted without the samples of fold `without`.
 
+        A `rough` one may be fitted on a part of the samples, in less time.
         Shapes: dead `[channels]`.
         """
         ...

@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from onnxprune.arrays import FloatArray, IntArray
+from onnxprune.compensate.methods import ROUGH
 from onnxprune.compensate.readers import WIDE, Reader
 from onnxprune.compensate.reference import OnReference, Reference
+from onnxprune.data import part_of
 from onnxprune.engine import Portable, once
 from onnxprune.ops._torch import torch
 from onnxprune.relevance import Batch, Mirror, on_disk
@@ -124,8 +126,16 @@ class Look(OnReference):
         self.observed.see(number, batch.of(self.samples)[0], lambda: self.mirror)
 
 
-def observe(reference: Reference, folds: IntArray) -> tuple[Observed, list[tuple[int, Batch]]]:
-    """Return what is observed, and the fold and the samples of each batch. Shapes: folds `[n]`."""
+class Part(NamedTuple):
+    """A batch of samples of one fold; the `first` ones are enough for a rough correction."""
+
+    fold: int
+    first: bool
+    batch: Batch
+
+
+def observe(reference: Reference, folds: IntArray) -> tuple[Observed, list[Part]]:
+    """Return what is observed, in batches. Shapes: folds `[n]`."""
     with torch.no_grad():
         mirror = reference.mirror()
         every, wide, needed = _affordable(reference, mirror)
@@ -134,13 +144,17 @@ def observe(reference: Reference, folds: IntArray) -> tuple[Observed, list[tuple
         return observed, list(_batches(reference, mirror, folds, every))
 
 
-def _batches(
-    reference: Reference, mirror: Mirror, folds: IntArray, every: int
-) -> Iterator[tuple[int, Batch]]:
-    """Yield one sample in `every`, in batches of one fold each, with the fold."""
+def _batches(reference: Reference, mirror: Mirror, folds: IntArray, every: int) -> Iterator[Part]:
+    """Yield one sample in `every` of each fold and class, in batches of one fold each."""
+    y = reference.data.y
+    apart = max(len(folds) // every // ROUGH, 1)
     for fold in np.unique(folds).tolist():
-        for batch in reference.cut(mirror, np.flatnonzero(folds == fold)[::every]):
-            yield fold, batch
+        own = np.flatnonzero(folds == fold)
+        first = own[part_of(y[own], every * apart)]
+        others = np.setdiff1d(own[part_of(y[own], every)], first)
+        for rows, is_first in ((first, True), (others, False)):
+            for batch in reference.cut(mirror, rows) if rows.size else ():
+                yield Part(fold, is_first, batch)
 
 
 def _affordable(reference: Reference, mirror: Mirror) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ A node is no reader, and keeps its weights, where
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -128,16 +128,20 @@ class Reader:
         owners = groups.cuts[self.weight][self.axes.weight_in]
         return owners if cells is None else owners[cells.order[:: cells.places]]
 
-    def remap(self, weight: Tensor, channel_map: Tensor, alive: BoolArray) -> Tensor:
-        """Return the weight that reads K channels as `weight` reads the `channel_map` of them.
+    def remap(
+        self, weight: Tensor, mapping: Callable[[Tensor], Tensor], alive: BoolArray
+    ) -> Tensor:
+        """Return the weight that reads K channels as `weight` reads what is predicted from them.
 
-        Shapes: weight `[o, C, *]`, channel_map `[C, K]` -> `[o, K, *]` (axes as the pattern says).
+        `mapping` turns weights of C channels into those of K.
+        Shapes: weight `[o, C, *]`, mapping `[C, n]` -> `[K, n]`, -> `[o, K, *]` (axes as the
+        pattern says).
         """
         size, after = list(weight.shape), self.cells(alive)
         size[self.axes.weight_in] = int(alive.sum())
         found, done = weight.new_empty(size), 0
         for part in self.split(weight):
-            mapped = channel_map.T @ self.by_channel(part)
+            mapped = mapping(self.by_channel(part))
             shape = [size for axis, size in enumerate(part.shape) if axis != self.axes.weight_in]
             mapped = mapped.reshape(int(alive.sum()), *shape)
             if after is not None:

@@ -32,11 +32,14 @@ from onnxprune.channels import ChannelGroups
 from onnxprune.compensate.covariance import find_covariances
 from onnxprune.compensate.reference import Reference
 from onnxprune.compensate.ridge import RIDGE
+from onnxprune.data import part_of
 from onnxprune.graph import Graph
 
 if TYPE_CHECKING:
     from onnxprune.data import Data
 
+SEEN = 100
+"""Samples that an even order looks at, at least, where there are twice as many."""
 ORDERED = 1e-12
 """Relative; separates equal losses, so that sorting them gives the order of the elimination."""
 
@@ -76,8 +79,10 @@ class Evenly:
 
     @cached_property
     def _covariances(self) -> list[tuple[IntArray, FloatArray]]:
-        """Those of the unpruned net. Shapes: each `[C]`, `[C, C]`."""
-        given = self.graph, self.groups, self.data, self.device, self.batch_size
+        """Those of the unpruned net, of many samples on a part. Shapes: each `[C]`, `[C, C]`."""
+        every = max(len(self.data) // SEEN, 1)
+        data = self.data if every == 1 else self.data.rows(part_of(self.data.y, every))
+        given = self.graph, self.groups, data, self.device, self.batch_size
         return list(_covariances(Reference(*given)))
 
     def __call__(self, dead: BoolArray, share: float) -> FloatArray:

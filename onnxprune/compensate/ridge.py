@@ -17,7 +17,7 @@ cross-validation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,13 +59,33 @@ class Products:
 
     def solve(self, ridge: float) -> Tensor:
         """Return the map A from the kept channels to all of them. Shapes: -> `[C, K]`."""
-        weight = ridge * self.unit
-        if not 0.0 < weight < np.inf:
-            return self.identity
+        return self.identity + self._fitted(ridge, self.cross.sum(0).T).T
+
+    def mapping(self, ridge: float, columns: int) -> Callable[[Tensor], Tensor]:
+        """Return what turns weights of all channels into those of the kept ones: A' W.
+
+        A itself is only computed for more `columns` in all than there are channels.
+        Shapes: W `[C, o]` -> `[K, o]`.
+        """
+        if columns >= len(self.identity):
+            whole = self.solve(ridge).T
+            return lambda weight: whole.to(weight.dtype) @ weight
+        kept = self.identity.argmax(0)
+
+        def map_few(weight: Tensor) -> Tensor:
+            missing = self.cross.sum(0).T @ weight.double()
+            return (weight[kept] + self._fitted(ridge, missing)).to(weight.dtype)
+
+        return map_few
+
+    def _fitted(self, ridge: float, wanted: Tensor) -> Tensor:
+        """The regression of the missing on the kept channels. Shapes: `[K, n]` -> `[K, n]`."""
+        share = ridge * self.unit
+        if not 0.0 < share < np.inf:
+            return torch.zeros_like(wanted)
         gram = self.gram.sum(0)
-        gram.diagonal().add_(weight)
-        factor = torch.linalg.cholesky(gram)
-        return self.identity + torch.cholesky_solve(self.cross.sum(0).T, factor).T
+        gram.diagonal().add_(share)
+        return torch.cholesky_solve(wanted, torch.linalg.cholesky(gram))
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +143,16 @@ def mean_of(sums: Sequence[npt.NDArray[Any]], count: int, *, centre: bool) -> np
     return (mean if centre else torch.zeros_like(mean)).numpy().astype(sums[0].dtype)
 
 
-def choose_ridge(products: Products, weight: Tensor, ridges: Sequence[float] = RIDGES) -> float:
+def choose_ridge(
+    products: Products,
+    weight: Tensor,
+    ridges: Sequence[float] = RIDGES,
+    *,
+    checks: int | None = None,
+) -> float:
     """Return the ridge with the least error of the layer's output on samples left out.
 
+    `checks` is on how many folds that is measured, all by default.
     It is infinite where every ridge is worse than S. The error on a fold, with A fitted to the
     others, follows for all ridges from one decomposition `X_k X_k' = V diag(v) V'` of the others:
 
@@ -139,13 +166,18 @@ def choose_ridge(products: Products, weight: Tensor, ridges: Sequence[float] = R
     """
     if len(products.gram) < 2 or not 0.0 < products.unit < np.inf:
         return ridges[0]
-    errors = ridge_errors(products, weight, ridges).total()
+    errors = ridge_errors(products, weight, ridges, checks=checks).total()
     best = int(errors.argmin())
     return ridges[best] if float(errors[best]) < 0 else np.inf
 
 
 def ridge_errors(
-    products: Products, weight: Tensor, ridges: Sequence[float], *, narrow: bool | None = None
+    products: Products,
+    weight: Tensor,
+    ridges: Sequence[float],
+    *,
+    narrow: bool | None = None,
+    checks: int | None = None,
 ) -> RidgeErrors:
     """Return the job that finds the error of each ridge on a fold.
 
@@ -156,5 +188,5 @@ def ridge_errors(
         narrow = 2 * weight.shape[1] <= products.gram.shape[1] and not products.parts
     gram, cross = products.gram, products.cross
     if narrow:
-        return RidgeErrors(gram, weight.double().T @ cross, None, (), ridges)
-    return RidgeErrors(gram, cross, weight, products.parts, ridges)
+        return RidgeErrors(gram, weight.double().T @ cross, None, (), ridges, checks)
+    return RidgeErrors(gram, cross, weight, products.parts, ridges, checks)

@@ -11,7 +11,7 @@ from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.channels import ChannelGroups, find_groups
-from onnxprune.compensate import FOLDS, Corrector
+from onnxprune.compensate import FOLDS, ROUGH, Corrector
 from onnxprune.data import Data, SampleSource, by_name, joined, load_data, with_mirrored
 from onnxprune.errors import DataError
 from onnxprune.evaluation import FIDELITY, Evaluator, block_width, check_weights
@@ -122,6 +122,7 @@ def make_task(
     parts = Parts.of(evaluator) if evaluator and strategy.measures else None
     evaluate = parts or evaluator if strategy.measures else None
     correct = _corrector(graph, groups, fitted, settings)
+    sketch = partial(correct, rough=True) if correct and _may_sketch(fitted, settings) else None
     meter = _meter(graph, data, settings)
     task = Task(
         graph,
@@ -132,6 +133,7 @@ def make_task(
         rest=phase("evaluation")(parts.rest) if parts else None,
         damage=phase("damage")(meter) if meter else None,
         compensate=phase("compensation")(correct) if correct else None,
+        sketch=phase("compensation")(sketch) if sketch else None,
         hold_out=None if judging is not data else _hold_out(evaluator, correct),
         foresee=foresight(graph.model, evaluator, correct),
         few=are_few(judging),
@@ -149,6 +151,13 @@ def make_task(
     )
     check_layer_rates(task)
     return task
+
+
+def _may_sketch(fitted: Data | None, settings: Settings) -> bool:
+    """Whether corrections on the way may be rough: no floor looks at them, and samples are many."""
+    if fitted is None or settings.floor or settings.compensate != "least-squares":
+        return False
+    return _measures_damage(settings) and len(fitted) >= 2 * ROUGH
 
 
 def find_aims(settings: Settings) -> tuple[str, ...]:
@@ -194,9 +203,9 @@ def _hold_out(evaluator: Evaluator | None, correct: Corrector | None) -> HoldOut
     if len(numbers) < 2:
         return None
 
-    def hold_out(pruned: ModelProto, dead: BoolArray) -> Measured:
+    def hold_out(pruned: ModelProto, dead: BoolArray, rough: bool) -> Measured:
         again = phase("compensation")(correct)
-        models = (again(pruned, dead, without=fold) for fold in numbers)
+        models = (again(pruned, dead, without=fold, rough=rough) for fold in numbers)
         with phase("evaluation"):
             return evaluator.apart(models, folds)
 

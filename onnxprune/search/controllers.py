@@ -55,7 +55,7 @@ def search(nets: Nets, advance: Advance, state: State | None = None) -> Iterator
             )
         yield state
     while not state.stopped:
-        state = _next(nets, advance, state)
+        state = nets.finish(_next(nets, advance, state))
         yield state
 
 

@@ -71,6 +71,7 @@ class Nets:
         self.reach = Reach(task.graph, task.costs, task.target, self.build, task.clock, task.picker)
         self._models = Memory[ModelProto](_held(task))
         self._glances = Memory[Measured](5)  # the tries at two sizes, and the net before them
+        self._sketches = Memory[ModelProto](3)
         self._scores = Memory[FloatArray](1)
         self._damages = Memory[Damage](1)
         self._foreseen = Memory[Foreseen](3)
@@ -201,12 +202,20 @@ class Nets:
 
         return self._models.get(state.net, make)
 
+    def sketch(self, state: State) -> ModelProto:
+        """Return the model of a state as a search looks at it: corrections may be rough."""
+        task = self.task
+        if task.sketch is None or not state.corrected or not state.dead.any():
+            return self.build(state)
+        correct, plain = task.sketch, replace(state, corrected=False)
+        return self._sketches.get(state.net, lambda: correct(self.build(plain), state.dead))
+
     def measure(self, state: State) -> State:
         """Return the state with its accuracy on the reference samples, if there are any."""
         if self.task.evaluate is None:
             return state
         self.evaluations += 1
-        measured = replace(state, accuracy=self.task.evaluate(self.build(state)))
+        measured = replace(state, accuracy=self.task.evaluate(self.sketch(state)))
         self.tried.append(measured)
         return measured
 
@@ -218,7 +227,7 @@ class Nets:
         glance = self.task.glance
         if glance is None:
             return state.accuracy
-        return self._glances.get(state.net, lambda: glance(self.build(state)))
+        return self._glances.get(state.net, lambda: glance(self.sketch(state)))
 
     def attempt(self, state: State) -> State:
         """Return the state with its accuracy on the samples that tries are judged by."""
@@ -233,7 +242,15 @@ class Nets:
         """Return what was tried with its accuracy on all reference samples."""
         if self.task.rest is None:
             return tried
-        return replace(tried, accuracy=self.task.rest(self.build(tried), self.look(tried)))
+        return replace(tried, accuracy=self.task.rest(self.sketch(tried), self.look(tried)))
+
+    def finish(self, state: State) -> State:
+        """Return the last state of a search with the accuracy of what is handed out."""
+        evaluate = self.task.evaluate
+        if self.task.sketch and state.stopped and state.corrected and evaluate:
+            self.evaluations += 1
+            return replace(state, accuracy=evaluate(self.build(state)))
+        return state
 
     def taken_back(self, state: State) -> list[State]:
         """Return the nets that were measured on the way to a state and given up; forget them."""
@@ -245,20 +262,20 @@ class Nets:
         """Return what corrected weights would reach, if it can be on samples they have not seen."""
         if self.task.hold_out is None or self.task.strategy.corrects == "seen":
             return self.measure(replace(state, corrected=True)).accuracy
-        return self.hold_out(state)
+        return self.hold_out(state, rough=self.task.sketch is not None)
 
-    def hold_out(self, state: State) -> Measured | None:
+    def hold_out(self, state: State, *, rough: bool = False) -> Measured | None:
         """Return the accuracy with weights corrected on other samples, if any can be left out."""
         if self.task.hold_out is None:
             return None
         self.evaluations += 1
-        return self.task.hold_out(self.build(replace(state, corrected=False)), state.dead)
+        return self.task.hold_out(self.build(replace(state, corrected=False)), state.dead, rough)
 
     def view(self, state: State) -> tuple[Graph, ChannelGroups]:
         """Return the net and its channels, which keep their order."""
         if not state.dead.any():
             return self.task.graph, self.task.groups
-        net = Graph(self.build(state), input_shapes=self.task.graph.input_shapes)
+        net = Graph(self.sketch(state), input_shapes=self.task.graph.input_shapes)
         return net, self.task.groups.without(state.dead).on(net)
 
     def scores(self, state: State) -> FloatArray:

@@ -78,9 +78,9 @@ class Task:
     Without `evaluate` no net is measured on the way; with `glance` tries are measured on a part of
     the samples, and the one that is kept on the `rest`; without `hold_out` a correction is judged
     on the samples that it was fitted on. `foresee` is what a floor asks of unseen samples; `few`
-    says that a floor looks at shrunk shares. `aims` are what the search brings down, of
-    `onnxprune.search.objective.AIMS`; `block` is how many channels the runtime computes at once;
-    `said` goes into the metadata of pruned nets.
+    says that a floor looks at shrunk shares; `sketch` corrects roughly, for nets on the way. `aims`
+    are what the search brings down, of `onnxprune.search.objective.AIMS`; `block` is how many
+    channels the runtime computes at once; `said` goes into the metadata of pruned nets.
     """
 
     graph: Graph
@@ -91,6 +91,7 @@ class Task:
     rest: Complete | None = None
     damage: MeasureDamage | None = None
     compensate: Compensate | None = None
+    sketch: Compensate | None = None
     hold_out: HoldOut | None = None
     foresee: Foresee | None = None
     few: bool = False

@@ -111,6 +111,7 @@ class Watched(Nets):
                 ("glance", "evaluation"),
                 ("rest", "evaluation"),
                 ("compensate", "compensation"),
+                ("sketch", "compensation"),
                 ("hold_out", "compensation"),
                 ("restore", "compensation"),
             )

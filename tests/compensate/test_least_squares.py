@@ -1,14 +1,16 @@
 """What a re-fitted layer is held to: means, variance, samples that it has not seen, memory."""
 
 import logging
+from typing import Any
 from weakref import WeakSet
 
 import numpy as np
 import pytest
 from onnx import ModelProto
 
+from onnxprune.arrays import IntArray
 from onnxprune.compensate import least_squares, observed, readers, reference, refit
-from onnxprune.compensate.methods import compensator
+from onnxprune.compensate.methods import ROUGH, Corrector, compensator
 from onnxprune.data import Data
 from onnxprune.graph import Graph
 from onnxprune.relevance import Mirror
@@ -76,6 +78,43 @@ def test_a_fit_without_a_fold_is_that_of_the_other_samples(text: str, without: i
     found = run(whole(trial.pruned, trial.dead, without=without), trial.x)[0]
     assert relative_error(found, expected) < RESTORED
     assert relative_error(run(whole(trial.pruned, trial.dead), trial.x)[0], expected) > RESTORED
+
+
+@pytest.mark.parametrize("without", [None, 1])
+def test_a_rough_fit_is_that_of_a_part_of_each_fold(
+    without: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And an exact one that follows is as one that nothing went before."""
+    monkeypatch.setattr(observed, "ROUGH", 8)
+    trial = Trial(CNN, samples=24)
+
+    def corrector(rows: IntArray) -> Corrector:
+        data = Data(trial.x[rows], rows // 6, tuple("abcd"))
+        options: dict[str, Any] = {"device": "cpu", "batch_size": 2, "ridge": 0.01}
+        found = compensator(trial.graph, trial.groups, data, "least-squares", **options)
+        assert found is not None
+        return found
+
+    def outputs(correct: Corrector, **asked: Any) -> Array:
+        return run(correct(trial.pruned, trial.dead, **asked), trial.x)[0]
+
+    whole, every = corrector(np.arange(24)), np.arange(24)
+    rough = outputs(whole, without=without, rough=True)
+    thirds = [every[every % 3 == fold][::3] for fold in range(3) if fold != without]
+    part = outputs(corrector(np.sort(np.concatenate(thirds))))
+    exact = outputs(corrector(every), without=without)
+    assert relative_error(rough, part) < RESTORED < relative_error(rough, exact)
+    np.testing.assert_array_equal(outputs(whole, without=without), exact)
+
+
+def test_few_samples_have_no_rough_fit() -> None:
+    trial = Trial(CNN, samples=2 * ROUGH - 1)
+    correct = compensator(
+        trial.graph, trial.groups, trial.data, "least-squares", device="cpu", ridge=0.01
+    )
+    assert correct is not None
+    exact, rough = (correct(trial.pruned, trial.dead, rough=rough) for rough in (False, True))
+    assert exact.SerializeToString() == rough.SerializeToString()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

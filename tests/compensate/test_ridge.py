@@ -1,6 +1,7 @@
 """The regression and its ridge against numpy."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -173,9 +174,10 @@ def test_the_ridge_is_the_one_that_errs_least_on_samples_left_out(
         assert chosen == min((*ridges, np.inf), key=error)
 
 
+@pytest.mark.parametrize("checks", [None, 1])
 @pytest.mark.parametrize(("channels", "kept", "outputs"), [(12, 9, 4), (12, 9, 30), (6, 6, 1)])
 def test_the_errors_of_ridges_are_the_same_by_outputs_and_by_inputs(
-    channels: int, kept: int, outputs: int
+    channels: int, kept: int, outputs: int, checks: int | None
 ) -> None:
     rng = np.random.default_rng(0)
     full = torch.from_numpy(rng.normal(size=(3, channels, 40)))
@@ -185,7 +187,16 @@ def test_the_errors_of_ridges_are_the_same_by_outputs_and_by_inputs(
     identity = torch.eye(channels, dtype=torch.float64)[:, :kept]
     products = Products(own @ own.mT, missing @ own.mT, identity)
     weight = torch.from_numpy(rng.normal(size=(channels, outputs)))
-    jobs = [ridge_errors(products, weight, RIDGES, narrow=narrow) for narrow in (True, False)]
+    jobs = [
+        ridge_errors(products, weight, RIDGES, narrow=narrow, checks=checks)
+        for narrow in (True, False)
+    ]
     np.testing.assert_allclose(*[job.total() for job in jobs], rtol=1e-9, atol=1e-9)
     for job in jobs:  # a worker finds the same bits
         np.testing.assert_array_equal(pickle.loads(pickle.dumps(job)).total(), job.total())
+        every = [replace(job, checks=k).total() for k in (1, 2, 3)]
+        same = [bool((job.total() == one).all()) for one in every]
+        assert same == [checks == 1, False, checks is None]
+    few, many = (products.mapping(0.1, columns)(weight) for columns in (0, 10**6))
+    torch.testing.assert_close(few, many, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(many, products.solve(0.1).T @ weight)
