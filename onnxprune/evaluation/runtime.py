@@ -82,6 +82,7 @@ def session(
     device: str = "auto",
     threads: int = 0,
     exact: bool = True,
+    saturates: bool = True,
     profile: str = "",
 ) -> Any:
     """Start an `onnxruntime.InferenceSession` on a device.
@@ -89,15 +90,18 @@ def session(
     `auto` is CUDA where onnxruntime offers it and it starts, else the CPU. `tensorrt` is
     onnxruntime's TensorRT, with CUDA for what that does not run. `threads` 0 means all cores.
     `exact` asks for deterministic kernels, and for `EXACT` on CUDA; without it the session has
-    onnxruntime's defaults, as a user's would. With `profile`, the beginning of a path, it writes
-    how long every node took into a file, when `end_profiling` is called.
+    onnxruntime's defaults, as a user's would. Unless it `saturates`, sums of 8-bit products are
+    right on CPUs whose fast instructions cut them off, too. With `profile`, the beginning of a
+    path, it writes how long every node took into a file, when `end_profiling` is called.
     Raises: InvalidModel where onnxruntime refuses the model; MissingPackage without onnxruntime, or
     without the device that is asked for, naming what is missing; OutputError without room for the
     file that a model of over 2 GB is read from.
     """
     DEVICE("device", device)
     runtime = _onnxruntime()
-    start = functools.partial(_start, runtime, model, threads=threads, exact=exact, profile=profile)
+    start = functools.partial(
+        _start, runtime, model, threads=threads, exact=exact, saturates=saturates, profile=profile
+    )
     wanted = TENSORRT if device == "tensorrt" else CUDA
     offered = wanted in runtime.get_available_providers()
     if device not in ("auto", "cpu") and not offered:
@@ -178,6 +182,7 @@ def _start(
     *,
     threads: int,
     exact: bool,
+    saturates: bool,
     profile: str,
 ) -> Any:
     """Start a session on these providers, no others."""
@@ -185,6 +190,8 @@ def _start(
     options.log_severity_level = 4  # its errors are raised, not printed
     options.intra_op_num_threads = threads
     options.use_deterministic_compute = exact
+    if not saturates:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
     try:
