@@ -79,6 +79,19 @@ def test_sums_of_bytes_that_a_cpu_cuts_off_are_no_difference() -> None:
     cut.proof(cut.pruned)
 
 
+def test_a_zero_point_that_weights_share_does_not_hinder_the_check(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """onnxruntime cannot compute exact products then."""
+    shared = BYTES.replace("y = Dequant", "e = QLinearConv(c, t, p, v, s, z, u, p)  y = Dequant")
+    cut = Cut(
+        model(shared.replace("(c, u, p)", "(e, u, p)").replace("w> {", "w, int8[6,6,1,1] v> {"))
+    )
+    with caplog.at_level(logging.INFO, logger="onnxprune"):
+        cut.proof(cut.pruned)
+    assert "the pruned model gives the outputs of the masked model (" in caplog.text
+
+
 def test_a_correction_that_gives_no_numbers_is_found_and_its_node_named() -> None:
     cut = Cut(model(CHAIN), corrected=True)
     cut.scaled("v", np.nan)

@@ -6,9 +6,8 @@ All of it depends on the task and the state asked about, on nothing that happene
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Generic, TypeVar
 
 import numpy as np
 from onnx import ModelProto
@@ -18,32 +17,15 @@ from onnxprune.channels import ChannelGroups
 from onnxprune.graph import Graph, fits_message, write_metadata
 from onnxprune.progress import phase
 from onnxprune.search.latency import Latency, measure_latency
+from onnxprune.search.memory import Memory
 from onnxprune.search.objective import Figure, FilterCount, Objective
 from onnxprune.search.protocols import Damage, Foreseen, Measured
 from onnxprune.search.reach import Reach
 from onnxprune.search.task import State, Task
 from onnxprune.surgery import remove_channels
 
-Value = TypeVar("Value")
-
 SLACK = 1 + 1e-9
 """What a step may take more than its budget, for rounding."""
-
-
-@dataclass
-class Memory(Generic[Value]):
-    """The last few values that were made, by key."""
-
-    size: int
-    _held: dict[Hashable, Value] = field(default_factory=dict)
-
-    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """Return the value of a key, made now unless it is remembered."""
-        if key not in self._held:
-            while len(self._held) >= self.size:
-                del self._held[next(iter(self._held))]
-            self._held[key] = make()
-        return self._held[key]
 
 
 def _held(task: Task) -> int:

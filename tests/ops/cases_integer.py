@@ -114,12 +114,12 @@ _UNITS["b"] = integers(6, dtype=np.int32)
 case(f"{_Q}c = {_DENSE}, u, r); {_BACK}", 4, x=(4,), **_IN, **_UNITS)
 case(f"{_Q}y = {_DENSE})", 4, x=(4,), t=SCALAR(0.0931), p=POINT, **_UNITS)
 
-_LSTM = "s = Squeeze<axes=[2]>(x); t = Transpose<perm=[2, 0, 1]>(s); y, h, c = com.microsoft."
+_LSTM = "s = Squeeze<axes=[2]>(x); t = Transpose<perm=[2, 0, 1]>(s); y = com.microsoft."
 _LSTM += 'DynamicQuantizeLSTM<direction="bidirectional", hidden_size=3>(t, w, r, b, , , , , u, z, '
 _GATES = {"w": integers(2, 4, 12), "r": integers(2, 3, 12), "b": W(2, 24)}
 _GATES |= {"u": np.array([0.01, 0.02], np.float32), "v": np.array([0.02, 0.01], np.float32)}
 for _zero in (np.zeros(2, np.int8), np.array([3, -4], np.int8)):
-    case(f"{_LSTM}v, z)", 4, opset=12, x=(4, 1, 5), z=_zero, **_GATES)
+    case(f"{_LSTM}v, o)", 4, opset=12, x=(4, 1, 5), z=_zero, o=_zero, **_GATES)
 
 # What onnxruntime's optimiser writes
 _FUSED = "y = com.microsoft.FusedConv<pads=[1, 1, 1, 1], {}>(x, w, b{})"

@@ -182,6 +182,8 @@ def run(model: ModelProto, feeds: dict[str, Array]) -> list[Array]:
     options.log_severity_level = 4
     # Else a product with a weight of 8 bits rounds the activations to 8 bits as well.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    # And a CPU without VNNI cuts off sums of two products of 8 bits.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]

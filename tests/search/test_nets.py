@@ -11,7 +11,8 @@ from onnx import ModelProto
 from onnxprune.arrays import BoolArray
 from onnxprune.graph import storage
 from onnxprune.graph.graph import Graph
-from onnxprune.search.nets import Memory, Nets
+from onnxprune.search.memory import Memory
+from onnxprune.search.nets import Nets
 from onnxprune.search.task import State, Task
 from onnxprune.surgery.removal import remove_channels
 from tests.support.simulated import EVENLY, FILTERS, GRAPH, GROUPS, NOTHING, Ordered, accuracy
