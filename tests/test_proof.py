@@ -83,10 +83,24 @@ def test_a_zero_point_that_weights_share_does_not_hinder_the_check(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """onnxruntime cannot compute exact products then."""
-    shared = BYTES.replace("y = Dequant", "e = QLinearConv(c, t, p, v, s, z, u, p)  y = Dequant")
-    cut = Cut(
-        model(shared.replace("(c, u, p)", "(e, u, p)").replace("w> {", "w, int8[6,6,1,1] v> {"))
-    )
+    text = """
+    g (float[N,3,1,5] x) => (float[5,2,N,3] y)
+    <float[4,3,1,1] k, int64[1] two = {2}, int8[2,4,12] w, int8[2,3,12] r, float[2,24] b,
+     float[2] u = {0.01, 0.02}, int8[2] z = {0, 0}> {
+      a = Conv(x, k)
+      s = Squeeze(a, two)
+      t = Transpose<perm = [2, 0, 1]>(s)
+      y = com.microsoft.DynamicQuantizeLSTM<direction = "bidirectional", hidden_size = 3>
+        (t, w, r, b, , , , , u, z, u, z)
+    }"""
+    header = HEADER.replace("17]", '17, "com.microsoft": 1]')
+    proto = model(text, header=header)
+    for tensor in proto.graph.initializer:
+        if tensor.name in ("w", "r"):
+            large = np.zeros(list(tensor.dims), np.int8)
+            large[:, 0, ::2] = 100
+            tensor.CopyFrom(numpy_helper.from_array(large, tensor.name))
+    cut = Cut(proto)
     with caplog.at_level(logging.INFO, logger="onnxprune"):
         cut.proof(cut.pruned)
     assert "the pruned model gives the outputs of the masked model (" in caplog.text
