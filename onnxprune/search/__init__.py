@@ -34,6 +34,7 @@ from onnxprune.search.baseline import check_baseline
 from onnxprune.search.clocks import clock, measured_on, time_in_turn
 from onnxprune.search.control import Control
 from onnxprune.search.controllers import CONTROLLER_NAMES, CONTROLLERS, find_controller, search
+from onnxprune.search.evaluators import metric_name
 from onnxprune.search.evidence import changes, evidence_of
 from onnxprune.search.fallback import check_fallback, with_fallback
 from onnxprune.search.generated import parted
@@ -51,7 +52,7 @@ from onnxprune.search.journal import (
     check_own,
     to_try,
 )
-from onnxprune.search.judging import judged, metric_name
+from onnxprune.search.judging import judged
 from onnxprune.search.limits import Limits
 from onnxprune.search.nets import Nets
 from onnxprune.search.objective import OVER

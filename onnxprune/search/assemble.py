@@ -28,9 +28,9 @@ from onnxprune.relevance import (
 )
 from onnxprune.search.clocks import clock, profiler
 from onnxprune.search.control import Strategy
-from onnxprune.search.evaluators import Parts
+from onnxprune.search.evaluators import Parts, metric_name
 from onnxprune.search.generated import NOISE, parted
-from onnxprune.search.judging import metric_name, with_heads
+from onnxprune.search.judging import with_heads
 from onnxprune.search.outcome import make_evaluator
 from onnxprune.search.protocols import HoldOut, Measured, MeasureDamage, Rank, Restore
 from onnxprune.search.refusal import check_layer_rates

@@ -21,7 +21,7 @@ from onnxprune.evaluation import Answers, Hits
 from onnxprune.graph import copied
 from onnxprune.progress import phase
 from onnxprune.search.detectors import box_problem
-from onnxprune.search.judging import metric_name
+from onnxprune.search.evaluators import metric_name
 from onnxprune.search.outcome import make_evaluator
 from onnxprune.search.scaling import Scaling
 from onnxprune.search.settings import Settings

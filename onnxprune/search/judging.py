@@ -27,8 +27,7 @@ from onnxprune.evaluation import (
 )
 from onnxprune.graph import Graph
 from onnxprune.search.detectors import guess_detector
-from onnxprune.search.evaluators import evaluator_of
-from onnxprune.search.evaluators import metric_name as metric_name
+from onnxprune.search.evaluators import evaluator_of, metric_name
 from onnxprune.search.holding import head_of, measured, say, shared_places
 from onnxprune.search.remembered import NOTHING_SAID, OUTPUTS_KEY, Remembered
 from onnxprune.search.scaling import listed_names

@@ -53,7 +53,7 @@ class Nets:
         self.reach = Reach(task.graph, task.costs, task.target, self.build, task.clock, task.picker)
         self._models = Memory[ModelProto](_held(task))
         self._glances = Memory[Measured](5)  # the tries at two sizes, and the net before them
-        self._sketches = Memory[ModelProto](3)
+        self._sketches = Memory[ModelProto](_held(task))
         self._scores = Memory[FloatArray](1)
         self._damages = Memory[Damage](1)
         self._foreseen = Memory[Foreseen](3)

@@ -19,8 +19,7 @@ from onnxprune.evaluation import (
 from onnxprune.graph import Graph, file_size
 from onnxprune.progress import phase
 from onnxprune.search.clocks import clock, measured_on, time_in_turn
-from onnxprune.search.evaluators import evaluator_of, named_outputs
-from onnxprune.search.judging import metric_name
+from onnxprune.search.evaluators import evaluator_of, metric_name, named_outputs
 from onnxprune.search.nets import Nets
 from onnxprune.search.protocols import Measured
 from onnxprune.search.settings import Settings

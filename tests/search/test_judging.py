@@ -21,8 +21,9 @@ from onnxprune.errors import (
 from onnxprune.evaluation import FIDELITY
 from onnxprune.graph import Graph
 from onnxprune.search.assemble import complete, open_model
+from onnxprune.search.evaluators import metric_name
 from onnxprune.search.fallback import with_fallback
-from onnxprune.search.judging import judged, metric_name
+from onnxprune.search.judging import judged
 from onnxprune.search.outcome import make_evaluator
 from onnxprune.search.settings import Settings
 from tests.support.coloured import network, pixels
