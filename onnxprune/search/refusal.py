@@ -12,6 +12,7 @@ from onnxprune.channels import DENSE, find_groups
 from onnxprune.errors import UnreachableTarget
 from onnxprune.graph import file_size
 from onnxprune.search.nets import Nets
+from onnxprune.search.target import Target
 from onnxprune.search.task import State, Task
 from onnxprune.surgery import node_macs
 
@@ -67,6 +68,7 @@ def unreachable(nets: Nets, state: State) -> UnreachableTarget:
     left = ", ".join(_figures(nets, state))
     limits = ", ".join(name.replace("_", "-") for name in task.picker.stopped_by(state.dead))
     ways = [
+        *_percentages(task.target),
         *(["ask for less"] if state.dead.any() else []),
         *([f"loosen {limits}"] if limits else []),
         *_lifts(task),
@@ -80,6 +82,14 @@ def unreachable(nets: Nets, state: State) -> UnreachableTarget:
         ", or ".join(ways) or "no filter may go",
     ]
     return UnreachableTarget(f"target: {'; '.join(parts)}")
+
+
+def _percentages(target: Target) -> Iterator[str]:
+    """Yield the share that was meant where a figure of a whole network is a percentage."""
+    for name in ("params", "macs", "size"):
+        goal = getattr(target, name)
+        if goal is not None and 1 < goal <= 100:
+            yield f"for {goal:g} % of {name}, give {goal / 100:g}"
 
 
 def _figures(nets: Nets, state: State) -> Iterator[str]:

@@ -120,3 +120,11 @@ def test_an_option_that_frees_nothing_is_not_advised() -> None:
     said = refused(text.replace("b = Softmax", "s = Neg(a) b = Softmax"), macs=0.1)
     assert "lets" not in said
     assert said.endswith("ask for less")
+
+
+def test_a_percentage_that_was_taken_for_a_figure_is_told_as_a_share() -> None:
+    text = NET.format("Relu", "Relu")
+    assert "for 50 % of macs, give 0.5" in refused(text, macs=50)
+    assert "for 1.5 % of params, give 0.015" in refused(text, params=1.5)
+    assert "give" not in refused(text, macs=0.001)
+    assert "give" not in refused(text, size=101)
