@@ -177,9 +177,12 @@ class Progress:
     def step(self, line: str, share: float | None = None) -> None:
         """Show a step; `share` is the share of the work that is done, if known.
 
-        A log says how long the rest takes where that is a minute or more.
+        A log says how long the rest takes where that is a minute or more. What follows a step
+        without a share is a way of its own.
         """
         self._begin()
+        if share is None:
+            self._outlook = Outlook()
         left = None if share is None else self._outlook.reach(share, time.monotonic())
         if self._live is None:
             rest = f", about {left / MINUTE:.0f} min left" if left and left >= MINUTE else ""

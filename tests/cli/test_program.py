@@ -302,6 +302,19 @@ def test_the_time_that_is_left_is_said_before_the_first_step(
     assert capsys.readouterr().err.splitlines() == said
 
 
+def test_each_runtime_of_a_deployment_is_a_way_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the one before took says nothing of the next."""
+    screen = Screen()
+    with screen.progress("deploying") as progress:
+        for at, share in ((0, 0.5), (600, 1.0), (700, None), (800, 0.25), (900, 0.5)):
+            monkeypatch.setattr(time, "monotonic", lambda at=at: float(at))
+            progress.step("on" if share is None else f"{share:.0%}", share)
+    said = ["50%", "100%", "on", "25%", "50%, about 3 min left"]
+    assert capsys.readouterr().err.splitlines() == said
+
+
 def test_a_search_says_how_long_it_takes_once_the_model_was_measured(
     small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
