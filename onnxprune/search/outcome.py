@@ -18,7 +18,7 @@ from onnxprune.evaluation import (
 )
 from onnxprune.graph import Graph, file_size
 from onnxprune.progress import phase
-from onnxprune.search.clocks import clock, measured_on, time_in_turn
+from onnxprune.search.clocks import measured_on, time_in_turn
 from onnxprune.search.evaluators import evaluator_of, metric_name, named_outputs
 from onnxprune.search.nets import Nets
 from onnxprune.search.protocols import Measured
@@ -146,14 +146,19 @@ def make_report(
 def _before_and_after(
     nets: Nets, state: State, pruned: ModelProto, data: Data | None, settings: Settings
 ) -> Sequence[float | None]:
-    """The latencies of a report: side by side, unless the target's was confirmed. Units: ms."""
+    """The latencies of a report, side by side: their ratio does not depend on when. Units: ms.
+
+    Where a target was confirmed, that is the later one, and both are scaled to it: a machine that
+    was busier then than now would make the unpruned model look slower or faster than it is.
+    """
     unpruned, confirmed = nets.task.graph.model, nets.reach.last_latency(state)
-    if confirmed is not None:
-        return clock(data, settings)(unpruned), confirmed
-    if data is None:
+    if confirmed is None and data is None:
         return None, None
+    if confirmed is not None and not state.dead.any():
+        return confirmed, confirmed
     with phase("latency"):
-        return time_in_turn([unpruned, pruned], data, settings)
+        before, after = time_in_turn([unpruned, pruned], data, settings)
+    return (before, after) if confirmed is None else (before * confirmed / after, confirmed)
 
 
 def promise(nets: Nets, state: State) -> dict[str, Any] | None:

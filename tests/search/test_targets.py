@@ -81,6 +81,26 @@ def test_a_latency_is_reached_and_confirmed(
     assert set(asked) == {(4, 1, (1, 8, 8))}
 
 
+@pytest.mark.parametrize("share", [0.6, 2.0])
+def test_latencies_of_a_report_are_of_one_moment(
+    small: Small, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that gets busier with every call."""
+    calls = []
+
+    def clock(protos: Sequence[ModelProto], **where: Any) -> list[float]:
+        calls.append(len(protos))
+        return [float(params(proto) * 1.1 ** len(calls)) for proto in protos]
+
+    monkeypatch.setattr("onnxprune.search.clocks.latencies", clock)
+    whole = params(small.proto)
+    ask: dict[str, Any] = {"control": "one-shot", "threads": 1, "latency_ms": share * whole}
+    result = onnxprune.prune(small.proto, samples(small), **ask)
+    before, after = (result.report[side]["latency_ms"] for side in ("before", "after"))
+    assert after <= share * whole
+    assert after / before == pytest.approx(params(result.model) / whole)
+
+
 def test_a_latency_is_measured_without_samples(small: Small) -> None:
     result = onnxprune.prune(small.proto, **FREE, latency_ms=1e6)
     assert not result.plan.removed
