@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +64,11 @@ def prune(
     with temporary() as folder:
         path = exported(Path(weights), folder, imgsz)
         judge = Judge(path, data, split, images)
-        token = _JUDGE.set(judge)
-        try:
-            targets = np.arange(len(judge.x)).reshape(-1, 1)
+        targets = np.arange(len(judge.x)).reshape(-1, 1)
+        with _judged_by(judge):
             result = prune_model(path, (judge.x, targets), metric=METRIC, **options)
-        finally:
-            _JUDGE.reset(token)
+    if (check := result.check) is not None:  # a file is judged before it takes its name
+        result = replace(result, check=lambda file: _judged_by(judge)(check)(file))
     result.report["classes"] = list(judge.names)
     if output is not None:
         result.save(output)
@@ -176,6 +177,16 @@ def _validator(base: type[Any], images: int | None, made: list[Any]) -> type[Any
 
 
 _JUDGE: ContextVar[Judge] = ContextVar("judge")
+
+
+@contextmanager
+def _judged_by(judge: Judge) -> Iterator[None]:
+    """Let this judge say what `maps` is, until the block ends."""
+    token = _JUDGE.set(judge)
+    try:
+        yield
+    finally:
+        _JUDGE.reset(token)
 
 
 def maps(outputs: Any, targets: Any, numbers: IntArray) -> FloatArray:
