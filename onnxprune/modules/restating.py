@@ -18,6 +18,7 @@ from onnx import ModelProto, ValueInfoProto
 
 from onnxprune.evaluation import session
 from onnxprune.graph import Graph, copied
+from onnxprune.modules.writing import SPLITTING, called, written, written_parts
 from onnxprune.ops._torch import torch
 
 if TYPE_CHECKING:
@@ -28,14 +29,20 @@ Sizes = tuple[int, ...]
 Edits = dict[str, list[Any]]
 """By the name of a node: the place of an argument and what it is now, or the sizes of parts."""
 
+PartEdits = dict[str, Edits]
+"""By the name of a part, as in `named_modules`."""
+
 EDITS = "onnxprune_restated"
 """Where the `meta` of a module holds what was restated in it."""
+
+PRESERVED = "_user_preserved_attributes"
+"""Where torch.fx looks for attributes that a copy of a module keeps."""
 
 NEAR = 1e-4
 """Of the largest value: how near a tensor of the ONNX graph is to the one of the module."""
 
 SHAPING = ("view", "reshape", "expand", "unflatten")
-SPLITTING = ("split", "chunk", "unsafe_chunk", "unsafe_split", "split_with_sizes")
+STATING = (*SHAPING, *SPLITTING, "getitem")
 
 
 def restated(
@@ -43,86 +50,70 @@ def restated(
 ) -> nn.Module | None:
     """Return a cut module whose code states the numbers of channels that are left, else None.
 
-    `traced` is the module's graph before, `pruned` after. The module is one of torch.fx.
+    `traced` is the module's graph before, `pruned` after. The module is one of torch.fx, or the
+    parts of it are whose code states numbers, where torch.fx cannot follow the whole.
     Shapes: each input `[n, ...]`.
     """
+    edits: PartEdits = {}
     try:
-        written = _written(module)
-        values = _run(written, inputs)
         sizes = _Sizes(traced, pruned, inputs)
-    except Exception:  # code that torch.fx cannot follow raises anything
+        for name, part, given in written_parts(module, inputs):
+            if found := _edits(part, given, sizes):
+                edits[name] = found
+    except Exception:  # code that is run raises anything
         return None
-    edits: Edits = {}
-    for node in written.graph.nodes:
-        with suppress(_Unknown):
-            if found := _edit(node, values, sizes):
-                edits[node.name] = found
     return with_edits(done, edits) if edits else None
 
 
-def with_edits(module: nn.Module, edits: Edits) -> nn.Module:
-    """Return a module, written down by torch.fx, with other numbers in its code.
+def _edits(part: fx.GraphModule, given: Sequence[Any], sizes: _Sizes) -> Edits:
+    """What to change in the code of a part."""
+    edits: Edits = {}
+    if not any(called(node) in STATING for node in part.graph.nodes):
+        return edits
+    values = _run(part, given)
+    for node in part.graph.nodes:
+        with suppress(_Unknown):
+            if found := _edit(node, values, sizes):
+                edits[node.name] = found
+    return edits
+
+
+def with_edits(module: nn.Module, edits: PartEdits) -> nn.Module:
+    """Return a module, or change parts of it, written down by torch.fx, with other numbers in code.
 
     Raises: KeyError where the code is not that of the edits; whatever torch.fx raises.
     """
-    written = _written(module)
-    nodes = {node.name: node for node in written.graph.nodes}
+    for name, found in edits.items():
+        other = _with_edits(module.get_submodule(name), found)
+        if not name:
+            return other
+        module.set_submodule(name, other)
+    return module
+
+
+def _with_edits(part: nn.Module, edits: Edits) -> nn.Module:
+    """One part with other numbers; what else its owner wrote on it stays there."""
+    new = written(part)
+    nodes = {node.name: node for node in new.graph.nodes}
     for name, found in edits.items():
         _apply(nodes[name], found)
-    written.graph.lint()
-    written.recompile()
-    written.train(module.training)
-    written.meta[EDITS] = edits
-    return written
+    new.graph.lint()
+    new.recompile()
+    new.train(part.training)
+    own = {name: value for name, value in vars(part).items() if name not in vars(new)}
+    for name, value in own.items():
+        setattr(new, name, value)
+    new.meta |= {EDITS: edits, PRESERVED: own}
+    return new
 
 
-def edits_of(module: nn.Module) -> Edits:
+def edits_of(module: nn.Module) -> PartEdits:
     """Return what was restated in a module."""
-    return getattr(module, "meta", {}).get(EDITS, {})  # type: ignore[no-any-return]
+    metas = ((name, getattr(part, "meta", None)) for name, part in module.named_modules())
+    return {name: meta[EDITS] for name, meta in metas if isinstance(meta, dict) and EDITS in meta}
 
 
-def _written(module: nn.Module) -> fx.GraphModule:
-    was_training = module.training
-    try:
-        return torch.fx.GraphModule(module, _tracer().trace(module.eval()), type(module).__name__)
-    finally:
-        module.train(was_training)
-
-
-def _tracer() -> fx.Tracer:
-    """A tracer that knows how many parts a tensor is split into, so that code may list them."""
-
-    class Proxy(torch.fx.Proxy):
-        def __len__(self) -> int:
-            return _count(self.node) or super().__len__()
-
-    class Tracer(torch.fx.Tracer):
-        def proxy(self, node: Any) -> Any:
-            return Proxy(node, self)
-
-        def iter(self, obj: Any) -> Any:
-            count = _count(obj.node)
-            return iter([obj[k] for k in range(count)]) if count else super().iter(obj)
-
-    return Tracer()
-
-
-def _count(node: fx.Node) -> int:
-    """How many parts a node splits a tensor into, 0 where that is not said."""
-    if _name(node) not in SPLITTING or len(node.args) < 2:
-        return 0
-    parts = node.args[1]
-    if isinstance(parts, tuple | list):
-        return len(parts)
-    return parts if isinstance(parts, int) and "chunk" in _name(node) else 0
-
-
-def _name(node: fx.Node) -> str:
-    """The name of what a node calls."""
-    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-
-
-def _run(written: fx.GraphModule, inputs: Sequence[Tensor]) -> dict[str, Any]:
+def _run(code: fx.GraphModule, inputs: Sequence[Tensor]) -> dict[str, Any]:
     """What each node computes, by its name."""
     values: dict[str, Any] = {}
 
@@ -132,7 +123,7 @@ def _run(written: fx.GraphModule, inputs: Sequence[Tensor]) -> dict[str, Any]:
             return found
 
     with torch.no_grad():
-        Noting(written).run(*inputs)
+        Noting(code).run(*inputs)
     return values
 
 
@@ -178,15 +169,15 @@ def _inside(model: ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
 
 def _edit(node: fx.Node, values: Mapping[str, Any], sizes: _Sizes) -> list[Any]:
     """What to change in one node, empty where nothing is. Raises: _Unknown."""
-    called = _name(node)
+    name = called(node)
     if node.op not in ("call_method", "call_function") or not node.args:
         return []
     if not isinstance(node.args[0], torch.fx.Node):
         return []
     given, made = values[node.args[0].name], values[node.name]
-    if called in SHAPING and isinstance(made, torch.Tensor):
-        return _or_nothing("sizes", _shaped(node, called, tuple(made.shape), sizes(made)))
-    if called in SPLITTING and isinstance(made, tuple | list):
+    if name in SHAPING and isinstance(made, torch.Tensor):
+        return _or_nothing("sizes", _shaped(node, name, tuple(made.shape), sizes(made)))
+    if name in SPLITTING and isinstance(made, tuple | list):
         axis: Any = node.kwargs.get("dim", node.args[2] if len(node.args) > 2 else 0)
         parts = _parts([tuple(one.shape) for one in made], _all(made, sizes), given, sizes, axis)
         return ["parts", axis, parts] if parts else []
@@ -210,11 +201,11 @@ def _all(made: Sequence[Any], sizes: _Sizes) -> list[Sizes | None]:
     return found
 
 
-def _shaped(node: fx.Node, called: str, before: Sizes, after: Sizes) -> Iterator[list[Any]]:
+def _shaped(node: fx.Node, name: str, before: Sizes, after: Sizes) -> Iterator[list[Any]]:
     """The stated sizes of a shape that are others now, each with its place among the arguments."""
-    start = 2 if called == "unflatten" else 1
+    start = 2 if name == "unflatten" else 1
     offset = 0
-    if called == "unflatten":
+    if name == "unflatten":
         given = node.kwargs.get("dim", node.args[1])
         assert isinstance(given, int)
         stated = node.args[2] if len(node.args) > 2 else node.kwargs["sizes"]

@@ -1,5 +1,6 @@
 """Modules whose code states numbers of channels come back, too."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,52 @@ def test_numbers_in_the_code_are_restated(kind: Any, tmp_path: Path, one_thread:
     path = onnxprune.save_pruned_module(pruned, tmp_path / "small.pt")
     loaded = onnxprune.load_pruned_module(kind(), path)
     assert difference(loaded, result.model, x) <= TOLERANCE
+    trains(loaded, x)
+
+
+class Halves(nn.Module):
+    """A block that parts what it gets, in a network that knows where its inputs come from."""
+
+    def __init__(self, wide: int, of: int) -> None:
+        super().__init__()
+        self.one, self.part = nn.Conv2d(wide, 16, 1), nn.Conv2d(8, 8, 3, padding=1)
+        self.last = nn.Conv2d(24, 12, 1)
+        self.of = of
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = list(self.one(x).chunk(2, 1))
+        parts.append(torch.relu(self.part(parts[-1])))
+        return torch.relu(self.last(torch.cat(parts, 1)))
+
+
+class Reading(nn.Module):
+    """Its loop asks what its input is, so that torch.fx cannot follow it, as Ultralytics' does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Halves(3, of=-1), nn.Sequential(Halves(12, of=0))])
+        self.head = nn.Conv2d(24, 5, 1)
+
+    def forward(self, x: Tensor, *more: Any) -> Tensor:
+        if not isinstance(x, Tensor) or len(more) or float(x.abs().max()) > 1e9:
+            raise TypeError
+        found = [self.layers[0](x)]
+        found.append(self.layers[1](found[getattr(self.layers[0], "of", 7)]))
+        return self.head(torch.cat(found, 1))
+
+
+def test_parts_are_restated_where_the_whole_cannot_be_followed(
+    tmp_path: Path, one_thread: None
+) -> None:
+    torch.manual_seed(0)
+    module, x = Reading(), images()
+    pruned, result = onnxprune.prune_module(module, [x], compensate="none", **RATE)
+    assert isinstance(pruned, Reading) and isinstance(pruned.layers[0], torch.fx.GraphModule)
+    assert numbers(pruned) < 0.8 * numbers(module)
+    path = onnxprune.save_pruned_module(pruned, tmp_path / "small.pt")
+    loaded = onnxprune.load_pruned_module(Reading(), path)
+    for one in (pruned, loaded, copy.deepcopy(loaded)):
+        assert difference(one, result.model, x) <= TOLERANCE
     trains(loaded, x)
 
 
