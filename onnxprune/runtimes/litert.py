@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-PACKAGES = ("onnx2tf", "ai_edge_litert", "onnx", "onnxruntime")
+PACKAGES = ("onnx2tf", "ai_edge_litert", "tensorflow", "tf_keras", "onnx", "onnxruntime")
 
 FITTING = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_./-]*")
 """Names that TensorFlow leaves as they are."""
