@@ -26,7 +26,7 @@ class Shuffling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.two(torch.relu(self.one(x)))
         n, _, h, w = x.shape
-        x = x.view(n, 2, 8, h, w).transpose(1, 2).reshape(n, 16, h, w)
+        x = x.view(n, 2, 8, h, w).transpose(1, 2).reshape((n, 16, h, w))
         return self.three(torch.relu(x))
 
 
