@@ -100,6 +100,11 @@ def _cut_by(
 ) -> Module:
     inputs = [torch.from_numpy(array) for array in feeds.values()]
     traced = Graph(trace(module, inputs, exporter))
+    if len(traced.outputs) != len(small.outputs):
+        raise UnmatchedModule(
+            f"module: returns {len(traced.outputs)} tensors, the model {len(small.outputs)}; give "
+            f"the module as it was exported (Ultralytics sets `export` of the head, model[-1])"
+        )
     found = cut(list(module.state_dict()), traced, small, plan)
     changed = carry(found, small, lambda path: _takes_bias(module, path))
     done = with_state(module, found.state, found.groups)

@@ -314,6 +314,24 @@ def test_another_module_is_named(one_thread: None) -> None:
         onnxprune.cut_module(small(), result.model, onnxprune.Plan({"nothing": (1,)}))
 
 
+def test_a_module_that_returns_more_than_was_exported_is_told_so(one_thread: None) -> None:
+    """The plan may cut its maps, which are no outputs of the model: that is not the fault."""
+
+    class Telling(nn.Module):
+        def __init__(self, inner: nn.Sequential) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            maps = self.inner[:2](x)
+            return self.inner[2:](maps), maps
+
+    net = small()
+    result = pruned_small(net, compensate="none")
+    with pytest.raises(UnmatchedModule, match=r"returns 2 tensors, the model 1; .* was exported"):
+        onnxprune.cut_module(Telling(net), result.model, result.plan)
+
+
 def test_a_layer_that_was_corrected_in_two_ways_is_named(one_thread: None) -> None:
     module, x = custom(), images()
     proto = EXPORTERS["classic-13"](module, "block", SIZE)
