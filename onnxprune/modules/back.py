@@ -83,7 +83,7 @@ def cut_checked(module: Module, small: Graph, plan: Plan, feeds: Mapping[str, Ar
     The exporters are asked in turn what the module is; the first that leads to the model's outputs
     is believed.
     Shapes: feeds `[n, ...]` each.
-    Raises: as `cut_module`.
+    Raises: as `cut_module`; UnmatchedModule where the two give another number of tensors, too.
     """
     problem: OnnxPruneError | None = None
     for exporter in EXPORTERS:
