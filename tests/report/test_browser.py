@@ -191,10 +191,11 @@ def test_enter_and_a_click_on_the_chart_choose_a_step(browser: Any, runs: dict[s
     opened.page.keyboard.press("Enter")
     first = opened.text("#step")
     assert first.startswith("Step ")
-    box = opened.page.locator("#plot .u-over").bounding_box()
-    opened.page.mouse.move(box["x"] + 3, box["y"] + box["height"] / 2)
+    over = opened.page.locator("#plot .u-over")
+    left = {"x": 3, "y": over.bounding_box()["height"] / 2}
+    over.hover(position=left)  # waits until the page no longer scrolls, which a mouse does not
     assert opened.page.locator("#plot .tip").is_visible()
-    opened.page.mouse.click(box["x"] + 3, box["y"] + box["height"] / 2)
+    over.click(position=left)
     assert opened.text("#step") != first
     opened.close()
 
