@@ -162,9 +162,17 @@ def reported(source: str, options: Options) -> Iterator[None]:
     except Exception as error:  # an exporter may raise anything
         other = "classic" if options.exporter == "dynamo" else "dynamo"
         raise ConversionError(
-            f"{source}: the {options.exporter} exporter failed: {first_line(error)}; "
+            f"{source}: the {options.exporter} exporter failed: {_cause(error)}; "
             f"try the {other} exporter, another opset, or a fixed batch"
         ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """Name what an exporter's error was raised from: its own says in which pass it was, not why."""
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    return first_line(root) + ("" if root is error else f" ({type(error).__name__})")
 
 
 def runner(network: Callable[..., object]) -> Callable[..., list[npt.NDArray[Any]]]:

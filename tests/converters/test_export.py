@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.converters import Export, Options, _export
+from onnxprune.converters import Export, Options, _export, _torch
+from onnxprune.errors import ConversionError
 from tests.support.conversion import refusal
 
 
@@ -41,3 +42,9 @@ def test_a_model_of_two_gibibytes_is_refused(
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1, np.float32), "w"))
     assert "less than 2 GiB" in refusal(_export.write, model, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_exporters_error_was_raised_from_is_named() -> None:
+    with pytest.raises(ConversionError) as caught, _torch.reported("s", Options()):
+        raise ValueError("in pass 3") from TypeError("no such thing\nand more")
+    assert "exporter failed: TypeError: no such thing (ValueError); try" in str(caught.value)
