@@ -2,13 +2,12 @@
 
     python -m tests.benchmarks.real_tasks -o tasks.jsonl                all tasks
     python -m tests.benchmarks.real_tasks -o tasks.jsonl speech lines   some
-    python -m tests.benchmarks.real_tasks --photos DIR photos           what needs photographs
+    python -m tests.benchmarks.real_tasks --photos DIR faces persons    what needs photographs
     python -m tests.benchmarks.real_tasks --table tasks.jsonl           the table of such a run
 
 Samples are made here: rendered lines and pages of text, made-up speech and tones; or cut from
-photographs of `--photos`. The search has no labels
-and agrees with the unpruned model; where the text that was rendered is known, the task's own
-measure stands beside it. Half of the samples are for the search, the other half are judged. Each
+photographs of `--photos`. The search has no labels and agrees with the unpruned model; where the
+truth is known, such as the text that was rendered, the task's own measure stands beside it. Half of the samples are for the search, the other half are judged. Each
 task is run with the default floor and to half of the multiply-adds, in a process of its own, and
 every result is a line of the file: a run that was broken off goes on where it stopped.
 """
@@ -34,7 +33,7 @@ import onnxruntime
 import onnxprune
 from tests.benchmarks.real_faces import close, faces, opened, persons
 from tests.benchmarks.real_models import MODELS, find, medians
-from tests.benchmarks.real_nets import NETS, written
+from tests.benchmarks.real_nets import NETS, is_there, written
 from tests.benchmarks.real_samples import (
     OF_PHOTOS,
     Feeds,
@@ -51,6 +50,7 @@ from tests.benchmarks.real_samples import (
     tunes,
     turned,
 )
+from tests.benchmarks.real_segmenter import layout
 
 ASKED: Mapping[str, dict[str, Any]] = {
     "floor": {"aim": "macs"},
@@ -84,6 +84,7 @@ TASKS = (
     Task("tunes", "basic-pitch", tunes),
     Task("persons", "deep-sort", persons),
     Task("mosaics", "demosaicnet", mosaics),
+    Task("layout", "kraken", layout),
 )
 
 
@@ -179,7 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     and not given.names
                 ):
                     continue
-                if given.one:
+                if any(task.model == net.name and not is_there(net) for net in NETS):
+                    print(f"{task.name}: {task.model} is not installed")
+                elif given.one:
                     _run(task, asked, folder, given)
                 elif (task.name, asked) not in _done(given.output):
                     _run_apart(task, asked, folder, given)
