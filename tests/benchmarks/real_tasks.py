@@ -7,9 +7,10 @@
 
 Samples are made here: rendered lines and pages of text, made-up speech and tones; or cut from
 photographs of `--photos`. The search has no labels and agrees with the unpruned model; where the
-truth is known, such as the text that was rendered, the task's own measure stands beside it. Half of the samples are for the search, the other half are judged. Each
-task is run with the default floor and to half of the multiply-adds, in a process of its own, and
-every result is a line of the file: a run that was broken off goes on where it stopped.
+truth is known, such as the text that was rendered, the task's own measure stands beside it. Half of
+the samples are for the search, the other half are judged. Each task is run with the default floor
+and to half of the multiply-adds, in a process of its own, and every result is a line of the file: a
+run that was broken off goes on where it stopped.
 """
 
 from __future__ import annotations
