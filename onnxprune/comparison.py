@@ -272,7 +272,7 @@ def compare(
     `settings`. `per_class` of each side goes by the names of the classes. With `evidence` there is
     what `evidence.json` of a run holds of samples: intervals, and those that changed.
     Units: `agreement`, share of the samples, or pixels, that both put into the same class; None for
-    boxes.
+    boxes, and for outputs that are known to hold something else.
     Raises: OnnxPruneError for whatever is wrong with a model or the samples.
     """
     settings = merged(settings, options)
@@ -318,7 +318,7 @@ def _compared(
         "after": sides[1],
         "metric": metric_name(samples, settings),
         "latency": {"batch": settings.latency_batch, "threads": settings.threads, "on": on},
-        "agreement": _agreement(given, sides[1], metric_name(samples, settings)),
+        "agreement": _agreement(given, sides[1], samples, metric_name(samples, settings)),
         "worst": worst,
         "samples": len(samples),
         "classes": list(sides[0]["accuracy"]["per_class"]),
@@ -388,7 +388,7 @@ def _judged(judge: Evaluator, model: Runnable) -> tuple[Accuracy, npt.NDArray[An
 
 
 def _agreement(
-    classes: list[npt.NDArray[Any] | None], after: Mapping[str, Any], metric: str
+    classes: list[npt.NDArray[Any] | None], after: Mapping[str, Any], samples: Data, metric: str
 ) -> float | None:
     """Share of the samples that both models put into one class, or else their fidelity."""
     before, now = classes
@@ -396,4 +396,4 @@ def _agreement(
         return None
     if before is None or now is None:
         return float(after["accuracy"]["harmonic"])
-    return agreement(before, now)
+    return agreement(before, now) if all(h.is_scores for h in samples.heads[:1]) else None

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,3 +118,17 @@ def test_the_file_that_onnxruntime_refuses_is_named(
     with pytest.raises(InvalidModel, match=rf"{wrong}\.onnx: ") as caught:
         compare(*map(str, paths.values()), samples, threads=1, trust_baseline=True)
     assert str(caught.value).count(".onnx") == 1
+
+
+def near(outputs: dict[str, np.ndarray], targets: list[np.ndarray], _: np.ndarray) -> float:
+    return float(np.exp(-((outputs["y"] - np.stack(targets)) ** 2).mean()))
+
+
+def test_of_pictures_nothing_is_said_about_classes(tmp_path: Path) -> None:
+    text = """<ir_version: 9, opset_import: ["": 17]>
+        g (float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y) { y = Sigmoid (x) }"""
+    x = np.random.default_rng(0).random((6, 3, 8, 8), np.float32)
+    np.savez(tmp_path / "pictures.npz", x=x, y=x)
+    model, metric = onnx.parser.parse_model(text), f"{Path(__file__)}:near"
+    told = compare(model, model, tmp_path / "pictures.npz", metric=metric, threads=1)
+    assert told["agreement"] is None

@@ -20,7 +20,7 @@ from tests.benchmarks.real_samples import WORDS, Feeds, Made, colour
 
 Array = npt.NDArray[Any]
 
-SIDE, PAGES, BASELINES, CELL, HALF = 256, 32, 2, 4, 4
+SIDE, PAGES, BASELINES, CELL, HALF = 256, 12, 2, 4, 4
 """Pixels of a page, pages of a half, a channel of the output, its grid, half of a line's width."""
 
 
