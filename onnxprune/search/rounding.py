@@ -45,7 +45,8 @@ class Rounding:
     """Keeps some of the chosen channels, so that each axis has a multiple left or is untouched.
 
     Axes are the filters of every convolution, and every other axis whose width is a multiple
-    already. No width grows.
+    already. Of other tensors than weights an axis that counts groups of filters, as those have that
+    are normalised together, does not matter. No width grows.
     """
 
     groups: ChannelGroups
@@ -55,10 +56,7 @@ class Rounding:
     def axes(self) -> tuple[WidthAxis, ...]:
         """The axes to round, narrow ones first, because wide ones may be joined from them."""
         found = {channels.tobytes(): channels for channels in self._bound()}
-        axes = []
-        for channels in found.values():
-            owners, positions = np.unique(channels[channels >= 0], return_counts=True)
-            axes.append(WidthAxis(owners, positions, int(channels.size)))
+        axes = (WidthAxis(*_counted(axis), int(axis.size)) for axis in found.values())
         return tuple(sorted(axes, key=lambda axis: axis.width))
 
     @cached_property
@@ -90,10 +88,25 @@ class Rounding:
         return gone - int(stops[place - 1]) if place else 0
 
     def _bound(self) -> Iterator[IntArray]:
+        yield from (filters.channels for filters in self.groups.filters)
+        weights = {filters.weight for filters in self.groups.filters}
+        for tensor, axes in self.groups.cuts.items():
+            own = [one for one in axes.values() if one.size % self.multiple == 0]
+            yield from (one for one in own if tensor in weights or not self._counts_groups(one))
+
+    def _counts_groups(self, axis: IntArray) -> bool:
+        """Whether every channel has fewer positions on an axis than filters in any convolution."""
+        owners, positions = _counted(axis)
+        return bool(owners.size and (positions < self._fewest[owners]).all())
+
+    @cached_property
+    def _fewest(self) -> IntArray:
+        """How many filters each channel has in the convolution where it has fewest."""
+        fewest = np.full(len(self.groups), np.iinfo(np.int64).max)
         for filters in self.groups.filters:
-            yield filters.channels
-        for axes in self.groups.cuts.values():
-            yield from (one for one in axes.values() if one.size % self.multiple == 0)
+            owners, positions = _counted(filters.channels)
+            fewest[owners] = np.minimum(fewest[owners], positions)
+        return fewest
 
     def remove(self, chosen: IntArray, dead: BoolArray) -> BoolArray:
         """Return which channels are gone when `chosen` go after the `dead` ones, rounded.
@@ -123,3 +136,9 @@ class Rounding:
         count = right.index(True) + 1 if True in right else len(right)
         gone[channels[latest[:count]]] = False
         return count > 0
+
+
+def _counted(channels: IntArray) -> tuple[IntArray, IntArray]:
+    """Which channels lie on an axis, and at how many positions. Shapes: `[n]` -> `[m]`, `[m]`."""
+    owners, positions = np.unique(channels[channels >= 0], return_counts=True)
+    return owners, positions

