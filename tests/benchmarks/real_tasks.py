@@ -86,7 +86,7 @@ TASKS = (
     Task("tunes", "basic-pitch", tunes),
     Task("persons", "deep-sort", persons, {"outputs": ("output=vector",)}),
     Task("mosaics", "demosaicnet", mosaics),
-    Task("layout", "kraken", layout),
+    Task("layout", "kraken", layout, {"exclude": ("*C_12*",)}),
 )
 
 
