@@ -53,6 +53,11 @@ class RidgeErrors(Job):
         return self.gram.device.type != "cpu"
 
     @property
+    def keeps(self) -> bool:
+        """Rows of the gain are of equal size."""
+        return self.weight is not None
+
+    @property
     def taken(self) -> int:
         """Bytes of a fold."""
         return HELD * self.gram[0].nbytes + self.cross[0].nbytes

@@ -120,6 +120,11 @@ class Look(OnReference):
 
     observed: Observed
 
+    @property
+    def keeps(self) -> bool:
+        """What the unpruned net gave is where it was looked at."""
+        return True
+
     def run(self, shard: tuple[int, Batch]) -> None:
         """See a batch."""
         number, batch = shard

@@ -89,6 +89,11 @@ class Refit(OnSamples):
         """The unpruned graph, the size of a batch, and the device."""
         return self.observed.reference.computed
 
+    @property
+    def keeps(self) -> bool:
+        """What the unpruned net gave is where it was looked at."""
+        return True
+
     def run(self, shard: tuple[int, Batch]) -> Rounds:
         """Run a batch, by its number; the last part is None."""
         rounds: Rounds = torch.no_grad()(self._rounds)(*shard)

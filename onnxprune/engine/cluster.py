@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 SECONDS = 10.0
 """How long the machine of an address may take to answer."""
+INLINE = 2**16
+"""Bytes. A parcel that has no more goes with the call: a place of its own costs more than that."""
 
 
 @contextmanager
@@ -85,7 +87,7 @@ class RayCrew:
         if self._gpus:
             room = min(room, int(has.get("GPU", 0)))
         self.size = workers or max(room, 1)
-        self.pickler: type[pickle.Pickler] = ray.cloudpickle.CloudPickler
+        self.pickler = _with_plugins(ray.cloudpickle)
         self._actor = ray.remote(_Actor)
         exceptions = ray.exceptions
         self._lost = (
@@ -97,9 +99,9 @@ class RayCrew:
         )
 
     def put(self, parcel: Parcel) -> Any:
-        """Place a parcel in the object store."""
-        _send_plugins(self._ray.cloudpickle)
-        return self._ray.put(parcel)
+        """Place a parcel in the object store; a small one needs no place."""
+        held = len(parcel.content) + sum(array.nbytes for array in parcel.arrays)
+        return parcel if held <= INLINE else self._ray.put(parcel)
 
     def hire(self) -> Any:
         """Start an actor."""
@@ -114,8 +116,9 @@ class RayCrew:
 
     def wait(self, tickets: Collection[Any], seconds: float | None) -> Collection[Any]:
         """Return the tickets that are done."""
-        done, _ = self._ray.wait(list(tickets), timeout=seconds)
-        return done  # type: ignore[no-any-return]
+        done, left = self._ray.wait(list(tickets), timeout=seconds)
+        more = self._ray.wait(left, num_returns=len(left), timeout=0)[0] if done and left else []
+        return [*done, *more]
 
     def result(self, ticket: Any) -> Any:
         """Return what a call returned. Raises: Lost with its actor."""
@@ -132,10 +135,10 @@ class _Actor:
         import ray
 
         sys.path += [entry for entry in path if entry not in sys.path]
-        self._worker = Worker(ray.get)
+        self._worker = Worker(lambda one: one if isinstance(one, Parcel) else ray.get(one))
 
-    def step(self, call: Call) -> Any:
-        """Return the part of the next round of a shard, or how it failed."""
+    def step(self, call: Call) -> list[Any]:
+        """Return the parts of the next round of some shards, or how it failed."""
         return self._worker.step(call)
 
     def pid(self) -> int:
@@ -143,8 +146,21 @@ class _Actor:
         return os.getpid()
 
 
-def _send_plugins(cloudpickle: Any) -> None:
-    """Let the functions of a user's files go to the workers, which have not imported them."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith("_onnxprune_"):
-            cloudpickle.register_pickle_by_value(module)
+def _with_plugins(cloudpickle: Any) -> type[pickle.Pickler]:
+    """Return a pickler by which the functions of a user's files go to workers, whole.
+
+    These have not imported them.
+    """
+
+    class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+        modules = 0
+
+        def __init__(self, *given: Any, **named: Any) -> None:
+            if len(sys.modules) != Pickler.modules:  # a look at all takes a millisecond
+                Pickler.modules = len(sys.modules)
+                for name, module in list(sys.modules.items()):
+                    if name.startswith("_onnxprune_"):
+                        cloudpickle.register_pickle_by_value(module)
+            super().__init__(*given, **named)
+
+    return Pickler

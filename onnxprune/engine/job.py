@@ -44,6 +44,11 @@ class Job(Portable):
         return False
 
     @property
+    def keeps(self) -> bool:
+        """Whether a worker keeps what it made of a shard, so that no other one should take it."""
+        return False
+
+    @property
     def taken(self) -> int | None:
         """How many bytes a shard takes while it runs; None where no two may run at a time."""
         return None

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from onnx import ModelProto
 
 from onnxprune.engine.job import Portable
 
@@ -88,6 +89,14 @@ class Sender:
                 needs.append(sender.number(one))
                 return needs[-1]
 
+            def reducer_override(self, one: Any) -> Any:
+                """Keep the bytes of a model apart as well."""
+                if type(one) is ModelProto:
+                    whole = one.SerializePartialToString()
+                    return _parsed, (np.frombuffer(whole, np.uint8),)
+                usual = getattr(super(), "reducer_override", None)
+                return NotImplemented if usual is None else usual(one)
+
         content = io.BytesIO()
         Packer(content, protocol=5, buffer_callback=buffers.append).dump(value)
         arrays = [np.frombuffer(one.raw(), np.uint8) for one in buffers]
@@ -99,19 +108,27 @@ class Receiver:
 
     def __init__(self, fetch: Callable[[Any], Parcel]) -> None:
         self._fetch = fetch
+        self._places: dict[int, Any] = {}
         self._held: dict[int, Any] = {}
 
-    def value(self, number: int, places: Mapping[int, Any]) -> Any:
+    def value(self, number: int) -> Any:
         """Return the value of a number."""
         if number not in self._held:
-            parcel = self._fetch(places[number])
-            self._held[number] = _open(parcel, lambda one: self.value(one, places))
+            self._held[number] = _open(self._fetch(self._places[number]), self.value)
         return self._held[number]
 
-    def keep(self, alive: frozenset[int]) -> None:
-        """Forget all values but those of some numbers."""
-        for number in self._held.keys() - alive:
-            del self._held[number]
+    def hear(self, places: Mapping[int, Any], alive: frozenset[int]) -> None:
+        """Learn where more parcels are, and forget all but those of the numbers that are alive."""
+        self._places.update(places)
+        for known in (self._places, self._held):
+            for number in known.keys() - alive:
+                del known[number]
+
+
+def _parsed(message: npt.NDArray[np.uint8]) -> ModelProto:
+    """A model whose message lies in an array, which is not copied. Shapes: `[bytes]`."""
+    found: ModelProto = ModelProto.FromString(message.data)
+    return found
 
 
 def _open(parcel: Parcel, needed: Callable[[int], Any]) -> Any:

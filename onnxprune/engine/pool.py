@@ -1,22 +1,24 @@
 """Workers that share the shards of a job, of which some die and some are slow.
 
 Shard k has worker k modulo their number for its home, where its samples stay from one job to the
-next. A worker that has nothing left at home takes what no worker has begun; in later rounds of a
-talk, only from a worker that is held up. What is lost with a worker runs again, on the one that
-takes its place. Where nothing is left to begin, a shard that takes far longer than others runs on a
-second worker as well, and the first result counts; both are equal. The parts are handed out in the
-order of the shards.
+next. A call names several shards of a home, fewer towards the end, as each call costs the process
+that leads. A worker that has nothing left at home takes what no worker has begun; where workers
+keep what they made, only from a worker that is held up. What is lost with a worker runs again, on
+the one that takes its place. Where nothing is left to begin, shards that take far longer than
+others run on a second worker as well, and the first result counts; both are equal. The parts are
+handed out in the order of the shards.
 """
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import logging
 import pickle
 import statistics
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,8 +29,10 @@ from onnxprune.errors import EngineFailed
 
 logger = logging.getLogger(__name__)
 
-AHEAD = 4
+AHEAD = 8
 """Shards for each worker that are begun beyond the one that is waited for: their parts are held."""
+TOGETHER = AHEAD // 2
+"""Shards of a call, at most; the next ones are begun before those are read."""
 SLOW = 3.0
 """A shard that takes so many times the median is begun a second time, if a worker is free."""
 LEAST = 1.0
@@ -64,7 +68,7 @@ class Crew(Protocol):
         ...
 
     def result(self, ticket: Any) -> Any:
-        """Return what a call returned. Raises: Lost with its worker."""
+        """Return the parts that a call returned. Raises: Lost with its worker."""
         ...
 
 
@@ -75,12 +79,12 @@ class _Answer(Portable):
 
 @dataclass(frozen=True)
 class _Run:
-    """A round of a shard on a worker, by its place."""
+    """A round of some shards on a worker, by its place."""
 
     worker: int
     talk: int
     round: int
-    shard: int
+    shards: tuple[int, ...]
     started: float
 
 
@@ -96,6 +100,7 @@ class Pool:
         self.workers = [self.crew.hire() for _ in range(self.crew.size)]
         self.sender = Sender(self.crew.put, self.crew.pickler)
         self.running: dict[Any, _Run] = {}
+        self._told: list[set[int]] = [set() for _ in self.workers]
         self._numbers = itertools.count()
 
     def talk(self, job: Job, shards: Sequence[Any]) -> _PoolTalk:
@@ -109,12 +114,23 @@ class Pool:
         busy = {run.worker for run in self.running.values()}
         return [place for place in range(len(self.workers)) if place not in busy]
 
+    def untold(self, worker: int, places: Mapping[int, Any]) -> dict[int, Any]:
+        """Return those places of parcels that a worker has not been told, and count them as told.
+
+        What a worker holds of parcels costs nothing in a call.
+        """
+        told = self._told[worker]
+        found = {number: place for number, place in places.items() if number not in told}
+        told.update(found)
+        told.intersection_update(self.sender.alive)
+        return found
+
     def begin(self, run: _Run, call: Call) -> None:
-        """Begin a round of a shard."""
+        """Begin a round of some shards."""
         self.running[self.crew.give(self.workers[run.worker], call)] = run
 
     def finished(self, seconds: float | None) -> Iterator[tuple[_Run, Any]]:
-        """Yield what is done: the run, and its part or the Lost worker, who is replaced."""
+        """Yield what is done: the run, and its parts or the Lost worker, who is replaced."""
         for ticket in self.crew.wait(list(self.running), seconds):
             run = self.running.pop(ticket)
             try:
@@ -122,6 +138,7 @@ class Pool:
             except Lost as lost:
                 logger.warning("a worker died (%s): another one takes its shard", lost)
                 self.workers[run.worker] = self.crew.hire()
+                self._told[run.worker] = set()
                 yield run, lost
 
 
@@ -147,17 +164,21 @@ class _PoolTalk:
         self._pool.talks.discard(self._number)
         self._answers.clear()
 
-    def call(self, shard: int) -> Call:
-        """Return the call for the next round of a shard."""
+    @property
+    def keeps(self) -> bool:
+        """Whether workers keep what they made of a shard."""
+        return bool(self._answers) or self._job.keeps
+
+    def call(self, shards: Sequence[int], worker: int) -> Call:
+        """Return the call for the next round of some shards on a worker."""
         sender = self._pool.sender
         job, *answers = (sender.number(one) for one in (self._job, *self._answers))
         return Call(
             self._number,
-            shard,
-            self._shards[shard],
+            {shard: self._shards[shard] for shard in shards},
             job,
             tuple(answers),
-            sender.places(job, *answers),
+            self._pool.untold(worker, sender.places(job, *answers)),
             sender.alive,
             frozenset(self._pool.talks),
         )
@@ -169,6 +190,10 @@ class _PoolTalk:
     def moved(self, shard: int, worker: int) -> None:
         """Note which worker has what a shard needs from here on."""
         self._homes[shard] = worker
+
+    def alone(self, shard: int) -> bool:
+        """Whether a shard runs alone, as a worker was lost with it and others."""
+        return shard in self._losses
 
     def lost(self, shard: int) -> None:
         """Note a worker that a shard lost. Raises: EngineFailed after too many."""
@@ -185,69 +210,95 @@ class _Round:
 
     def __init__(self, pool: Pool, talk: int, number: int, of: _PoolTalk) -> None:
         self._pool, self._talk, self._number, self._of = pool, talk, number, of
-        self._left = dict.fromkeys(range(len(of._shards)))
+        self._count = len(of._shards)
+        self._left: list[list[int]] = [[] for _ in pool.workers]  # by home
+        for shard in range(self._count):
+            self._left[of.home(shard)].append(shard)
         self._parts: dict[int, Any] = {}
         self._times: list[float] = []
         self._next = 0
 
     def parts(self) -> Iterator[Any]:
         """Yield the parts in the order of the shards, as they come."""
-        count = len(self._left)
-        while self._next < count:
+        while self._next < self._count:
             self._begin()
-            for run, part in self._pool.finished(LEAST if self._may_be_slow() else None):
+            for run, parts in self._pool.finished(LEAST if self._may_be_slow() else None):
                 if (run.talk, run.round) == (self._talk, self._number):
-                    self._take(run, part)
+                    self._take(run, parts)
             while self._next in self._parts:
                 yield self._parts.pop(self._next)
                 self._next += 1
 
-    def _take(self, run: _Run, part: Any) -> None:
-        done = run.shard < self._next or run.shard in self._parts
-        if done:
+    def _take(self, run: _Run, parts: Any) -> None:
+        if isinstance(parts, Lost):
+            others = {shard for other in self._mine() for shard in other.shards}
+            for shard in self._undone(run):
+                self._of.lost(shard)
+                if shard not in others:
+                    bisect.insort(self._left[self._of.home(shard)], shard)
             return
-        if isinstance(part, Lost):
-            self._of.lost(run.shard)
-            if not any(other.shard == run.shard for other in self._mine()):
-                self._left[run.shard] = None
-            return
-        if isinstance(part, Failure):
-            raise part.error
-        self._times.append(time.monotonic() - run.started)
-        self._parts[run.shard] = part
-        self._of.moved(run.shard, run.worker)
+        if isinstance(parts[-1], Failure):
+            raise parts[-1].error
+        self._times.append((time.monotonic() - run.started) / len(parts))
+        undone = self._undone(run)
+        for shard, part in zip(run.shards, parts, strict=True):
+            if shard in undone:
+                self._parts[shard] = part
+                self._of.moved(shard, run.worker)
+
+    def _undone(self, run: _Run) -> list[int]:
+        """The shards of a run whose parts nobody else brought."""
+        return [s for s in run.shards if s >= self._next and s not in self._parts]
 
     def _begin(self) -> None:
-        """Give every free worker a shard, if there is one for it."""
+        """Give every free worker some shards, if there are any for it."""
         for worker in self._pool.free():
-            shard = self._choose(worker)
-            if shard is None:
-                continue
-            self._left.pop(shard, None)
-            run = _Run(worker, self._talk, self._number, shard, time.monotonic())
-            self._pool.begin(run, self._of.call(shard))
+            shards = self._choose(worker)
+            if shards:
+                run = _Run(worker, self._talk, self._number, tuple(shards), time.monotonic())
+                self._pool.begin(run, self._of.call(shards, worker))
 
-    def _choose(self, worker: int) -> int | None:
-        """The shard that a worker does next: one of its own, one of another's, or a slow one."""
+    def _choose(self, worker: int) -> list[int]:
+        """What a worker does next: shards of its own, one of another's, or what is slow."""
         most = self._next + AHEAD * len(self._pool.workers)
-        near = [shard for shard in sorted(self._left) if shard < most]
-        own = [shard for shard in near if self._of.home(shard) == worker]
+        own = self._left[worker]
+        if own and own[0] < most:
+            return self._own(own, most)
         slow = self._slow()
-        if self._number:  # later rounds need what their worker has, unless that is held up
-            held_up = {run.worker for run in self._pool.running.values() if run not in self._mine()}
-            held_up |= {run.worker for run in slow}
-            near = [shard for shard in near if self._of.home(shard) in held_up]
-        copies = Counter(run.shard for run in self._mine())
-        again = [run.shard for run in slow if copies[run.shard] == 1 and run.worker != worker]
-        return next(iter((*own, *near, *again)), None)
+        homes = set(range(len(self._left)))
+        if self._of.keeps:  # only the home has what it needs, unless that is held up
+            homes &= {run.worker for run in slow} | {
+                run.worker
+                for run in self._pool.running.values()
+                if (run.talk, run.round) != (self._talk, self._number)
+            }
+        near = [left for home in homes if (left := self._left[home]) and left[0] < most]
+        if near:
+            return [min(near).pop(0)]
+        copies = Counter(shard for run in self._mine() for shard in run.shards)
+        again = (self._undone(run) for run in slow if run.worker != worker)
+        return next((some for some in again if all(copies[one] == 1 for one in some)), [])
+
+    def _own(self, left: list[int], most: int) -> list[int]:
+        """Take shards from those left at a home, half of them at most where others may take some.
+
+        One that a worker was lost with comes alone.
+        """
+        count = TOGETHER if self._of.keeps else max(min(TOGETHER, len(left) // 2), 1)
+        near = left[: bisect.bisect_left(left, most)][:count]
+        if alone := [place for place, shard in enumerate(near) if self._of.alone(shard)]:
+            near = near[: max(alone[0], 1)]
+        del left[: len(near)]
+        return near
 
     def _slow(self) -> list[_Run]:
         """What takes far longer than others of this round did."""
         if not self._times:
             return []
-        limit = max(LEAST, SLOW * statistics.median(self._times))
-        now = time.monotonic()
-        return [run for run in self._mine() if now - run.started > limit]
+        usual, now = SLOW * statistics.median(self._times), time.monotonic()
+        return [
+            run for run in self._mine() if now - run.started > max(LEAST, usual * len(run.shards))
+        ]
 
     def _may_be_slow(self) -> bool:
         """Whether a worker waits for nothing but a slow one."""

@@ -1,4 +1,4 @@
-"""What happens on a worker: the next round of one shard."""
+"""What happens on a worker: the next round of some shards."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from onnxprune.engine.running import HERE, using
 
 @dataclass(frozen=True)
 class Call:
-    """The next round of a shard.
+    """The next round of some shards.
 
-    `talk` and `shard` number the talk and its shard, `given` is the shard itself. `job` and
-    `answers`, those of all rounds before, are numbers of parcels, which lie at `places`. `alive`
-    are the numbers of all parcels that may still be asked for, `talks` those of the talks.
+    `talk` numbers the talk; `shards` are what it gives, by number. `job` and `answers`, those of
+    all rounds before, are numbers of parcels; `places` are those of parcels that the worker has not
+    been told. `alive` are the numbers of all parcels that may still be asked for, `talks` those of
+    the talks.
     """
 
     talk: int
-    shard: int
-    given: Any
+    shards: Mapping[int, Any]
     job: int
     answers: tuple[int, ...]
     places: Mapping[int, Any]
@@ -49,24 +49,27 @@ class Worker:
         self._received = Receiver(fetch)
         self._courses: dict[tuple[int, int], Course] = {}
 
-    def step(self, call: Call) -> Any:
-        """Return the part of the next round, or how it failed."""
+    def step(self, call: Call) -> list[Any]:
+        """Return the parts of the next round, in order; the last one may be how it failed."""
+        parts: list[Any] = []
         try:
             with using(HERE):
-                return self._step(call)
+                self._received.hear(call.places, call.alive)
+                talks = call.talks
+                self._courses = {key: one for key, one in self._courses.items() if key[0] in talks}
+                parts.extend(self._step(call, shard) for shard in call.shards)
         except Exception as error:  # raised again where the part is asked for
-            return Failure(_sendable(error))
+            parts.append(Failure(_sendable(error)))
+        return parts
 
-    def _step(self, call: Call) -> Any:
-        self._received.keep(call.alive)
-        self._courses = {key: one for key, one in self._courses.items() if key[0] in call.talks}
-        key = call.talk, call.shard
+    def _step(self, call: Call, shard: int) -> Any:
+        key = call.talk, shard
         course = self._courses.get(key)
         if course is None or course.done != len(call.answers):
-            course = Course(self._received.value(call.job, call.places), call.given)
+            course = Course(self._received.value(call.job), call.shards[shard])
             self._courses[key] = course
         given = [None] if not course.done else []
-        answers = [self._received.value(one, call.places).value for one in self._left(call, course)]
+        answers = [self._received.value(one).value for one in self._left(call, course)]
         part = None
         for answer in (*given, *answers):
             part = course.next(answer)

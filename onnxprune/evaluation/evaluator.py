@@ -21,14 +21,14 @@ from onnx import ModelProto, ValueInfoProto
 from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.checks import BATCH_SIZE, DEVICE, THREADS
 from onnxprune.data import DATA, Data, Inputs, by_name, class_axis
-from onnxprune.engine import Job, Portable, each
+from onnxprune.engine import Job, Portable, each, is_spread
 from onnxprune.errors import DataError, InvalidModel
 from onnxprune.evaluation.accuracy import Accuracy
 from onnxprune.evaluation.class_scores import predict
 from onnxprune.evaluation.guessing import Answers, every_other
 from onnxprune.evaluation.inside import first_not_finite
 from onnxprune.evaluation.metrics import Function, Metric, find_metric
-from onnxprune.evaluation.net import Batch, Net
+from onnxprune.evaluation.net import Batch, Net, fixed_batch
 from onnxprune.evaluation.runtime import Runnable, running
 from onnxprune.graph import copied, load_model
 
@@ -175,8 +175,12 @@ class Evaluator(Portable):
         self, model: Runnable, *reads: Read, rows: IntArray | None = None
     ) -> Iterator[tuple[Any, ...]]:
         """Run the model on all samples, or some; yield what is read off each batch."""
-        job = _Pass(self, self._opened(model), reads)
-        (fixed,) = each(job, [None])
+        opened = self._opened(model)
+        job = _Pass(self, opened, reads)
+        if is_spread() and isinstance(opened, ModelProto):  # no worker waits until one opened it
+            fixed = fixed_batch(opened)
+        else:
+            (fixed,) = each(job, [None])
         if self._mixed is None:
             shards = self._shards(fixed, rows, single=False)
             if not fixed and not self._is_apart:  # by chance there may be as many rows as samples

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from onnx import ModelProto
 
 from onnxprune.arrays import in_pieces, is_finite
 from onnxprune.data import Inputs, Rows, Samples, Streamed, by_name
@@ -130,6 +131,14 @@ class Net:
         given = self.fitted(x)
         size = 1 if given.apart else self.batch or batch_size
         return given[np.arange(size) % len(given)]
+
+
+def fixed_batch(model: ModelProto) -> int | None:
+    """Return the number of samples that a model fixes, as `Net.batch` does once it is open."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    first = next((one for one in model.graph.input if one.name not in weights), None)
+    dims = [] if first is None else first.type.tensor_type.shape.dim
+    return dims[0].dim_value or None if dims else None
 
 
 def _as(dtype: np.dtype[Any], name: str, x: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -132,7 +132,7 @@ class CountingCrew(RayCrew):
 
     def give(self, worker: Any, call: Any) -> Any:
         self.counted.calls += 1
-        self.counted.given += len(pickle.dumps(call.given))
+        self.counted.given += len(pickle.dumps(call.shards))
         ticket = super().give(worker, call)
         self._begun[ticket] = time.perf_counter()
         return ticket

@@ -66,10 +66,12 @@ def test_a_worker_that_is_killed_costs_nothing(
     options, number = PHASES[job]
     alone = pruned(small, options)
     killed: list[int] = []
+    jobs: dict[int, Any] = {}
 
     def kill(_: Struck, pid: int, call: Call) -> None:
-        later = call.given is not None and call.shard == 1 and len(call.answers) == number
-        content = ray.get(call.places[call.job]).content
+        jobs.update(call.places)
+        later = call.shards.get(1) is not None and len(call.answers) == number
+        content = ray.get(jobs[call.job]).content
         if later and not killed and job.encode() in content:
             killed.append(pid)
             os.kill(pid, signal.SIGKILL)
@@ -88,7 +90,7 @@ def test_a_worker_that_stands_still_is_not_waited_for(
     stopped: list[int] = []
 
     def stop(_: Struck, pid: int, call: Call) -> None:
-        if call.given is not None and call.shard == 3 and not stopped:
+        if call.shards.get(3) is not None and not stopped:
             stopped.append(pid)
             os.kill(pid, signal.SIGSTOP)
 
@@ -159,7 +161,7 @@ def test_samples_do_not_pass_through_calls(small: Small, monkeypatch: pytest.Mon
     sizes: list[int] = []
 
     def weigh(_: Struck, __: int, call: Call) -> None:
-        sizes.append(len(ray.cloudpickle.dumps(call.given)))
+        sizes.append(len(ray.cloudpickle.dumps(call.shards)))
 
     strike(monkeypatch, weigh)
     with use_engine("ray", workers=2):

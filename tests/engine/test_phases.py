@@ -14,7 +14,7 @@ from onnxprune.data import Data, Head, load_data
 from onnxprune.data.archives import Mapped
 from onnxprune.engine.worker import Call
 from onnxprune.evaluation import Evaluator
-from onnxprune.graph import Graph
+from onnxprune.graph import Graph, copied
 from onnxprune.relevance import Meter, find_composite, score
 from tests.support.crew import SimulatedCrew, on_crew, once
 from tests.support.models import model
@@ -43,10 +43,12 @@ def pruned(small: Small, options: dict[str, Any]) -> tuple[str, bytes, Any]:
 
 def dies_of(job: str, number: int) -> Any:
     """Whether a call is that round of the second batch of a job."""
+    told: dict[int, Any] = {}
 
     def wanted(call: Call) -> bool:
-        later = call.given is not None and call.shard == 1 and len(call.answers) == number
-        return later and job.encode() in call.places[call.job].content
+        told.update(call.places)
+        later = call.shards.get(1) is not None and len(call.answers) == number
+        return later and job.encode() in told[call.job].content
 
     return once(wanted)
 
@@ -116,6 +118,25 @@ def test_outputs_classes_and_answers_come_in_the_order_of_the_samples(small: Sma
     alone = all_that_it_tells()
     with on_crew(SimulatedCrew(3, seed=5)):
         assert all_that_it_tells() == alone
+
+
+@pytest.mark.parametrize("fixed", [None, 4])
+def test_no_worker_waits_until_another_one_opened_the_model(
+    small: Small, fixed: int | None
+) -> None:
+    """How many samples a model fixes is read off it."""
+    proto = copied(small.proto)
+    batch = proto.graph.input[0].type.tensor_type.shape.dim[0]
+    batch.Clear()
+    if fixed is not None:
+        batch.dim_value = fixed
+    data = load_data(small.data, shape=(1, 8, 8))
+    judge = Evaluator(data, device="cpu", threads=1, batch_size=5)
+    alone = judge(proto).counts()
+    with on_crew(SimulatedCrew(2)) as crew:
+        assert judge(proto).counts() == alone
+    given = [shard for call in crew.calls for shard in call.shards.values()]
+    assert {rows.stop - rows.start for rows, _ in given} == {fixed or 5}
 
 
 def test_scores_have_the_same_bits(small: Small) -> None:

@@ -2,7 +2,7 @@
 
 import gc
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,13 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import ModelProto
 
 from onnxprune.engine import Job, Portable, each, pool, talk
 from onnxprune.engine.worker import Call
 from onnxprune.errors import DataError, EngineFailed
-from tests.support.crew import SimulatedCrew, never, on_crew, once
+from tests.support.crew import SimulatedCrew, on_crew, once
+from tests.support.models import model
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,7 @@ class Total(Job):
 
 @dataclass(frozen=True, eq=False)
 class Spread(Job):
-    """The sums, then the squares around a mean, then around the root of their mean."""
+    """The sums, then the squares around a mean, then around their root, which needs all before."""
 
     numbers: Numbers
 
@@ -43,7 +45,7 @@ class Spread(Job):
         own = self.numbers.values[shard]
         mean = yield float(own.sum())
         root = yield float(((own - mean) ** 2).sum())
-        yield float(((own - root) ** 2).sum())
+        yield float(((own - root) ** 2).sum()) + mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +68,13 @@ def spread() -> list[float]:
         return list(rounds.ask(root))
 
 
+def runs_of(crew: SimulatedCrew) -> Counter[tuple[int, int]]:
+    """How often each round of each shard was asked for."""
+    return Counter((shard, len(call.answers)) for call in crew.calls for shard in call.shards)
+
+
 def of_round(number: int) -> Any:
-    return once(lambda call: len(call.answers) == number and call.shard == 5)
+    return once(lambda call: len(call.answers) == number and 5 in call.shards)
 
 
 def test_parts_come_in_the_order_of_the_shards() -> None:
@@ -75,7 +82,7 @@ def test_parts_come_in_the_order_of_the_shards() -> None:
     assert list(each(Total(NUMBERS), SHARDS)) == expected
     with on_crew(SimulatedCrew(3, seed=1)) as crew:
         assert list(each(Total(NUMBERS), SHARDS)) == expected
-    order = [call.shard for call in crew.calls]
+    order = [shard for call in crew.calls for shard in call.shards]
     assert order != sorted(order)
 
 
@@ -86,14 +93,16 @@ def test_rounds_end_alike_whoever_dies(size: int, seed: int, deaths: set[int]) -
     expected, dead = spread(), set[int]()
 
     def dies(call: Call) -> bool:
-        if len(crew.calls) in deaths and call.shard not in dead:
-            dead.add(call.shard)
+        if len(crew.calls) in deaths and dead.isdisjoint(call.shards):
+            dead.update(call.shards)
+            died.append(call)
             return True
         return False
 
+    died: list[Call] = []
     with on_crew(SimulatedCrew(size, seed=seed, dies=dies)) as crew:
         assert spread() == expected
-    assert crew.hired == size + len(dead)
+    assert crew.hired == size + len(died)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
@@ -101,12 +110,13 @@ def test_a_shard_runs_again_from_its_first_round(number: int) -> None:
     expected = spread()
     with on_crew(SimulatedCrew(dies=of_round(number))) as crew:
         assert spread() == expected
-    runs = Counter((call.shard, len(call.answers)) for call in crew.calls)
-    assert runs[5, number] == 2 and sum(runs.values()) == 31 and crew.hired == 3
+    runs = runs_of(crew)
+    again = [shard for (shard, n), count in runs.items() if count == 2 and n == number]
+    assert 5 in again and sum(runs.values()) == 30 + len(again) and crew.hired == 3
 
 
 def test_a_shard_that_every_worker_dies_of_ends_the_run() -> None:
-    crew = SimulatedCrew(dies=lambda call: call.shard == 2)
+    crew = SimulatedCrew(dies=lambda call: 2 in call.shards)
     with on_crew(crew), pytest.raises(EngineFailed, match="3 workers died on shard 2 of 10"):
         list(each(Total(NUMBERS), SHARDS))
 
@@ -121,7 +131,7 @@ def test_a_slow_shard_runs_twice_and_the_first_result_counts(
     crew.held.add(1)  # the second call is never done
     with on_crew(crew):
         assert spread() == expected
-    assert crew.hired == 2 and max(Counter(call.shard for call in crew.calls).values()) == 3
+    assert crew.hired == 2 and sum(runs_of(crew).values()) == 30  # without the one that is held
 
 
 def test_what_is_done_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +158,7 @@ def test_a_value_is_sent_once_and_forgotten_with_its_owner() -> None:
         gc.collect()
         list(each(Total(NUMBERS), SHARDS))
         assert len(crew.calls[-1].alive) == 2
+        assert crew.by[-1]._received._held.keys() <= crew.calls[-1].alive
 
 
 def test_what_a_value_remembers_stays_behind() -> None:
@@ -171,7 +182,75 @@ def test_a_job_that_cannot_leave_runs_here() -> None:
 
 def test_parts_are_taken_up_while_others_run() -> None:
     """So that no more are held than the workers are ahead."""
-    with on_crew(SimulatedCrew(2, dies=never)) as crew:
-        parts: Iterator[float] = each(Total(NUMBERS), [*SHARDS, *SHARDS, *SHARDS])
+
+    class FirstIsLast(SimulatedCrew):
+        def wait(self, tickets: Collection[int], seconds: float | None) -> list[int]:
+            return super().wait([one for one in tickets if one] or tickets, seconds)
+
+    with on_crew(FirstIsLast(2)) as crew:
+        parts: Iterator[float] = each(Total(NUMBERS), SHARDS * 6)
         next(parts)
-        assert len(crew.calls) < 2 + pool.AHEAD * 2
+        assert sum(runs_of(crew).values()) <= pool.AHEAD * 2
+
+
+def test_calls_are_few_and_fewer_shards_come_together_towards_the_end() -> None:
+    with on_crew(SimulatedCrew(2)) as crew:
+        list(each(Total(NUMBERS), SHARDS * 4))
+    sizes = [len(call.shards) for call in crew.calls]
+    assert max(sizes) == pool.TOGETHER and sizes[-1] == 1 and len(sizes) < 20
+
+
+def test_later_rounds_take_a_call_for_each_worker() -> None:
+    with on_crew(SimulatedCrew(3)) as crew:
+        spread()
+    calls = Counter(len(call.answers) for call in crew.calls)
+    assert calls[1] == calls[2] == 3 and sum(runs_of(crew).values()) == 30
+
+
+@dataclass(frozen=True, eq=False)
+class Kept(Total):
+    keeps = True  # type: ignore[assignment]
+
+
+def test_a_shard_stays_where_it_is_kept() -> None:
+    """Whoever is done first: another worker would have to make anew what its home has."""
+    with on_crew(SimulatedCrew(2, seed=4)) as crew:
+        for _ in range(3):
+            list(each(Kept(NUMBERS), SHARDS))
+    pairs = zip(crew.by, crew.calls, strict=True)
+    assert len({(id(worker), shard % 2) for worker, call in pairs for shard in call.shards}) == 2
+
+
+def test_a_worker_is_told_once_where_a_parcel_is() -> None:
+    with on_crew(SimulatedCrew(2, dies=of_round(1))) as crew:
+        spread()
+    places = Counter(number for call in crew.calls for number in call.places)
+    assert max(places.values()) <= 3  # two workers, and the one that takes a dead one's place
+    assert len(crew.calls[-1].places) <= 1
+
+
+def test_a_shard_that_dies_of_itself_does_not_blame_the_others() -> None:
+    """After a loss each shard of the call runs alone."""
+    crew = SimulatedCrew(1, dies=lambda call: 4 in call.shards)
+    with on_crew(crew), pytest.raises(EngineFailed, match="died on shard 4 of 10"):
+        list(each(Total(NUMBERS), SHARDS))
+    assert crew.hired == 4
+
+
+@dataclass(frozen=True, eq=False)
+class Holds(Job):
+    """A model on a worker, as it was sent."""
+
+    model: ModelProto
+
+    def run(self, shard: int) -> bytes:
+        return self.model.SerializeToString()
+
+
+def test_the_bytes_of_a_model_are_no_part_of_what_is_pickled() -> None:
+    """An object store hands them to every worker of a machine without a copy."""
+    held = model("m (float[1,1000] x) => (float[1,1000] y) <float[1000] w> { y = Add(x, w) }")
+    with on_crew(SimulatedCrew(2)) as crew:
+        assert set(each(Holds(held), range(3))) == {held.SerializeToString()}
+    (parcel,) = crew.parcels
+    assert len(parcel.content) < 1000 < sum(array.nbytes for array in parcel.arrays)

@@ -23,7 +23,7 @@ def never(_: Call) -> bool:
 class SimulatedCrew:
     """Runs one call at a time, the next one by chance; `held` are tickets that are never done.
 
-    `hired` counts workers, `calls` holds what was run.
+    `hired` counts workers, `calls` holds what was run, and `by` on which of them.
     """
 
     pickler = pickle.Pickler
@@ -32,6 +32,7 @@ class SimulatedCrew:
         self.size, self.dies = size, dies
         self.hired = 0
         self.calls: list[Call] = []
+        self.by: list[Worker] = []
         self.parcels: list[Parcel] = []
         self.held: set[int] = set()
         self._random = random.Random(seed)
@@ -60,6 +61,7 @@ class SimulatedCrew:
         ticket = self._random.choice(able)
         worker, call = self._given.pop(ticket)
         self.calls.append(call)
+        self.by.append(worker)
         self._done[ticket] = Lost("killed") if self.dies(call) else worker.step(call)
         return [ticket]
 
