@@ -7,8 +7,9 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,16 @@ def deploy(
         }
         for runtime in runtimes:
             for variant in variants:
-                row = _deployed(trial, runtime, variant, folder)
+                say = partial(_say, folder, record)
+                row = _deployed(trial, runtime, variant, folder, say)
                 rows.append(row.to_json())
-                write_whole(folder / RECORD, json.dumps(record, indent=2) + "\n")
+                say()
     return record
+
+
+def _say(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write what is known so far."""
+    write_whole(folder / RECORD, json.dumps(record, indent=2) + "\n")
 
 
 def problems(record: Mapping[str, Any]) -> str:
@@ -178,11 +185,18 @@ def _judged(
     }
 
 
-def _deployed(trial: Trial, runtime: Runtime, variant: Variant, folder: Path) -> Row:
-    """Try a model in a folder beside, and move what is right into place, the main file last."""
+def _deployed(
+    trial: Trial, runtime: Runtime, variant: Variant, folder: Path, say: Callable[[], None]
+) -> Row:
+    """Try a model in a folder beside, and move what is right into place, the main file last.
+
+    Before a file is touched, the record is written without it: killed in between, the folder holds
+    no figures of another file.
+    """
     with scratch(folder) as beside:
         row = _tried(trial, runtime, variant, beside)
         row.files = row.files if row.status == DONE and variant.stem else []
+        say()
         if variant.stem:
             for file in _places(runtime, variant.stem, folder):
                 if row.files != [file.name]:  # that one is replaced in one step

@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from onnxprune.cli.commands import main
-from onnxprune.deploy import deploy, problems
+from onnxprune.deploy import deploy, deploying, problems
 from onnxprune.errors import InvalidValue, OnnxPruneError, UnknownName
+from onnxprune.files import move_whole
 from onnxprune.runtimes import RECORD
 from tests.support.deployed import NET
 from tests.support.runtimes import write_runtime
@@ -149,3 +150,28 @@ def test_a_mistake_leaves_no_folder(net: Path, samples: Path, tmp_path: Path) ->
         with pytest.raises(OnnxPruneError):
             deploy(net, tmp_path / "edge", samples, int8="onnxruntime", threads=1, **asked)
         assert not (tmp_path / "edge").exists()
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_killed_command_leaves_no_figures_of_another_file(
+    net: Path, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Whether it was killed before the file of an earlier day was replaced, or after."""
+    out, to = tmp_path / "edge", [own(tmp_path, "right", RIGHT)]
+    deploy(net, out, samples, to=to, threads=1)
+
+    def move(made: list[Path], folder: Path) -> None:
+        if when == "after":
+            move_whole(made, folder)
+        raise Killed
+
+    monkeypatch.setattr(deploying, "move_whole", move)
+    with pytest.raises(Killed):
+        deploy(net, out, to=to, threads=1)
+    record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    assert record["rows"] == [] and record["samples"] == 0
+    assert (out / "net.own").is_file()

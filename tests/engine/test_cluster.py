@@ -14,6 +14,7 @@ from click.testing import CliRunner
 import onnxprune
 from onnxprune.cli.commands import main
 from onnxprune.engine import cluster, use_engine
+from onnxprune.engine.parcels import Parcel
 from onnxprune.engine.worker import Call
 from onnxprune.errors import EngineFailed
 from tests.engine.test_phases import PHASES, pruned
@@ -71,8 +72,9 @@ def test_a_worker_that_is_killed_costs_nothing(
     def kill(_: Struck, pid: int, call: Call) -> None:
         jobs.update(call.places)
         later = call.shards.get(1) is not None and len(call.answers) == number
-        content = ray.get(jobs[call.job]).content
-        if later and not killed and job.encode() in content:
+        place = jobs[call.job]
+        parcel = place if isinstance(place, Parcel) else ray.get(place)
+        if later and not killed and job.encode() in parcel.content:
             killed.append(pid)
             os.kill(pid, signal.SIGKILL)
 
