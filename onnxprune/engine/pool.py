@@ -100,6 +100,7 @@ class Pool:
         self.workers = [self.crew.hire() for _ in range(self.crew.size)]
         self.sender = Sender(self.crew.put, self.crew.pickler)
         self.running: dict[Any, _Run] = {}
+        self._free = set(range(len(self.workers)))
         self._told: list[set[int]] = [set() for _ in self.workers]
         self._numbers = itertools.count()
 
@@ -111,8 +112,7 @@ class Pool:
 
     def free(self) -> list[int]:
         """The places of the workers that do nothing."""
-        busy = {run.worker for run in self.running.values()}
-        return [place for place in range(len(self.workers)) if place not in busy]
+        return sorted(self._free)
 
     def untold(self, worker: int, places: Mapping[int, Any]) -> dict[int, Any]:
         """Return those places of parcels that a worker has not been told, and count them as told.
@@ -127,12 +127,14 @@ class Pool:
 
     def begin(self, run: _Run, call: Call) -> None:
         """Begin a round of some shards."""
+        self._free.discard(run.worker)
         self.running[self.crew.give(self.workers[run.worker], call)] = run
 
     def finished(self, seconds: float | None) -> Iterator[tuple[_Run, Any]]:
         """Yield what is done: the run, and its parts or the Lost worker, who is replaced."""
         for ticket in self.crew.wait(list(self.running), seconds):
             run = self.running.pop(ticket)
+            self._free.add(run.worker)
             try:
                 yield run, self.crew.result(ticket)
             except Lost as lost:
@@ -216,7 +218,9 @@ class _Round:
             self._left[of.home(shard)].append(shard)
         self._parts: dict[int, Any] = {}
         self._times: list[float] = []
-        self._next = 0
+        self._began = time.monotonic()
+        self._next = 0  # that is handed out
+        self._first = 0  # no shard before is left
 
     def parts(self) -> Iterator[Any]:
         """Yield the parts in the order of the shards, as they come."""
@@ -236,6 +240,7 @@ class _Round:
                 self._of.lost(shard)
                 if shard not in others:
                     bisect.insort(self._left[self._of.home(shard)], shard)
+                    self._first = min(self._first, shard)
             return
         if isinstance(parts[-1], Failure):
             raise parts[-1].error
@@ -251,33 +256,43 @@ class _Round:
         return [s for s in run.shards if s >= self._next and s not in self._parts]
 
     def _begin(self) -> None:
-        """Give every free worker some shards, if there are any for it."""
+        """Give every free worker some shards, if there are any for it.
+
+        What no worker has for its own is looked through once, as there may be hundreds of them.
+        """
+        most = self._next + AHEAD * len(self._pool.workers)
+        spare: Iterator[list[int]] | None = None
         for worker in self._pool.free():
-            shards = self._choose(worker)
+            own = self._left[worker]
+            if own and own[0] < most:
+                shards = self._own(own, most)
+            else:
+                spare = self._spare(most) if spare is None else spare
+                shards = next(spare, [])
             if shards:
                 run = _Run(worker, self._talk, self._number, tuple(shards), time.monotonic())
                 self._pool.begin(run, self._of.call(shards, worker))
 
-    def _choose(self, worker: int) -> list[int]:
-        """What a worker does next: shards of its own, one of another's, or what is slow."""
-        most = self._next + AHEAD * len(self._pool.workers)
-        own = self._left[worker]
-        if own and own[0] < most:
-            return self._own(own, most)
+    def _spare(self, most: int) -> Iterator[list[int]]:
+        """Yield what is left at the homes of others, then what is slow and runs once."""
         slow = self._slow()
-        homes = set(range(len(self._left)))
         if self._of.keeps:  # only the home has what it needs, unless that is held up
-            homes &= {run.worker for run in slow} | {
-                run.worker
-                for run in self._pool.running.values()
-                if (run.talk, run.round) != (self._talk, self._number)
-            }
-        near = [left for home in homes if (left := self._left[home]) and left[0] < most]
-        if near:
-            return [min(near).pop(0)]
-        copies = Counter(shard for run in self._mine() for shard in run.shards)
-        again = (self._undone(run) for run in slow if run.worker != worker)
-        return next((some for some in again if all(copies[one] == 1 for one in some)), [])
+            busy = self._pool.running.values()
+            held = {run.worker for run in slow} | {r.worker for r in busy if not self._is_mine(r)}
+            for left in (self._left[worker] for worker in sorted(held)):
+                while left and left[0] < most:
+                    yield [left.pop(0)]
+        else:
+            while self._first < min(most, self._count):
+                left = self._left[self._of.home(self._first)]
+                if left and left[0] == self._first:
+                    yield [left.pop(0)]
+                self._first += 1
+        copies = Counter(shard for run in self._mine() for shard in run.shards) if slow else {}
+        for run in slow:
+            again = self._undone(run)
+            if all(copies[one] == 1 for one in again):
+                yield again
 
     def _own(self, left: list[int], most: int) -> list[int]:
         """Take shards from those left at a home, half of them at most where others may take some.
@@ -293,9 +308,10 @@ class _Round:
 
     def _slow(self) -> list[_Run]:
         """What takes far longer than others of this round did."""
-        if not self._times:
+        now = time.monotonic()
+        if not self._times or now - self._began < LEAST:
             return []
-        usual, now = SLOW * statistics.median(self._times), time.monotonic()
+        usual = SLOW * statistics.median(self._times)
         return [
             run for run in self._mine() if now - run.started > max(LEAST, usual * len(run.shards))
         ]
@@ -306,8 +322,7 @@ class _Round:
 
     def _mine(self) -> list[_Run]:
         """What runs of this round."""
-        return [
-            run
-            for run in self._pool.running.values()
-            if (run.talk, run.round) == (self._talk, self._number)
-        ]
+        return [run for run in self._pool.running.values() if self._is_mine(run)]
+
+    def _is_mine(self, run: _Run) -> bool:
+        return (run.talk, run.round) == (self._talk, self._number)
