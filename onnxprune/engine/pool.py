@@ -1,12 +1,12 @@
 """Workers that share the shards of a job, of which some die and some are slow.
 
 Shard k has worker k modulo their number for its home, where its samples stay from one job to the
-next. A call names several shards of a home, fewer towards the end, as each call costs the process
-that leads. A worker that has nothing left at home takes what no worker has begun; where workers
-keep what they made, only from a worker that is held up. What is lost with a worker runs again, on
-the one that takes its place. Where nothing is left to begin, shards that take far longer than
-others run on a second worker as well, and the first result counts; both are equal. The parts are
-handed out in the order of the shards.
+next. A call names several shards of a home, fewer towards the end. Each call costs the process that
+leads, so calls name more where those of many workers would keep it busy. A worker that has nothing
+left at home takes what no worker has begun; where workers keep what they made, only from a worker
+that is held up. What is lost with a worker runs again, on the one that takes its place. Where
+nothing is left to begin, shards that take far longer than others run on a second worker as well,
+and the first result counts; both are equal. The parts are handed out in the order of the shards.
 """
 
 from __future__ import annotations
@@ -29,10 +29,14 @@ from onnxprune.errors import EngineFailed
 
 logger = logging.getLogger(__name__)
 
-AHEAD = 8
-"""Shards for each worker that are begun beyond the one that is waited for: their parts are held."""
-TOGETHER = AHEAD // 2
-"""Shards of a call, at most; the next ones are begun before those are read."""
+TOGETHER = 4
+"""Shards of a call, at most, unless they are over too soon."""
+MANY = 32
+"""Those of a call whose shards are over at once."""
+PACE = 1e-3
+"""Unit: s. What a call to each worker may take the process that leads: twice what one costs it."""
+AHEAD = 2
+"""Calls for each worker that are begun beyond the one that is waited for: their parts are held."""
 SLOW = 3.0
 """A shard that takes so many times the median is begun a second time, if a worker is free."""
 LEAST = 1.0
@@ -218,6 +222,7 @@ class _Round:
             self._left[of.home(shard)].append(shard)
         self._parts: dict[int, Any] = {}
         self._times: list[float] = []
+        self._spent = 0.0
         self._began = time.monotonic()
         self._next = 0  # that is handed out
         self._first = 0  # no shard before is left
@@ -245,6 +250,7 @@ class _Round:
         if isinstance(parts[-1], Failure):
             raise parts[-1].error
         self._times.append((time.monotonic() - run.started) / len(parts))
+        self._spent += self._times[-1]
         undone = self._undone(run)
         for shard, part in zip(run.shards, parts, strict=True):
             if shard in undone:
@@ -260,7 +266,7 @@ class _Round:
 
         What no worker has for its own is looked through once, as there may be hundreds of them.
         """
-        most = self._next + AHEAD * len(self._pool.workers)
+        most = self._next + AHEAD * self._together() * len(self._pool.workers)
         spare: Iterator[list[int]] | None = None
         for worker in self._pool.free():
             own = self._left[worker]
@@ -299,12 +305,27 @@ class _Round:
 
         One that a worker was lost with comes alone.
         """
-        count = TOGETHER if self._of.keeps else max(min(TOGETHER, len(left) // 2), 1)
+        count = (
+            TOGETHER
+            if self._of.keeps
+            else max(min(self._together(), len(left) // 2), self._enough() // 2, 1)
+        )
         near = left[: bisect.bisect_left(left, most)][:count]
         if alone := [place for place, shard in enumerate(near) if self._of.alone(shard)]:
             near = near[: max(alone[0], 1)]
         del left[: len(near)]
         return near
+
+    def _together(self) -> int:
+        """How many shards a call names at most."""
+        return min(max(TOGETHER, self._enough()), MANY)
+
+    def _enough(self) -> int:
+        """How many shards a call names at least, so that the leader has time for all workers."""
+        if not self._times or self._of.keeps:
+            return 1
+        usual = self._spent / len(self._times)
+        return int(min(PACE * len(self._pool.workers) / max(usual, 1e-9), MANY))
 
     def _slow(self) -> list[_Run]:
         """What takes far longer than others of this round did."""

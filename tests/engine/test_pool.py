@@ -180,24 +180,39 @@ def test_a_job_that_cannot_leave_runs_here() -> None:
     assert not crew.calls
 
 
-def test_parts_are_taken_up_while_others_run() -> None:
+def test_parts_are_taken_up_while_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that no more are held than the workers are ahead."""
 
     class FirstIsLast(SimulatedCrew):
         def wait(self, tickets: Collection[int], seconds: float | None) -> list[int]:
             return super().wait([one for one in tickets if one] or tickets, seconds)
 
+    monkeypatch.setattr(pool, "PACE", 0.0)
     with on_crew(FirstIsLast(2)) as crew:
         parts: Iterator[float] = each(Total(NUMBERS), SHARDS * 6)
         next(parts)
-        assert sum(runs_of(crew).values()) <= pool.AHEAD * 2
+        assert sum(runs_of(crew).values()) <= pool.AHEAD * pool.TOGETHER * 2
 
 
-def test_calls_are_few_and_fewer_shards_come_together_towards_the_end() -> None:
+def test_calls_are_few_and_fewer_shards_come_together_towards_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "PACE", 0.0)
     with on_crew(SimulatedCrew(2)) as crew:
         list(each(Total(NUMBERS), SHARDS * 4))
     sizes = [len(call.shards) for call in crew.calls]
     assert max(sizes) == pool.TOGETHER and sizes[-1] == 1 and len(sizes) < 20
+
+
+def test_calls_name_more_where_many_workers_would_keep_the_leader_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = list(each(Total(NUMBERS), SHARDS * 20))
+    monkeypatch.setattr(pool, "PACE", 1e6)  # as if there were very many workers
+    with on_crew(SimulatedCrew(2)) as crew:
+        assert list(each(Total(NUMBERS), SHARDS * 20)) == expected
+    sizes = [len(call.shards) for call in crew.calls]
+    assert sizes[0] == pool.TOGETHER and max(sizes) == pool.MANY
 
 
 def test_later_rounds_take_a_call_for_each_worker() -> None:
