@@ -8,7 +8,8 @@ evaluation) runs in this process, on one worker and on two, and its result must 
 Other programs that run on the machine stretch the time on the clock, so CPU seconds are told as
 well: of this process, and of each worker. The speed-up by them supposes that nothing overlaps: one
 worker's seconds plus those of this process, over the busier one's of two plus those of this
-process, each of the run of several that took the least. `tests.benchmarks.scale_simulation` reads what is written.
+process; of several runs, that which took the least. `tests.benchmarks.scale_simulation` reads what
+is written.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from onnxprune.compensate import compensator
 from onnxprune.data import Data
 from onnxprune.engine import Job, using
 from onnxprune.engine import each as each_of
+from onnxprune.engine import pool as engine_pool
 from onnxprune.engine.cluster import RayCrew
 from onnxprune.engine.job import Course
 from onnxprune.engine.pool import Pool
@@ -262,10 +264,11 @@ def constants(made_by: CountingCrew, shards: int = 2000, parts: int = 6) -> dict
     list(each_of(Nothing(), range(10)))
     made_by.counted = Counted()
     made_by.counting = False
+    kept, engine_pool.PACE = engine_pool.PACE, 0.0  # as many shards in a call as usual
     before = time.process_time()
     list(each_of(Nothing(), range(shards)))
     call = (time.process_time() - before) / made_by.counted.calls
-    made_by.counting = True
+    engine_pool.PACE, made_by.counting = kept, True
     made = ray.remote(num_cpus=0)(np.ones)
     total = each + ray.get(made.remote(len(each)))
     before = time.process_time()

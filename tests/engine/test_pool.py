@@ -1,6 +1,7 @@
 """Shards on workers: the order of their parts, deaths, slow ones, and what is sent."""
 
 import gc
+import time
 from collections import Counter
 from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass
@@ -269,3 +270,31 @@ def test_the_bytes_of_a_model_are_no_part_of_what_is_pickled() -> None:
         assert set(each(Holds(held), range(3))) == {held.SerializeToString()}
     (parcel,) = crew.parcels
     assert len(parcel.content) < 1000 < sum(array.nbytes for array in parcel.arrays)
+
+
+class Instant(SimulatedCrew):
+    """Returns at once, in the order in which it was asked."""
+
+    def hire(self) -> Any:
+        return object()
+
+    def give(self, worker: Any, call: Call) -> int:
+        ticket = next(self._tickets)
+        self.calls.append(call)
+        self._done[ticket] = list(call.shards)
+        return ticket
+
+    def wait(self, tickets: Collection[int], seconds: float | None) -> list[int]:
+        return [next(iter(tickets))]
+
+
+def seconds_of_a_call(workers: int) -> float:
+    with on_crew(Instant(workers)) as crew:
+        started = time.process_time()
+        assert list(each(Total(NUMBERS), range(8 * workers))) == list(range(8 * workers))
+        return (time.process_time() - started) / len(crew.calls)
+
+
+def test_a_call_costs_the_leader_the_same_on_many_workers() -> None:
+    """Looking at every worker with every event cost 512 of them 2 ms a call."""
+    assert seconds_of_a_call(512) < 8 * min(seconds_of_a_call(32) for _ in range(3))

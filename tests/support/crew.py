@@ -16,6 +16,10 @@ Fate = Callable[[Call], bool]
 """Whether the worker of a call dies of it."""
 
 
+MOST = 20_000
+"""Waits of a crew; what takes more will never end."""
+
+
 def never(_: Call) -> bool:
     return False
 
@@ -33,6 +37,7 @@ class SimulatedCrew:
         self.hired = 0
         self.calls: list[Call] = []
         self.by: list[Worker] = []
+        self.waits = 0
         self.parcels: list[Parcel] = []
         self.held: set[int] = set()
         self._random = random.Random(seed)
@@ -54,6 +59,8 @@ class SimulatedCrew:
         return ticket
 
     def wait(self, tickets: Collection[int], seconds: float | None) -> list[int]:
+        self.waits += 1
+        assert self.waits < MOST, "waits for ever"
         able = [ticket for ticket in tickets if ticket not in self.held]
         if not able:
             assert seconds is not None, "waits for ever"
