@@ -15,7 +15,7 @@ from typing import Any
 
 from onnxprune.data import Data, SampleSource
 from onnxprune.deploy.request import Request
-from onnxprune.deploy.trial import DONE, FAILED, MISSING, OnStep, Row, Trial
+from onnxprune.deploy.trial import DONE, FAILED, MISSING, WRONG, OnStep, Row, Trial
 from onnxprune.deploy.variants import (
     SYMMETRIC,
     Quantising,
@@ -197,7 +197,7 @@ def _deployed(
         row = _tried(trial, runtime, variant, beside)
         row.files = row.files if row.status == DONE and variant.stem else []
         say()
-        if variant.stem:
+        if variant.stem and row.status in (DONE, WRONG):  # what fails leaves what was there
             for file in _places(runtime, variant.stem, folder):
                 if row.files != [file.name]:  # that one is replaced in one step
                     file.unlink(missing_ok=True)  # of an earlier run, or one of several

@@ -137,12 +137,12 @@ def test_a_python_of_a_runtime_that_is_not_asked_for_is_refused(net: Path, tmp_p
 
 def test_files_of_an_earlier_run_do_not_outlive_a_wrong_one(net: Path, tmp_path: Path) -> None:
     out = tmp_path / "edge"
-    row = row_of(deploy(net, out, to=["onnxruntime"], threads=1))
+    row = row_of(deploy(net, out, to=[own(tmp_path, "one", RIGHT)], threads=1))
     assert (row["status"], row["accuracy"]) == ("done", None)
-    assert (out / "net.onnx").is_file()
-    record = deploy(net, out, to=["onnxruntime"], threads=1, tolerance=1e-30, time_limit=1e-3)
-    assert row_of(record)["status"] == "failed"
-    assert not (out / "net.onnx").exists()
+    assert (out / "net.own").is_file()
+    record = deploy(net, out, to=[own(tmp_path, "one", WRONG)], threads=1)
+    assert row_of(record)["status"] == "wrong"
+    assert not (out / "net.own").exists()
 
 
 def test_a_mistake_leaves_no_folder(net: Path, samples: Path, tmp_path: Path) -> None:
@@ -175,3 +175,16 @@ def test_a_killed_command_leaves_no_figures_of_another_file(
     record = json.loads((out / RECORD).read_text(encoding="utf-8"))
     assert record["rows"] == [] and record["samples"] == 0
     assert (out / "net.own").is_file()
+
+
+@pytest.mark.parametrize("stages", [CRASHING, ABSENT], ids=["failed", "missing"])
+def test_a_runtime_that_fails_leaves_what_was_there(
+    net: Path, tmp_path: Path, stages: dict[str, str]
+) -> None:
+    """It may be the disk that is full; the record does not name the file any more."""
+    out = tmp_path / "edge"
+    deploy(net, out, to=[own(tmp_path, "one", RIGHT)], threads=1)
+    before = (out / "net.own").read_bytes()
+    record = deploy(net, out, to=[own(tmp_path, "one", stages)], threads=1)
+    assert row_of(record)["files"] == []
+    assert (out / "net.own").read_bytes() == before

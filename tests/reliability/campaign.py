@@ -167,7 +167,7 @@ def _whole(path: Path) -> bool:
     """Say whether a file is all of what its kind must be."""
     raw = path.read_bytes() if path.exists() else b""
     if path.suffix == ".onnx":
-        return raw != OLD and bool(onnx.load(str(path)).graph.node)
+        return raw not in (OLD, b"") and bool(onnx.load(str(path)).graph.node)
     if path.suffix == ".json":
         with contextlib.suppress(ValueError):
             return bool(json.loads(raw))
