@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from onnxprune.cli.commands import main
-from onnxprune.deploy import deploy, deploying, problems
+from onnxprune.deploy import Row, deploy, deploying, problems
 from onnxprune.errors import InvalidValue, OnnxPruneError, UnknownName
 from onnxprune.files import move_whole
 from onnxprune.runtimes import RECORD
@@ -135,14 +135,18 @@ def test_a_python_of_a_runtime_that_is_not_asked_for_is_refused(net: Path, tmp_p
         deploy(net, tmp_path / "edge", to=["onnxrutnime"])
 
 
-def test_files_of_an_earlier_run_do_not_outlive_a_wrong_one(net: Path, tmp_path: Path) -> None:
+def test_files_of_an_earlier_run_do_not_outlive_a_wrong_one(
+    net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "edge"
-    row = row_of(deploy(net, out, to=[own(tmp_path, "one", RIGHT)], threads=1))
+    row = row_of(deploy(net, out, to=["onnxruntime"], threads=1))
     assert (row["status"], row["accuracy"]) == ("done", None)
-    assert (out / "net.own").is_file()
-    record = deploy(net, out, to=[own(tmp_path, "one", WRONG)], threads=1)
+    assert (out / "net.onnx").is_file()
+    wrong = Row("onnxruntime", "", "wrong", "output 'y' is off")
+    monkeypatch.setattr(deploying, "_tried", lambda *_: wrong)
+    record = deploy(net, out, to=["onnxruntime"], threads=1)
     assert row_of(record)["status"] == "wrong"
-    assert not (out / "net.own").exists()
+    assert not (out / "net.onnx").exists()
 
 
 def test_a_mistake_leaves_no_folder(net: Path, samples: Path, tmp_path: Path) -> None:
@@ -177,14 +181,16 @@ def test_a_killed_command_leaves_no_figures_of_another_file(
     assert (out / "net.own").is_file()
 
 
-@pytest.mark.parametrize("stages", [CRASHING, ABSENT], ids=["failed", "missing"])
+@pytest.mark.parametrize("status", ["failed", "missing"])
 def test_a_runtime_that_fails_leaves_what_was_there(
-    net: Path, tmp_path: Path, stages: dict[str, str]
+    net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
     """It may be the disk that is full; the record does not name the file any more."""
     out = tmp_path / "edge"
-    deploy(net, out, to=[own(tmp_path, "one", RIGHT)], threads=1)
-    before = (out / "net.own").read_bytes()
-    record = deploy(net, out, to=[own(tmp_path, "one", stages)], threads=1)
+    deploy(net, out, to=["onnxruntime"], threads=1)
+    before = (out / "net.onnx").read_bytes()
+    failed = Row("onnxruntime", "", status, "no space left on device")
+    monkeypatch.setattr(deploying, "_tried", lambda *_: failed)
+    record = deploy(net, out, to=["onnxruntime"], threads=1)
     assert row_of(record)["files"] == []
-    assert (out / "net.own").read_bytes() == before
+    assert (out / "net.onnx").read_bytes() == before
