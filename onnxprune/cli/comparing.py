@@ -84,10 +84,9 @@ def compare(
     reasons = None if fail_if is None else fail_if.reasons(figures(found))
     if markdown is not None:
         _write_markdown(found, reasons, None if on_screen else markdown)
-        screen.kept = not on_screen
     if page is not None:
         _write_page({**found, "evidence": evidence}, model, other, page)
-        screen.kept = True
+    screen.kept = page is not None or (markdown is not None and not on_screen)
     if reasons:
         fail(f"--fail-if: {'; '.join(reasons)}")
 
@@ -235,9 +234,9 @@ def curve(
                 shown.append(progress)
                 found[name] = next(curves).to_json()
             write_curves(found, asked.metric, folder / "curve.json")
-            screen.kept = True
         plots = (folder / f"curve.{kind}" for kind in ("png", "svg"))
         *_, drawing = (write_curve_plot(found, path, asked.metric) for path in plots)
+        screen.kept = True
     screen.print(curve_table(found))
     screen.say(f"curves: {drawing}")
 

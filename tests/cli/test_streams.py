@@ -159,6 +159,38 @@ def test_a_signal_while_the_result_is_written_does_not_lose_it(
     assert onnxprune.find_groups(onnxprune.Graph.load("out.onnx"))
 
 
+BOTH = ("--markdown", "out.md", "--page", "out.html")
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        (("curve", "--method", "one-shot/random", "-o", "curves"), "report.write_curve_plot"),
+        (("compare", *BOTH), "cli.comparing._write_page"),
+    ],
+    ids=["plots", "page"],
+)
+def test_a_part_of_what_was_asked_for_is_not_all_of_it(
+    small: Small,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    place: str,
+) -> None:
+    """A signal while the rest is written does not end in "written before"."""
+
+    def stop(*_: Any, **__: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(f"onnxprune.{place}", stop)
+    command, *more = words
+    also = ("--test", small.data) if command == "curve" else (small.path, "--trust-baseline")
+    asked = (command, small.path, *also, "--data", small.data, "--threads", 1, *more)
+    done = CliRunner().invoke(main, [*map(str, asked)])
+    assert done.exit_code == 128 + signal.SIGTERM, done.output
+    assert "written before" not in done.stderr
+
+
 def test_a_signal_before_anything_began_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
