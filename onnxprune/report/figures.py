@@ -160,7 +160,7 @@ def why_stopped(report: Mapping[str, Any]) -> str:
         return f"the model as it came meets the target ({names}), so nothing was removed"
     why = STOPPED.get(report["stopped"], report["stopped"])
     if report["stopped"] == "floor" and not report["rate"]:
-        why += ", the first one too: loosen it, give more samples, or lower --confidence"
+        why += ", the first too: loosen it, give more samples, lower --confidence, or --round-to"
     return f"{why} ({names})" if names else why
 
 
