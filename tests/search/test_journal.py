@@ -23,7 +23,7 @@ from tests.support.models import run
 from tests.support.runs import FREE, journal
 from tests.support.small_net import Small
 
-FASHION = Settings.of(per_class=2, rate=0.2, threads=1, compensate="bias")
+FASHION = Settings.of(per_class=2, rate=0.2, threads=1, compensate="bias", round_to=8)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_a_run_is_not_overwritten(finished: Path) -> None:
 
 def test_another_run_is_not_continued(finished: Path, tmp_path: Path) -> None:
     folder = killed(finished, tmp_path / "run", 2)
-    other = replace(FASHION, seed=1, limits=Limits(min_channels=2))
+    other = replace(FASHION, seed=1, limits=Limits(min_channels=2, round_to=8))
     with pytest.raises(
         RunDirectoryError,
         match=r"made with min_channels 1 \(now 2\), seed 0 ",
