@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
@@ -16,9 +17,10 @@ from onnxprune.data import load_data
 from onnxprune.errors import NOTICE, DataError, OutputError, RunDirectoryError
 from onnxprune.run import Result
 from onnxprune.samples import fashion_mnist
-from onnxprune.search.journal import cores
+from onnxprune.search.journal import cores, from_line, to_line
 from onnxprune.search.limits import Limits
 from onnxprune.search.settings import Settings
+from onnxprune.search.task import State
 from tests.support.models import run
 from tests.support.runs import FREE, journal
 from tests.support.small_net import Small
@@ -311,3 +313,11 @@ def test_an_interrupted_run_hands_out_what_it_reached(small: Small) -> None:
             on_state=lambda *_: (_ for _ in ()).throw(KeyboardInterrupt),
         )
     assert stopped.value.best() is None
+
+
+def test_a_line_gives_back_the_state_that_it_was_made_of() -> None:
+    dead = np.array([False, True, True, False])
+    whole = State(dead, 0.25, None, "floor", True, 0.5, (1, 3), (2,), 0.1)
+    bare = State(dead, 0.1, None)
+    for state in (whole, bare):
+        assert from_line(json.loads(json.dumps(to_line(state)))) == state
