@@ -106,9 +106,9 @@ def deploy(
             "int8": told,
             "rows": (rows := list[dict[str, Any]]()),
         }
+        say = partial(_say, folder, record)
         for runtime in runtimes:
             for variant in variants:
-                say = partial(_say, folder, record)
                 row = _deployed(trial, runtime, variant, folder, say)
                 rows.append(row.to_json())
                 say()
