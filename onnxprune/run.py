@@ -257,9 +257,9 @@ def _say_taken_back(nets: Nets, state: State) -> None:
         return
     said = "%5.1f %% removed, harmonic mean %.1f %%"
     figures = [100 * nets.task.rate(state.dead), 100 * state.accuracy.harmonic]
-    if state.net in nets.broken:
+    if state.net in nets.floors.broken:
         said += ", up to %.1f points less on unseen samples"
-        figures.append(100 * nets.broken[state.net])
+        figures.append(100 * nets.floors.broken[state.net])
     taken_back.info(said + ": taken back", *figures)
 
 

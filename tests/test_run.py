@@ -82,7 +82,7 @@ def test_a_net_that_is_refitted_is_ranked_once(
         nets.append(len(graph.nodes))
         return score(graph, *arguments, **options)
 
-    monkeypatch.setattr("onnxprune.search.assemble.score", counted)
+    monkeypatch.setattr("onnxprune.search.ranking.score", counted)
     settings = {"criterion": criterion, "compensate": compensate, "rate": 0.6, "threads": 1}
     result = onnxprune.prune(small.proto, samples(small), **settings)
     assert result.report["evaluations"] > 3

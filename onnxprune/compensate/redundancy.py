@@ -69,19 +69,24 @@ def irreplaceable(
 
 @dataclass
 class Evenly:
-    """An order by which every layer loses the same share: first what its others can restore."""
+    """An order by which every layer loses the same share: first what its others can restore.
+
+    `among`: the samples that it looks at, all by default. Shapes: among `[n]`.
+    """
 
     graph: Graph
     groups: ChannelGroups
     data: Data
     device: str = "auto"
     batch_size: int = 32
+    among: IntArray | None = None
 
     @cached_property
     def _covariances(self) -> list[tuple[IntArray, FloatArray]]:
         """Those of the unpruned net, of many samples on a part. Shapes: each `[C]`, `[C, C]`."""
-        every = max(len(self.data) // SEEN, 1)
-        data = self.data if every == 1 else self.data.rows(part_of(self.data.y, every))
+        among = np.arange(len(self.data)) if self.among is None else self.among
+        rows = among[part_of(self.data.y[among], max(len(among) // SEEN, 1))]
+        data = self.data if len(rows) == len(self.data) else self.data.rows(rows)
         given = self.graph, self.groups, data, self.device, self.batch_size
         return list(_covariances(Reference(*given)))
 

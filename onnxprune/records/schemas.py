@@ -63,8 +63,17 @@ class Step(Tried, kw_only=True):
     channels: Channels = 2**24
 
     def __post_init__(self) -> None:
-        if any(not 0 <= one < self.channels for one in self.dead):
-            raise ValueError(f"dead names a channel beyond the {self.channels} there are")
+        check_channels(self.dead, self.channels)
+
+
+class Way(Struct):
+    """Where a search that does without some samples is."""
+
+    dead: list[Place]
+    accuracy: Counts
+    corrected: bool
+    since: list[Place]
+    followed: Time
 
 
 class State(Step, kw_only=True):
@@ -81,6 +90,12 @@ class State(Step, kw_only=True):
     followed: Time
     evaluations: Count
     seconds: Time
+    apart: list[Way]
+
+    def __post_init__(self) -> None:
+        check_channels(self.dead, self.channels)
+        for one in self.apart:
+            check_channels((*one.dead, *one.since), self.channels)
 
 
 class FloorAsked(Struct):
@@ -175,6 +190,15 @@ class Coco(Struct):
     images: list[CocoImage]
     annotations: list[CocoObject]
     categories: list[CocoCategory]
+
+
+def check_channels(dead: Iterable[int], channels: int) -> None:
+    """Refuse channels that are not there.
+
+    Raises: ValueError.
+    """
+    if any(not 0 <= one < channels for one in dead):
+        raise ValueError(f"dead names a channel beyond the {channels} there are")
 
 
 def check_same(count: int, others: Iterable[int], what: str) -> None:

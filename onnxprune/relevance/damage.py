@@ -130,7 +130,10 @@ class Damage:
 
 @dataclass
 class Meter:
-    """Measures what removing channels from a net does to its divergence from the unpruned one."""
+    """Measures what removing channels from a net does to its divergence from the unpruned one.
+
+    `among`: the samples that it looks at, all by default. Shapes: among `[n]`.
+    """
 
     unpruned: Graph
     data: Data
@@ -138,6 +141,7 @@ class Meter:
     device: str = "auto"
     batch_size: int = 32
     seed: int = 0
+    among: IntArray | None = None
 
     def __call__(self, graph: Graph, groups: ChannelGroups) -> Damage:
         """Return the damage of the channels of a (pruned) graph.
@@ -157,8 +161,9 @@ class Meter:
         return found
 
     def _measure(self, graph: Graph, groups: ChannelGroups) -> Damage:
-        turns, turn = _turn(self.data, len(groups))
-        rows = part_of(self.data.y, turns, turn)
+        among = np.arange(len(self.data)) if self.among is None else self.among
+        turns, turn = _turn(len(among), len(groups))
+        rows = among[part_of(self.data.y[among], turns, turn)]
         job = _Effects(
             graph, groups, self.data, self.composite, self.device, self.batch_size, self.seed
         )
@@ -298,9 +303,9 @@ def _run(mirror: Mirror, x: Samples, names: Collection[str]) -> Tensors:
     return found
 
 
-def _turn(data: Data, left: int) -> tuple[int, int]:
+def _turn(samples: int, left: int) -> tuple[int, int]:
     """How many parts the samples have, and which part a net with `left` channels looks at."""
-    turns = max(len(data) // SAMPLES, 1)
+    turns = max(samples // SAMPLES, 1)
     return turns, left % turns
 
 

@@ -3,7 +3,9 @@
 Imports every room but cli. `make_task` puts a `Task` together, `search` walks down.
 
 * `controllers`: the order of steps; `dpx`: one of them, a baseline
-* `nets`: what they build, rank and measure, remembered
+* `nets`: what they build, rank and measure, remembered; `ranking`: what ranks their channels
+* `floors`: whether a net holds the floor; `apart`: searches that do without some samples, for it;
+  `unseen`: what is foreseen of samples that nobody has seen
 * `task`: what one search is given, and where it is; `protocols`: what it knows of other rooms
 * `objective`: what is brought down, and how much each channel saves of it; `latency`: in ms
 * `limits`: what is spared; `picker`: which channels may go; `rounding`: at which widths
@@ -15,8 +17,8 @@ Imports every room but cli. `make_task` puts a `Task` together, `search` walks d
 * `generated`: samples for a model that comes without any
 * `baseline`: whether the unpruned model recognises the samples, and what fits if not
 * `untaken`: branches that no sample takes
-* `plan`: which filters went; `journal`: the run directory; `outcome`: what a run came to;
-  `refusal`: why a target is out of reach
+* `plan`: which filters went; `journal`: the run directory, `lines`: states in it; `outcome`: what a
+  run came to; `refusal`: why a target is out of reach
 * `about`: the model, machine and command of a run; `evidence`: its samples and layers, for the
   page; `pictures`: of those samples
 """
@@ -28,7 +30,6 @@ from onnxprune.search.assemble import (
     open_model,
     open_unlabelled,
     samples_decide,
-    walk_batch,
 )
 from onnxprune.search.baseline import check_baseline
 from onnxprune.search.clocks import clock, measured_on, time_in_turn
@@ -50,10 +51,10 @@ from onnxprune.search.journal import (
     REPORT,
     RunDirectory,
     check_own,
-    to_try,
 )
 from onnxprune.search.judging import judged
 from onnxprune.search.limits import Limits
+from onnxprune.search.lines import to_try
 from onnxprune.search.nets import Nets
 from onnxprune.search.objective import OVER
 from onnxprune.search.outcome import (
@@ -67,6 +68,7 @@ from onnxprune.search.outcome import (
 )
 from onnxprune.search.picker import Picker
 from onnxprune.search.plan import Plan
+from onnxprune.search.ranking import walk_batch
 from onnxprune.search.refusal import check_reach, unreachable
 from onnxprune.search.samples import open_samples
 from onnxprune.search.settings import AUTO, OPTIONS, PARTS, SETTINGS, Settings, merged

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from onnx import ModelProto
 
-from onnxprune.arrays import BoolArray, FloatArray
+from onnxprune.arrays import BoolArray
 from onnxprune.channels import ChannelGroups, find_groups
 from onnxprune.compensate import FOLDS, ROUGH, Corrector
 from onnxprune.data import Data, SampleSource, by_name, joined, load_data, with_mirrored
@@ -19,26 +18,32 @@ from onnxprune.graph import Graph
 from onnxprune.progress import phase
 from onnxprune.relevance import (
     Halving,
-    Scores,
     allowed_bytes,
-    batch_within,
     data_free,
     find_criterion,
-    score,
 )
+from onnxprune.search.apart import with_searches_apart
 from onnxprune.search.clocks import clock, profiler
 from onnxprune.search.control import Strategy
 from onnxprune.search.evaluators import Parts, metric_name
 from onnxprune.search.generated import NOISE, parted
 from onnxprune.search.judging import with_heads
 from onnxprune.search.outcome import make_evaluator
-from onnxprune.search.protocols import HoldOut, Measured, MeasureDamage, Rank, Restore
+from onnxprune.search.protocols import HoldOut, Measured
+from onnxprune.search.ranking import (
+    by_what_is_lost,
+    make_damage,
+    make_rank,
+    make_restore,
+    measures_damage,
+    walk_batch,
+)
 from onnxprune.search.refusal import check_layer_rates
 from onnxprune.search.remembered import remembered, to_remember
 from onnxprune.search.samples import open_samples
 from onnxprune.search.settings import AUTO, Settings
 from onnxprune.search.task import Task
-from onnxprune.search.unseen import are_few, foresight
+from onnxprune.search.unseen import are_few, foresight, on_others
 from onnxprune.search.untaken import hold_untaken
 
 DEFAULT_DROP, FIDELITY_DROP = 0.01, 0.05
@@ -123,21 +128,21 @@ def make_task(
     evaluate = parts or evaluator if strategy.measures else None
     correct = _corrector(graph, groups, fitted, settings)
     sketch = partial(correct, rough=True) if correct and _may_sketch(fitted, settings) else None
-    meter = _meter(graph, data, settings)
     task = Task(
         graph,
         groups,
-        rank=phase("relevance")(_ranker(graph, data, fitted, settings)),
+        rank=make_rank(graph, data, fitted, settings),
         evaluate=phase("evaluation")(evaluate) if evaluate else None,
         glance=phase("evaluation")(parts.part) if parts else None,
         rest=phase("evaluation")(parts.rest) if parts else None,
-        damage=phase("damage")(meter) if meter else None,
+        damage=make_damage(graph, data, settings),
         compensate=phase("compensation")(correct) if correct else None,
         sketch=phase("compensation")(sketch) if sketch else None,
         hold_out=None if judging is not data else _hold_out(evaluator, correct),
-        foresee=foresight(graph.model, evaluator, correct),
+        foresee=foresight(graph.model, evaluator),
+        on_others=partial(on_others, correct, 0 if judging is None else len(judging)),
         few=are_few(judging),
-        restore=_restorer(graph, groups, fitted, settings),
+        restore=make_restore(graph, groups, fitted, settings),
         clock=clock(data, settings),
         profile=profiler(data, settings),
         target=settings.target,
@@ -150,14 +155,14 @@ def make_task(
         said=to_remember(graph, judging, settings),
     )
     check_layer_rates(task)
-    return task
+    return with_searches_apart(task, evaluator, correct, fitted, settings)
 
 
 def _may_sketch(fitted: Data | None, settings: Settings) -> bool:
     """Whether corrections on the way may be rough: no floor looks at them, and samples are many."""
     if fitted is None or settings.floor or settings.compensate != "least-squares":
         return False
-    return _measures_damage(settings) and len(fitted) >= 2 * ROUGH
+    return measures_damage(settings) and len(fitted) >= 2 * ROUGH
 
 
 def find_aims(settings: Settings) -> tuple[str, ...]:
@@ -172,14 +177,14 @@ def find_aims(settings: Settings) -> tuple[str, ...]:
 
 def choose_strategy(settings: Settings) -> Strategy:
     """Return what a search with these settings does."""
-    tuning, by_damage = settings.tuning, _measures_damage(settings)
+    tuning, by_damage = settings.tuning, measures_damage(settings)
     in_one = settings.control == "one-shot" and not settings.floor
-    by_what_is_lost = _by_what_is_lost(settings) and not by_damage
+    once = by_what_is_lost(settings) and not by_damage
     corrects = tuning.correct if by_damage else "start"
     return Strategy(
         stride=1.0 if in_one else tuning.stride,
         measures=not in_one,
-        ranks_once=tuning.reranks == "never" or (tuning.reranks == "auto" and by_what_is_lost),
+        ranks_once=tuning.reranks == "never" or (tuning.reranks == "auto" and once),
         corrects="never" if settings.compensate == "none" else corrects,
     )
 
@@ -210,16 +215,6 @@ def _hold_out(evaluator: Evaluator | None, correct: Corrector | None) -> HoldOut
             return evaluator.apart(models, folds)
 
     return hold_out
-
-
-def walk_batch(graph: Graph, data: Data | None, settings: Settings) -> int:
-    """Return how many samples relevance and least squares compute at once.
-
-    Raises: DataError where the memory asked for does not hold one.
-    """
-    if data is None:
-        return settings.batch_size
-    return batch_within(graph, settings.batch_size, settings.memory, device=settings.device)
 
 
 def complete(settings: Settings, data: Data | None) -> Settings:
@@ -279,93 +274,6 @@ def _fitted(data: Data | None, more: Data | None, settings: Settings) -> Data | 
         return data
     y = np.concatenate([data.y, np.zeros((len(x) - len(data), *data.y.shape[1:]), np.int64)])
     return Data(x, y, data.classes, heads=data.heads)
-
-
-def _ranker(graph: Graph, data: Data | None, fitted: Data | None, settings: Settings) -> Rank:
-    batch_size = walk_batch(graph, data, settings)
-    device = settings.device
-    scored = Halving(lambda size: partial(score, device=device, batch_size=size), batch_size)
-    priced = Halving(lambda size: partial(_priced, device=device, batch_size=size), batch_size)
-
-    def rank(graph: Graph, groups: ChannelGroups) -> FloatArray:
-        rng = np.random.default_rng(settings.seed)
-        scores: Scores = scored(graph, groups, data, settings.criterion, rng=rng)
-        total = scores.total()
-        if _evenly(data, settings):
-            return quantiles(groups, total)
-        if fitted is None or not _by_what_is_lost(settings):
-            return total
-        found: FloatArray = priced(graph, groups, fitted, total)
-        return found
-
-    return rank
-
-
-def _priced(*given: Any, **named: Any) -> FloatArray:
-    from onnxprune.compensate import irreplaceable
-
-    return irreplaceable(*given, **named)
-
-
-def _evenly(data: Data | None, settings: Settings) -> bool:
-    """Whether layers lose the same share of their filters."""
-    evenly = settings.tuning.evenly
-    return evenly == "always" or (evenly == "auto" and data is None)
-
-
-def quantiles(groups: ChannelGroups, scores: FloatArray) -> FloatArray:
-    """Return the place of each channel among those of its group that may go, as a share of them.
-
-    By it every group loses the same share. Shapes: scores `[channels]` -> `[channels]`.
-
-    >>> groups = find_groups(Graph.load("samples/fashion_mnist/model.onnx"))
-    >>> places = quantiles(groups, np.random.default_rng(0).random(len(groups)))
-    >>> [float((places[groups.group == group] < 0.5).mean()) for group in range(3)]
-    [0.5, 0.5, 0.5]
-    """
-    places = np.array(scores, np.float64)
-    for group in range(len(groups.names)):
-        own = groups.channels_of(group)
-        own = own[groups.removable[own]]
-        places[own[np.argsort(scores[own], kind="stable")]] = (np.arange(own.size) + 0.5) / own.size
-    return places
-
-
-def _by_what_is_lost(settings: Settings) -> bool:
-    """Whether channels are ranked by what a least-squares fit to the others cannot restore."""
-    refitted = settings.compensate == "least-squares"
-    return refitted and find_criterion(settings.criterion).needs_samples
-
-
-def _measures_damage(settings: Settings) -> bool:
-    """Whether the order is by damage: where relevance is asked for as it comes."""
-    composite = find_criterion(settings.criterion).composite
-    return settings.control == "accuracy-aware" and composite is not None
-
-
-def _meter(graph: Graph, data: Data | None, settings: Settings) -> MeasureDamage | None:
-    """What measures damage, if the order is by it."""
-    composite = find_criterion(settings.criterion).composite
-    if data is None or composite is None or not _measures_damage(settings):
-        return None
-    from onnxprune.relevance import Meter
-
-    meter = partial(Meter, graph, data, composite, settings.device, seed=settings.seed)
-    return Halving(lambda size: meter(batch_size=size), walk_batch(graph, data, settings))
-
-
-def _restorer(
-    graph: Graph, groups: ChannelGroups, data: Data | None, settings: Settings
-) -> Restore | None:
-    """What orders channels evenly, if the order may be by damage or by that."""
-    if data is None or settings.compensate != "least-squares" or not _measures_damage(settings):
-        return None
-    from onnxprune.compensate import Evenly
-
-    evenly = partial(Evenly, graph, groups, data, settings.device)
-    made = Halving(lambda size: evenly(batch_size=size), walk_batch(graph, data, settings))
-    found: Restore = phase("compensation")(made)
-    return found
 
 
 def _corrector(

@@ -11,6 +11,9 @@ CORRECT = ("unseen", "seen", "start")
 ORDERS = ("several", "one")
 MIRRORED = ("auto", "never")
 
+SLACK = 1 + 1e-9
+"""What a step may take more than its budget, for rounding."""
+
 
 @dataclass(frozen=True)
 class Control(Checked):

@@ -41,22 +41,30 @@ def search(nets: Nets, advance: Advance, state: State | None = None) -> Iterator
     """
     if state is None:
         state = nets.start()
-        if state.accuracy is not None and nets.task.floor.is_void(nets.judged(state.accuracy)):
-            raise UnreachableTarget(
-                f"floor: the model as it came has a harmonic mean of "
-                f"{nets.judged(state.accuracy):.4f} on the reference samples, so all of it may be "
-                f"lost; give a max-drop below that, or a target alone"
-            )
-        if not nets.holds(state):
-            raise UnreachableTarget(
-                f"floor: the model as it came has a harmonic mean of "
-                f"{nets.judged(known(nets.unpruned)):.4f} on the reference samples, less than "
-                f"min-accuracy {nets.level:g}; give at most that"
-            )
+        _check_floor(nets, state)
         yield state
     while not state.stopped:
         state = nets.finish(_next(nets, advance, state))
         yield state
+
+
+def _check_floor(nets: Nets, state: State) -> None:
+    """Refuse a floor that the unpruned net does not hold, or one without meaning."""
+    floors = nets.floors
+    if state.accuracy is None:
+        return
+    mean = floors.judged(state.accuracy)
+    found = (
+        f"floor: the model as it came has a harmonic mean of {mean:.4f} on the reference samples"
+    )
+    if nets.task.floor.is_void(mean):
+        raise UnreachableTarget(
+            f"{found}, so all of it may be lost; give a max-drop below that, or a target alone"
+        )
+    if not floors.hold_on_references(state):
+        raise UnreachableTarget(
+            f"{found}, less than min-accuracy {floors.level:g}; give at most that"
+        )
 
 
 def _next(nets: Nets, advance: Advance, state: State) -> State:
@@ -73,13 +81,15 @@ def _next(nets: Nets, advance: Advance, state: State) -> State:
         tried = advance(nets, state)
         if (tried.dead == state.dead).all():
             return replace(state, stopped="floor" if tried.barred else "limits")
-        if not nets.holds(tried) and _may_correct(nets, tried):
+        held = nets.floors.held(tried)
+        if held is None and _may_correct(nets, tried):
             tried = nets.measure(corrected(tried))
-        if nets.holds(tried):
-            return tried
+            held = nets.floors.held(tried)
+        if held is not None:
+            return held
         if state.size > tuning.finest:
             state = resized(nets, state, max(state.size / 2, tuning.finest))
-        elif broken < tuning.patience and not nets.holds_on_references(tried):
+        elif broken < tuning.patience and not nets.floors.hold_on_references(tried):
             broken += 1
             groups = np.unique(nets.task.groups.group[tried.dead & ~state.dead]).tolist()
             state = replace(state, barred=tuple(sorted({*state.barred, *groups})))

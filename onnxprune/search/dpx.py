@@ -60,4 +60,4 @@ def _at_the_back(nets: Nets, ranking: FloatArray, behind: tuple[int, ...]) -> Fl
 
 def _held(nets: Nets, state: State) -> float:
     assert state.accuracy is not None, "asked for only where there are samples"
-    return nets.judged(state.accuracy)
+    return nets.floors.judged(state.accuracy)

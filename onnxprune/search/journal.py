@@ -24,14 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from onnx import ModelProto
 
 from onnxprune.checks import shown
 from onnxprune.data import Data, by_name, pieces
 from onnxprune.engine import cores
 from onnxprune.errors import NOTICE, RunDirectoryError
-from onnxprune.evaluation import Accuracy
 from onnxprune.files import append, cut, make_folder, write_whole
 from onnxprune.graph import digest, reads_back, save_model
 from onnxprune.locks import LOCK, Held, release, take
@@ -39,6 +37,7 @@ from onnxprune.progress import phase
 from onnxprune.records import as_text, parse_record, read_record
 from onnxprune.search.about import versions
 from onnxprune.search.latency import Latency
+from onnxprune.search.lines import from_line, to_line
 from onnxprune.search.plan import Plan
 from onnxprune.search.settings import Settings
 from onnxprune.search.task import State
@@ -348,43 +347,3 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in settings.items():
         flat |= value if isinstance(value, dict) else {name: value}
     return flat
-
-
-def to_line(state: State) -> dict[str, Any]:
-    """Return a state as the journal holds it."""
-    return {
-        "channels": len(state.dead),
-        "dead": np.flatnonzero(state.dead).tolist(),
-        "size": state.size,
-        "accuracy": None if state.accuracy is None else state.accuracy.counts(),
-        "stopped": state.stopped,
-        "corrected": state.corrected,
-        "limit": state.limit,
-        "barred": list(state.barred),
-        "since": list(state.since),
-        "followed": state.followed,
-    }
-
-
-def to_try(state: State, figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a state that was taken back as the journal holds it, with its figures."""
-    line = to_line(state)
-    return {**figures, **{key: line[key] for key in ("dead", "accuracy", "corrected")}}
-
-
-def from_line(line: Mapping[str, Any]) -> State:
-    """Return the state of a line of the journal."""
-    dead = np.zeros(line["channels"], np.bool_)
-    dead[line["dead"]] = True
-    counts = line["accuracy"]
-    return State(
-        dead,
-        line["size"],
-        None if counts is None else Accuracy.from_counts(counts),
-        line["stopped"],
-        line["corrected"],
-        line["limit"],
-        tuple(line["barred"]),
-        tuple(line["since"]),
-        line["followed"],
-    )

@@ -5,7 +5,7 @@ All of it depends on the task and the state asked about, on nothing that happene
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 
@@ -16,16 +16,15 @@ from onnxprune.arrays import BoolArray, FloatArray, IntArray
 from onnxprune.channels import ChannelGroups
 from onnxprune.graph import Graph, fits_message, write_metadata
 from onnxprune.progress import phase
+from onnxprune.search.control import SLACK
+from onnxprune.search.floors import Floors
 from onnxprune.search.latency import Latency, measure_latency
 from onnxprune.search.memory import Memory
 from onnxprune.search.objective import Figure, FilterCount, Objective
-from onnxprune.search.protocols import Damage, Foreseen, Measured
+from onnxprune.search.protocols import Damage, Measured
 from onnxprune.search.reach import Reach
 from onnxprune.search.task import State, Task
 from onnxprune.surgery import remove_channels
-
-SLACK = 1 + 1e-9
-"""What a step may take more than its budget, for rounding."""
 
 
 def _held(task: Task) -> int:
@@ -41,22 +40,20 @@ def _held(task: Task) -> int:
 class Nets:
     """The nets of one search. `evaluations` counts the runs over the reference samples.
 
-    `tried` are the nets that were measured since `taken_back` was last asked; `broken` holds, of
-    those that break the floor on unseen samples alone, what they may lose there.
+    `tried` are the nets that were measured since `taken_back` was last asked.
     """
 
     def __init__(self, task: Task, evaluations: int = 0) -> None:
         self.task = task
         self.evaluations = evaluations
         self.tried: list[State] = []
-        self.broken: dict[Hashable, float] = {}
         self.reach = Reach(task.graph, task.costs, task.target, self.build, task.clock, task.picker)
+        self.floors = Floors(self)
         self._models = Memory[ModelProto](_held(task))
         self._glances = Memory[Measured](5)  # the tries at two sizes, and the net before them
         self._sketches = Memory[ModelProto](_held(task))
         self._scores = Memory[FloatArray](1)
         self._damages = Memory[Damage](1)
-        self._foreseen = Memory[Foreseen](3)
         self._orders = Memory[FloatArray](2)
 
     @cached_property
@@ -95,68 +92,13 @@ class Nets:
             return self.latency.figure(self.task.graph, self.task.groups)
         return costs.params if aim == "params" else costs.macs
 
-    @property
-    def level(self) -> float:
-        """The lowest harmonic mean that the floor allows."""
-        if not self.task.floor or self.unpruned is None:
-            return 0.0
-        return self.task.floor.level(self.judged(self.unpruned))
-
-    def judged(self, accuracy: Measured) -> float:
-        """Return what the floor looks at: the harmonic mean of the class accuracies.
-
-        With few samples that says little, and where a class of the unpruned net is never right it
-        is 0, and no floor under it would break. Then it is that of accuracies that are shrunk.
-        """
-        return accuracy.shrunk_harmonic if self.shrinks else accuracy.harmonic
-
     @cached_property
-    def shrinks(self) -> bool:
-        """Whether the floor looks at class accuracies that are shrunk towards their mean."""
-        if self.task.few or self.unpruned is None:
-            return self.task.few
-        return self.task.floor.is_void(self.unpruned.harmonic)
-
-    def foreseen(self, state: State) -> Foreseen | None:
-        """Return the drop to expect of unseen samples, None where nobody can foresee it."""
-        foresee = self.task.foresee
-        if foresee is None:
-            return None
-
-        def make() -> Foreseen:
-            plain = replace(state, corrected=False)
-            return foresee(self.build(plain), state.dead, state.corrected)
-
-        return self._foreseen.get(state.net, make)
-
-    @property
-    def allowed(self) -> float:
-        """The drop of the harmonic mean that the floor allows."""
-        assert self.unpruned is not None
-        return self.judged(self.unpruned) - self.level
-
-    def holds_on_references(self, state: State) -> bool:
-        """Whether the floor holds on the reference samples."""
-        if not self.task.floor or state.accuracy is None:
-            return True
-        return self.judged(state.accuracy) >= self.level - 1e-9
-
-    def holds(self, state: State) -> bool:
-        """Whether the floor holds: on the reference samples, and as far as known on others."""
-        floor = self.task.floor
-        if not self.holds_on_references(state):
-            return False
-        if not (floor and floor.confidence and state.dead.any()) or state.accuracy is None:
-            return True
-        found = self.foreseen(state)
-        if found is None:
-            return True
-        self.evaluations += 1
-        bound = found.bound(floor.confidence)
-        holds = bound <= self.allowed + 1e-9
-        if not holds:
-            self.broken[state.net] = bound
-        return holds
+    def apart(self) -> tuple[Nets, ...]:
+        """The nets of the same search without some samples."""
+        found = tuple(Nets(one.task) for one in self.task.apart)
+        for nets in found:
+            nets.objective = self.objective
+        return found
 
     def start(self) -> State:
         """Return the state of the unpruned net, and count its evaluation."""

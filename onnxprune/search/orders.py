@@ -16,13 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxprune.arrays import FloatArray
-from onnxprune.search.nets import SLACK, Nets
+from onnxprune.search.control import SLACK
 from onnxprune.search.protocols import Measured
 from onnxprune.search.task import State
+
+if TYPE_CHECKING:
+    from onnxprune.search.nets import Nets
 
 
 def best_step(nets: Nets, state: State, size: float) -> State:

@@ -124,7 +124,7 @@ def make_report(
         "corrected": state.corrected,
         "held_out": None if held_out is None else held_out.to_json(),
         "promise": promise(nets, state),
-        "decisive": "shrunk_harmonic" if nets.shrinks else "harmonic",
+        "decisive": "shrunk_harmonic" if nets.floors.shrinks else "harmonic",
         "seed": settings.seed,
         "inexact": task.groups.crossed(state.dead),
         "classes": [] if data is None else list(parts_of(data, settings, before["accuracy"])),
@@ -169,7 +169,7 @@ def promise(nets: Nets, state: State) -> dict[str, Any] | None:
     floor = nets.task.floor
     if not floor or not floor.confidence or nets.unpruned is None:
         return None
-    found = nets.foreseen(state)
+    found = nets.floors.foreseen(state)
     if found is None:
         return None
     bound = found.bound(floor.confidence)
@@ -177,7 +177,7 @@ def promise(nets: Nets, state: State) -> dict[str, Any] | None:
         **found.to_json(),
         "bound": bound,
         "confidence": floor.confidence,
-        "allowed": nets.allowed,
+        "allowed": nets.floors.allowed,
     }
 
 
@@ -187,7 +187,7 @@ def _stopped_by(nets: Nets, state: State) -> Sequence[str]:
     if state.stopped == "target":
         return task.goals
     if state.stopped == "floor" and nets.unpruned is not None:
-        return task.floor.decisive(nets.judged(nets.unpruned))
+        return task.floor.decisive(nets.floors.judged(nets.unpruned))
     return task.picker.stopped_by(state.dead)
 
 

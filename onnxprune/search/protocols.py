@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from onnx import ModelProto
@@ -98,8 +98,12 @@ HoldOut = Callable[[ModelProto, BoolArray, bool], Measured]
 """Evaluates a pruned model corrected, maybe roughly, on other samples than it is evaluated on.
 
 Shapes: removed `[channels]`."""
-Foresee = Callable[[ModelProto, BoolArray, bool], Foreseen]
-"""Foresees the drop of a pruned model on unseen samples, corrected as asked.
+Unseeing = tuple[ModelProto, IntArray]
+"""A pruned model, and samples that it has not seen. Shapes: `[n]`."""
+Foresee = Callable[[Iterable[Unseeing]], Foreseen]
+"""Foresees a drop on unseen samples, from models and the samples that each of them has not seen."""
+OnOthers = Callable[[ModelProto, BoolArray, bool], Iterable[Unseeing]]
+"""Corrects a pruned model, as asked, without each fold of the samples.
 
 Shapes: removed `[channels]`."""
 Restore = Callable[[BoolArray, float], FloatArray]

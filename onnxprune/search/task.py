@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from onnxprune.arrays import BoolArray
+from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.channels import ChannelGroups
 from onnxprune.graph import Graph
 from onnxprune.search.control import Control, Strategy
@@ -20,6 +20,7 @@ from onnxprune.search.protocols import (
     Foresee,
     HoldOut,
     MeasureDamage,
+    OnOthers,
     Profile,
     Rank,
     Restore,
@@ -40,8 +41,8 @@ class State:
     if it was measured; `stopped`: what ended the search, if anything did; `corrected`: whether
     weights are corrected from this state on; `limit`: below this soft harmonic mean, correction is
     tried; `barred`: the groups of which the smallest step broke the floor; `since`: the channels
-    that went since relevance was measured, in steps that come to `followed` together. States are
-    equal by value and have no hash.
+    that went since relevance was measured, in steps that come to `followed` together; `apart`:
+    where the same searches without some samples are. States are equal by value and have no hash.
     Shapes: dead `[channels]`. Units: size, followed, share of what was left.
     """
 
@@ -54,6 +55,7 @@ class State:
     barred: tuple[int, ...] = ()
     since: tuple[int, ...] = ()
     followed: float = 0.0
+    apart: tuple[State, ...] = ()
 
     @property
     def net(self) -> Net:
@@ -67,7 +69,7 @@ class State:
 
     @property
     def _value(self) -> tuple[object, ...]:
-        way = self.since, self.followed
+        way = self.since, self.followed, self.apart
         return self.net, self.size, self.accuracy, self.stopped, self.limit, self.barred, way
 
 
@@ -77,7 +79,8 @@ class Task:
 
     Without `evaluate` no net is measured on the way; with `glance` tries are measured on a part of
     the samples, and the one that is kept on the `rest`; without `hold_out` a correction is judged
-    on the samples that it was fitted on. `foresee` is what a floor asks of unseen samples; `few`
+    on the samples that it was fitted on. `foresee` is what a floor asks of unseen samples: nets of
+    the searches `apart`, or, without them, those that were corrected `on_others`; `few`
     says that a floor looks at shrunk shares; `sketch` corrects roughly, for nets on the way. `aims`
     are what the search brings down, of `onnxprune.search.objective.AIMS`; `block` is how many
     channels the runtime computes at once; `said` goes into the metadata of pruned nets.
@@ -94,6 +97,8 @@ class Task:
     sketch: Compensate | None = None
     hold_out: HoldOut | None = None
     foresee: Foresee | None = None
+    on_others: OnOthers | None = None
+    apart: tuple[Apart, ...] = ()
     few: bool = False
     restore: Restore | None = None
     clock: Clock | None = None
@@ -138,3 +143,14 @@ class Task:
         Shapes: dead `[channels]`.
         """
         return share_removed(self.groups, dead, self.picker.counted)
+
+
+@dataclass(frozen=True, eq=False)
+class Apart:
+    """The same search without some samples, and which these are.
+
+    Shapes: rows `[n]`.
+    """
+
+    task: Task
+    rows: IntArray

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto
 
-from onnxprune.arrays import BoolArray, IntArray
+from onnxprune.arrays import BoolArray
 from onnxprune.compensate import Corrector
 from onnxprune.data import Data
 from onnxprune.evaluation import FIDELITY, Accuracy, Drop, Evaluator, drop_of_parts, expected_drop
 from onnxprune.progress import phase
-from onnxprune.search.protocols import Foresee
+from onnxprune.search.protocols import Foresee, Unseeing
 
 FEW = 10
 """Samples a class, on average, below which shares of them are shrunk before a floor looks."""
@@ -28,18 +28,17 @@ def are_few(data: Data | None) -> bool:
     return len(data) < FEW * len(np.unique(data.y))
 
 
-def foresight(
-    model: ModelProto, evaluator: Evaluator | None, correct: Corrector | None
-) -> Foresee | None:
-    """Return what foresees the drop of a net, where each sample has one class and its scores.
+def foresight(model: ModelProto, evaluator: Evaluator | None) -> Foresee | None:
+    """Return what foresees a drop from nets and the samples that each of them has not seen.
 
-    Agreement with the unpruned net is foreseen by what each sample adds to it. Nothing is foreseen
-    of inputs that were made up, which are no samples, or of other metrics.
+    Where each sample has one class, it is foreseen by its scores; agreement with the unpruned net,
+    by what each sample adds to it. Nothing is foreseen of inputs that were made up, which are no
+    samples, or of other metrics.
     """
     if evaluator is None or evaluator.data.generated or len(evaluator.data) < 2:
         return None
     if not _has_scores(evaluator):
-        return _of_agreement(evaluator, correct) if evaluator.metric.name == FIDELITY else None
+        return _of_agreement(evaluator) if evaluator.metric.name == FIDELITY else None
     data = evaluator.data
 
     def scores(net: ModelProto, rows: npt.NDArray[np.int64] | None = None) -> npt.NDArray[Any]:
@@ -49,20 +48,23 @@ def foresight(
     before = cache(lambda: scores(model))
 
     @phase("evaluation")
-    def foresee(pruned: ModelProto, dead: BoolArray, corrected: bool) -> Drop:
+    def foresee(nets: Iterable[Unseeing]) -> Drop:
         after = np.zeros_like(before())
-        for net, rows in _on_others(pruned, dead, correct if corrected else None, len(data)):
+        for net, rows in nets:
             after[rows] = scores(net, rows)
         return expected_drop(before(), after, data.y)
 
     return foresee
 
 
-def _on_others(
-    pruned: ModelProto, dead: BoolArray, correct: Corrector | None, samples: int
-) -> Iterator[tuple[ModelProto, IntArray]]:
-    """Yield nets and the samples that each is measured on: those it was not corrected on."""
-    if correct is None:
+def on_others(
+    correct: Corrector | None, samples: int, pruned: ModelProto, dead: BoolArray, corrected: bool
+) -> Iterator[Unseeing]:
+    """Yield nets and the samples that each is measured on: those it was not corrected on.
+
+    Shapes: dead `[channels]`.
+    """
+    if correct is None or not corrected:
         yield pruned, np.arange(samples)
         return
     folds = correct.folds[:samples]
@@ -73,16 +75,16 @@ def _on_others(
         yield net, np.flatnonzero(folds == fold)
 
 
-def _of_agreement(evaluator: Evaluator, correct: Corrector | None) -> Foresee | None:
+def _of_agreement(evaluator: Evaluator) -> Foresee | None:
     """What foresees the drop of a net's agreement with the unpruned one, which is 1."""
     if not evaluator.metric.adds_up:
         return None
     data = evaluator.data
 
     @phase("evaluation")
-    def foresee(pruned: ModelProto, dead: BoolArray, corrected: bool) -> Drop:
+    def foresee(nets: Iterable[Unseeing]) -> Drop:
         found: dict[int, Accuracy] = {}
-        for net, rows in _on_others(pruned, dead, correct if corrected else None, len(data)):
+        for net, rows in nets:
             outputs = evaluator.outputs(net, rows)
             for place, k in enumerate(rows.tolist()):
                 own = {name: held[place : place + 1] for name, held in outputs.items()}

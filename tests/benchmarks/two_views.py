@@ -28,7 +28,7 @@ from onnxprune.relevance.fuse import folded
 from onnxprune.relevance.lrp import relevance
 from onnxprune.samples import fashion_mnist as sample
 from onnxprune.search import Settings, make_evaluator, make_task, open_model
-from onnxprune.search.assemble import quantiles
+from onnxprune.search.ranking import quantiles
 from onnxprune.surgery import remove_channels
 
 LRP, RECONSTRUCTION = "LRP", "reconstruction"

@@ -135,15 +135,10 @@ def test_a_channel_does_what_all_of_its_filters_do() -> None:
         assert 0.5 * effect @ effect == pytest.approx(measured, rel=5e-3)
 
 
-@pytest.mark.parametrize("classes", [1, 10, 1000])
 @pytest.mark.parametrize("samples", [1, 49, 50, 99, 300, 1000])
-def test_what_a_step_looks_at_does_not_depend_on_the_number_of_classes(
-    samples: int, classes: int
-) -> None:
-    y = np.arange(samples) % classes
-    data = Data(np.zeros((samples, 1)), y, tuple(map(str, range(classes))))
+def test_a_step_looks_at_enough_samples_whatever_their_number(samples: int) -> None:
     for left in range(20):
-        turns, turn = _turn(data, left)
+        turns, turn = _turn(samples, left)
         assert min(samples, SAMPLES) <= len(range(turn, samples, turns)) <= 2 * SAMPLES
 
 
@@ -177,7 +172,7 @@ def test_a_part_is_held_against_its_own_samples(monkeypatch: pytest.MonkeyPatch)
     dead = np.arange(len(groups)) == groups.filters[1].channels[1]
     net, left = Graph(remove_channels(graph, groups, dead)), groups.without(dead)
     one = Meter(graph, data, EPSILON, device="cpu")
-    assert _turn(data, len(groups)) != _turn(data, len(left))
+    assert _turn(21, len(groups)) != _turn(21, len(left))
     one(graph, groups)
     found, fresh = one(net, left), Meter(graph, data, EPSILON, device="cpu")(net, left)
     np.testing.assert_array_equal(found.slope, fresh.slope)

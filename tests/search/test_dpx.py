@@ -84,7 +84,7 @@ def test_where_nothing_holds_the_best_try_is_taken_and_the_order_begins_anew() -
 def test_what_a_floor_looks_at_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one image a class the plain harmonic mean is 0, and no step would be taken back."""
     nets = Simulated(lambda dead, _: (0.5 if dead.sum() > 2 else 1.0, 0.0), by_damage=False)
-    monkeypatch.setattr(nets, "judged", lambda found: found.soft_harmonic)
+    monkeypatch.setattr(nets.floors, "judged", lambda found: found.soft_harmonic)
     assert gone(dpx(nets, nets.start())) == 1
     assert [count for count, _ in nets.seen.measured] == [3, 1]
 

@@ -6,7 +6,7 @@ import pytest
 import onnxprune
 from onnxprune.channels.groups import find_groups
 from onnxprune.graph.graph import Graph
-from onnxprune.search.assemble import quantiles
+from onnxprune.search.ranking import quantiles
 from tests.support.models import model
 from tests.support.runs import samples
 from tests.support.small_net import Small

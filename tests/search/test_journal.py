@@ -17,8 +17,9 @@ from onnxprune.data import load_data
 from onnxprune.errors import NOTICE, DataError, OutputError, RunDirectoryError
 from onnxprune.run import Result
 from onnxprune.samples import fashion_mnist
-from onnxprune.search.journal import cores, from_line, to_line
+from onnxprune.search.journal import cores
 from onnxprune.search.limits import Limits
+from onnxprune.search.lines import from_line, to_line
 from onnxprune.search.settings import Settings
 from onnxprune.search.task import State
 from tests.support.models import run

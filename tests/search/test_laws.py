@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.search.control import Control, Strategy
 from onnxprune.search.controllers import CONTROLLERS, search
-from onnxprune.search.journal import from_line, to_line
 from onnxprune.search.limits import Limits
+from onnxprune.search.lines import from_line, to_line
 from onnxprune.search.target import Floor, Target, share_removed
 from onnxprune.search.task import State
 from tests.support.simulated import (

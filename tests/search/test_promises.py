@@ -19,7 +19,7 @@ from onnxprune.report.page import page
 from onnxprune.report.record import Record
 from onnxprune.search import Settings, complete
 from onnxprune.search.target import Floor
-from onnxprune.search.unseen import are_few, foresight
+from onnxprune.search.unseen import are_few, foresight, on_others
 from tests.support.coloured import network, pixels
 from tests.support.models import run
 from tests.support.simulated import Simulated, end, gone, steep
@@ -32,9 +32,18 @@ def arrays(each: int) -> tuple[Any, Any]:
     return (x / 255).astype(np.float32).transpose(0, 3, 1, 2), y
 
 
-def foresee(_: Any, dead: BoolArray, corrected: bool) -> Drop:
+def without_others(net: Any, dead: BoolArray, corrected: bool) -> list[Any]:
+    """The number of filters that are gone, in the place of samples."""
+    return [(net, int(dead.sum()))]
+
+
+def foresee(nets: Any) -> Drop:
     """A drop of a thousandth for each filter, and an error of as much."""
-    return Drop(0.001 * dead.sum(), 0.001 * dead.sum(), 1000)
+    ((_, gone),) = nets
+    return Drop(0.001 * gone, 0.001 * gone, 1000)
+
+
+SEEN: dict[str, Any] = {"foresee": foresee, "on_others": without_others}
 
 
 @pytest.mark.parametrize(
@@ -42,33 +51,34 @@ def foresee(_: Any, dead: BoolArray, corrected: bool) -> Drop:
 )
 def test_a_floor_holds_on_unseen_images_as_surely_as_is_asked(confidence: float, most: int) -> None:
     floor = Floor(max_drop=0.03, confidence=confidence)
-    state = end(Simulated(steep(60), floor=floor, foresee=foresee))
+    state = end(Simulated(steep(60), floor=floor, **SEEN))
     assert gone(state) == min(most, gone(end(Simulated(steep(60), floor=Floor(max_drop=0.03)))))
 
 
 def test_a_step_that_broke_on_unseen_images_says_by_how_much() -> None:
-    nets = Simulated(steep(60), floor=Floor(max_drop=0.03), foresee=foresee)
+    nets = Simulated(steep(60), floor=Floor(max_drop=0.03), **SEEN)
     kept = end(nets)
-    assert nets.broken and min(nets.broken.values()) > 0.03
-    assert kept.net not in nets.broken
+    assert nets.floors.broken and min(nets.floors.broken.values()) > 0.03
+    assert kept.net not in nets.floors.broken
 
 
 def test_the_reference_samples_are_asked_first() -> None:
     asked: list[int] = []
 
-    def counted(net: Any, dead: BoolArray, corrected: bool) -> Drop:
-        asked.append(int(dead.sum()))
+    def counted(nets: Any) -> Drop:
+        asked.extend(gone for _, gone in nets)
         return Drop(0.0, 0.0, 100)
 
-    nets = Simulated(steep(7), floor=Floor(max_drop=0.1), foresee=counted)
+    seen: dict[str, Any] = {"foresee": counted, "on_others": without_others}
+    nets = Simulated(steep(7), floor=Floor(max_drop=0.1), **seen)
     assert gone(end(nets)) in (6, 7)
     assert asked and max(asked) <= 7
 
 
 def test_what_breaks_on_unseen_samples_is_not_tried_elsewhere() -> None:
     """Of many tries one would seem to hold by luck."""
-    nets = Simulated(steep(60), floor=Floor(max_drop=0.03), foresee=lambda *_: Drop(1.0, 0.0, 10))
-    state = end(nets)
+    seen: dict[str, Any] = {"foresee": lambda _: Drop(1.0, 0.0, 10), "on_others": without_others}
+    state = end(Simulated(steep(60), floor=Floor(max_drop=0.03), **seen))
     assert (gone(state), state.stopped, state.barred) == (0, "floor", ())
 
 
@@ -76,7 +86,7 @@ def test_without_a_floor_nothing_is_foreseen() -> None:
     def never(*_: Any) -> Drop:
         raise AssertionError
 
-    assert end(Simulated(steep(60), foresee=never)).stopped == "limits"
+    assert end(Simulated(steep(60), foresee=never, on_others=never)).stopped == "limits"
 
 
 class Folded:
@@ -94,9 +104,9 @@ def test_corrected_weights_are_foreseen_on_samples_that_they_were_not_fitted_to(
     x, y = arrays(2)
     correct = Folded(np.arange(len(y)) % 3)
     evaluator = Evaluator(Data(x, y, tuple(map(str, range(6)))), threads=1, device="cpu")
-    seen = foresight(network(), evaluator, correct)
+    seen = foresight(network(), evaluator)
     assert seen is not None
-    found = seen(network(), np.zeros(1, np.bool_), True)
+    found = seen(on_others(correct, len(y), network(), np.zeros(1, np.bool_), corrected=True))
     assert correct.without == [0, 1, 2] and found.expected == pytest.approx(0, abs=1e-9)
 
 
@@ -108,8 +118,8 @@ def test_nothing_is_foreseen_of_other_metrics_or_of_what_was_made_up() -> None:
         ("top-1", Data(x, y, names, generated="noise")),
         ("top-1", Data(x[:1], y[:1], names)),
     ):
-        assert foresight(network(), Evaluator(data, metric=metric), None) is None
-    assert foresight(network(), None, None) is None
+        assert foresight(network(), Evaluator(data, metric=metric)) is None
+    assert foresight(network(), None) is None
 
 
 def test_agreement_of_numbers_is_foreseen_by_what_each_sample_adds(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""Searches that do without a fold of the samples, which then can judge what they come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from onnxprune.arrays import IntArray
+from onnxprune.compensate import FOLDS, Corrector
+from onnxprune.data import Data
+from onnxprune.evaluation import Evaluator
+from onnxprune.progress import phase
+from onnxprune.search.ranking import make_damage, make_rank, make_restore
+from onnxprune.search.settings import Settings
+from onnxprune.search.task import Apart, Task
+
+MANY = 1000
+"""An order that is chosen on so many samples holds for others as well."""
+
+
+def with_searches_apart(
+    task: Task,
+    evaluator: Evaluator | None,
+    correct: Corrector | None,
+    fitted: Data | None,
+    settings: Settings,
+) -> Task:
+    """Return the task with the searches that a floor asks of unseen samples, if it does.
+
+    The folds are those of the correction.
+    """
+    asked = task.floor and task.floor.confidence and task.foresee is not None
+    if evaluator is None or not asked or len(evaluator.data) >= MANY:
+        return task
+    data = evaluator.data
+    folds = np.arange(len(data)) % FOLDS if correct is None else correct.folds
+    whole = _Whole(task, evaluator, correct, fitted, settings, folds)
+    numbers = np.unique(folds[: len(data)]).tolist()
+    return replace(task, apart=tuple(map(whole.without, numbers)))
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A search of all samples, and what it was made of."""
+
+    task: Task
+    evaluator: Evaluator
+    correct: Corrector | None
+    fitted: Data | None
+    settings: Settings
+    folds: IntArray
+
+    def without(self, fold: int) -> Apart:
+        """The search without a fold. It goes down beside the other one, and has no end."""
+        task, data = self.task, self.evaluator.data
+        own = self.folds[: len(data)]
+        seen, fit = np.flatnonzero(own != fold), np.flatnonzero(self.folds != fold)
+        damage = make_damage(task.graph, data, self.settings, seen)
+        rank = task.rank
+        if damage is None:
+            fitted = None if self.fitted is None else self.fitted.rows(fit)
+            rank = make_rank(task.graph, data.rows(seen), fitted, self.settings)
+        correct = None
+        if self.correct is not None:
+            correct = phase("compensation")(partial(self.correct, without=fold))
+        alone = Task(
+            task.graph,
+            task.groups,
+            rank=rank,
+            damage=damage,
+            restore=make_restore(task.graph, task.groups, self.fitted, self.settings, fit),
+            evaluate=phase("evaluation")(partial(self.evaluator.some, rows=seen)),
+            compensate=correct,
+            few=task.few,
+            limits=task.limits,
+            tuning=task.tuning,
+            strategy=task.strategy,
+            aims=task.aims,
+            block=task.block,
+        )
+        return Apart(alone, np.flatnonzero(own == fold))
