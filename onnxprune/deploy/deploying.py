@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from onnx import ModelProto
+
 from onnxprune.data import Data, SampleSource
 from onnxprune.deploy.request import Request
 from onnxprune.deploy.trial import DONE, FAILED, MISSING, WRONG, OnStep, Row, Trial
@@ -24,7 +26,8 @@ from onnxprune.deploy.variants import (
     in_float,
     same_ports,
 )
-from onnxprune.errors import InvalidValue, check_name
+from onnxprune.errors import InvalidModel, InvalidValue, check_name
+from onnxprune.evaluation import reason, session
 from onnxprune.files import folder_to_fill, move_whole, scratch, write_whole
 from onnxprune.graph import ModelSource, digest, file_size, load_model
 from onnxprune.runtimes import RECORD, Place, Runtime, find_runtime
@@ -74,6 +77,8 @@ def deploy(
         same_ports(proto, whole)
     base = proto if whole is None else whole
     graph, samples = open_model(base, data, asked, pruned=proto)
+    for one, source in ((proto, model), (whole, original)):
+        _check_runs(one, source, asked)
     check_baseline(base, samples, asked, decide=False)
     judge = None if samples is None else make_evaluator(samples, asked)
     accuracy = None if judge is None else judge(proto).to_json()
@@ -82,9 +87,7 @@ def deploy(
         _, reference = open_model(base, calibrate, asked, pruned=proto)
     with folder_to_fill(output) as folder:
         if any(_places(runtime, stem, folder)[0].resolve() == _own(model) for runtime in runtimes):
-            raise InvalidValue(
-                f"{output}: holds the model itself; name another folder to deploy to"
-            )
+            raise _holds_itself(output)
         trial = Trial(graph, samples, judge, asked, _where(runtimes, asked, request), on_step)
         variants = in_float(proto, whole, stem, request.tolerance, named=int8 is not None)
         told = []
@@ -109,10 +112,31 @@ def deploy(
         say = partial(_say, folder, record)
         for runtime in runtimes:
             for variant in variants:
-                row = _deployed(trial, runtime, variant, folder, say)
+                row = _deployed(trial, runtime, variant, folder, say, _own(model))
                 rows.append(row.to_json())
                 say()
     return record
+
+
+def _check_runs(model: ModelProto | None, source: ModelSource | None, settings: Settings) -> None:
+    """Refuse a model that onnxruntime refuses: nothing could be held against its outputs.
+
+    Raises: InvalidModel, naming the file.
+    """
+    try:
+        if model is not None:
+            session(model, device="cpu", threads=settings.threads)
+    except InvalidModel as error:
+        called = source if isinstance(source, str | Path) else "model"
+        why = reason(error.__cause__) if isinstance(error.__cause__, Exception) else error
+        raise InvalidModel(
+            f"{called}: onnxruntime refuses it: {why}; every runtime is held against onnxruntime, "
+            "so export the model with operators that it knows"
+        ) from error
+
+
+def _holds_itself(output: str | Path) -> InvalidValue:
+    return InvalidValue(f"{output}: holds the model itself; name another folder to deploy to")
 
 
 def _say(folder: Path, record: Mapping[str, Any]) -> None:
@@ -186,7 +210,12 @@ def _judged(
 
 
 def _deployed(
-    trial: Trial, runtime: Runtime, variant: Variant, folder: Path, say: Callable[[], None]
+    trial: Trial,
+    runtime: Runtime,
+    variant: Variant,
+    folder: Path,
+    say: Callable[[], None],
+    own: Path | None,
 ) -> Row:
     """Try a model in a folder beside, and move what is right into place, the main file last.
 
@@ -195,10 +224,13 @@ def _deployed(
     """
     with scratch(folder) as beside:
         row = _tried(trial, runtime, variant, beside)
+        made = [folder / name for name in row.files if variant.stem]  # one's own names them itself
+        if any(file.resolve() == own for file in made):
+            raise _holds_itself(folder)
         row.files = row.files if row.status == DONE and variant.stem else []
         say()
         if variant.stem and row.status in (DONE, WRONG):  # what fails leaves what was there
-            for file in _places(runtime, variant.stem, folder):
+            for file in {*made, *_places(runtime, variant.stem, folder)}:
                 if row.files != [file.name]:  # that one is replaced in one step
                     file.unlink(missing_ok=True)  # of an earlier run, or one of several
         move_whole([beside / name for name in reversed(row.files)], folder)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy.typing as npt
 
 from onnxprune.errors import MissingPackage, RuntimeFailed
-from onnxprune.files import temporary
+from onnxprune.files import BESIDE, temporary
 from onnxprune.runtimes.child import receive, send
 from onnxprune.runtimes.registry import Runtime
 
@@ -57,6 +57,7 @@ class Child:
         self.runtime, self.place = runtime, place
         self.versions: dict[str, str] = {}
         self._late = False
+        self._hidden = list[str]()  # folders beside their places, which say nothing to a user
 
     def __enter__(self) -> Child:
         self._held = ExitStack()
@@ -116,6 +117,7 @@ class Child:
         Raises: RuntimeFailed where it fails, crashes or takes longer than it may.
         """
         requests, answers = self._pipes
+        self._hide(value for value in arguments.values() if isinstance(value, str))
         timer = threading.Timer(self.place.limit, self._give_up)
         timer.start()
         try:
@@ -129,7 +131,7 @@ class Child:
             raise RuntimeFailed(f"{self._ended()}{self.last_line()}")
         message, found = received
         if "error" in message:
-            raise RuntimeFailed(message["error"])
+            raise RuntimeFailed(self._shown(message["error"]))
         if "printed" in message:
             raise RuntimeFailed(f"{message['printed']}{self.last_line()}")
         return message, found
@@ -165,7 +167,17 @@ class Child:
         """What it printed last, which may say why."""
         text = self._log.read_text(encoding="utf-8", errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return f"; it said last: {lines[-1][:200]}" if lines else ""
+        return f"; it said last: {self._shown(lines[-1])[:200]}" if lines else ""
+
+    def _hide(self, paths: Iterable[str]) -> None:
+        parts = (part for path in map(Path, paths) for part in (path, *path.parents))
+        self._hidden += [str(part) for part in parts if part.name.startswith(BESIDE)]
+
+    def _shown(self, text: str) -> str:
+        """A message that names files as the user knows them."""
+        for folder in self._hidden:
+            text = text.replace(f"{folder}{os.sep}", "")
+        return text
 
     def _check_packages(self) -> None:
         answer, _ = self.call("versions")

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from onnxprune.cli.commands import main
 from onnxprune.deploy import Row, deploy, deploying, problems
-from onnxprune.errors import InvalidValue, OnnxPruneError, UnknownName
+from onnxprune.errors import InvalidModel, InvalidValue, OnnxPruneError, UnknownName
 from onnxprune.files import move_whole
 from onnxprune.runtimes import RECORD
 from tests.support.deployed import NET
@@ -147,6 +147,46 @@ def test_files_of_an_earlier_run_do_not_outlive_a_wrong_one(
     record = deploy(net, out, to=["onnxruntime"], threads=1)
     assert row_of(record)["status"] == "wrong"
     assert not (out / "net.onnx").exists()
+
+
+def test_a_file_of_ones_own_runtime_does_not_outlive_a_wrong_one(
+    net: Path, samples: Path, tmp_path: Path
+) -> None:
+    """What its files are called is known from what it writes."""
+    out = tmp_path / "edge"
+    deploy(net, out, samples, to=[own(tmp_path, "mine", RIGHT)], threads=1)
+    assert (out / "net.own").is_file()
+    record = deploy(net, out, samples, to=[own(tmp_path, "mine", WRONG)], threads=1)
+    assert row_of(record)["status"] == "wrong"
+    assert [path.name for path in out.iterdir()] == [RECORD]
+
+
+def test_ones_own_runtime_does_not_write_over_the_model(net: Path, tmp_path: Path) -> None:
+    before = net.read_bytes()
+    code = {"converting": "shutil.copyfile(model, folder / 'net.onnx'); return folder / 'net.onnx'"}
+    with pytest.raises(InvalidValue, match="holds the model itself; name another folder"):
+        deploy(net, tmp_path, to=[own(tmp_path, "mine", code)], threads=1)
+    assert net.read_bytes() == before
+
+
+@pytest.mark.parametrize("part", ["model", "original"])
+def test_a_model_that_onnxruntime_refuses_is_named_by_its_file(
+    net: Path, tmp_path: Path, part: str
+) -> None:
+    unknown = onnx.load(net)
+    unknown.graph.node[0].op_type, unknown.graph.node[0].domain = "Mine", "some.domain"
+    unknown.opset_import.append(onnx.helper.make_opsetid("some.domain", 1))
+    onnx.save(unknown, bad := tmp_path / "its own.onnx")
+    given = {"model": net, "original": net, part: bad}
+    out = tmp_path / "edge"
+    with pytest.raises(InvalidModel) as said:
+        deploy(given["model"], out, original=given["original"], threads=1)
+    assert re.fullmatch(
+        rf"{re.escape(str(bad))}: onnxruntime refuses it: .*some\.domain:Mine.* not a registered "
+        r"function/op; .* export the model with operators that it knows",
+        str(said.value),
+    )
+    assert not out.exists()
 
 
 def test_a_mistake_leaves_no_folder(net: Path, samples: Path, tmp_path: Path) -> None:

@@ -89,6 +89,14 @@ def test_a_crash_is_an_error_of_one_line(tmp_path: Path, stage: str, code: str, 
     assert "\n" not in str(said.value)
 
 
+@pytest.mark.parametrize("code", ["raise ValueError(model)", "print(model); os._exit(3)"])
+def test_an_error_names_no_folder_of_ours(tmp_path: Path, code: str) -> None:
+    with own(tmp_path, converting=code) as child, pytest.raises(RuntimeFailed) as said:
+        with running_on(child, fix_axes(Graph(NET))):
+            pass
+    assert str(said.value).endswith(" model.onnx")
+
+
 def test_what_hangs_is_ended(tmp_path: Path) -> None:
     runtime = find_runtime(str(write_runtime(tmp_path / "own.py", converting="time.sleep(60)")))
     started = time.monotonic()
