@@ -1,0 +1,1 @@
+"""The sample of a pipeline: an export script that prunes, checks what it cost, and goes on."""
