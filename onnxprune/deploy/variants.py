@@ -15,7 +15,7 @@ from onnxprune.deploy.outputs import TOLERANCE
 from onnxprune.deploy.quantiser import Quantiser, StaticQuantiser
 from onnxprune.errors import DataError, InvalidModel, UnreachableTarget
 from onnxprune.graph import Graph
-from onnxprune.runtimes import RUNTIMES, Runtime
+from onnxprune.runtimes import QUANTISED, RUNTIMES, Runtime
 from onnxprune.search import Settings, complete, make_evaluator
 
 QUANTISERS = ("onnxruntime", "nncf")
@@ -87,7 +87,7 @@ class Quantising:
         Raises: MissingPackage without NNCF; DataError or InvalidModel where nothing is quantised.
         """
         label = {"pruned": "both"}.get(variant.label, "INT8")
-        stem = f"{variant.stem}.int8" if variant.stem else ""
+        stem = f"{variant.stem}{QUANTISED}" if variant.stem else ""
         self.on_step(f"{label}: calibrating", None)
         floor = complete(self.settings, self.data).floor
         told: dict[str, Any] = {"variant": label}

@@ -12,6 +12,7 @@ clocks take it as they take a model on onnxruntime.
 
 from onnxprune.runtimes.fixed import Fixed, fix_axes
 from onnxprune.runtimes.opening import (
+    QUANTISED,
     RECORD,
     is_deployed,
     onnx_behind,
@@ -26,6 +27,7 @@ from onnxprune.runtimes.remote import Remote, convert, running_on
 __all__ = [
     "LIMIT",
     "OWN",
+    "QUANTISED",
     "RECORD",
     "RUNTIMES",
     "Child",

@@ -21,6 +21,8 @@ from onnxprune.runtimes.remote import Remote
 
 RECORD = "deploy.json"
 """The file beside deployed ones that says what they were made of, and what was measured."""
+QUANTISED = ".int8"
+"""What stands behind the name of a model in INT8."""
 PYTHONS = "ONNXPRUNE_PYTHON"
 """The environment variable that lists the Pythons which may be started because a record says so."""
 
@@ -37,15 +39,21 @@ def is_deployed(source: ModelSource) -> bool:
 def onnx_of(path: Path) -> Path:
     """Return the ONNX model that a deployed file was made of, which says how samples are read.
 
+    A record that does not name the file is of another model.
     Raises: InvalidModel where it is not known, or not there any more.
     """
-    source = _record(path).get("source")
-    names = [str(source)] if source else []
-    stem = path.name.split(".")[0]
-    for place in (*(path.parent / name for name in names), path.with_name(f"{stem}.onnx")):
+    record = _record(path)
+    own = record if _rows(path, record) else {}
+    names = [str(own["source"])] if own.get("source") else []
+    runtime = runtime_of(path)
+    stem = path.name.removesuffix(runtime.suffix).removesuffix(runtime.ending)
+    beside = [path.with_name(f"{one}.onnx") for one in (stem, stem.removesuffix(QUANTISED))]
+    for place in (*(path.parent / name for name in names), *beside):
         if place.is_file():
             return place
-    said = f"{path.parent / RECORD} names {names[0]}" if names else f"no {RECORD} lies beside it"
+    said = f"no {RECORD} lies beside it"
+    if record:
+        said = f"{path.parent / RECORD} names {names[0] if names else 'other files'}"
     raise InvalidModel(
         f"{path}: the ONNX model that it was made of says how samples are read, and is not there "
         f"({said}); compare with that model, or put it beside the file"
@@ -75,7 +83,7 @@ def running_file(path: Path, graph: Graph, threads: int) -> Iterator[Remote]:
 
 def _python(path: Path) -> str:
     """The Python that `deploy` ran a file with, if it may be started; else our own."""
-    rows = [row for row in _record(path).get("rows", ()) if path.name in row.get("files", ())]
+    rows = _rows(path, _record(path))
     named = (rows[0].get("python") if rows else None) or sys.executable
     if named in (sys.executable, *os.environ.get(PYTHONS, "").split(os.pathsep)):
         return str(named)
@@ -99,6 +107,11 @@ def size_of(path: Path) -> int:
         if not file.is_file():
             raise InvalidModel(f"{file}: no such file; expected what deploy wrote")
     return sum(file.stat().st_size for file in files)
+
+
+def _rows(path: Path, record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The rows of a record that name a file."""
+    return [row for row in record.get("rows", ()) if path.name in row.get("files", ())]
 
 
 def _record(path: Path) -> Mapping[str, Any]:

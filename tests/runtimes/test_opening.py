@@ -1,5 +1,6 @@
 """Deployed files are compared as models are; what nobody knows of them is said to be unknown."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -88,3 +89,23 @@ def test_the_model_is_looked_for_beside_the_file(place: Path, tmp_path: Path) ->
         onnx_of(tmp_path / "net.ort")
     shutil.copy(place / "net.onnx", tmp_path / "net.onnx")
     assert onnx_of(tmp_path / "net.ort") == tmp_path / "net.onnx"
+
+
+def test_a_record_of_another_model_says_nothing(place: Path, tmp_path: Path) -> None:
+    """Two models were deployed to one folder: the record is of the second, the files of both."""
+    for name in ("net.ort", RECORD):
+        shutil.copy(place / "edge" / name, tmp_path / name)
+    shutil.copy(place / "edge" / "net.ort", tmp_path / "first.ort")
+    shutil.copy(place / "net.onnx", tmp_path.parent / "net.onnx")
+    assert onnx_of(tmp_path / "net.ort").resolve() == (tmp_path.parent / "net.onnx").resolve()
+    with pytest.raises(
+        InvalidModel,
+        match=rf"is not there \({re.escape(str(tmp_path / RECORD))} names other files\)",
+    ):
+        onnx_of(tmp_path / "first.ort")
+
+
+@pytest.mark.parametrize("file", ["my.net v2.ncnn.param", "my.net v2.xml", "my.net v2.int8.xml"])
+def test_a_name_may_have_dots(tmp_path: Path, file: str) -> None:
+    (tmp_path / "my.net v2.onnx").touch()
+    assert onnx_of(tmp_path / file) == tmp_path / "my.net v2.onnx"
