@@ -115,14 +115,17 @@ class Constants:
         self._readers = {n: node for node in graph.nodes for n in node.inputs if n in graph.aliases}
         self._places: dict[str, TensorProto] = {t.name: t for t in model.graph.initializer}
         self._fills: dict[str, NodeProto] = {}
+        self._holders: list[Node] = []
         for node in graph.nodes:
             how = None if node.op is None or node.nested or not self.has(node) else node.op.how
             if isinstance(how, Fills):
                 self._fills[node.outputs[0]] = self._protos[node.outputs]
             elif isinstance(how, Holds):
+                self._holders.append(node)
                 for attribute in self._protos[node.outputs].attribute:
                     if attribute.name == "value":
                         self._places[node.outputs[0]] = attribute.t
+        self._read = {name for node in self._nodes() for name in node.input}
         self._makers = dict(graph.computed.makers)
         self._captured = {name for node in graph.nodes for name in node.captures}
         self._taken = {name for node in self._nodes() for name in (*node.input, *node.output)}
@@ -196,6 +199,9 @@ class Constants:
         graph = self._model.graph
         read = {name for node in self._nodes() for name in node.input} | self._captured
         spent = self._taken - read - self._returned()
+        for node in [one for one in self._holders if one.outputs[0] in spent & self._read]:
+            if node.outputs in self._protos:
+                self.remove(node)
         for values in (graph.initializer, graph.input):
             for value in [v for v in values if v.name in spent and v.name in self._places]:
                 values.remove(value)

@@ -175,6 +175,17 @@ def test_a_target_shape_that_the_model_returns_is_returned_as_it_was() -> None:
     assert (y.shape, s.tolist()) == ((2, 5), [-1, 64])
 
 
+def test_a_constant_that_nothing_reads_any_more_goes() -> None:
+    """The target is stated anew in its place; what was never read stays as the user left it."""
+    idle = "idle = Constant<value_ints=[7]>()\n  r = Reshape(a, s)"
+    graph = Graph(model(SHUFFLE.replace("r = Reshape(a, s)", idle)))
+    groups = find_groups(graph)
+    small = remove_channels(graph, groups, half(groups))
+    read = {name for node in small.graph.node for name in node.input}
+    made = {name for node in small.graph.node for name in node.output}
+    assert made - read == {"idle", "y"}
+
+
 def test_a_divisor_is_not_zeroed() -> None:
     text = """
     g (float[N,3,2,2] x) => (float[N,2,2,2] y)
