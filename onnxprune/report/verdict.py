@@ -14,6 +14,8 @@ Standing = Literal["good", "same", "unknown", "bad"]
 """From best to worst, where the worst of several counts."""
 NOTICED = 0.01
 """A drop that counts as one where no interval is known and no floor was asked for."""
+SHOWN = 0.0005
+"""A change of less is written as 0.0 points, and counts as none."""
 WORST: Mapping[Standing, int] = {"bad": 0, "unknown": 1}
 """What is said first."""
 WORDS: Mapping[Standing, str] = {
@@ -121,10 +123,16 @@ def _accuracy(run: Record) -> Clause:
         text += f" (95 % interval {low} to {high} on {interval['samples']:,} samples)"
     elif run.report is not None:
         text += f" (on {samples_of(run.report)}, interval not known)"
-    lost = interval["high"] < 0 if interval else change < -NOTICED and run.floor is None
+    lost = _is_lost(run) if interval else change < -NOTICED and run.floor is None
     lost = lost or below_floor(run)
-    won = bool(interval and interval["low"] > 0)
+    won = bool(interval and interval["low"] > 0 and change >= SHOWN)
     return Clause(text, "bad" if lost else "good" if won else "same")
+
+
+def _is_lost(run: Record) -> bool:
+    """Say whether the whole interval of a change that is seen lies below 0."""
+    interval, change = run.evidence.get("interval"), change_of(run)
+    return bool(interval and interval["high"] < 0 and change is not None and change <= -SHOWN)
 
 
 def _held_out(run: Record) -> Iterator[Clause]:
@@ -160,7 +168,7 @@ def _notes(run: Record) -> Iterator[str]:
         yield from filter(None, [ruined(report), slower(report)])
     if below_floor(run):
         yield f"The accuracy is below the floor of {percent(run.floor)} that was asked for."
-    if interval and interval["high"] < 0:
+    if _is_lost(run):
         yield "The whole interval lies below 0: accuracy was lost, and not by chance."
     if change_of(run) is None:
         yield (

@@ -79,6 +79,18 @@ def test_whatever_got_worse_makes_the_verdict_red_and_is_said_first(run: Record,
     assert said in first.text and first.standing == "bad"
 
 
+def test_a_change_that_is_written_as_nothing_makes_no_verdict_red() -> None:
+    """Agreement with the unpruned model, which nothing exceeds, is lower after any change."""
+    unseen = record(interval=(-0.0003, -0.0001), accuracy=accuracy(0.8998))
+    found = verdict(unseen)
+    assert found.standing == "good"
+    assert "accuracy \u22120.0 points" in found.text
+    assert not any("accuracy was lost" in note for note in found.notes)
+    seen = verdict(record(interval=(-0.0012, -0.0001), accuracy=accuracy(0.8993)))
+    assert seen.standing == "bad"
+    assert any("accuracy was lost" in note for note in seen.notes)
+
+
 @pytest.mark.parametrize(
     ("run", "said"),
     [

@@ -87,7 +87,7 @@ page.chart.draw = () => {
     scales: { x: { time: false }, y: { range: [floor, Math.max(1, ...values) + 0.005] } },
     axes: [
       { ...axis, label: over.title, labelSize: 24, space: 80, values: (u, ticks) => ticks.map(over.text) },
-      { ...axis, size: 62, incrs: page.shares, values: page.shareTicks },
+      { ...axis, size: 68, incrs: page.shares, values: page.scoreTicks },
     ],
     series: chart.series(),
     legend: { show: false },

@@ -33,7 +33,7 @@ page.curve.draw = () => {
     scales: { x: { time: false }, y: { range: [Math.max(0, lowest - 0.02), 1.005] } },
     axes: [
       { ...axis, space: 70, values: page.shareTicks },
-      { ...axis, size: 62, incrs: page.shares, values: page.shareTicks },
+      { ...axis, size: 68, incrs: page.shares, values: page.scoreTicks },
     ],
     series: [{}, ...curves.map((_, k) => ({
       stroke: colour(page.lines[k % page.lines.length]),

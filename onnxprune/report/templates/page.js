@@ -35,6 +35,10 @@ page.shares = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
 page.shareTicks = (u, ticks) =>
   ticks.map((tick) => page.percent(tick, ticks.length > 1 && ticks[1] - ticks[0] < 0.0099 ? 1 : 0));
 
+// The same of scores, of which there are none above 1.
+page.scoreTicks = (u, ticks) =>
+  page.shareTicks(u, ticks).map((text, k) => (ticks[k] > 1.0001 ? "" : text));
+
 page.points = (change) =>
   (change < 0 ? "\u2212" : "+") + Math.abs(100 * change).toFixed(1) + " points";
 
