@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class NcnnSession:
             (file.with_suffix(".bin"), self._net.load_model),
         ):
             if read(str(path)):
-                raise ValueError(f"{path.name}: cannot be read")
+                raise ValueError(f"{path.name}: {_why(file, self._ncnn.layer_to_index)}")
         self.inputs = [(name, "float32", None) for name in _in_order(self._net.input_names())]
         self.outputs = _in_order(self._net.output_names())
 
@@ -70,6 +70,15 @@ class NcnnSession:
         if code:
             raise ValueError(f"output {name}: cannot be computed (code {code})")
         return np.array(found)[None]
+
+
+def _why(file: Path, index: Callable[[str], int]) -> str:
+    """Why a network cannot be read: mostly a layer that pnnx left as ONNX has it."""
+    lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()[2:]]
+    unknown = sorted({line[0] for line in lines if line and index(line[0]) < 0})
+    if not unknown:
+        return "ncnn cannot read it"
+    return f"ncnn has no layer {', '.join(unknown)}; export the model without it"
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

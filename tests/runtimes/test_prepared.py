@@ -1,7 +1,9 @@
-"""What onnx2tf gets computes what the model does."""
+"""What onnx2tf gets computes what the model does; what ncnn lacks is named."""
 
 import copy
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,6 +14,7 @@ from onnxprune.evaluation import made_up, session
 from onnxprune.graph import Graph
 from onnxprune.runtimes import fix_axes
 from onnxprune.runtimes.litert import prepare
+from onnxprune.runtimes.ncnn import NcnnSession
 from tests.support.models import model
 
 COMPUTED = model(
@@ -83,3 +86,29 @@ def test_no_shape_is_computed_and_no_map_comes_out_as_it_is(tmp_path: Path) -> N
     for name in ("map", "rows"):
         flat = graph.producers[graph.producers[name].inputs[0]]
         assert graph.shape(flat.outputs[0]) == (np.prod(graph.shape(name)),)
+
+
+PARAM = """7767517
+3 3
+Input      in0    0 1 in0
+ReduceMax  max_0  1 1 in0 1
+Softmax    out_0  1 1 1 out0 0=0 1=1
+"""
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        (("Input", "Softmax"), "net.ncnn.param: ncnn has no layer ReduceMax; export the model "),
+        (("Input", "Softmax", "ReduceMax"), "net.ncnn.param: ncnn cannot read it"),
+    ],
+)
+def test_a_layer_that_ncnn_lacks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "net.ncnn.param").write_text(PARAM, encoding="utf-8")
+    net = SimpleNamespace(opt=SimpleNamespace(), load_param=lambda path: -1, load_model=None)
+    stands_in = SimpleNamespace(Net=lambda: net, layer_to_index=lambda n: int(n in known) - 1)
+    monkeypatch.setitem(sys.modules, "ncnn", stands_in)
+    with pytest.raises(ValueError, match=said):
+        NcnnSession(tmp_path / "net.ncnn.param", 1)
