@@ -39,7 +39,7 @@ def test_the_program_trains_prunes_and_compares(tmp_path: Path) -> None:
     said = re.findall(r"^(\w[\w ]*?) +([\d.,]+) +([\d.,]+)$", result.output, re.M)
     found = {name: [float(one.replace(",", "")) for one in (a, b)] for name, a, b in said}
     assert found["filters"][0] == 240 and found["macs"][1] < 0.9 * found["macs"][0]
-    assert found["found again"][0] > 0.05, "chance finds one in 400"
+    assert found["found again"][0] > 0.02, "chance finds one in 400"
 
     with np.load(tmp_path / "test.npz") as held:
         x = held["image"]
