@@ -3,9 +3,12 @@
 Channels: where each channel has statistics of its own, channels may go. Where statistics span
 several channels, all of them stay, because without one of them the others would be normalised
 differently; the user may allow that. A group of channels with statistics of its own may go whole.
-Relevance: batch normalisation is a linear layer. The others are diagonal linear maps, `z = w x`,
-if their statistics are taken as given and the shift is silenced. The epsilon rule
-`R_in = x w R_out / z` is then the identity, so relevance passes through.
+Relevance: batch normalisation is a linear layer. So are the others if their deviation is taken as
+given: the mean is a sum of the inputs, and a shift takes its own share. Relevance that passed
+unchanged would reach inputs that are 0, as a ReLU leaves them, and the layer before would divide it
+by next to nothing. Where nothing is centred it does pass unchanged.
+Source: Ali et al. 2022 (XAI for transformers: better explanations through conservative
+propagation), for the deviation as given.
 """
 
 from __future__ import annotations
@@ -84,7 +87,7 @@ _batch(since=(7,))(without(batch_normalization, "training_mode"))
     "InstanceNormalization",
     Axes("n c *, c, c -> n c *"),
     since=(6, 22),
-    relevance=Relevance.PASS,
+    relevance=Relevance.SLOPE,
 )
 def instance_normalization(
     x: Tensor, scale: Tensor, bias: Tensor, /, *, epsilon: float = 1e-5
@@ -118,7 +121,7 @@ def _restate_groups(site: PrunedSite) -> Edit | None:
     "GroupNormalization",
     _group_channels,
     since=(21,),
-    relevance=Relevance.PASS,
+    relevance=Relevance.SLOPE,
     restate=_restate_groups,
     keeps_shape=True,
 )
@@ -137,7 +140,8 @@ def group_normalization(
     Shapes: x `[N, C, *]`, scale and bias `[C]`.
     Source: ONNX operator GroupNormalization-21.
     """
-    return functional.group_norm(x, num_groups, scale, bias, epsilon)
+    groups = x.reshape(len(x), num_groups, -1)
+    return _affine(_standard(groups, (2,), epsilon).reshape(x.shape), scale, bias)
 
 
 def _tail_channels(site: Site) -> How:
@@ -159,7 +163,7 @@ def _tail_pattern(site: Site, rank: int, tail: range, fixed: Iterable[int]) -> s
     return f"{', '.join([x, *operands])} -> {x}, {statistics}, {statistics}"
 
 
-@op("LayerNormalization", _tail_channels, since=(17,), relevance=Relevance.PASS)
+@op("LayerNormalization", _tail_channels, since=(17,), relevance=Relevance.SLOPE)
 def layer_normalization(
     x: Tensor,
     scale: Tensor,
@@ -178,7 +182,7 @@ def layer_normalization(
     over = tuple(range(axis % x.ndim, x.ndim))
     mean = x.mean(over, keepdim=True)
     inverse = torch.rsqrt(x.var(over, correction=0, keepdim=True) + epsilon)
-    y = (x - mean) * inverse * scale
+    y = (x - mean) * inverse.detach() * scale
     return (y if bias is None else y + bias), mean, inverse
 
 
@@ -205,7 +209,7 @@ def _space_channels(site: Site) -> How:
     "MeanVarianceNormalization",
     _space_channels,
     since=(9, 13),
-    relevance=Relevance.PASS,
+    relevance=Relevance.SLOPE,
     keeps_shape=True,
 )
 def mean_variance_normalization(x: Tensor, /, *, axes: Ints = SPACE) -> Tensor:
@@ -214,7 +218,7 @@ def mean_variance_normalization(x: Tensor, /, *, axes: Ints = SPACE) -> Tensor:
     Source: ONNX operator MeanVarianceNormalization-13.
     """
     difference = x - x.mean(axes, keepdim=True)
-    return difference / (x.std(axes, correction=0, keepdim=True) + 1e-9)
+    return difference / (x.std(axes, correction=0, keepdim=True).detach() + 1e-9)
 
 
 @op(
@@ -254,7 +258,7 @@ def lp_normalization(x: Tensor, /, *, axis: int = -1, p: int = 2) -> Tensor:
 
 def _standard(x: Tensor, over: tuple[int, ...], eps: float) -> Tensor:
     mean = x.mean(over, keepdim=True)
-    return (x - mean) * torch.rsqrt(x.var(over, correction=0, keepdim=True) + eps)
+    return (x - mean) * torch.rsqrt(x.var(over, correction=0, keepdim=True).detach() + eps)
 
 
 def _affine(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
