@@ -194,6 +194,7 @@ TABLE: Mapping[str, Values] = {
     **dict.fromkeys(("patience", "seed"), ZERO_OR_MORE),
     **dict.fromkeys(("stride", "step", "smallest", "finest"), STEP),
     **dict.fromkeys(("harmless", "harmful", "lost", "own_squares", "fewer_squares"), FACTOR),
+    "little": Values((0, 0.5, 1), (*FACTOR.wrong, 1.5), (*FACTOR.texts, "1.5")),
     **dict.fromkeys(("layer_share", "even_share"), MULTIPLE),
     "orders": choice("several", "one"),
     "ridge_share": FACTOR,

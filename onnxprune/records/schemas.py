@@ -88,6 +88,7 @@ class State(Step, kw_only=True):
     barred: list[Place]
     since: list[Place]
     followed: Time
+    halved: Count
     evaluations: Count
     seconds: Time
     apart: list[Way]

@@ -23,6 +23,7 @@ from onnxprune.arrays import FloatArray
 from onnxprune.errors import UnreachableTarget, check_name
 from onnxprune.plugins import find_function, users_code
 from onnxprune.search.dpx import dpx
+from onnxprune.search.limits import AUTO
 from onnxprune.search.nets import Nets
 from onnxprune.search.orders import best_step, corrected, known, resized, soft, unpruned
 from onnxprune.search.task import State
@@ -70,9 +71,9 @@ def _check_floor(nets: Nets, state: State) -> None:
 def _next(nets: Nets, advance: Advance, state: State) -> State:
     """Return the next state that the floor allows.
 
-    Where a step breaks it, that is tried with corrected weights, then smaller, then elsewhere. It
-    is not tried elsewhere where it breaks on unseen samples alone: of many tries one would seem to
-    hold by luck.
+    Where a step breaks it, that is tried with corrected weights, then smaller, then elsewhere, then
+    in narrower blocks. It is not tried elsewhere where it breaks on unseen samples alone: of many
+    tries one would seem to hold by luck.
     """
     if nets.task.goals and nets.reach.met(state):
         return replace(state, stopped="target")
@@ -80,7 +81,10 @@ def _next(nets: Nets, advance: Advance, state: State) -> State:
     while True:
         tried = advance(nets, state)
         if (tried.dead == state.dead).all():
-            return replace(state, stopped="floor" if tried.barred else "limits")
+            if not (tried.barred and _blocks_are_wide(nets, state)):
+                return replace(state, stopped="floor" if tried.barred else "limits")
+            state, broken = _narrowed(nets, state), 0
+            continue
         held = nets.floors.held(tried)
         if held is None and _may_correct(nets, tried):
             tried = nets.measure(corrected(tried))
@@ -93,8 +97,26 @@ def _next(nets: Nets, advance: Advance, state: State) -> State:
             broken += 1
             groups = np.unique(nets.task.groups.group[tried.dead & ~state.dead]).tolist()
             state = replace(state, barred=tuple(sorted({*state.barred, *groups})))
+        elif _blocks_are_wide(nets, state):
+            state, broken = _narrowed(nets, state), 0
         else:
             return replace(state, stopped="floor")
+
+
+def _blocks_are_wide(nets: Nets, state: State) -> bool:
+    """Whether channels go in blocks that nobody asked for, and few of them are gone."""
+    task = nets.task
+    if task.limits.round_to != AUTO or nets.picker(state).rounding(state.dead).multiple == 1:
+        return False
+    return nets.objective.done(state.dead) < task.tuning.little
+
+
+def _narrowed(nets: Nets, state: State) -> State:
+    """The state with blocks of half the width, with which no layer broke the floor yet."""
+    narrow = replace(state, barred=(), halved=state.halved + 1)
+    sizes = (nets.picker(one).rounding(state.dead).multiple for one in (state, narrow))
+    logger.info("blocks of %d channels break the floor; trying %d", *sizes)
+    return narrow
 
 
 def _may_correct(nets: Nets, state: State) -> bool:

@@ -124,7 +124,7 @@ class Floors:
         if len(starts) != len(apart):
             starts = tuple(own.start() for own in apart)
         left = self._nets.objective.left(state.dead)
-        key = state.net, state.barred, tuple(one.net for one in starts)
+        key = state.net, state.barred, state.halved, tuple(one.net for one in starts)
         down = partial(_down, to=state, left=left)
         return self._apart.get(key, lambda: tuple(map(down, apart, starts)))
 
@@ -136,6 +136,7 @@ def _down(nets: Nets, state: State, *, to: State, left: float) -> State:
     share = 1 - left / max(nets.objective.left(state.dead), 1e-12)
     if share <= 0:
         return replace(state, size=State.size)
-    found = best_step(nets, replace(state, size=share, barred=to.barred), share)
+    begun = replace(state, size=share, barred=to.barred, halved=to.halved)
+    found = best_step(nets, begun, share)
     nets.tried.clear()
-    return replace(found, size=State.size, barred=())
+    return replace(found, size=State.size, barred=(), halved=0)

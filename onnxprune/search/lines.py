@@ -20,6 +20,7 @@ def to_line(state: State) -> dict[str, Any]:
         "stopped": state.stopped,
         "limit": state.limit,
         "barred": list(state.barred),
+        "halved": state.halved,
         **_way(state),
         "apart": [_way(one) for one in state.apart],
     }
@@ -50,6 +51,7 @@ def from_line(line: Mapping[str, Any]) -> State:
         stopped=line["stopped"],
         limit=line["limit"],
         barred=tuple(line["barred"]),
+        halved=line["halved"],
         apart=tuple(_from_way(one, line["channels"]) for one in line["apart"]),
     )
 

@@ -21,6 +21,7 @@ from onnxprune.search.floors import Floors
 from onnxprune.search.latency import Latency, measure_latency
 from onnxprune.search.memory import Memory
 from onnxprune.search.objective import Figure, FilterCount, Objective
+from onnxprune.search.picker import Picker
 from onnxprune.search.protocols import Damage, Measured
 from onnxprune.search.reach import Reach
 from onnxprune.search.task import State, Task
@@ -55,6 +56,7 @@ class Nets:
         self._scores = Memory[FloatArray](1)
         self._damages = Memory[Damage](1)
         self._orders = Memory[FloatArray](2)
+        self._pickers = Memory[Picker](1)
 
     @cached_property
     def unpruned(self) -> Measured | None:
@@ -195,6 +197,11 @@ class Nets:
         self.evaluations += 1
         return self.task.hold_out(self.build(replace(state, corrected=False)), state.dead, rough)
 
+    def picker(self, state: State) -> Picker:
+        """Return what chooses the channels of a step, in blocks as wide as the state has them."""
+        whole = self.task.picker
+        return self._pickers.get(state.halved, lambda: whole.halved(state.halved))
+
     def view(self, state: State) -> tuple[Graph, ChannelGroups]:
         """Return the net and its channels, which keep their order."""
         if not state.dead.any():
@@ -224,7 +231,7 @@ class Nets:
             task = self.task
             damage = self._damage(state)
             alive = np.flatnonzero(~state.dead)
-            allowance = task.picker.allowance(state.dead, layer_share, state.barred)
+            allowance = self.picker(state).allowance(state.dead, layer_share, state.barred)
             worth = self.objective.saved(state.dead)[alive]
             order = damage.order(
                 worth,
@@ -234,7 +241,7 @@ class Nets:
             )
             return self._spread(state, np.argsort(order, kind="stable").astype(np.float64))
 
-        key = *state.net, state.barred, share, layer_share, own_squares
+        key = *state.net, state.barred, state.halved, share, layer_share, own_squares
         return self._orders.get(key, places)
 
     def _damage(self, state: State) -> Damage:
@@ -284,12 +291,12 @@ class Nets:
         budget: float,
         layer_share: float | None = None,
     ) -> BoolArray:
-        task, dead = self.task, state.dead
+        picker, dead = self.picker(state), state.dead
         order = np.argsort(ranking, kind="stable")
-        chosen = task.picker.pick(order, dead, layer_share=layer_share, barred=state.barred)
+        chosen = picker.pick(order, dead, layer_share=layer_share, barred=state.barred)
 
         def without(count: int) -> BoolArray:
-            return task.picker.remove(chosen[:count], dead)
+            return picker.remove(chosen[:count], dead)
 
         def too_many(count: int) -> bool:
             return float(worth[without(count) & ~dead].sum()) > budget
@@ -299,13 +306,13 @@ class Nets:
             most += 1  # a block wider than the step goes whole
         if layer_share is not None and (without(most) == dead).all():
             return self._next(state, ranking, worth, budget, None)
-        if not task.goals or not self.reach.near(without(most)):
+        if not self.task.goals or not self.reach.near(without(most)):
             return without(most)
-        return self._trim(chosen[:most], dead)
+        return self._trim(chosen[:most], dead, picker)
 
-    def _trim(self, chosen: IntArray, dead: BoolArray) -> BoolArray:
+    def _trim(self, chosen: IntArray, dead: BoolArray, picker: Picker) -> BoolArray:
         """Remove no more than the target needs, to a hundredth of all where that is measured."""
-        picker, measured = self.task.picker, self.task.target.latency_ms is not None
+        measured = self.task.target.latency_ms is not None
 
         def near(chosen: IntArray) -> bool:
             return self.reach.near(picker.remove(chosen, dead))

@@ -89,6 +89,13 @@ class Objective:
         """Return what could still be saved. Shapes: dead `[channels]`."""
         return sum(f * self._left(name, dead) for name, f in self._weights(dead).items())
 
+    def done(self, dead: BoolArray) -> float:
+        """Return how much of what could be saved is gone, of the figure with least of it.
+
+        Shapes: dead `[channels]`. Units: share.
+        """
+        return min(1 - self._left(name, dead) / self._span(name) for name in self.figures)
+
     def _weights(self, dead: BoolArray) -> dict[str, float]:
         """How much of each figure counts: 1 of a single one, which keeps its unit."""
         if len(self.figures) == 1:

@@ -131,6 +131,10 @@ class Picker:
         if not self.rest:
             self.allowed &= np.isin(self.groups.group, [*self.quotas])
 
+    def halved(self, times: int) -> Picker:
+        """Return the same with blocks that are halved so often."""
+        return replace(self, block=max(self.block >> times, 1))
+
     def _quota(self, group: int, share: float) -> int:
         """How many channels are the share of a group: whole blocks where it has as many."""
         most = np.floor(share * int((self.groups.group == group).sum()) + 1e-9)

@@ -41,8 +41,9 @@ class State:
     if it was measured; `stopped`: what ended the search, if anything did; `corrected`: whether
     weights are corrected from this state on; `limit`: below this soft harmonic mean, correction is
     tried; `barred`: the groups of which the smallest step broke the floor; `since`: the channels
-    that went since relevance was measured, in steps that come to `followed` together; `apart`:
-    where the same searches without some samples are. States are equal by value and have no hash.
+    that went since relevance was measured, in steps that come to `followed` together; `halved`: how
+    often the blocks that channels go in were halved; `apart`: where the same searches without some
+    samples are. States are equal by value and have no hash.
     Shapes: dead `[channels]`. Units: size, followed, share of what was left.
     """
 
@@ -55,6 +56,7 @@ class State:
     barred: tuple[int, ...] = ()
     since: tuple[int, ...] = ()
     followed: float = 0.0
+    halved: int = 0
     apart: tuple[State, ...] = ()
 
     @property
@@ -69,7 +71,7 @@ class State:
 
     @property
     def _value(self) -> tuple[object, ...]:
-        way = self.since, self.followed, self.apart
+        way = self.since, self.followed, self.halved, self.apart
         return self.net, self.size, self.accuracy, self.stopped, self.limit, self.barred, way
 
 

@@ -10,6 +10,7 @@ from onnxprune.errors import UnreachableTarget
 from onnxprune.search.control import Control, Strategy
 from onnxprune.search.controllers import CONTROLLERS, accuracy_aware, search
 from onnxprune.search.limits import Limits
+from onnxprune.search.lines import from_line, to_line
 from onnxprune.search.target import Floor, Target
 from tests.support.simulated import (
     FILTERS,
@@ -64,6 +65,32 @@ def test_after_so_many_layers_in_vain_a_floor_holds() -> None:
     state = end(nets)
     assert (gone(state), state.stopped, len(state.barred)) == (0, "floor", 1)
     assert nets.seen.measured[-2:] == [(1, False), (1, False)]
+
+
+def test_where_no_block_holds_the_floor_narrower_ones_are_tried() -> None:
+    """Layers of 20 lose 4, then 8 at once; in blocks of 2, 2 of 3 that may go, then the last."""
+    asked: dict[str, Any] = {"floor": Floor(max_drop=0.1), "block": 8}
+    states = list(search(Simulated(steep(3), **asked), accuracy_aware))
+    assert [(gone(state), state.halved) for state in states] == [(0, 0), (2, 2), (3, 3), (3, 3)]
+    assert states[-1].stopped == "floor"
+    for state in states[:-1]:
+        resumed = search(Simulated(steep(3), **asked), accuracy_aware, from_line(to_line(state)))
+        assert [*resumed][-1] == states[-1]
+
+
+def test_blocks_stay_as_wide_as_asked_for_or_where_the_floor_lets_enough_go() -> None:
+    asked: dict[str, Any] = {"floor": Floor(max_drop=0.1)}
+    state = end(Simulated(steep(3), limits=Limits(round_to=8), **asked))
+    assert (gone(state), state.halved, state.stopped) == (0, 0, "floor")
+    state = end(Simulated(steep(5), block=8, **asked))
+    assert (gone(state), state.halved) == (4, 0)
+    state = end(Simulated(steep(5), block=8, tuning=Control(little=0.1), **asked))
+    assert (gone(state), state.halved) == (5, 3)
+
+
+def test_where_every_layer_is_left_out_narrower_blocks_are_tried() -> None:
+    state = end(Simulated(steep(1), floor=Floor(max_drop=0.1), block=8))
+    assert (gone(state), state.halved, state.barred) == (1, 3, (0, 1, 2))
 
 
 def test_a_correction_is_tried_before_a_floor_gives_up_a_step() -> None:
