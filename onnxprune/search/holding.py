@@ -24,10 +24,10 @@ ROWS = 256
 """Of more rows than this none is judged by itself."""
 SIDE = 8
 """Pixels along the shorter side of a map; of fewer it is a table, as of boxes."""
-CENTRED = 0.5
-"""A vector whose mean over samples holds less than this of its squares has a direction to keep."""
 LEAST = 16
 """Elements of a vector; fewer are numbers of their own."""
+APART = ("Sigmoid", "HardSigmoid")
+"""What gives each number a meaning of its own, as of labels that may hold together."""
 BOX, RIVALS = 4, 0.04
 """Numbers of a box. So many are class scores only if they are surer, by this, than the same numbers
 of other samples brought together: where one class is high the others are low."""
@@ -39,6 +39,8 @@ TRIES, MIXED = 8, 512
 """How often the numbers of other samples are brought together, and of how many rows at most."""
 PLACED = 3
 """Axes of an output that holds a row of numbers for each of many places."""
+HANDING = ("Pad", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")
+"""Operators that hand numbers on as they are."""
 NAMES = {"classes": ("logit", "prob", "class", "softmax"), "vector": ("embed", "feature")}
 """Parts of names that say what an output holds."""
 
@@ -58,7 +60,7 @@ def head_of(
     if not kind:
         scores = not _is_like_an_input(graph, tensor)
         axis = _letters_axis(values) if axis is None and scores else axis
-        kind = _kind(tensor, values, axis, scores=scores)
+        kind = _kind(graph, tensor, values, axis, scores=scores)
     if kind in ("classes", "sequence"):
         alone = len(graph.shape(tensor) or values.shape) < values.ndim
         return Head(tensor, kind, _class_axis(values, alone=alone) if axis is None else axis)
@@ -86,7 +88,7 @@ def _is_like_an_input(graph: Graph, tensor: str) -> bool:
     return shape is not None and any(graph.shape(name) == shape for name in graph.inputs)
 
 
-def _kind(tensor: str, values: Array, axis: int | None, *, scores: bool) -> str:
+def _kind(graph: Graph, tensor: str, values: Array, axis: int | None, *, scores: bool) -> str:
     """What an output holds; it may hold logits where `scores` says so."""
     wide = [n for n in values.shape[1:] if n != 1]
     if axis is not None:
@@ -95,15 +97,22 @@ def _kind(tensor: str, values: Array, axis: int | None, *, scores: bool) -> str:
         return "values"
     named = [kind for kind, parts in NAMES.items() if any(p in tensor.lower() for p in parts)]
     alone = values.min() >= 0 and values.max() <= 1  # probabilities that are no shares of one
-    if named and not (alone and named[0] == "classes"):
-        return named[0]
+    if named:
+        return "values" if alone and named[0] == "classes" else named[0]
     rows = values.reshape(len(values), -1).astype(np.float64)
-    if rows.shape[1] >= LEAST and _is_unit(rows):
-        return "vector"
     if scores and rows.min() < 0 and _are_logits(rows):
         return "classes"
-    centre = (rows.mean(0) ** 2).sum() / max((rows**2).sum(1).mean(), 1e-30)
-    return "vector" if rows.shape[1] >= LEAST and centre < CENTRED else "values"
+    return "vector" if rows.shape[1] >= LEAST and _last(graph, tensor) not in APART else "values"
+
+
+def _last(graph: Graph, tensor: str) -> str:
+    """The operator that computes a tensor, but for moves; nothing where none does."""
+    while tensor in graph.producers:
+        node = graph.producers[tensor]
+        if node.op_type not in HANDING:
+            return node.op_type
+        tensor = node.inputs[0]
+    return ""
 
 
 def _are_logits(rows: Array) -> bool:
@@ -138,12 +147,6 @@ def _mixed_sureness(rows: Array) -> float:
     rng = np.random.default_rng(0)
     centred = rows - rows.mean(1, keepdims=True)
     return float(np.mean([_sureness(rng.permuted(centred, axis=0)) for _ in range(TRIES)]))
-
-
-def _is_unit(rows: Array) -> bool:
-    """Whether all vectors have one length."""
-    lengths = np.linalg.norm(rows, axis=1)
-    return bool(lengths.std() <= 1e-3 * lengths.mean())
 
 
 def _scores_axis(graph: Graph, tensor: str, values: Array) -> int | None:

@@ -28,7 +28,7 @@ from onnxprune.evaluation import (
 from onnxprune.graph import Graph
 from onnxprune.search.detectors import guess_detector
 from onnxprune.search.evaluators import evaluator_of, metric_name
-from onnxprune.search.holding import head_of, measured, say, shared_places
+from onnxprune.search.holding import HANDING, head_of, measured, say, shared_places
 from onnxprune.search.remembered import NOTHING_SAID, OUTPUTS_KEY, Remembered
 from onnxprune.search.scaling import listed_names
 from onnxprune.search.settings import Settings
@@ -45,9 +45,6 @@ SELECTS = ("NonMaxSuppression", "TopK", "NonZero", "ArgMax", "ArgMin", "Unique",
 
 LEAST_BOXES = 20
 """With fewer boxes on all samples nearly every place counts nothing, and what finds boxes there."""
-
-HANDING = ("Pad", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")
-"""Operators that hand a mask on."""
 
 
 def with_heads(graph: Graph, data: Data, settings: Settings, by: Remembered = NOTHING_SAID) -> Data:

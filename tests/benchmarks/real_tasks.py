@@ -75,7 +75,7 @@ class Task:
 TASKS = (
     Task("lines", "rapidocr/rec", lines),
     Task("pages", "rapidocr/det", pages),
-    Task("spectrograms", "openwakeword", spectrograms, {"outputs": ("conv2d_19=vector",)}),
+    Task("spectrograms", "openwakeword", spectrograms),
     Task("speech", "silero-vad/sequence", runs),
     Task("files", "magika", files),
     Task("photos", "nudenet", photos),
@@ -86,9 +86,9 @@ TASKS = (
     Task("safe", "opennsfw", blue_first),
     Task("talks", "speechmos/dnsmos", talks),
     Task("tunes", "basic-pitch", tunes),
-    Task("persons", "deep-sort", persons, {"outputs": ("output=vector",)}),
+    Task("persons", "deep-sort", persons),
     Task("mosaics", "demosaicnet", mosaics),
-    Task("layout", "kraken", layout, {"exclude": ("*C_12*",)}),
+    Task("layout", "kraken", layout),
 )
 
 

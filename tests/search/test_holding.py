@@ -82,6 +82,15 @@ HELD: dict[str, tuple[Callable[[], Array], str, int]] = {
     "unit vectors": (lambda: unit(normal(128)), "vector", 0),
     "unit vectors without a sign": (lambda: unit(np.abs(normal(128))), "vector", 0),
     "vectors of many lengths": (lambda: 3 * normal(128), "vector", 0),
+    "vectors that end in a ReLU": (lambda: np.maximum(normal(128) + 3, 0), "vector", 0),
+    "the same, of samples that are alike": (
+        lambda: np.maximum(normal(128) / 9 + 3, 0),
+        "vector",
+        0,
+    ),
+    "vectors that are hardly apart": (lambda: normal(128) / 99 + normal(128)[:1], "vector", 0),
+    "vectors in a row of places of one": (lambda: np.abs(normal(1, 1, 96)), "vector", 0),
+    "numbers of many kinds, too few for a vector": (lambda: 100 + normal(12), "values", 1),
     "coordinates": (lambda: 100 + 5 * normal(4), "values", 1),
     "signed offsets": (lambda: 3 * normal(4), "values", 1),
     "the same, all high or low": (lambda: 3 * normal(4) + 9 * normal(1), "values", 1),
@@ -132,7 +141,7 @@ def test_the_axis_of_a_run_of_one_sample_is_one_further() -> None:
     ("name", "kind"), [("logits", "classes"), ("embedding", "vector"), ("y", "values")]
 )
 def test_a_name_says_what_numbers_alone_do_not(name: str, kind: str) -> None:
-    assert head_of(graph(), name, np.abs(normal(20)) + 5).kind == kind
+    assert head_of(graph(), name, np.abs(normal(15)) + 5).kind == kind
     assert head_of(graph(), "probs", softmax(normal(20), 1) * 0.5 + 0.25).kind == "values"
 
 
@@ -143,6 +152,14 @@ def test_a_kind_that_is_given_is_not_guessed(kind: str) -> None:
         assert head.kind == kind
         assert not head.is_scores or head.axis == 2
     assert say(Head("y", kind, 2), (N, 12, 9)).startswith(f"output 'y' [N, 12, 9] is {KINDS[kind]}")
+
+
+@pytest.mark.parametrize("move", ["y = Identity(s)", "t = Identity(s)  y = Cast<to=1>(t)"])
+def test_what_a_sigmoid_gives_are_numbers_of_their_own(move: str) -> None:
+    text = "net (float[N,80] x) => (float[N,80] y) { s = Sigmoid(x) " + move + " }"
+    values = 1 / (1 + np.exp(-normal(80)))
+    assert head_of(Graph(model(text)), "y", values).kind == "values"
+    assert head_of(graph(), "y", values).kind == "vector"
 
 
 # Deviations
