@@ -39,8 +39,8 @@ class Item:
 class Wanted(Form):
     """What the samples must become, and how many of each class are wanted.
 
-    `inputs` are the shapes, with their batch axis, and types of several inputs by name; `name` is
-    that of the first.
+    `inputs` are the shapes, with their batch axis, and types of several inputs by name, or of one
+    where samples are `runs`; `name` is that of the first.
     """
 
     limit: int | None
@@ -48,10 +48,13 @@ class Wanted(Form):
     any_target: bool = False
     inputs: Mapping[str, tuple[tuple[int | None, ...], np.dtype[Any]]] = field(default_factory=dict)
     name: str = ""
+    runs: bool = False
 
     @property
     def is_apart(self) -> bool:
         """Whether the inputs have no common batch axis; a sample is a whole run then."""
+        if self.runs:
+            return True
         sizes = {shape[0] if shape else 0 for shape, _ in self.inputs.values()}
         return len(sizes) > 1 or 0 in sizes
 
@@ -76,6 +79,8 @@ class Wanted(Form):
         if not self.inputs:
             single = x.ndim == len(self.shape)
             return Item(_alone(x) if single else x, _batched(y, single))
+        if not isinstance(x, dict) and len(self.inputs) == 1:
+            x = {self.name: x}
         if not isinstance(x, dict):
             names = ", ".join(self.inputs)
             raise DataError(f"{where}: a sample is one array, expected inputs {names} by name")

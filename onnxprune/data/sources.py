@@ -70,6 +70,7 @@ def load_data(
     labelled: bool = True,
     any_target: bool = False,
     memory: int | None = None,
+    runs: bool = False,
 ) -> Data:
     """Read samples in the form the model takes, at most `limit` of each class.
 
@@ -90,13 +91,15 @@ def load_data(
 
     Units: memory, MB; None, a quarter of what is free.
     Shapes: `shape` is the model's one input without its batch axis, None where it is dynamic;
-    `inputs` gives those of a model with several inputs, or the name of the one.
+    `inputs` gives those of a model with several inputs, or the name of the one. Where samples are
+    `runs` they have no batch axis, and each has all axes of the inputs.
     Raises: DataError, when the samples cannot be read or do not fit; InvalidType, InvalidValue or
     UnknownName for another argument that is not as it should be.
     """
-    if inputs is not None and len(inputs) == 1:
+    alone = inputs is not None and len(inputs) == 1 and not runs
+    if inputs is not None and alone:
         ((shape, dtype),) = ((s[1:], t) for s, t in inputs.values())
-    several = {} if inputs is None or len(inputs) == 1 else inputs
+    several = {} if inputs is None or alone else inputs
     form = Wanted(
         () if several else _shape(shape),
         _dtype(dtype),
@@ -106,6 +109,7 @@ def load_data(
         any_target,
         {name: (_shape(s), _dtype(t)) for name, (s, t) in several.items()},
         next(iter(inputs or ()), ""),
+        runs=Flag()("runs", runs),
         memory=MEMORY("memory", memory),
     )
     return _load(source, form, "samples")

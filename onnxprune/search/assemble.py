@@ -11,7 +11,7 @@ from onnx import ModelProto
 from onnxprune.arrays import BoolArray
 from onnxprune.channels import ChannelGroups, find_groups
 from onnxprune.compensate import FOLDS, ROUGH, Corrector
-from onnxprune.data import Data, SampleSource, by_name, joined, load_data, with_mirrored
+from onnxprune.data import Data, Inputs, SampleSource, by_name, joined, load_data, with_mirrored
 from onnxprune.errors import DataError
 from onnxprune.evaluation import FIDELITY, Evaluator, block_width, check_weights
 from onnxprune.graph import Graph
@@ -40,7 +40,7 @@ from onnxprune.search.ranking import (
 )
 from onnxprune.search.refusal import check_layer_rates
 from onnxprune.search.remembered import remembered, to_remember
-from onnxprune.search.samples import open_samples
+from onnxprune.search.samples import open_samples, samples_are_runs
 from onnxprune.search.settings import AUTO, Settings
 from onnxprune.search.task import Task
 from onnxprune.search.unseen import are_few, foresight, on_others
@@ -75,7 +75,8 @@ def open_model(
     said = remembered(model if pruned is None else pruned)
     settings = said.into(settings, graph)
     samples = open_samples(graph, data, settings)
-    if any(None in shape[1:] for shape, _ in graph.input_forms.values()):
+    is_run = len(graph.inputs) == 1 and isinstance(samples.x, Inputs)
+    if is_run or any(None in shape[1:] for shape, _ in graph.input_forms.values()):
         graph = Graph(model, input_shapes={**graph.input_shapes, **_shapes(graph, samples)})
     samples = with_heads(graph, samples, settings, said)
     head = samples.heads[0].tensor if samples.heads else graph.outputs[0]
@@ -106,6 +107,7 @@ def open_unlabelled(graph: Graph, data: Data | None, settings: Settings) -> Data
         preprocess=data.preprocess or settings.preprocess,
         labelled=False,
         memory=settings.memory,
+        runs=samples_are_runs(graph),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxprune.data import Data, SampleSource, check_classes, load_data
 from onnxprune.detection import annotation_kind
-from onnxprune.errors import DataError
+from onnxprune.errors import NOTICE, DataError
 from onnxprune.evaluation import FIDELITY, find_metric
 from onnxprune.graph import Graph
 from onnxprune.search.baseline import better_preset
@@ -22,6 +22,9 @@ from onnxprune.search.scaling import class_names, find_scaling
 from onnxprune.search.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+STEPS = (64, 128)
+"""Sizes of a first axis at which outputs are looked at; many, as time is pooled."""
 
 
 def open_samples(graph: Graph, source: SampleSource, settings: Settings) -> Data:
@@ -40,6 +43,9 @@ def open_samples(graph: Graph, source: SampleSource, settings: Settings) -> Data
         return open_objects(graph, Path(str(source)), settings)
     own = find_metric(settings.metric).answers == 0 and settings.metric != FIDELITY
     of_files = isinstance(source, (str, Path)) and Path(source).is_dir()
+    runs = samples_are_runs(graph)
+    if runs:
+        logger.log(NOTICE, "input '%s' has no batch axis: each sample is a run", graph.inputs[0])
 
     def read(preset: str) -> Data:
         found = load_data(
@@ -49,6 +55,7 @@ def open_samples(graph: Graph, source: SampleSource, settings: Settings) -> Data
             limit=settings.per_class,
             any_target=own,
             memory=settings.memory,
+            runs=runs,
         )
         if of_files and found.labelled and found.y.ndim == 1 and settings.metric != FIDELITY:
             check_classes(Path(str(source)))
@@ -69,6 +76,24 @@ def open_samples(graph: Graph, source: SampleSource, settings: Settings) -> Data
             return read(better.preset)
     logger.info("%s", scaling)
     return samples
+
+
+def samples_are_runs(graph: Graph) -> bool:
+    """Return whether the open first axis of the one input is no batch axis.
+
+    Then the outputs do not grow in proportion to it, as where it is time that is averaged over.
+    """
+    forms = graph.input_forms
+    if len(forms) != 1:
+        return False
+    ((name, (shape, _)),) = forms.items()
+    if shape[:1] != (None,) or len(shape) > len("TCF"):
+        return False
+    rest = (graph.shape(name) or ())[1:]
+    looks = [Graph(graph.model, input_shapes={name: (n, *rest)}) for n in STEPS]
+    found = [[look.shape(output) for look in looks] for output in graph.outputs]
+    few, many = STEPS
+    return all(a and b and a[0] * many != b[0] * few for a, b in found)
 
 
 def _warn_of(preset: str, graph: Graph) -> None:
