@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+STATING = (("shape",), ("sizes",), ("output_shape",))
+"""What inputs are called that say the shape of an output; axes may look like one."""
 HUGE = 2**28
 """Bytes. A larger weight is not copied; nothing changes constants in place."""
 
@@ -195,7 +197,7 @@ class Mirror:
             (node.outputs[0], k)
             for node, op in self.steps
             for k, name in enumerate(node.inputs)
-            if k and op.takes_ints(k) and name in self.graph.constant_tensors
+            if op.inputs[k : k + 1] in STATING and name in self.graph.constant_tensors
             if self._starts_with(node.inputs[0], batch)
             and self._starts_with(node.outputs[0], batch)
             if _states(self._ints(name, {}), self.graph.shape(node.outputs[0]))

@@ -216,10 +216,18 @@ BAKED = FIXED.replace("f = Flatten(p)", "f = Reshape(p, flat)").replace(
 STUCK = BAKED.replace("f = Reshape(p, flat)", "e = Reshape(p, all)  f = Reshape(e, flat)").replace(
     "<int64[2]", "<int64[1] all = {4}, int64[2]"
 )
+AXED = NET.replace(
+    "f = Flatten(p)",
+    "e = Flatten(p)  m = ReduceSum<keepdims=0>(e, one)  u = Unsqueeze(m, one)  h = Mul(u, nil)\n"
+    "  f = Add(e, h)",
+).replace("<float[4,3", "<int64[1] one = {1}, float[1] nil = {0}, float[4,3")
+"""A sum over axis 1 of one sample has the shape [1], which its axes do not state."""
 
 
 @pytest.mark.parametrize("criterion", ["lrp", "taylor"])
-@pytest.mark.parametrize("text", [FIXED, BAKED, STUCK], ids=["in name", "in shapes", "stuck"])
+@pytest.mark.parametrize(
+    "text", [FIXED, BAKED, STUCK, AXED], ids=["in name", "in shapes", "stuck", "an axis alike"]
+)
 def test_a_fixed_batch_of_one_scores_the_same(text: str, criterion: str) -> None:
     graph, groups, data = setting()
     expected = score(graph, groups, data, criterion, device="cpu")
