@@ -292,6 +292,26 @@ def tunes(_: Path, given: argparse.Namespace) -> Made:
     return Made({"serving_default_input_2:0": np.stack(found)})
 
 
+def pieces(_: Path, given: argparse.Namespace) -> Made:
+    """Triads with overtones as frames of a spectrogram, 24 bands an octave; each piece is a run.
+
+    Shapes: input `[n, 100, 105]`.
+    """
+    rng, found = np.random.default_rng(0), []
+    for _number in range(2 * SOUNDS):
+        x, t = rng.exponential(0.03, (100, 105)), 0
+        while t < len(x):
+            long, root = int(rng.integers(8, 30)), int(rng.integers(0, 24))
+            for note in (0, int(rng.choice([3, 4])), 7, 12):
+                for overtone, loud in ((0, 1.0), (24, 0.6), (38, 0.4), (48, 0.3)):
+                    band = root + 2 * note + overtone
+                    if band < x.shape[1]:
+                        x[t : t + long, band] += loud * rng.uniform(0.5, 1)
+            t += long
+        found.append(np.log10(1 + x).astype(np.float32))
+    return Made({"input": np.stack(found)})
+
+
 def mosaics(_: Path, given: argparse.Namespace) -> Made:
     """What a Bayer sensor sees of pictures; the measure is how near the result is to them.
 
