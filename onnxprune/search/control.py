@@ -36,7 +36,8 @@ class Control(Checked):
     two steps that hold it."""
     little: float = asked(Number(least=0, most=1), 0.05)
     """Where a floor ends a search that saved less than this, it goes on in blocks of half the
-    width, unless a width was asked for. Unit: share of what could go."""
+    width, unless a width was asked for; so does a step that passes its target by more. Unit: share
+    of what could go."""
     harmless: float = asked(Number(least=0), 0.967)
     """Steps grow by half where this much of H is kept, and no other order is tried. Unit: share of
     H before the step."""

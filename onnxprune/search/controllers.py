@@ -23,7 +23,6 @@ from onnxprune.arrays import FloatArray
 from onnxprune.errors import UnreachableTarget, check_name
 from onnxprune.plugins import find_function, users_code
 from onnxprune.search.dpx import dpx
-from onnxprune.search.limits import AUTO
 from onnxprune.search.nets import Nets
 from onnxprune.search.orders import best_step, corrected, known, resized, soft, unpruned
 from onnxprune.search.task import State
@@ -105,10 +104,8 @@ def _next(nets: Nets, advance: Advance, state: State) -> State:
 
 def _blocks_are_wide(nets: Nets, state: State) -> bool:
     """Whether channels go in blocks that nobody asked for, and few of them are gone."""
-    task = nets.task
-    if task.limits.round_to != AUTO or nets.picker(state).rounding(state.dead).multiple == 1:
-        return False
-    return nets.objective.done(state.dead) < task.tuning.little
+    little = nets.task.tuning.little
+    return nets.picker(state).may_halve(state.dead) and nets.objective.done(state.dead) < little
 
 
 def _narrowed(nets: Nets, state: State) -> State:

@@ -5,14 +5,13 @@ All of it depends on the task and the state asked about, on nothing that happene
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 from onnx import ModelProto
 
-from onnxprune.arrays import BoolArray, FloatArray, IntArray
+from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.channels import ChannelGroups
 from onnxprune.graph import Graph, fits_message, write_metadata
 from onnxprune.progress import phase
@@ -23,7 +22,7 @@ from onnxprune.search.memory import Memory
 from onnxprune.search.objective import Figure, FilterCount, Objective
 from onnxprune.search.picker import Picker
 from onnxprune.search.protocols import Damage, Measured
-from onnxprune.search.reach import Reach
+from onnxprune.search.reach import Reach, first
 from onnxprune.search.task import State, Task
 from onnxprune.surgery import remove_channels
 
@@ -56,7 +55,7 @@ class Nets:
         self._scores = Memory[FloatArray](1)
         self._damages = Memory[Damage](1)
         self._orders = Memory[FloatArray](2)
-        self._pickers = Memory[Picker](1)
+        self._pickers = Memory[Picker](2)
 
     @cached_property
     def unpruned(self) -> Measured | None:
@@ -308,34 +307,9 @@ class Nets:
             return self._next(state, ranking, worth, budget, None)
         if not self.task.goals or not self.reach.near(without(most)):
             return without(most)
-        return self._trim(chosen[:most], dead, picker)
-
-    def _trim(self, chosen: IntArray, dead: BoolArray, picker: Picker) -> BoolArray:
-        """Remove no more than the target needs, to a hundredth of all where that is measured."""
-        measured = self.task.target.latency_ms is not None
-
-        def near(chosen: IntArray) -> bool:
-            return self.reach.near(picker.remove(chosen, dead))
-
-        apart = max(len(self.task.groups) // 100, 1) if measured else 1
-        chosen = chosen[: first(lambda count: near(chosen[:count]), len(chosen), apart)]
-        chosen = chosen[picker.remove(chosen, dead)[chosen]]
-        for without in () if measured else picker.without_a_block(chosen, dead):
-            if near(without(chosen)):
-                chosen = without(chosen)
-        return picker.remove(chosen, dead)
-
-
-def first(holds: Callable[[int], bool], last: int, apart: int = 1) -> int:
-    """Return the first number from 1 to `last` for which something holds, by bisection.
-
-    It is taken to hold for `last`; the answer holds and is less than `apart` from the first.
-
-    >>> first(lambda n: n >= 7, 20), first(lambda n: n >= 7, 20, apart=5) in range(7, 12)
-    (7, True)
-    """
-    low, high = 0, last
-    while high - low > apart:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
+        trimmed = self.reach.trim(picker, chosen[:most], dead)
+        passed = self.objective.beyond(trimmed)
+        if passed <= self.task.tuning.little or not picker.may_halve(dead):
+            return trimmed
+        narrow = replace(state, halved=state.halved + 1)
+        return self._next(narrow, ranking, worth, budget, layer_share)

@@ -96,6 +96,16 @@ class Objective:
         """
         return min(1 - self._left(name, dead) / self._span(name) for name in self.figures)
 
+    def beyond(self, dead: BoolArray) -> float:
+        """Return by how much goals are passed, of the figure that passes its own by least.
+
+        What is measured does not count, because blocks make it.
+        Shapes: dead `[channels]`. Units: share of what could go.
+        """
+        counted = {name: goal for name, goal in self.goals.items() if name != "latency"}
+        passed = ((goal - self.figures[n].of(dead)) / self._span(n) for n, goal in counted.items())
+        return min(passed, default=0.0)
+
     def _weights(self, dead: BoolArray) -> dict[str, float]:
         """How much of each figure counts: 1 of a single one, which keeps its unit."""
         if len(self.figures) == 1:

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.channels import ChannelGroups
-from onnxprune.search.limits import Limits
+from onnxprune.search.limits import AUTO, Limits
 from onnxprune.search.rounding import Rounding
 
 
@@ -130,6 +130,13 @@ class Picker:
         }
         if not self.rest:
             self.allowed &= np.isin(self.groups.group, [*self.quotas])
+
+    def may_halve(self, dead: BoolArray) -> bool:
+        """Return whether channels go in blocks after the `dead` ones that nobody asked for.
+
+        Shapes: dead `[channels]`.
+        """
+        return self.limits.round_to == AUTO and self.rounding(dead).multiple > 1
 
     def halved(self, times: int) -> Picker:
         """Return the same with blocks that are halved so often."""

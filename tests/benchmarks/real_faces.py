@@ -18,7 +18,7 @@ from tests.benchmarks.real_samples import Feeds, Made, all_photos
 
 Array = npt.NDArray[Any]
 
-SIDE, SURE, CELL, FACES = 224, 0.35, 4, 64
+SIDE, SURE, CELL, FACES = 224, 0.35, 4, 40
 """Pixels of a photograph, the least score of a face, pixels of a place of the outputs, and of how
 many photographs CenterFace is judged."""
 OUTPUTS = ["537", "538", "539"]

@@ -1,5 +1,6 @@
 """Widths end at multiples, whatever is chosen: read off the weights of the pruned model."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -272,3 +273,40 @@ def test_a_target_is_not_passed_by_a_block_that_it_does_not_need() -> None:
     ranking[16:26] -= 100  # the narrow layer, of which 2 may go, comes first
     gone = nets.step(State(nothing), ranking, 1.0).dead
     assert (gone.sum(), gone[16:26].sum()) == (16, 0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "goal", "gone"),
+    [
+        (Limits(), 0.5, 36),  # 48 in blocks of 16, then 40, 36
+        (Limits(), 0.76, 16),  # no block passes the target by much
+        (Limits(round_to=16), 0.5, 48),
+    ],
+)
+def test_a_target_is_not_passed_by_most_of_a_block(limits: Limits, goal: float, gone: int) -> None:
+    """Of 64 filters half would do, but for what the others share with nothing."""
+    text = """
+net (float[N,3,4,4] x) => (float[N,5,4,4] y)
+<float[64,3,1,1] w1, float[2,64,1,1] w2, float[5,2,1,1] w3> {
+  a = Conv(x, w1)
+  b = Conv(a, w2)
+  y = Conv(b, w3)
+}
+"""
+    graph, groups = Graph(model(text)), find_groups(Graph(model(text)))
+    limits = replace(limits, include=("a",))
+    target = Target(macs=goal)
+    task = Task(
+        graph,
+        groups,
+        lambda *_: np.zeros(0),
+        target=target,
+        limits=limits,
+        aims=("macs",),
+        block=16,
+    )
+    nets, ranking = Nets(task), np.arange(len(groups), dtype=float)
+    state = State(np.zeros(len(groups), np.bool_))
+    while not nets.reach.met(state):
+        state = nets.bring_down(state, ranking, 0.1)
+    assert state.dead.sum() == gone

@@ -13,8 +13,8 @@ from onnxprune.graph.graph import Graph
 from onnxprune.search.control import Strategy
 from onnxprune.search.controllers import one_shot, search
 from onnxprune.search.limits import Limits
-from onnxprune.search.nets import Nets, first
-from onnxprune.search.reach import MARGIN, Reach
+from onnxprune.search.nets import Nets
+from onnxprune.search.reach import MARGIN, Reach, first
 from onnxprune.search.target import Target
 from onnxprune.search.task import State, Task
 from onnxprune.surgery.cost import find_costs
