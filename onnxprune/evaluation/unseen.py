@@ -60,10 +60,13 @@ class Drop:
         return {"expected": self.expected, "error": self.error, "samples": self.samples}
 
 
-def expected_drop(before: npt.NDArray[Any], after: npt.NDArray[Any], labels: IntArray) -> Drop:
+def expected_drop(
+    before: npt.NDArray[Any], after: npt.NDArray[Any], labels: IntArray, *, smooth: bool = True
+) -> Drop:
     """Return the drop of the harmonic mean over classes that two networks' scores let expect.
 
-    The difference is paired: its error is that of what each sample adds to it.
+    The difference is paired: its error is that of what each sample adds to it. A sample counts by
+    its true class's probability, or, where that is not to be `smooth`, by whether it is a hit.
 
     Shapes: scores `[n, classes]` (or `[n, 1]`: object or not), labels `[n]`.
     """
@@ -71,7 +74,7 @@ def expected_drop(before: npt.NDArray[Any], after: npt.NDArray[Any], labels: Int
     counts = np.bincount(classes).astype(np.float64)
     means, parts = [], np.zeros(len(labels))
     for sign, scores in ((1, before), (-1, after)):
-        right = smoothed(scores, labels)
+        right = (smoothed if smooth else _hits)(scores, labels)
         shares = (np.bincount(classes, right) + PRIOR * right.mean()) / (counts + PRIOR)
         mean = 1 / np.mean(1 / np.maximum(shares, 1e-12))
         means.append(mean)
@@ -113,6 +116,11 @@ def _without(whole: Accuracy, one: Accuracy) -> Accuracy:
         total=whole.total - one.total,
         seen=None if whole.seen is None or one.seen is None else whole.seen - one.seen,
     )
+
+
+def _hits(scores: npt.NDArray[Any], labels: IntArray) -> FloatArray:
+    rows = scores if scores.shape[1] > 1 else object_or_not(scores)
+    return np.asarray(rows.argmax(1) == labels, np.float64)
 
 
 def smoothed(scores: npt.NDArray[Any], labels: IntArray) -> FloatArray:

@@ -32,8 +32,9 @@ def foresight(model: ModelProto, evaluator: Evaluator | None) -> Foresee | None:
     """Return what foresees a drop from nets and the samples that each of them has not seen.
 
     Where each sample has one class, it is foreseen by its scores; agreement with the unpruned net,
-    by what each sample adds to it. Nothing is foreseen of inputs that were made up, which are no
-    samples, or of other metrics.
+    by what each sample adds to it, and agreement in classes by both: what no longer is the same
+    class is lost, whatever the scores say. Nothing is foreseen of inputs that were made up, which
+    are no samples, or of other metrics.
     """
     if evaluator is None or evaluator.data.generated or len(evaluator.data) < 2:
         return None
@@ -52,7 +53,11 @@ def foresight(model: ModelProto, evaluator: Evaluator | None) -> Foresee | None:
         after = np.zeros_like(before())
         for net, rows in nets:
             after[rows] = scores(net, rows)
-        return expected_drop(before(), after, data.y)
+        drop = expected_drop(before(), after, data.y)
+        if evaluator.metric.name != FIDELITY:
+            return drop
+        hard = expected_drop(before(), after, data.y, smooth=False)
+        return max(drop, hard, key=lambda one: one.expected)
 
     return foresee
 

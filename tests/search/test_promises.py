@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 import onnxprune
 from onnxprune.arrays import BoolArray
-from onnxprune.data import Data
+from onnxprune.data import Data, Head
 from onnxprune.evaluation import Drop, Evaluator, expected_drop
 from onnxprune.progress import TAKEN_BACK
 from onnxprune.report import promised
@@ -191,3 +192,23 @@ def test_with_one_image_of_each_class_the_shrunk_figure_decides() -> None:
     assert result.report["decisive"] == "shrunk_harmonic"
     sides = [result.report[side]["accuracy"]["shrunk_harmonic"] for side in ("before", "after")]
     assert sides[0] - sides[1] <= 0.2 + 1e-9
+
+
+@pytest.mark.parametrize(("raised", "hits_say_more"), [(4, False), (6, True)])
+def test_agreement_in_classes_is_not_smoothed_away(raised: int, hits_say_more: bool) -> None:
+    """A network that raises the score of one class; what changes the answer is lost."""
+    x, _ = arrays(10)
+    before = run(network(), x)[0]
+    other = network()
+    (tensor,) = (one for one in other.graph.initializer if one.name == "c")
+    moved = numpy_helper.to_array(tensor) + raised * (np.arange(6) == 3)
+    tensor.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), "c"))
+    y, names = before.argmax(1), tuple(map(str, range(6)))
+    smooth, hits = (expected_drop(before, run(other, x)[0], y, smooth=one) for one in (True, False))
+    assert (hits.expected > smooth.expected) == hits_say_more
+    for metric, drop in (("top-1", smooth), ("fidelity", hits if hits_say_more else smooth)):
+        data = Data(x, y, names, heads=(Head("y", "classes", 1),), reference={"y": before})
+        foresee = foresight(network(), Evaluator(data, metric=metric, threads=1, device="cpu"))
+        assert foresee is not None
+        found = foresee([(other, np.arange(len(x)))])
+        assert found.expected == pytest.approx(drop.expected, abs=1e-5)
