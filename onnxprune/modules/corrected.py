@@ -21,6 +21,9 @@ SAME = 2e-6
 """The largest difference of weights that are equal, relative to the largest: rounding of float32,
 in which exporters fold normalisation."""
 
+AT_ONCE = 2**20
+"""Numbers of a weight that are compared at once."""
+
 NONE = 1e-12
 """A normalisation that multiplies by less lets nothing through."""
 
@@ -73,7 +76,14 @@ def _adds(layer: Layer, state: Mapping[str, Array], takes_bias: Callable[[str], 
 
 
 def _same(one: Array, other: Array) -> bool:
-    return bool(np.abs(one - other).max(initial=0) <= SAME * np.abs(other).max(initial=1e-6))
+    """Say whether weights are equal; of large ones a few rows are compared at a time."""
+    step = max(1, AT_ONCE // max(one[:1].size, 1))
+    apart, largest = np.float64(0.0), np.float64(1e-6)
+    for k in range(0, len(one), step):
+        found, wanted = (part[k : k + step].astype(np.float64) for part in (one, other))
+        apart = np.maximum(apart, np.abs(found - wanted).max(initial=0))
+        largest = np.maximum(largest, np.abs(wanted).max(initial=0))
+    return bool(apart <= SAME * largest)
 
 
 def _claim(

@@ -68,11 +68,11 @@ class Layer:
         return int(self.node.attributes.get("group", 1))
 
     def kernel(self, values: Values) -> Array:
-        """Return the weight as torch lays it out.
+        """Return the weight as torch lays it out, in its own type.
 
         Shapes: `[out, in / groups, ...]`; `[in, out / groups, ...]` of a transposed convolution.
         """
-        found = values(self.weight).astype(np.float64)
+        found = values(self.weight)
         return found.T if self.flipped else found
 
     def stored(self, kernel: Array) -> Array:

@@ -9,15 +9,16 @@ import contextlib
 import copy
 import io
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import onnx
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, helper
 
 from onnxprune.checks import kind_of
 from onnxprune.errors import ConversionError, InvalidType
 from onnxprune.files import temporary
+from onnxprune.graph import shell
 from onnxprune.ops._torch import torch
 from onnxprune.plugins import first_line
 
@@ -69,13 +70,27 @@ def trace(module: nn.Module, inputs: Sequence[Tensor], exporter: str) -> ModelPr
         raise ConversionError(
             f"{type(module).__name__}: torch's {exporter} exporter failed: {first_line(error)}"
         ) from error
+    del twin
     model.ir_version = min(model.ir_version, IR_VERSION)
-    values = module.state_dict(keep_vars=True)
+    return _with_values(model, module.state_dict(keep_vars=True))
+
+
+def _with_values(model: ModelProto, values: Mapping[str, Tensor]) -> ModelProto:
+    """Return a model with the values of parameters by their names.
+
+    It is a new one: a message keeps the memory of values that are set anew.
+    """
+    found = shell(model, keep=lambda _: False)
     for tensor in model.graph.initializer:
-        if tensor.name in values:
-            array = values[tensor.name].detach().cpu().numpy()
-            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    return model
+        place = found.graph.initializer.add()
+        if tensor.name not in values:
+            place.CopyFrom(tensor)
+            continue
+        array = values[tensor.name].detach().cpu().numpy()
+        place.name, place.data_type = tensor.name, helper.np_dtype_to_tensor_dtype(array.dtype)
+        place.dims.extend(array.shape)
+        place.raw_data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    return found
 
 
 def _twin(module: nn.Module) -> nn.Module:
