@@ -104,7 +104,7 @@ def deploy(
             "threads": asked.threads,
             "tolerance": request.tolerance,
             "machine": {"system": platform.platform(), "python": platform.python_version()},
-            "inputs": {name: list(shape) for name, shape in trial.fixed(proto).shapes.items()},
+            "inputs": {name: list(shape) for name, shape in trial.sizes().items()},
             "outputs": list(graph.outputs),
             "int8": told,
             "rows": (rows := list[dict[str, Any]]()),

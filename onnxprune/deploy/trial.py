@@ -18,8 +18,8 @@ from onnxprune.data import Data, Inputs, by_name
 from onnxprune.deploy.outputs import TOLERANCE, Watched
 from onnxprune.errors import DataError, InvalidModel, MissingPackage, RuntimeFailed
 from onnxprune.evaluation import Accuracy, Evaluator, latencies, made_up, running
-from onnxprune.graph import Graph
-from onnxprune.runtimes import Child, Fixed, Place, Remote, Runtime, convert, fix_axes
+from onnxprune.graph import Graph, Shape
+from onnxprune.runtimes import Child, Fixed, Place, Remote, Runtime, convert, fix_axes, fixed_sizes
 from onnxprune.search import Settings, judged
 
 logger = logging.getLogger(__name__)
@@ -140,8 +140,18 @@ class Trial:
 
         Raises: InvalidModel where nothing can be made up for its inputs.
         """
-        shapes = {name: array.shape for name, array in self._one().feeds.items() if array.ndim}
-        return fix_axes(Graph(model, input_shapes=self.settings.input_shapes), shapes)
+        return fix_axes(Graph(model, input_shapes=self.settings.input_shapes), self._shapes())
+
+    def sizes(self) -> dict[str, Shape]:
+        """Return the shapes of the inputs that `fixed` fixes.
+
+        Raises: InvalidModel where nothing can be made up for its inputs.
+        """
+        return fixed_sizes(self.graph, self._shapes())
+
+    def _shapes(self) -> dict[str, Shape]:
+        """The shapes of one sample."""
+        return {name: array.shape for name, array in self._one().feeds.items() if array.ndim}
 
     def _one(self) -> Inputs:
         """The inputs of a first run."""

@@ -10,7 +10,7 @@ clocks take it as they take a model on onnxruntime.
 * `remote`: a model that is loaded there; `fixed`: a model whose axes all have sizes
 """
 
-from onnxprune.runtimes.fixed import Fixed, fix_axes
+from onnxprune.runtimes.fixed import Fixed, fix_axes, fixed_sizes
 from onnxprune.runtimes.opening import (
     QUANTISED,
     RECORD,
@@ -38,6 +38,7 @@ __all__ = [
     "convert",
     "find_runtime",
     "fix_axes",
+    "fixed_sizes",
     "is_deployed",
     "onnx_behind",
     "onnx_of",

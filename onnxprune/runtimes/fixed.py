@@ -25,9 +25,7 @@ def fix_axes(graph: Graph, sizes: Mapping[str, Shape] | None = None) -> Fixed:
 
     `sizes` are taken where the model leaves an axis open; else those that the graph is looked at.
     """
-    given = {**graph.input_shapes, **(sizes or {})}
-    found, _ = look(graph.proto, {n: given[n] for n in given if n in graph.inputs})
-    names = [value.name for value in graph.model.graph.input if value.name in graph.inputs]
+    found = fixed_sizes(graph, sizes)
     model = copied(graph.model)
     for value in model.graph.input:
         if value.name in found:
@@ -38,8 +36,14 @@ def fix_axes(graph: Graph, sizes: Mapping[str, Shape] | None = None) -> Fixed:
         shape = known.shape(value.name)
         if shape is not None:
             _set_shape(value, shape)
-    shapes = {name: found[name] for name in names if name in found}
-    return Fixed(graph.model, model, shapes, tuple(value.name for value in model.graph.output))
+    return Fixed(graph.model, model, found, tuple(value.name for value in model.graph.output))
+
+
+def fixed_sizes(graph: Graph, sizes: Mapping[str, Shape] | None = None) -> dict[str, Shape]:
+    """Return the shapes of a model's inputs as `fix_axes` fixes them, in their order."""
+    given = {**graph.input_shapes, **(sizes or {})}
+    found, _ = look(graph.proto, {n: given[n] for n in given if n in graph.inputs})
+    return {name: found[name] for name in graph.inputs if name in found}
 
 
 def _set_shape(value: ValueInfoProto, shape: Shape) -> None:
