@@ -58,6 +58,17 @@ def write_whole(
     return path
 
 
+def write_passing(path: Path, content: Iterable[bytes]) -> Path:
+    """Write a file of a temporary folder, which nobody keeps: it does not wait for the disk.
+
+    Raises: OutputError when it cannot be written.
+    """
+    with _told(path), path.open("wb", buffering=0) as file:
+        for piece in content:
+            _write(file.fileno(), piece)
+    return path
+
+
 def move_whole(made: Sequence[Path], folder: Path) -> None:
     """Move files that somebody else wrote into a folder of the same disk, one after another.
 

@@ -10,7 +10,7 @@ import pytest
 import onnxprune
 from onnxprune import run, written
 from onnxprune.errors import OutputError, SurgeryError
-from onnxprune.graph import save_model, storage
+from onnxprune.graph import save_model, sessions, storage
 from onnxprune.written import Written
 from tests.support.cuts import Cut
 from tests.support.models import model
@@ -56,7 +56,7 @@ def test_no_room_to_run_a_large_model_is_no_mistake_of_the_model(
     def full() -> Any:
         raise OutputError("/tmp: cannot be written (No space left on device); free some space")
 
-    monkeypatch.setattr(storage, "temporary", full)
+    monkeypatch.setattr(sessions, "temporary", full)
     monkeypatch.setattr(storage, "MESSAGE_LIMIT", 100)
     with pytest.raises(OutputError, match="No space left on device"):
         result.save(tmp_path / "small.onnx")

@@ -28,7 +28,14 @@ from onnxprune.errors import (
 )
 from onnxprune.evaluation.cards import no_card
 from onnxprune.evaluation.net import Batch, Net, Port
-from onnxprune.graph import ModelSource, is_foreign, is_split, load_model, session_source
+from onnxprune.graph import (
+    ModelSource,
+    has_heavy_kernel,
+    is_foreign,
+    load_model,
+    session_source,
+    split_model,
+)
 from onnxprune.progress import track
 
 logger = logging.getLogger(__name__)
@@ -50,6 +57,9 @@ depends on what else the card does. Memory grows by what is asked for, as torch 
 
 PRECISE = {"trt_fp16_enable": "0", "trt_int8_enable": "0"}
 """Makes TensorRT compute in single precision."""
+
+BLOCKED = "NchwcTransformer"
+"""What puts the weights of convolutions into blocks of channels, as wide as the CPU's vectors."""
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype("float32"),
@@ -90,9 +100,10 @@ def session(
     `auto` is CUDA where onnxruntime offers it and it starts, else the CPU. `tensorrt` is
     onnxruntime's TensorRT, with CUDA for what that does not run. `threads` 0 means all cores.
     `exact` asks for deterministic kernels, and for `EXACT` on CUDA; without it the session has
-    onnxruntime's defaults, as a user's would. Unless it `saturates`, sums of 8-bit products are
-    right on CPUs whose fast instructions cut them off, too. With `profile`, the beginning of a
-    path, it writes how long every node took into a file, when `end_profiling` is called.
+    onnxruntime's defaults, as a user's would, but for kernels that are too heavy for blocks. Unless
+    it `saturates`, sums of 8-bit products are right on CPUs whose fast instructions cut them off,
+    too. With `profile`, the beginning of a path, it writes how long every node took into a file,
+    when `end_profiling` is called.
     Raises: InvalidModel where onnxruntime refuses the model; MissingPackage without onnxruntime, or
     without the device that is asked for, naming what is missing; OutputError without room for the
     file that a model of over 2 GB is read from.
@@ -195,10 +206,15 @@ def _start(
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
     try:
-        if exact and is_split(model):  # its weights stay in the file, which is mapped
+        split, left = split_model(model), list[str]()
+        if split is not None and exact:  # its weights stay in the file, which is mapped
             options.add_session_config_entry("session.disable_prepacking", "1")
+        if split is not None and has_heavy_kernel(split):
+            left = [BLOCKED]
         with session_source(model) as source:
-            return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+            return runtime.InferenceSession(
+                source, options, providers=providers, enable_fallback=0, disabled_optimizers=left
+            )
     except OutputError:  # no room for the file that a large model is read from
         raise
     except Exception as error:  # onnxruntime's errors have no root of their own

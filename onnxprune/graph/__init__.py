@@ -13,7 +13,7 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
   which a model is looked at
 * `storage`: models as files; `wire`: reading a file field by field; `large_weights`: weights that
   stay apart from the message; `second_file`: where those of a large model lie; `read_back`: whether
-  a file holds what was written
+  a file holds what was written; `sessions`: what a runtime reads a model from
 * `in_kind`: models as onnx-graphsurgeon and onnx_ir hold them
 """
 
@@ -35,6 +35,7 @@ from onnxprune.graph.names import Called, call, nearest
 from onnxprune.graph.opened import inner_nodes, open_bodies, open_branches
 from onnxprune.graph.read_back import reads_back
 from onnxprune.graph.second_file import files_of
+from onnxprune.graph.sessions import has_heavy_kernel, session_source, split_model
 from onnxprune.graph.storage import (
     ModelSource,
     digest,
@@ -42,10 +43,8 @@ from onnxprune.graph.storage import (
     fill,
     fits_message,
     is_large,
-    is_split,
     load_model,
     save_model,
-    session_source,
     shell,
 )
 
@@ -72,10 +71,10 @@ __all__ = [
     "files_of",
     "fill",
     "fits_message",
+    "has_heavy_kernel",
     "inner_nodes",
     "is_foreign",
     "is_large",
-    "is_split",
     "load_model",
     "look",
     "nearest",
@@ -86,6 +85,7 @@ __all__ = [
     "save_model",
     "session_source",
     "shell",
+    "split_model",
     "start_facts",
     "to_graphsurgeon",
     "to_ir",

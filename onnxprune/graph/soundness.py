@@ -36,11 +36,6 @@ LINKS = 10
 NODES = "ONNXPRUNE_NODES"
 """The environment variable that names another number of nodes."""
 
-LONG = 2**16
-"""Bytes. So many raw values are not copied only to count them."""
-LONGEST = 2**31 - 2**20
-"""Bytes. Of more in a tensor protobuf does not say how many it takes."""
-
 PACKED = {"INT4": 4, "FLOAT4": 4, "INT2": 2, "FLOAT6": 6}
 """Bits of an element, by a part of its type's name, of those that are less than a byte."""
 
@@ -184,7 +179,7 @@ def _check_dims(sizes: Iterable[int], where: str) -> None:
 
 
 def _is_filled(tensor: TensorProto) -> bool:
-    """Say whether a tensor holds as many values as its shape says; they are not copied to see."""
+    """Say whether a tensor holds as many values as its shape says."""
     if tensor.HasField("segment"):
         return False
     elements, name = math.prod(tensor.dims), TensorProto.DataType.Name(tensor.data_type)
@@ -203,13 +198,10 @@ def _is_filled(tensor: TensorProto) -> bool:
 
 
 def _holds_raw(tensor: TensorProto, length: int) -> bool:
-    """Say whether a tensor has this many bytes of raw values."""
-    head = TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
-    within = LONG < length < LONGEST  # of more, protobuf does not count the bytes
-    if within and not tensor.doc_string and not tensor.metadata_props:
-        prefix = 1 + -(-max(length.bit_length(), 1) // 7)  # of the field: its number, its length
-        if int(tensor.ByteSize()) == int(head.ByteSize()) + prefix + length:
-            return True
+    """Say whether a tensor has this many bytes of raw values.
+
+    They are copied once. Protobuf would write the message to count its bytes, in twice the memory.
+    """
     return bool(len(tensor.raw_data) == length)
 
 

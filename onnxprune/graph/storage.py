@@ -12,7 +12,6 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
@@ -21,10 +20,11 @@ import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from onnxprune.checks import kind_of
 from onnxprune.errors import InvalidModel, InvalidType
-from onnxprune.files import temporary, write_whole
+from onnxprune.files import write_whole
 from onnxprune.graph.copies import copy_fields
 from onnxprune.graph.in_kind import is_foreign, read_foreign
 from onnxprune.graph.large_weights import AS_THEY_LIE, NONE_APART, Weight, Weights
@@ -42,6 +42,9 @@ from onnxprune.graph.wire import Take, prefix, read_pieces
 if TYPE_CHECKING:
     import onnx_graphsurgeon
     import onnx_ir
+
+Hold = Callable[[TensorProto, npt.NDArray[Any]], None]
+"""Takes the values of an initializer, which is then no longer told where they lie."""
 
 ModelSource = Union[str, Path, ModelProto, "onnx_graphsurgeon.Graph", "onnx_ir.Model"]
 
@@ -67,7 +70,7 @@ def load_model(source: ModelSource) -> ModelProto:
     """
     if is_foreign(source):
         return read_foreign(source)
-    return source if isinstance(source, ModelProto) else _load(_path(source), _leave)
+    return source if isinstance(source, ModelProto) else _load(path_of(source), _leave)
 
 
 def load_apart(source: ModelSource) -> tuple[ModelProto, Weights]:
@@ -78,10 +81,10 @@ def load_apart(source: ModelSource) -> tuple[ModelProto, Weights]:
     """
     if isinstance(source, ModelProto) or is_foreign(source):
         return load_model(source), {}
-    path, weights = _path(source), dict[str, Weight]()
+    path, weights = path_of(source), dict[str, Weight]()
 
     def take(tensor: TensorProto, start: int, end: int) -> bool:
-        if not _lies_plain(tensor, end - start):
+        if tensor.data_location == TensorProto.EXTERNAL or not _lies_plain(tensor, end - start):
             return False
         with path.open("rb") as file:
             file.seek(start)
@@ -90,7 +93,10 @@ def load_apart(source: ModelSource) -> tuple[ModelProto, Weights]:
         weights[tensor.name] = Weight(lambda: values)  # read-only, like values in a message
         return True
 
-    model = _load(path, take)
+    def hold(tensor: TensorProto, values: npt.NDArray[Any]) -> None:
+        weights[tensor.name] = Weight(lambda: values)
+
+    model = _load(path, take, hold)
     # `weights` goes by name: two initializers of one name cannot both be held apart.
     if weights and len({t.name for t in model.graph.initializer}) < len(model.graph.initializer):
         return load_model(path), {}
@@ -117,7 +123,11 @@ def check_proto(model: Any, expected: str = "an onnx.ModelProto; Graph.load read
     raise InvalidType(f"model: is {kind_of(model)}; expected {expected}{hint}")
 
 
-def _path(source: Any) -> Path:
+def path_of(source: Any) -> Path:
+    """Return the path that a source is.
+
+    Raises: InvalidType when it is none.
+    """
     if not isinstance(source, str | os.PathLike):
         check_proto(source, "the path of an ONNX model or an onnx.ModelProto")
     return Path(source)
@@ -140,7 +150,6 @@ def _lies_plain(tensor: TensorProto, length: int) -> bool:
         and is_large(tensor)
         and math.prod(tensor.dims) * np.dtype(kind).itemsize == length
         and not tensor.HasField("raw_data")
-        and tensor.data_location != TensorProto.EXTERNAL
     )
 
 
@@ -149,11 +158,11 @@ def _leave(tensor: TensorProto, start: int, end: int) -> bool:
     return False
 
 
-def _load(path: Path, take: Take) -> ModelProto:
+def _load(path: Path, take: Take, hold: Hold | None = None) -> ModelProto:
     if not path.is_file():
         raise InvalidModel(f"{path}: no such file; give the path of an ONNX model")
     try:
-        model = _read(path, take)
+        model = _read(path, take, hold)
     except NOT_ONNX as error:
         raise InvalidModel(
             f"{path}: not an ONNX model, or cut short ({path.stat().st_size} bytes); "
@@ -166,7 +175,7 @@ def _load(path: Path, take: Take) -> ModelProto:
     return sort_nodes(model)
 
 
-def _read(path: Path, take: Take) -> ModelProto:
+def _read(path: Path, take: Take, hold: Hold | None) -> ModelProto:
     if path.stat().st_size < IN_PIECES:
         # As bytes, whatever the file is called: ONNX's parsers of text crash on some texts.
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
@@ -174,8 +183,28 @@ def _read(path: Path, take: Take) -> ModelProto:
         model = read_pieces(path, take)
     check_sound(model, read=False)
     check_external(model, path.parent)
+    if hold is not None:
+        for tensor in model.graph.initializer:
+            values = _mapped(tensor, path.parent)
+            if values is not None:
+                hold(tensor, values)
+                tensor.data_location = TensorProto.DEFAULT
+                del tensor.external_data[:]
     onnx.load_external_data_for_model(model, str(path.parent))
     return model
+
+
+def _mapped(tensor: TensorProto, folder: Path) -> npt.NDArray[Any] | None:
+    """Map the values of a large weight that lie in a second file, as numpy reads them."""
+    if not uses_external_data(tensor):
+        return None
+    place = ExternalDataInfo(tensor)
+    path, start = folder / place.location, place.offset or 0
+    length = place.length or path.stat().st_size - start
+    if not _lies_plain(tensor, length):
+        return None
+    kind = AS_THEY_LIE[tensor.data_type]
+    return np.asarray(np.memmap(path, kind, "r", start, tuple(tensor.dims)))
 
 
 def save_model(
@@ -207,7 +236,7 @@ def save_model(
                 found.update(piece)
         data = second_file(path, found.hexdigest())
         with held(data, lambda: (piece for t in large for piece in _values(t, weights))):
-            return write_whole(path, _stub(model, large, data.name).SerializeToString(), check)
+            return write_whole(path, stub(model, large, data.name).SerializeToString(), check)
     finally:
         sweep_weights(path)
 
@@ -221,16 +250,16 @@ def file_size(model: ModelProto, limit: int | None = None) -> int:
     if fits_message(model, limit):
         return sum(map(len, _message(model, NONE_APART)))
     large = list(filter(is_large, model.graph.initializer))
-    stub = _stub(model, large, "x" * DIGITS)
-    return int(stub.ByteSize()) + sum(map(_byte_count, large))
+    head = stub(model, large, "x" * DIGITS)
+    return int(head.ByteSize()) + sum(map(byte_count, large))
 
 
-def _stub(model: ModelProto, large: Sequence[TensorProto], location: str) -> ModelProto:
+def stub(model: ModelProto, large: Sequence[TensorProto], location: str) -> ModelProto:
     """Return a copy of a model whose large weights lie one after another in file `location`."""
-    stub, offset = shell(model), 0
+    head, offset = shell(model), 0
     for tensor in large:
-        length = _byte_count(tensor)
-        place = stub.graph.initializer.add(
+        length = byte_count(tensor)
+        place = head.graph.initializer.add(
             name=tensor.name,
             data_type=tensor.data_type,
             dims=tensor.dims,
@@ -240,7 +269,7 @@ def _stub(model: ModelProto, large: Sequence[TensorProto], location: str) -> Mod
         for key, value in (("location", location), ("offset", offset), ("length", length)):
             place.external_data.add(key=key, value=str(value))
         offset += length
-    return stub
+    return head
 
 
 def _message(model: ModelProto, weights: Weights) -> Iterator[bytes]:
@@ -268,7 +297,7 @@ def _split(tensor: TensorProto, weights: Weights) -> tuple[bytes, int]:
     raw = tensor.HasField("raw_data") or tensor.name in weights
     if not is_large(tensor) or not raw:
         return tensor.SerializeToString(), 0
-    values = _byte_count(tensor)
+    values = byte_count(tensor)
     head = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     if tensor.HasField("doc_string"):
         head.doc_string = tensor.doc_string
@@ -276,42 +305,9 @@ def _split(tensor: TensorProto, weights: Weights) -> tuple[bytes, int]:
     return head.SerializeToString() + prefix(tensor, "raw_data", values), values
 
 
-@contextmanager
-def session_source(model: ModelSource) -> Iterator[bytes | str]:
-    """Yield what a runtime builds a session from: bytes, or a file if they exceed one message.
-
-    The file is temporary: the session must be built within the `with` block. A file whose name is
-    no UTF-8 is read here, because onnxruntime cannot be told of it.
-    """
-    if not isinstance(model, ModelProto) and not str(model).isprintable():
-        model = load_model(model)
-    if not isinstance(model, ModelProto):
-        yield str(model)
-    elif fits_message(model):
-        yield model.SerializeToString()
-    else:
-        with temporary() as folder:
-            yield str(save_model(model, folder / "model.onnx"))
-
-
 def fits_message(model: ModelProto, limit: int | None = None) -> bool:
     """Return True if the weights of a model fit into one protobuf message of `limit` bytes."""
-    return sum(map(_byte_count, model.graph.initializer)) <= (limit or MESSAGE_LIMIT)
-
-
-def is_split(source: ModelSource) -> bool:
-    """Return True if the weights of a model need a second file."""
-    if is_foreign(source):
-        return False
-    if not isinstance(source, ModelProto):
-        path = _path(source)
-        if not path.is_file() or path.stat().st_size >= IN_PIECES:  # it holds its weights itself
-            return False
-        try:
-            source = onnx.load(str(path), format="protobuf", load_external_data=False)
-        except NOT_ONNX:
-            return False
-    return not fits_message(source)
+    return sum(map(byte_count, model.graph.initializer)) <= (limit or MESSAGE_LIMIT)
 
 
 def is_large(tensor: TensorProto) -> bool:
@@ -359,11 +355,11 @@ def digest(model: ModelProto) -> str:
     """Return the SHA-256 of a model and its weights, as hexadecimal digits."""
     found = hashlib.sha256(shell(model).SerializeToString(deterministic=True))
     for tensor in filter(is_large, model.graph.initializer):
-        found.update(_raw(tensor))
+        found.update(raw_values(tensor))
     return found.hexdigest()
 
 
-def _byte_count(tensor: TensorProto) -> int:
+def byte_count(tensor: TensorProto) -> int:
     """Return how many bytes a tensor's values take. The smallest types pack 2 or 4 into a byte."""
     elements = int(math.prod(tensor.dims))
     name = TensorProto.DataType.Name(tensor.data_type)
@@ -378,10 +374,11 @@ def _values(tensor: TensorProto, weights: Weights) -> Iterator[bytes]:
     if tensor.name in weights:
         yield from weights[tensor.name].pieces()
     else:
-        yield _raw(tensor)
+        yield raw_values(tensor)
 
 
-def _raw(tensor: TensorProto) -> bytes:
+def raw_values(tensor: TensorProto) -> bytes:
+    """Return the bytes of a tensor's values as a file holds them."""
     if tensor.HasField("raw_data"):
         return bytes(tensor.raw_data)
     return bytes(numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data)

@@ -11,10 +11,10 @@ from onnx import ModelProto, numpy_helper
 
 from onnxprune.channels.groups import find_groups
 from onnxprune.errors import InvalidModel
-from onnxprune.graph import large_weights, storage, wire
+from onnxprune.graph import copied, large_weights, storage, wire
 from onnxprune.graph.graph import Graph
 from onnxprune.graph.large_weights import Weight
-from onnxprune.graph.storage import load_apart, load_model, save_model
+from onnxprune.graph.storage import digest, load_apart, load_model, save_model
 from onnxprune.relevance.criteria import score
 from onnxprune.run import apply, apply_to
 from onnxprune.search.plan import Plan
@@ -85,6 +85,33 @@ def test_a_graph_with_weights_apart_is_the_graph_of_the_model(path: Path) -> Non
         assert not apart.constant(name).flags.writeable
     found, expected = (score(g, find_groups(g), None, "magnitude").total() for g in (apart, plain))
     np.testing.assert_array_equal(found, expected)
+
+
+def test_weights_of_a_second_file_stay_there(path: Path, tmp_path: Path) -> None:
+    whole = load_model(path)
+    beside = save_model(whole, tmp_path / "beside.onnx", limit=1000)
+    graph = Graph.load(beside)
+    assert set(graph.weights) == {"w", "v", "m", "spare"}
+    assert not any(t.raw_data for t in graph.bare.graph.initializer if t.name in graph.weights)
+    assert all(isinstance(one.read().base, np.memmap) for one in graph.weights.values())
+    assert graph.model == load_model(beside)
+    for name in graph.weights:
+        np.testing.assert_array_equal(graph.constant(name), Graph(whole).constant(name))
+    for found, expected in zip(halves(graph)[:1], halves(Graph(whole))[:1], strict=True):
+        assert digest(found) == digest(sorted_as(expected, found))
+    (data,) = tmp_path.glob("beside.onnx.*.data")
+    data.write_bytes(data.read_bytes()[:-40])
+    with pytest.raises(InvalidModel):
+        Graph.load(beside)
+
+
+def sorted_as(model: ModelProto, other: ModelProto) -> ModelProto:
+    """The same model with its initializers in the order of another one."""
+    own = {tensor.name: tensor for tensor in model.graph.initializer}
+    found = copied(model)
+    del found.graph.initializer[:]
+    found.graph.initializer.extend(own[tensor.name] for tensor in other.graph.initializer)
+    return found
 
 
 def test_what_is_pruned_apart_is_what_is_pruned_in_memory(path: Path, tmp_path: Path) -> None:
