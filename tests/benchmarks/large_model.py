@@ -3,9 +3,11 @@
     python -m tests.benchmarks.large_model                     2.2 GB
     python -m tests.benchmarks.large_model --gigabytes 0.05    the short form
     python -m tests.benchmarks.large_model --only prune,apply  some commands
+    python -m tests.benchmarks.large_model --form wide         wide kernels, which compute little
 
-The model has few convolutions and one large dense layer behind them, as VGG16 has. Its weights are
-random and stand in a file of their own. Every command runs in a process of its own and is a line
+The model has few convolutions and one large dense layer behind them, as VGG16 has; in its wide form
+four wide 1x1 convolutions at one position. Its weights are random and stand in a file of their
+own. Every command runs in a process of its own and is a line
 of the file, so that an interrupted run goes on where it stopped. Memory is what Linux counts at its
 highest, of the process or of one that it waited for, files that are mapped included.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -22,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper, save
+from onnx import ModelProto, NodeProto, TensorProto, helper, save
 
 CHANNELS, SIDE, CLASSES, SAMPLES = 512, 7, 4, 8
 MODULE = """
@@ -41,7 +44,25 @@ class Net(torch.nn.Module):
     def forward(self, x):
         x = self.second(self.first(x).relu()).relu()
         return self.last(self.hidden(x.flatten(1)).relu())
+"""
+WIDE = """
+import numpy as np
+import torch
 
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        for name, (made, read, size, stride) in {layers}.items():
+            setattr(self, name, torch.nn.Conv2d(read, made, size, stride, size // 2))
+        self.last = torch.nn.Linear({width}, {classes})
+
+    def forward(self, x):
+        for name, layer in list(self.named_children())[:-1]:
+            x = layer(x.mean((2, 3), keepdim=True) if name == "wide" else x).relu()
+        return self.last(x.flatten(1))
+"""
+BUILD = """
 
 def build():
     with torch.device("meta"):
@@ -55,9 +76,12 @@ def build():
 """
 
 
-def make(folder: Path, gigabytes: float) -> None:
-    """Write the model, its samples and the module that it could come from."""
-    rng = np.random.default_rng(0)
+Net = tuple[dict[str, tuple[int, ...]], list[NodeProto], int, str]
+"""The shapes of the weights, the nodes, height and width of an image, and the torch module."""
+
+
+def dense(gigabytes: float, data: str) -> Net:
+    """Two convolutions, and nearly all weights in one dense layer."""
     units = max(8, round(gigabytes * 1e9 / 4 / (CHANNELS * SIDE * SIDE)))
     shapes = {
         "first.weight": (CHANNELS, 3, 3, 3),
@@ -69,8 +93,58 @@ def make(folder: Path, gigabytes: float) -> None:
         "last.weight": (CLASSES, units),
         "last.bias": (CLASSES,),
     }
-    held = []
+    nodes = [
+        helper.make_node("Conv", ["x", "first.weight", "first.bias"], ["a"], pads=[1] * 4),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "second.weight", "second.bias"], ["c"], pads=[1] * 4),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("Flatten", ["d"], ["e"]),
+        helper.make_node("Gemm", ["e", "hidden.weight", "hidden.bias"], ["f"], transB=1),
+        helper.make_node("Relu", ["f"], ["g"]),
+        helper.make_node("Gemm", ["g", "last.weight", "last.bias"], ["y"], transB=1),
+    ]
+    sizes = {"channels": CHANNELS, "side": SIDE, "units": units, "classes": CLASSES}
+    return shapes, nodes, SIDE, MODULE.format(**sizes) + BUILD.format(data=data)
+
+
+def wide(gigabytes: float, data: str) -> Net:
+    """A stem at 32 pixels, and nearly all weights in four 1x1 kernels at one position."""
+    width = max(64, round((gigabytes * 1e9 / 4 / 4) ** 0.5))
+    shapes: dict[str, tuple[int, ...]] = {}
+    nodes, reads = [], "x"
+    for name, (made, read, size, stride) in wide_layers(width).items():
+        if name == "wide":
+            nodes.append(helper.make_node("GlobalAveragePool", [reads], ["pooled"]))
+            reads = "pooled"
+        shapes |= {f"{name}.weight": (made, read, size, size), f"{name}.bias": (made,)}
+        pads, given = [size // 2] * 4, [reads, f"{name}.weight", f"{name}.bias"]
+        nodes.append(helper.make_node("Conv", given, [name], pads=pads, strides=[stride] * 2))
+        nodes.append(helper.make_node("Relu", [name], [f"{name}.relu"]))
+        reads = f"{name}.relu"
+    shapes |= {"last.weight": (CLASSES, width), "last.bias": (CLASSES,)}
+    nodes.append(helper.make_node("Flatten", [reads], ["flat"]))
+    given = ["flat", "last.weight", "last.bias"]
+    nodes.append(helper.make_node("Gemm", given, ["y"], transB=1))
+    module = WIDE.format(layers=wide_layers(width), width=width, classes=CLASSES)
+    return shapes, nodes, 32, module + BUILD.format(data=data)
+
+
+def wide_layers(width: int) -> dict[str, tuple[int, int, int, int]]:
+    """Filters, channels, size and stride of each convolution, by name."""
+    stem = {"stem0": (32, 3, 3, 2), "stem1": (64, 32, 3, 2), "stem2": (128, 64, 3, 2)}
+    deep = {f"deep{k}": (width, width, 1, 1) for k in range(4)}
+    return {**stem, "wide": (width, 128, 1, 1), **deep}
+
+
+FORMS = {"dense": dense, "wide": wide}
+
+
+def make(folder: Path, gigabytes: float, form: str) -> None:
+    """Write the model, its samples and the module that it could come from."""
+    rng = np.random.default_rng(0)
     data = folder / "large.onnx.data"
+    shapes, nodes, side, module = FORMS[form](gigabytes, str(data.resolve()))
+    held = []
     with data.open("wb") as file:
         for name, shape in shapes.items():
             start = file.tell()
@@ -87,32 +161,15 @@ def make(folder: Path, gigabytes: float) -> None:
             for key, value in said.items():
                 tensor.external_data.add(key=key, value=str(value))
             held.append(tensor)
-    nodes = [
-        helper.make_node("Conv", ["x", "first.weight", "first.bias"], ["a"], pads=[1] * 4),
-        helper.make_node("Relu", ["a"], ["b"]),
-        helper.make_node("Conv", ["b", "second.weight", "second.bias"], ["c"], pads=[1] * 4),
-        helper.make_node("Relu", ["c"], ["d"]),
-        helper.make_node("Flatten", ["d"], ["e"]),
-        helper.make_node("Gemm", ["e", "hidden.weight", "hidden.bias"], ["f"], transB=1),
-        helper.make_node("Relu", ["f"], ["g"]),
-        helper.make_node("Gemm", ["g", "last.weight", "last.bias"], ["y"], transB=1),
-    ]
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, side, side])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", CLASSES])
     graph = helper.make_graph(nodes, "large", [x], [y], held)
     opset = helper.make_opsetid("", 17)
     model: ModelProto = helper.make_model(graph, opset_imports=[opset], ir_version=8)
     save(model, folder / "large.onnx")
-    images = rng.standard_normal((SAMPLES, 3, SIDE, SIDE), np.float32)
+    images = rng.standard_normal((SAMPLES, 3, side, side), np.float32)
     np.savez(folder / "samples.npz", x=images)
-    sizes = {
-        "channels": CHANNELS,
-        "side": SIDE,
-        "units": units,
-        "classes": CLASSES,
-        "data": str(data.resolve()),
-    }
-    (folder / "module.py").write_text(MODULE.format(**sizes))
+    (folder / "module.py").write_text(module)
 
 
 def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
@@ -123,7 +180,11 @@ def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
     fast = ["--macs", "0.7", "--compensate", "none", "--trust-baseline", *machine]
     yield "inspect", [at["large.onnx"]]
     yield "score", [at["large.onnx"], *data, "-o", str(folder / "scores.npz"), *machine]
-    yield "prune", [at["large.onnx"], *data, "-o", at["small.onnx"], "--run-dir", at["run"], *fast]
+    once = ["--control", "one-shot", "--rate", "0.2", *fast[2:]]
+    place = ["-o", at["small.onnx"], "--run-dir", at["run"]]
+    yield "prune one-shot", [at["large.onnx"], *data, *place, *once]
+    place = ["-o", str(folder / "aware.onnx"), "--run-dir", str(folder / "aware")]
+    yield "prune", [at["large.onnx"], *data, *place, *fast]
     fitted = ["--macs", "0.9", "--compensate", "least-squares", "--trust-baseline", *machine]
     place = ["-o", str(folder / "fitted.onnx"), "--run-dir", str(folder / "fitted")]
     yield (
@@ -134,6 +195,7 @@ def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
     yield "apply", [at["large.onnx"], plan, "-o", str(folder / "applied.onnx")]
     yield "compare", [at["large.onnx"], at["small.onnx"], *data, *machine]
     yield "report", [at["run"]]
+    yield "reproduce", [at["run"]]
     out = str(folder / "edge")
     yield "deploy", [at["small.onnx"], "--to", "onnxruntime", "-o", out, "--threads", "1", *data]
     module = f"{folder / 'module.py'}:build"
@@ -160,7 +222,8 @@ def run(name: str, arguments: list[str]) -> dict[str, object]:
         "    print('PEAK', *(resource.getrusage(k).ru_maxrss for k in kinds), file=sys.stderr)\n"
     )
     environment = {**os.environ, "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
-    start = time.perf_counter()
+    start, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = (used.ru_utime, used.ru_stime)
     done = subprocess.run(
         [sys.executable, "-c", program, name.split()[0], *arguments],
         capture_output=True,
@@ -168,6 +231,7 @@ def run(name: str, arguments: list[str]) -> dict[str, object]:
         env=environment,
     )
     seconds = time.perf_counter() - start
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     lines = done.stderr.strip().splitlines()
     peaks = [line.split()[1:] for line in lines if line.startswith("PEAK")]
     peak = max(map(int, peaks[-1])) if peaks else 0
@@ -176,6 +240,7 @@ def run(name: str, arguments: list[str]) -> dict[str, object]:
         "command": name,
         "status": done.returncode,
         "seconds": round(seconds, 1),
+        "cpu": round(spent.ru_utime + spent.ru_stime - sum(before), 1),
         "gigabytes": round(peak * 1024 / 1e9, 2),
         "said": "" if done.returncode == 0 else " ".join(said[-3:])[-300:],
     }
@@ -184,12 +249,19 @@ def run(name: str, arguments: list[str]) -> dict[str, object]:
 def table(lines: list[dict[str, object]], size: float) -> str:
     """The result as markdown."""
     rows = [
-        f"| command | status | s | peak GB | x weights ({size:.2f} GB) |",
-        "|---|---|---|---|---|",
+        f"| command | status | s | CPU s | peak GB | x weights ({size:.2f} GB) |",
+        "|---|---|---|---|---|---|",
     ]
     for one in lines:
         share = float(str(one["gigabytes"])) / size
-        row = [one["command"], one["status"], one["seconds"], one["gigabytes"], f"{share:.1f}"]
+        row = [
+            one["command"],
+            one["status"],
+            one["seconds"],
+            one["cpu"],
+            one["gigabytes"],
+            f"{share:.1f}",
+        ]
         rows.append("| " + " | ".join(map(str, row)) + " |")
     return "\n".join(rows)
 
@@ -198,13 +270,14 @@ def main() -> None:
     """Run what is left to run, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=2.2)
+    parser.add_argument("--form", choices=FORMS, default="dense")
     parser.add_argument("--folder", type=Path, default=Path("large"))
     parser.add_argument("--only", default="")
     given = parser.parse_args()
     folder, results = given.folder, given.folder / "results.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "samples.npz").exists():
-        make(folder, given.gigabytes)
+        make(folder, given.gigabytes, given.form)
     lines = (
         [json.loads(one) for one in results.read_text().splitlines()] if results.exists() else []
     )
