@@ -4,13 +4,15 @@ Imports data, evaluation and plugins.
 
 * `reading`: the way in: data sets of any layout; `yolo`, `coco`, `voc`: a reader for each;
   `annotations`: what they read; `samples`: the same as a model sees it
-* `heads`: what outputs say; `maps`: those of undecoded heads; `recognise`: which a model has
+* `heads`: what outputs say; `maps`, `centres`: those of undecoded heads; `recognise`: which a
+  model has
 * `boxes`: overlap and suppression; `precision`: average precision and its soft form
 * `metrics`: both as a metric of one model's outputs; `agreement`: its boxes against another's
 """
 
 from onnxprune.detection.agreement import SURE, BoxAgreement
 from onnxprune.detection.annotations import Annotated, annotation_kind
+from onnxprune.detection.centres import centre_maps
 from onnxprune.detection.heads import HEADS
 from onnxprune.detection.maps import parse_anchors
 from onnxprune.detection.metrics import ENOUGH, OVERLAPS, Precision
@@ -30,6 +32,7 @@ __all__ = [
     "Detector",
     "Precision",
     "annotation_kind",
+    "centre_maps",
     "check_head",
     "find_detector",
     "limited",

@@ -12,6 +12,8 @@
     torchvision  [M, 4], [M], [M]       the same of one image; classes count from 1
     yolov8-maps  [N, 64+K, H, W] x L    the maps of each level, undecoded (`maps`)
     yolov5-maps  [N, 3(5+K), H, W] x L  the same, as parts of anchors that are given
+    centernet    [N, K, H, W], 2 x 2    maps of centres, sizes and places in cells (`centres`)
+    centerface   [N, 1, H, W], 2 x 2    the same, logarithms of sizes; and [N, 10, H, W]
 
 A head reads outputs by their axes. `K` is the number of the model's classes. What one finds is cut
 at `LOWEST` and, where the graph has not done so, suppressed by `overlap`.
@@ -30,6 +32,7 @@ import numpy.typing as npt
 
 from onnxprune.arrays import FloatArray
 from onnxprune.detection.boxes import Found, best_of_overlapping, corners
+from onnxprune.detection.centres import are_centres, from_centres, peaks
 from onnxprune.detection.maps import from_anchors, from_shares
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -56,7 +59,9 @@ class BoxHead:
     `read` takes outputs, size and K, and returns what is found in each image, or, `by_place`, the
     box and the scores of each place. `overlap` is the IoU above which of two boxes of a class the
     worse one goes, 1 where none does. `fit` says how an image becomes one of the model's size;
-    `anchored`, that `read` takes anchors, too.
+    `anchored`, that `read` takes anchors, too. `choose` leaves some scores of each place in
+    place of an overlap. `told_by` says whether boxes and scores look like those of this head, where
+    shapes alone say little.
     """
 
     name: str
@@ -66,6 +71,8 @@ class BoxHead:
     fit: str = "letterbox"
     preset: str = ""
     anchored: bool = False
+    choose: Callable[[Array, Size], Array] | None = None
+    told_by: Callable[[Array, Array, Size], bool] | None = None
 
     def decode(
         self, outputs: Outputs, size: Size, classes: int, anchors: Sequence[float] = ()
@@ -75,6 +82,8 @@ class BoxHead:
         Shapes: outputs as the head has them; anchors as `maps.from_anchors` takes them.
         """
         found = self.raw(outputs, size, classes, anchors)
+        if self.choose is not None:
+            found = (found[0], self.choose(found[1], size))
         return [self._cleaned(one) for one in (_images(*found) if self.by_place else found)]
 
     def raw(self, outputs: Outputs, size: Size, classes: int, anchors: Sequence[float] = ()) -> Any:
@@ -178,6 +187,11 @@ def _yolov5_maps(outputs: Outputs, size: Size, classes: int, anchors: Sequence[f
     boxes, logits = from_anchors(outputs, size, classes, anchors)
     scores = 0.5 * (1 + np.tanh(logits / 2))
     return boxes, scores[..., 1:] * scores[..., :1]
+
+
+def _centres(outputs: Outputs, size: Size, classes: int, *, faces: bool = False) -> Raw:
+    boxes, scores = from_centres(outputs, size, faces=faces)
+    return boxes, _sigmoid(scores)
 
 
 # Boxes and scores apart
@@ -328,6 +342,15 @@ HEADS: Mapping[str, BoxHead] = MappingProxyType(
             ),
             BoxHead("yolov8-maps", _yolov8_maps, overlap=0.7, preset="unit"),
             BoxHead("yolov5-maps", _yolov5_maps, overlap=0.6, preset="unit", anchored=True),
+            BoxHead("centernet", _centres, choose=peaks, told_by=are_centres),
+            BoxHead(
+                "centerface",
+                partial(_centres, faces=True),
+                overlap=0.3,
+                fit="stretch",
+                preset="raw",
+                told_by=are_centres,
+            ),
         )
     }
 )

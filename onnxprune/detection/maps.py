@@ -109,15 +109,15 @@ def _levels(
     """
     strides = strides_of({name: array.shape for name, array in outputs.items()}, size)
     for stride in dict.fromkeys(strides.values()):
-        rows = [_rows(outputs[name]) for name, own in strides.items() if own == stride]
+        rows = [by_cell(outputs[name]) for name, own in strides.items() if own == stride]
         rows.sort(key=lambda one: one.shape[2] != 4 * BINS)  # boxes before scores
         y, x = np.mgrid[: size[0] // stride, : size[1] // stride]
         middle = np.stack([x.ravel(), y.ravel()], 1) + 0.5
         yield np.concatenate(rows, 2).astype(np.float64), middle, stride
 
 
-def _rows(array: Array) -> Array:
-    """A map by cells. Shapes: `[N, C, H, W]` or `[N, 3, H, W, C]` -> `[N, H W, C]`."""
+def by_cell(array: Array) -> Array:
+    """Return a map by cells. Shapes: `[N, C, H, W]` or `[N, 3, H, W, C]` -> `[N, H W, C]`."""
     turned = array.transpose(0, 2, 3, 1) if array.ndim == 4 else array.transpose(0, 2, 3, 1, 4)
     return turned.reshape(len(array), array.shape[2] * array.shape[3], -1)
 

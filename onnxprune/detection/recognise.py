@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxprune.detection.boxes import Found
+from onnxprune.detection.centres import is_centres
 from onnxprune.detection.heads import (
     HEADS,
     Outputs,
@@ -76,6 +78,17 @@ class Detector:
         return find_units(
             lambda given: head.raw(given, self.size, self.classes, self.anchors), outputs
         )
+
+    def shows(self, outputs: Outputs) -> bool:
+        """Return whether the values, too, look like those of a head that shapes say little of.
+
+        Shapes: outputs `[n, ...]`.
+        """
+        head = HEADS.get(self.head)
+        if head is None or head.told_by is None:
+            return False
+        boxes, scores = head.raw(outputs, self.size, self.classes, self.anchors)
+        return head.told_by(boxes, scores, self.size)
 
     def __str__(self) -> str:
         words = f"{self.classes} classes; {self.fit} to {self.size[1]} x {self.size[0]}"
@@ -267,6 +280,11 @@ def _yolov5_maps(outputs: Outputs, size: Size, classes: int) -> bool:
     return is_v5({name: one.shape for name, one in outputs.items()}, size, classes)
 
 
+def _centres(outputs: Outputs, size: Size, classes: int, *, faces: bool) -> bool:
+    shapes = {name: one.shape for name, one in outputs.items()}
+    return is_centres(shapes, size, classes, faces=faces)
+
+
 FITS: Mapping[str, Callable[[Outputs, Size, int], bool]] = {
     "yolov8": _yolov8,
     "yolov5": _yolov5,
@@ -280,5 +298,7 @@ FITS: Mapping[str, Callable[[Outputs, Size, int], bool]] = {
     "torchvision": _torchvision,
     "yolov8-maps": _yolov8_maps,
     "yolov5-maps": _yolov5_maps,
+    "centernet": partial(_centres, faces=False),
+    "centerface": partial(_centres, faces=True),
 }
 """Whether outputs look like those of a head."""

@@ -63,7 +63,7 @@ def _changed(array: Array, places: int, k: int) -> tuple[Array, Array]:
     Numbers from 0 to 1 stay there, since a head may know probabilities by that.
     Shapes: -> as it is, `[n, A, 1]`.
     """
-    changed = array.astype(np.float64)
+    changed = array.astype(np.float64, order="C")
     rows = _by_place(changed, places)
     assert rows is not None
     step = np.where(rows[..., k] < 0.5, LITTLE, -LITTLE)
@@ -75,6 +75,8 @@ def _by_place(array: Array, places: int) -> Array | None:
     """A view of the numbers of each place, None of an output that has none. Shapes: `[n, A, k]`."""
     if array.ndim == 4 and array.shape[2] == 1:
         array = array[:, :, 0]
+    elif array.ndim == 4 and array.shape[2] * array.shape[3] == places:
+        return array.reshape(*array.shape[:2], places).transpose(0, 2, 1)
     if array.ndim != 3 or places not in array.shape[1:]:
         return None
     return array if array.shape[1] == places else array.transpose(0, 2, 1)

@@ -18,6 +18,7 @@ from onnxprune.detection import (
     ENOUGH,
     Detector,
     Precision,
+    centre_maps,
     find_detector,
     limited,
     load_objects,
@@ -142,11 +143,14 @@ def guess_detector(graph: Graph, settings: Settings) -> tuple[Detector, tuple[st
 
 
 def _class_counts(graph: Graph) -> list[int]:
-    """How many classes there may be: columns of outputs, of which there are fewer than rows."""
+    """How many classes there may be: columns of outputs, fewer than rows, or channels of a map."""
     shapes = [graph.shape(name) or _declared(graph, name) for name in graph.outputs]
     sizes = [[size or 0 for size in shape[1:]] for shape in shapes if len(shape) == 3]
     columns = {min(pair) for pair in sizes}
-    return sorted({count - beside for count in columns for beside in (4, 5) if count > beside})
+    found = {count - beside for count in columns for beside in (4, 5) if count > beside}
+    named = dict(zip(graph.outputs, ([n or 0 for n in shape] for shape in shapes), strict=True))
+    centres = centre_maps(named)
+    return sorted(found | ({named[centres.scores][1]} if centres else set()))
 
 
 def _declared(graph: Graph, name: str) -> tuple[int | None, ...]:

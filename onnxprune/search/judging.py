@@ -98,8 +98,8 @@ def with_heads(graph: Graph, data: Data, settings: Settings, by: Remembered = NO
     data = replace(data, heads=tuple(heads))
     held = {head.tensor: reference[head.tensor] for head in heads}
     shows = any(likely_rows(head, held[head.tensor]) for head in heads)
-    if seen is not None and (seen.certain or shows):
-        outputs = {output: reference[output] for output in graph.outputs}
+    outputs = {output: reference[output] for output in graph.outputs} if seen else {}
+    if seen is not None and (seen.certain or shows or seen.detector.shows(outputs)):
         least = LEAST_BOXES if settings.head == Settings.head else 0
         boxed = _by_boxes(replace(data, reference=held), seen, outputs, least)
         if boxed is not None:

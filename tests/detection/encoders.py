@@ -251,6 +251,46 @@ def yolov5_maps_apart(objects: Objects) -> Encoded:
     }
 
 
+CELL = 4
+"""Pixels of a place of the maps of centres."""
+
+
+def centres(objects: Objects, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores, sides in cells, and how far into its cell a centre is; x before y."""
+    rows, columns = SIZE[0] // CELL, SIZE[1] // CELL
+    scores = np.zeros((len(objects), classes, rows, columns))
+    sides, into = (np.full((len(objects), 2, rows, columns), value) for value in (1.0, 0.5))
+    for image, held in enumerate(objects):
+        for box, kind in zip(centred(held[:, :4]) / CELL, held[:, 4].astype(int), strict=True):
+            column, row = box[:2].astype(int)
+            for place, score in ((column, SCORE), (column + 1, SCORE / 2)):  # a peak, and beside it
+                scores[image, kind % classes, row, place] = score
+                sides[image, :, row, place] = box[2:]
+                into[image, :, row, place] = box[:2] - [place, row]
+    return scores, sides, into
+
+
+def centernet(objects: Objects) -> Encoded:
+    scores, sides, into = centres(objects, CLASSES)
+    return {"hm": logits(scores), "reg": into, "wh": sides}
+
+
+def centernet_unnamed(objects: Objects) -> Encoded:
+    return dict(zip(("1", "2", "3"), centres(objects, CLASSES), strict=True))
+
+
+def centerface(objects: Objects) -> Encoded:
+    """Logarithms, y before x, and places by the middle of a cell."""
+    scores, sides, into = centres(objects, 1)
+    points = np.zeros((len(scores), 10, *scores.shape[2:]))
+    return {
+        "537": scores,
+        "538": np.log(sides[:, ::-1]),
+        "539": into[:, ::-1] - 0.5,
+        "540": points,
+    }
+
+
 ENCODERS: dict[str, tuple[str, Callable[[Objects], Encoded]]] = {
     "yolov8": ("yolov8", yolov8),
     "yolov8, turned": ("yolov8", yolov8_turned),
@@ -271,5 +311,10 @@ ENCODERS: dict[str, tuple[str, Callable[[Objects], Encoded]]] = {
     "yolov8-maps, apart": ("yolov8-maps", yolov8_maps_apart),
     "yolov5-maps": ("yolov5-maps", yolov5_maps),
     "yolov5-maps, numbers last": ("yolov5-maps", yolov5_maps_apart),
+    "centernet": ("centernet", centernet),
+    "centernet, without names": ("centernet", centernet_unnamed),
+    "centerface": ("centerface", centerface),
 }
 """Name -> the head, and what writes its outputs."""
+FACES = "centerface"
+"""The head that knows one class alone."""

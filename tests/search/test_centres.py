@@ -1,0 +1,58 @@
+"""Maps of centres are recognised by shapes and values, and judged by their boxes."""
+
+import logging
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxprune.data import Data
+from onnxprune.search.assemble import open_model
+from onnxprune.search.settings import Settings
+from tests.support.models import model
+
+TEXT = """
+net (float[N,3,64,64] x) => (float[N,1,16,16] a, float[N,2,16,16] b, float[N,2,16,16] c)
+<float[1,3,1,1] u = {20,0,0}, float[1] s = {-10},
+ float[2,3,1,1] v = {0,4,0,0,3,0}, float[2] t = {2,3}, float[2,3,1,1] w = {0,0,1,0,0,1}> {
+  p = MaxPool<kernel_shape=[4,4], strides=[4,4]>(x)
+  h = Conv(p, u, s)
+  a = Sigmoid(h)
+  b = Conv(p, v, t)
+  c = Conv(p, w)
+}
+"""
+
+
+def pictures(lights: int) -> np.ndarray:
+    """Dark noise, with some places of which the red is bright."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 0.3, (12, 3, 64, 64)).astype(np.float32)
+    for one in x:
+        for row, column in rng.integers(0, 64, (lights, 2)):
+            one[0, row, column] = 1
+    return x
+
+
+def opened(proto: onnx.ModelProto, x: np.ndarray, **asked: str) -> Data:
+    data = open_model(proto, x, Settings(threads=1, device="cpu", **asked))[1]  # type: ignore[arg-type]
+    assert data is not None
+    return data
+
+
+@pytest.mark.parametrize("ends", ["a = Sigmoid(h)", "a = Identity(h)"])
+def test_centres_are_found_and_said(ends: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "onnxprune"):
+        data = opened(model(TEXT.replace("a = Sigmoid(h)", ends)), pictures(5))
+    assert "head 'centernet' of 1 classes (--head names another): the 60 boxes" in caplog.text
+    assert data.detector is not None and data.reference is not None
+    units = data.units(data.reference)  # type: ignore[misc]
+    assert {name: one.shape for name, one in units.items()} == {
+        name: data.reference[name].shape for name in "abc"
+    }
+
+
+def test_a_full_map_is_judged_by_its_numbers() -> None:
+    proto = model(TEXT)
+    assert opened(proto, pictures(300)).detector is None
+    assert opened(proto, pictures(300), head="centernet").detector is not None
