@@ -127,7 +127,7 @@ def are_centres(boxes: Array, scores: Array, size: Size) -> bool:
 
     Shapes: `[N, H W, 4]`, `[N, H W, K]`.
     """
-    there = scores.max(-1, initial=0) >= SHOWN
+    there = np.asarray(scores.max(-1, initial=0) >= SHOWN)
     if not there.any() or there.mean() > FILLED:
         return False
     cell, stride = _cells(scores.shape[1], size)
@@ -135,4 +135,4 @@ def are_centres(boxes: Array, scores: Array, size: Size) -> bool:
     sides = boxes[..., 2:] - boxes[..., :2]
     beside = (np.abs(away) <= BESIDE).all(-1)
     inside = (sides > 0).all(-1) & (sides <= np.array([size[1], size[0]])).all(-1)
-    return bool((beside & inside)[there].mean() >= MOSTLY)
+    return bool(np.asarray(beside & inside)[there].mean() >= MOSTLY)
