@@ -4,8 +4,8 @@ Imports data, evaluation and plugins.
 
 * `reading`: the way in: data sets of any layout; `yolo`, `coco`, `voc`: a reader for each;
   `annotations`: what they read; `samples`: the same as a model sees it
-* `heads`: what outputs say; `maps`, `centres`: those of undecoded heads; `recognise`: which a
-  model has
+* `heads`: what outputs say; `maps`, `centres`, `levels`: those of undecoded heads
+* `recognise`: which head a model has
 * `boxes`: overlap and suppression; `precision`: average precision and its soft form
 * `metrics`: both as a metric of one model's outputs; `agreement`: its boxes against another's
 """
@@ -14,6 +14,7 @@ from onnxprune.detection.agreement import SURE, BoxAgreement
 from onnxprune.detection.annotations import Annotated, annotation_kind
 from onnxprune.detection.centres import centre_maps
 from onnxprune.detection.heads import HEADS
+from onnxprune.detection.levels import level_classes
 from onnxprune.detection.maps import parse_anchors
 from onnxprune.detection.metrics import ENOUGH, OVERLAPS, Precision
 from onnxprune.detection.reading import limited, numbered, read_annotations
@@ -35,6 +36,7 @@ __all__ = [
     "centre_maps",
     "check_head",
     "find_detector",
+    "level_classes",
     "limited",
     "load_objects",
     "numbered",

@@ -12,6 +12,7 @@
     torchvision  [M, 4], [M], [M]       the same of one image; classes count from 1
     yolov8-maps  [N, 64+K, H, W] x L    the maps of each level, undecoded (`maps`)
     yolov5-maps  [N, 3(5+K), H, W] x L  the same, as parts of anchors that are given
+    picodet      [N, A, K], [N, A, 32]  of each level: scores, eight shares of each side (`levels`)
     centernet    [N, K, H, W], 2 x 2    maps of centres, sizes and places in cells (`centres`)
     centerface   [N, 1, H, W], 2 x 2    the same, logarithms of sizes; and [N, 10, H, W]
 
@@ -33,6 +34,7 @@ import numpy.typing as npt
 from onnxprune.arrays import FloatArray
 from onnxprune.detection.boxes import Found, best_of_overlapping, corners
 from onnxprune.detection.centres import are_centres, from_centres, peaks
+from onnxprune.detection.levels import from_levels
 from onnxprune.detection.maps import from_anchors, from_shares
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -189,6 +191,11 @@ def _yolov5_maps(outputs: Outputs, size: Size, classes: int, anchors: Sequence[f
     return boxes, scores[..., 1:] * scores[..., :1]
 
 
+def _picodet(outputs: Outputs, size: Size, classes: int) -> Raw:
+    boxes, scores = from_levels(outputs, size)
+    return boxes, _sigmoid(scores)
+
+
 def _centres(outputs: Outputs, size: Size, classes: int, *, faces: bool = False) -> Raw:
     boxes, scores = from_centres(outputs, size, faces=faces)
     return boxes, _sigmoid(scores)
@@ -342,6 +349,7 @@ HEADS: Mapping[str, BoxHead] = MappingProxyType(
             ),
             BoxHead("yolov8-maps", _yolov8_maps, overlap=0.7, preset="unit"),
             BoxHead("yolov5-maps", _yolov5_maps, overlap=0.6, preset="unit", anchored=True),
+            BoxHead("picodet", _picodet, overlap=0.6, fit="stretch", preset="imagenet"),
             BoxHead("centernet", _centres, choose=peaks, told_by=are_centres),
             BoxHead(
                 "centerface",

@@ -69,13 +69,21 @@ def from_shares(outputs: Mapping[str, Array], size: Size) -> tuple[Array, Array]
     """
     boxes, logits = [], []
     for rows, middle, stride in _levels(outputs, size):
-        shares = rows[..., : 4 * BINS].reshape(*rows.shape[:2], 4, BINS)
-        e = np.exp(shares - shares.max(-1, keepdims=True))
-        side = (e / e.sum(-1, keepdims=True)) @ np.arange(BINS)
-        low, high = middle - side[..., :2], middle + side[..., 2:]
-        boxes.append(np.concatenate([low, high], -1) * stride)
+        boxes.append(from_middles(middle, mean_sides(rows[..., : 4 * BINS], BINS)) * stride)
         logits.append(rows[..., 4 * BINS :])
     return np.concatenate(boxes, 1), np.concatenate(logits, 1)
+
+
+def mean_sides(shares: Array, bins: int) -> Array:
+    """Return the mean of the shares of each side. Shapes: `[N, A, 4 bins]` -> `[N, A, 4]`."""
+    each = shares.reshape(*shares.shape[:2], 4, bins)
+    e = np.exp(each - each.max(-1, keepdims=True))
+    return np.asarray((e / e.sum(-1, keepdims=True)) @ np.arange(bins))
+
+
+def from_middles(middle: Array, sides: Array) -> Array:
+    """Return corners by how far each side is from a middle. Shapes: `[A, 2]`, `[N, A, 4]`."""
+    return np.concatenate([middle - sides[..., :2], middle + sides[..., 2:]], -1)
 
 
 def from_anchors(

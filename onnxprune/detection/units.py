@@ -38,23 +38,43 @@ def find_units(read: Any, outputs: Mapping[str, Array]) -> dict[str, Array]:
     sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 1.0)
     sides = np.concatenate([sides, sides], -1) * SIDE
     found: dict[str, Array] = {}
-    for name, array in outputs.items():
-        rows = _by_place(array, sure.shape[1])
-        if rows is None or array.dtype.kind != "f":
-            continue
-        units = np.zeros(array.shape)
-        own = _by_place(units, sure.shape[1])
-        assert own is not None
+    for name, (array, level) in _levels(outputs, sure.shape[1]).items():
+        count = level.stop - level.start
+        rows, units = _by_place(array, count), np.zeros(array.shape)
+        own = _by_place(units, count)
+        assert rows is not None and own is not None
         for k in range(rows.shape[2]):
-            changed, step = _changed(array, sure.shape[1], k)
-            moved, other = read({**outputs, name: changed})
-            box = ((moved - boxes) / sides / step) ** 2
-            score = ((other - scores) / SCORE / step) ** 2
-            own[..., k] = sure * (box.sum(-1) + score.sum(-1))
+            changed, step = _changed(array, count, k)
+            moved, other = (one[:, level] for one in read({**outputs, name: changed}))
+            box = ((moved - boxes[:, level]) / sides[:, level] / step) ** 2
+            score = ((other - scores[:, level]) / SCORE / step) ** 2
+            own[..., k] = sure[:, level] * (box.sum(-1) + score.sum(-1))
             if not own[..., k].any():
-                own[..., k] = sure / max(float(rows[..., k].var()), 1e-30)
+                own[..., k] = sure[:, level] / max(float(rows[..., k].var()), 1e-30)
         found[name] = np.sqrt(units)
     return found
+
+
+def _levels(outputs: Mapping[str, Array], places: int) -> dict[str, tuple[Array, slice]]:
+    """The outputs that say something of places, and of which: all, or one level of several.
+
+    Levels are from fine to coarse, as heads read them.
+    """
+    floats = {name: array for name, array in outputs.items() if array.dtype.kind == "f"}
+    whole = {
+        name: (array, slice(0, places))
+        for name, array in floats.items()
+        if _by_place(array, places) is not None
+    }
+    counts = sorted({array.shape[1] for array in floats.values() if array.ndim == 3}, reverse=True)
+    if whole or sum(counts) != places:
+        return whole
+    starts = {count: sum(counts[:k]) for k, count in enumerate(counts)}
+    return {
+        name: (array, slice(starts[array.shape[1]], starts[array.shape[1]] + array.shape[1]))
+        for name, array in floats.items()
+        if array.ndim == 3
+    }
 
 
 def _changed(array: Array, places: int, k: int) -> tuple[Array, Array]:

@@ -20,6 +20,7 @@ from onnxprune.detection import (
     Precision,
     centre_maps,
     find_detector,
+    level_classes,
     limited,
     load_objects,
     numbered,
@@ -150,7 +151,8 @@ def _class_counts(graph: Graph) -> list[int]:
     found = {count - beside for count in columns for beside in (4, 5) if count > beside}
     named = dict(zip(graph.outputs, ([n or 0 for n in shape] for shape in shapes), strict=True))
     centres = centre_maps(named)
-    return sorted(found | ({named[centres.scores][1]} if centres else set()))
+    apart = named[centres.scores][1] if centres else level_classes(named)
+    return [apart] if apart else sorted(found)
 
 
 def _declared(graph: Graph, name: str) -> tuple[int | None, ...]:

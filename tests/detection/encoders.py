@@ -251,6 +251,23 @@ def yolov5_maps_apart(objects: Objects) -> Encoded:
     }
 
 
+def picodet(objects: Objects) -> Encoded:
+    """As `yolov8_maps`, in rows of cells, of levels of 8 to 64 pixels."""
+    scores, shares = {}, {}
+    for stride in (8, 16, 32, 64):
+        cells = -(-SIZE[0] // stride) * -(-SIZE[1] // stride)
+        scores[f"transpose_{stride}"] = np.zeros((len(objects), cells, CLASSES))
+        shares[f"transpose_{stride}_box"] = np.full((len(objects), cells, 32), -20.0)
+    for image, row, column, box, kind in in_cells(objects):
+        cell = row * (SIZE[1] // 8) + column
+        middle = np.array([column, row]) + 0.5
+        for k, side in enumerate([*(middle - box[:2] / 8), *(box[2:] / 8 - middle)]):
+            part = shares["transpose_8_box"][image, cell, 8 * k : 8 * (k + 1)]
+            part[int(side)], part[int(side) + 1] = np.log([1 - side % 1, side % 1])
+        scores["transpose_8"][image, cell, kind] = SCORE
+    return scores | shares
+
+
 CELL = 4
 """Pixels of a place of the maps of centres."""
 
@@ -311,6 +328,7 @@ ENCODERS: dict[str, tuple[str, Callable[[Objects], Encoded]]] = {
     "yolov8-maps, apart": ("yolov8-maps", yolov8_maps_apart),
     "yolov5-maps": ("yolov5-maps", yolov5_maps),
     "yolov5-maps, numbers last": ("yolov5-maps", yolov5_maps_apart),
+    "picodet": ("picodet", picodet),
     "centernet": ("centernet", centernet),
     "centernet, without names": ("centernet", centernet_unnamed),
     "centerface": ("centerface", centerface),
