@@ -122,13 +122,22 @@ def peaks(scores: Array, size: Size) -> Array:
     return np.where(maps == best, maps, 0).reshape(scores.shape)
 
 
+def sure_places(scores: Array) -> npt.NDArray[np.bool_] | None:
+    """Return where a score says that a box is there, None unless that is at few places.
+
+    Shapes: `[N, A, K]` -> `[N, A]`.
+    """
+    there = np.asarray(scores.max(-1, initial=0) >= SHOWN)
+    return there if there.any() and there.mean() <= FILLED else None
+
+
 def are_centres(boxes: Array, scores: Array, size: Size) -> bool:
     """Whether boxes and scores are such as centres give: few, near their cells, within the image.
 
     Shapes: `[N, H W, 4]`, `[N, H W, K]`.
     """
-    there = np.asarray(scores.max(-1, initial=0) >= SHOWN)
-    if not there.any() or there.mean() > FILLED:
+    there = sure_places(scores)
+    if there is None:
         return False
     cell, stride = _cells(scores.shape[1], size)
     away = (boxes[..., :2] + boxes[..., 2:]) / 2 / stride - (cell + 0.5)

@@ -34,7 +34,7 @@ import numpy.typing as npt
 from onnxprune.arrays import FloatArray
 from onnxprune.detection.boxes import Found, best_of_overlapping, corners
 from onnxprune.detection.centres import are_centres, from_centres, peaks
-from onnxprune.detection.levels import from_levels
+from onnxprune.detection.levels import are_levels, from_levels
 from onnxprune.detection.maps import from_anchors, from_shares
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -349,7 +349,14 @@ HEADS: Mapping[str, BoxHead] = MappingProxyType(
             ),
             BoxHead("yolov8-maps", _yolov8_maps, overlap=0.7, preset="unit"),
             BoxHead("yolov5-maps", _yolov5_maps, overlap=0.6, preset="unit", anchored=True),
-            BoxHead("picodet", _picodet, overlap=0.6, fit="stretch", preset="imagenet"),
+            BoxHead(
+                "picodet",
+                _picodet,
+                overlap=0.6,
+                fit="stretch",
+                preset="imagenet",
+                told_by=are_levels,
+            ),
             BoxHead("centernet", _centres, choose=peaks, told_by=are_centres),
             BoxHead(
                 "centerface",

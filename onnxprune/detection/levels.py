@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from onnxprune.detection.centres import sure_places
 from onnxprune.detection.maps import from_middles, mean_sides
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -77,3 +78,11 @@ def from_levels(outputs: Mapping[str, Array], size: Size) -> tuple[Array, Array]
         boxes.append(from_middles(middle, sides) * stride)
         scores.append(outputs[likely].astype(np.float64))
     return np.concatenate(boxes, 1), np.concatenate(scores, 1)
+
+
+def are_levels(boxes: Array, scores: Array, size: Size) -> bool:
+    """Whether scores are such as cells have: high at few of them.
+
+    Shapes: `[N, A, 4]`, `[N, A, K]`.
+    """
+    return sure_places(scores) is not None

@@ -24,6 +24,32 @@ net (float[N,3,64,64] x) => (float[N,1,16,16] a, float[N,2,16,16] b, float[N,2,1
 """
 
 
+LEVELS = """
+net (float[N,3,64,64] x)
+ => (float[N,64,1] a, float[N,16,1] b, float[N,64,32] c, float[N,16,32] d)
+<float[1,3,1,1] u = {20,0,0}, float[1] s = {-10}, float[32,3,1,1] v> {
+  p = MaxPool<kernel_shape=[8,8], strides=[8,8]>(x)
+  q = AveragePool<kernel_shape=[2,2], strides=[2,2]>(p)
+  one = Constant<value_ints=[0,1,-1]>()
+  many = Constant<value_ints=[0,32,-1]>()
+  ea = Conv(p, u, s)
+  eb = Conv(q, u, s)
+  ec = Conv(p, v)
+  ed = Conv(q, v)
+  ra = Reshape(ea, one)
+  rb = Reshape(eb, one)
+  rc = Reshape(ec, many)
+  rd = Reshape(ed, many)
+  sa = Sigmoid(ra)
+  sb = Sigmoid(rb)
+  a = Transpose<perm=[0,2,1]>(sa)
+  b = Transpose<perm=[0,2,1]>(sb)
+  c = Transpose<perm=[0,2,1]>(rc)
+  d = Transpose<perm=[0,2,1]>(rd)
+}
+"""
+
+
 def pictures(lights: int) -> np.ndarray:
     """Dark noise, with some places of which the red is bright."""
     rng = np.random.default_rng(0)
@@ -56,3 +82,13 @@ def test_a_full_map_is_judged_by_its_numbers() -> None:
     proto = model(TEXT)
     assert opened(proto, pictures(300)).detector is None
     assert opened(proto, pictures(300), head="centernet").detector is not None
+
+
+def test_levels_are_found_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "onnxprune"):
+        data = opened(model(LEVELS), pictures(3))
+    assert "head 'picodet' of 1 classes (--head names another)" in caplog.text
+    assert data.detector is not None and data.reference is not None
+    units = data.units(data.reference)  # type: ignore[misc]
+    assert {*units} == {*"abcd"} and all(one.any() for one in (units["a"], units["c"]))
+    assert opened(model(LEVELS), pictures(64)).detector is None
