@@ -82,3 +82,9 @@ def test_each_level_counts_by_its_own_places() -> None:
     for stride in (16, 32, 64):
         assert not found[f"transpose_{stride}"].any()
         assert not found[f"transpose_{stride}_box"].any()
+
+
+def test_of_as_many_columns_scores_come_first() -> None:
+    outputs = {name: RNG.random(shape) for name, shape in levels(32).items()}
+    first = [outputs[f"transpose_{level}"] for level in range(4)]
+    np.testing.assert_array_equal(from_levels(outputs, WIDE)[1], np.concatenate(first, 1))
