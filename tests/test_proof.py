@@ -153,14 +153,11 @@ def reshaped(target: list[int]) -> ModelProto:
 
 def test_a_batch_that_froze_is_found() -> None:
     cut = Cut(reshaped([-1, 6]))
-    (constant,) = (node for node in cut.pruned.graph.node if node.op_type == "Constant")
-    read = {name for node in cut.pruned.graph.node for name in node.input}
     frozen = numpy_helper.from_array(np.array([1, 3], np.int64), "frozen")
     cut.pruned.graph.initializer.append(frozen)
     for node in cut.pruned.graph.node:
         if node.op_type == "Reshape":
             node.input[1] = "frozen"
-    assert constant.output[0] in read or "pruned" in "".join(read)
     with pytest.raises(
         SurgeryError, match=r"fails on x \[3, 3, 8, 8\], which the unpruned one takes"
     ):

@@ -54,16 +54,15 @@ def _check_floor(nets: Nets, state: State) -> None:
     if state.accuracy is None:
         return
     mean = floors.judged(state.accuracy)
-    found = (
-        f"floor: the model as it came has a harmonic mean of {mean:.4f} on the reference samples"
-    )
     if nets.task.floor.is_void(mean):
         raise UnreachableTarget(
-            f"{found}, so all of it may be lost; give a max-drop below that, or a target alone"
+            f"floor: the model as it came has a harmonic mean of {mean:.4f} on the reference "
+            "samples, so all of it may be lost; give a max-drop below that, or a target alone"
         )
     if not floors.hold_on_references(state):
         raise UnreachableTarget(
-            f"{found}, less than min-accuracy {floors.level:g}; give at most that"
+            f"floor: the model as it came has a harmonic mean of {mean:.4f} on the reference "
+            f"samples, less than min-accuracy {floors.level:g}; give at most that"
         )
 
 

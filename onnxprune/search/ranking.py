@@ -69,6 +69,7 @@ def quantiles(groups: ChannelGroups, scores: FloatArray) -> FloatArray:
 
     By it every group loses the same share. Shapes: scores `[channels]` -> `[channels]`.
 
+    >>> from onnxprune.channels import find_groups
     >>> groups = find_groups(Graph.load("samples/fashion_mnist/model.onnx"))
     >>> places = quantiles(groups, np.random.default_rng(0).random(len(groups)))
     >>> [float((places[groups.group == group] < 0.5).mean()) for group in range(3)]
