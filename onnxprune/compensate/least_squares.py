@@ -80,7 +80,8 @@ class LeastSquares:
     @property
     def folds(self) -> IntArray:
         """The fold of each sample. Shapes: `[n]`."""
-        return np.arange(len(self._reference.data)) % FOLDS
+        given = self._reference.folds
+        return np.arange(len(self._reference.data)) % FOLDS if given is None else given
 
     def __call__(
         self,

@@ -91,6 +91,7 @@ def compensator(
     ridge_share: float = 1.0,
     variance: float = 1.0,
     allowed: int | None = None,
+    folds: IntArray | None = None,
 ) -> Corrector | None:
     """Return `correct(pruned, dead) -> corrected`, or None for the method `none`.
 
@@ -99,8 +100,9 @@ def compensator(
     it needs it. The unpruned net runs once, at the first call.
 
     `ridge`, `ridge_share` and `variance` are those of `Fit`. `allowed` limits how much of all
-    samples is kept in memory; on a CPU the rest goes into a temporary file.
-    Units: allowed, bytes.
+    samples is kept in memory; on a CPU the rest goes into a temporary file. `folds` are those that
+    a correction can leave out.
+    Shapes: folds `[n]`. Units: allowed, bytes.
     Raises: UnknownName for a method that does not exist; DataError where samples are missing.
     """
     check_name("compensate", method, METHODS)
@@ -114,5 +116,5 @@ def compensator(
     from onnxprune.compensate.least_squares import Fit
     from onnxprune.compensate.reference import Reference
 
-    reference = Reference(graph, groups, data, device, batch_size, allowed)
+    reference = Reference(graph, groups, data, device, batch_size, allowed, folds)
     return make(reference, Fit(ridge, ridge_share, variance))

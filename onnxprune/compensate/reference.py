@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 class Reference(Portable):
     """The unpruned net, and the samples on which a pruned one is fitted to it.
 
-    `allowed` is how many bytes of all samples may be kept in memory; None sets no limit.
+    `allowed` is how many bytes of all samples may be kept in memory; None sets no limit. `folds` is
+    the fold of each sample; without, samples go into one after the other.
+    Shapes: folds `[n]`.
     """
 
     graph: Graph
@@ -39,6 +41,7 @@ class Reference(Portable):
     device: str
     batch_size: int
     allowed: int | None = None
+    folds: IntArray | None = None
 
     @cached_property
     def readers(self) -> tuple[Reader, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.arrays import IntArray
 from onnxprune.compensate import FOLDS, Corrector
-from onnxprune.data import Data
+from onnxprune.data import Data, part_of
 from onnxprune.evaluation import Evaluator
 from onnxprune.progress import phase
 from onnxprune.search.ranking import make_damage, make_rank, make_restore
@@ -25,20 +25,35 @@ def with_searches_apart(
     evaluator: Evaluator | None,
     correct: Corrector | None,
     fitted: Data | None,
+    folds: IntArray | None,
     settings: Settings,
 ) -> Task:
     """Return the task with the searches that a floor asks of unseen samples, if it does.
 
-    The folds are those of the correction.
+    Shapes: folds, of the samples that are `fitted`, `[n]`.
     """
     asked = task.floor and task.floor.confidence and task.foresee is not None
-    if evaluator is None or not asked or len(evaluator.data) >= MANY:
+    if evaluator is None or folds is None or not asked or len(evaluator.data) >= MANY:
         return task
-    data = evaluator.data
-    folds = np.arange(len(data)) % FOLDS if correct is None else correct.folds
     whole = _Whole(task, evaluator, correct, fitted, settings, folds)
-    numbers = np.unique(folds[: len(data)]).tolist()
+    numbers = np.unique(folds[: len(evaluator.data)]).tolist()
     return replace(task, apart=tuple(map(whole.without, numbers)))
+
+
+def folds_of(y: IntArray, unlabelled: int = 0, mirrored: int = 0) -> IntArray:
+    """Return the fold of each sample, counted class by class, and of what is fitted beside them.
+
+    So no fold is a class, in whatever order samples come. The last of them all have mirror images,
+    which are in the folds of what they mirror.
+    Shapes: y `[n]` or maps `[n, H, W]` -> `[n + unlabelled + mirrored]`.
+
+    >>> folds_of(np.array([0, 1, 2, 0, 1, 2, 0]), mirrored=6).tolist()
+    [0, 0, 2, 1, 1, 0, 2, 0, 2, 1, 1, 0, 2]
+    """
+    found = np.arange(len(y) + unlabelled) % FOLDS
+    for fold in range(FOLDS):
+        found[part_of(y, FOLDS, fold)] = fold
+    return np.concatenate([found, found[len(found) - mirrored :]])
 
 
 @dataclass(frozen=True)

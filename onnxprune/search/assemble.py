@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from onnx import ModelProto
 
-from onnxprune.arrays import BoolArray
+from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.channels import ChannelGroups, find_groups
 from onnxprune.compensate import FOLDS, ROUGH, Corrector
 from onnxprune.data import Data, Inputs, SampleSource, by_name, joined, load_data, with_mirrored
@@ -22,7 +22,7 @@ from onnxprune.relevance import (
     data_free,
     find_criterion,
 )
-from onnxprune.search.apart import with_searches_apart
+from onnxprune.search.apart import folds_of, with_searches_apart
 from onnxprune.search.clocks import clock, profiler
 from onnxprune.search.control import Strategy
 from onnxprune.search.evaluators import Parts, metric_name
@@ -123,12 +123,12 @@ def make_task(
     groups = hold_untaken(graph, groups, data)
     data, judging = parted(data)
     settings.limits.allowed(groups)  # refuses, before anything is measured, what matches nothing
-    fitted = _fitted(data, more or open_unlabelled(graph, data, settings), settings)
+    fitted, folds = _fitted(data, more or open_unlabelled(graph, data, settings), settings)
     strategy = choose_strategy(settings)
     evaluator = None if judging is None else make_evaluator(judging, settings)
     parts = Parts.of(evaluator) if evaluator and strategy.measures else None
     evaluate = parts or evaluator if strategy.measures else None
-    correct = _corrector(graph, groups, fitted, settings)
+    correct = _corrector(graph, groups, fitted, settings, folds)
     sketch = partial(correct, rough=True) if correct and _may_sketch(fitted, settings) else None
     task = Task(
         graph,
@@ -157,7 +157,7 @@ def make_task(
         said=to_remember(graph, judging, settings),
     )
     check_layer_rates(task)
-    return with_searches_apart(task, evaluator, correct, fitted, settings)
+    return with_searches_apart(task, evaluator, correct, fitted, folds, settings)
 
 
 def _may_sketch(fitted: Data | None, settings: Settings) -> bool:
@@ -262,24 +262,33 @@ def complete(settings: Settings, data: Data | None) -> Settings:
     return settings.changed(max_drop=FIDELITY_DROP if agrees else DEFAULT_DROP)
 
 
-def _fitted(data: Data | None, more: Data | None, settings: Settings) -> Data | None:
-    """The samples that a compensation is fitted on: first the labelled ones, then those without.
+def _fitted(
+    data: Data | None, more: Data | None, settings: Settings
+) -> tuple[Data | None, IntArray | None]:
+    """The samples that a compensation is fitted on, first the labelled ones, and their folds.
 
     Of few images least squares fits the mirror images, too.
     """
-    if data is None or settings.compensate == "none":
-        return data
-    x = data.x if more is None else joined([data.x, more.x])
+    if data is None:
+        return None, None
+    if settings.compensate == "none":
+        return data, folds_of(data.y)
+    whole = x = data.x if more is None else joined([data.x, more.x])
     if settings.compensate == "least-squares" and settings.tuning.mirrored == "auto":
-        x = with_mirrored(x, FOLDS)
+        x = with_mirrored(whole, FOLDS)
     if x is data.x:
-        return data
+        return data, folds_of(data.y)
+    folds = folds_of(data.y, len(whole) - len(data), len(x) - len(whole))
     y = np.concatenate([data.y, np.zeros((len(x) - len(data), *data.y.shape[1:]), np.int64)])
-    return Data(x, y, data.classes, heads=data.heads)
+    return Data(x, y, data.classes, heads=data.heads), folds
 
 
 def _corrector(
-    graph: Graph, groups: ChannelGroups, data: Data | None, settings: Settings
+    graph: Graph,
+    groups: ChannelGroups,
+    data: Data | None,
+    settings: Settings,
+    folds: IntArray | None,
 ) -> Corrector | None:
     if settings.compensate == "none":
         return None
@@ -296,5 +305,6 @@ def _corrector(
         ridge_share=settings.tuning.ridge_share,
         variance=settings.tuning.variance,
         allowed=allowed_bytes(settings.memory, settings.device),
+        folds=folds,
     )
     return Halving(lambda size: corrector(batch_size=size), walk_batch(graph, data, settings))

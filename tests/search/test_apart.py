@@ -151,3 +151,15 @@ def test_only_a_floor_on_unseen_samples_asks_for_searches_apart(
     assert not made(samples(), max_drop=None, rate=0.5).task.apart
     monkeypatch.setattr(apart, "MANY", len(samples()))
     assert not made(samples()).task.apart
+
+
+@pytest.mark.parametrize("compensate", ["none", "bias", "least-squares"])
+def test_each_search_apart_has_two_thirds_of_every_class(compensate: str) -> None:
+    """Samples that come class after class in turn, as many classes as folds or twice as many."""
+    whole = samples()
+    rows = np.argsort(np.arange(len(whole)) % 5, kind="stable")
+    nets = made(whole.rows(rows), compensate=compensate)
+    assert len(nets.task.apart) == 3
+    for one in nets.task.apart:
+        assert np.bincount(whole.y[rows][one.rows], minlength=6).min() >= 1
+    assert beside(nets, 3).apart
