@@ -214,7 +214,8 @@ class _Unpruned(OnSamples):
     def run(self, shard: Batch | IntArray) -> list[Batch] | dict[str, npt.NDArray[Any]]:
         """Run a batch; of rows alone, return the batches. Shapes: rows `[n]`."""
         if not isinstance(shard, Batch):
-            return cut(self._mirror, self.data, self.batch_size, rows=shard)
+            size = _at_once(self._mirror, self.graph, self.batch_size)
+            return cut(self._mirror, self.data, size, rows=shard)
         heads = find_ends(self._mirror)
         x, y = shard.of(self.data)
         with torch.no_grad():
@@ -242,14 +243,6 @@ class _Effects(OnSamples):
     def _mirror(self) -> Mirror:
         return folded(Mirror(self.graph, device=self.device, heads=self.data.heads))
 
-    @property
-    def _at_once(self) -> int:
-        """How many samples a batch has."""
-        if self._mirror.device.type != "cpu":
-            return self.batch_size
-        fit = CACHE // max(sample_bytes(self.graph), 1)
-        return min(self.batch_size, max(fit, LEAST))
-
     def run(
         self, shard: Shard | IntArray
     ) -> list[Batch] | tuple[npt.NDArray[np.float64], FloatArray]:
@@ -259,7 +252,8 @@ class _Effects(OnSamples):
         """
         if not isinstance(shard, tuple):
             outputs = [filters.output for filters in self.groups.filters]
-            return cut(self._mirror, self.data, self._at_once, outputs, shard)
+            size = _at_once(self._mirror, self.graph, self.batch_size)
+            return cut(self._mirror, self.data, size, outputs, shard)
         batch, unpruned, number, size = shard
         before = {name: torch.from_numpy(values) for name, values in unpruned.items()}
         found, values = self._explain(*batch.of(self.data), before, number, size)
@@ -292,6 +286,14 @@ class _Effects(OnSamples):
         )
         values = [_by_channel(self.groups, trace, len(y)) for trace in traces]
         return found[0], torch.stack(values, 2)
+
+
+def _at_once(mirror: Mirror, graph: Graph, batch_size: int) -> int:
+    """How many samples a batch has."""
+    if mirror.device.type != "cpu":
+        return batch_size
+    fit = CACHE // max(sample_bytes(graph), 1)
+    return min(batch_size, max(fit, LEAST))
 
 
 def _run(mirror: Mirror, x: Samples, names: Collection[str]) -> Tensors:
