@@ -191,7 +191,7 @@ TABLE: Mapping[str, Values] = {
     "latency_on": choice("onnxruntime", "openvino"),
     "device": Values(("auto", "cpu", "cuda", "tensorrt"), (*WORDS, "gpu"), ("gpu", "cuda:0")),
     "threads": Values(ZERO_OR_MORE.right, (*ZERO_OR_MORE.wrong, -3, 10**6), ("-3", "1.5", "all")),
-    **dict.fromkeys(("patience", "seed"), ZERO_OR_MORE),
+    **dict.fromkeys(("patience", "longest_rest", "seed"), ZERO_OR_MORE),
     **dict.fromkeys(("stride", "step", "smallest", "finest"), STEP),
     **dict.fromkeys(("harmless", "harmful", "lost", "own_squares", "fewer_squares"), FACTOR),
     "little": Values((0, 0.5, 1), (*FACTOR.wrong, 1.5), (*FACTOR.texts, "1.5")),

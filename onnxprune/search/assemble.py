@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +14,7 @@ from onnxprune.channels import ChannelGroups, find_groups
 from onnxprune.compensate import FOLDS, ROUGH, Corrector
 from onnxprune.data import Data, Inputs, SampleSource, by_name, joined, load_data, with_mirrored
 from onnxprune.errors import DataError
-from onnxprune.evaluation import FIDELITY, Evaluator, block_width, check_weights
+from onnxprune.evaluation import FIDELITY, Accuracy, Evaluator, block_width, check_weights
 from onnxprune.graph import Graph
 from onnxprune.progress import phase
 from onnxprune.relevance import (
@@ -29,7 +30,7 @@ from onnxprune.search.evaluators import Parts, metric_name
 from onnxprune.search.generated import NOISE, parted
 from onnxprune.search.judging import with_heads
 from onnxprune.search.outcome import make_evaluator
-from onnxprune.search.protocols import HoldOut, Measured
+from onnxprune.search.protocols import Folds, HoldOut, Measured
 from onnxprune.search.ranking import (
     by_what_is_lost,
     make_damage,
@@ -130,6 +131,7 @@ def make_task(
     evaluate = parts or evaluator if strategy.measures else None
     correct = _corrector(graph, groups, fitted, settings, folds)
     sketch = partial(correct, rough=True) if correct and _may_sketch(fitted, settings) else None
+    hold_out = None if judging is not data else _hold_out(evaluator, correct)
     task = Task(
         graph,
         groups,
@@ -140,7 +142,8 @@ def make_task(
         damage=make_damage(graph, data, settings),
         compensate=phase("compensation")(correct) if correct else None,
         sketch=phase("compensation")(sketch) if sketch else None,
-        hold_out=None if judging is not data else _hold_out(evaluator, correct),
+        hold_out=hold_out,
+        by_fold=_by_fold(evaluator, correct) if hold_out and sketch else None,
         foresee=foresight(graph.model, evaluator),
         on_others=partial(on_others, correct, 0 if judging is None else len(judging)),
         few=are_few(judging),
@@ -210,13 +213,36 @@ def _hold_out(evaluator: Evaluator | None, correct: Corrector | None) -> HoldOut
     if len(numbers) < 2:
         return None
 
-    def hold_out(pruned: ModelProto, dead: BoolArray, rough: bool) -> Measured:
+    def hold_out(pruned: ModelProto, dead: BoolArray) -> Measured:
         again = phase("compensation")(correct)
-        models = (again(pruned, dead, without=fold, rough=rough) for fold in numbers)
+        models = (again(pruned, dead, without=fold) for fold in numbers)
         with phase("evaluation"):
             return evaluator.apart(models, folds)
 
     return hold_out
+
+
+def _by_fold(evaluator: Evaluator | None, correct: Corrector | None) -> Folds | None:
+    """What evaluates fold after fold of the samples, also corrected roughly without it.
+
+    Another net begins with another fold, as one may be more lenient than the others.
+    """
+    if evaluator is None or correct is None or not evaluator.metric.adds_up:
+        return None
+    folds = correct.folds[: len(evaluator.data)]
+
+    def by_fold(pruned: ModelProto, dead: BoolArray) -> Iterator[tuple[Measured, Measured]]:
+        sums: tuple[Accuracy, Accuracy] | None = None
+        for fold in np.roll(np.unique(folds), int(dead.sum())).tolist():
+            rows = np.flatnonzero(folds == fold)
+            with phase("compensation"):
+                corrected = correct(pruned, dead, without=fold, rough=True)
+            with phase("evaluation"):
+                now, then = (evaluator.some(model, rows) for model in (pruned, corrected))
+            sums = (now, then) if sums is None else (sums[0] + now, sums[1] + then)
+            yield sums
+
+    return by_fold
 
 
 def complete(settings: Settings, data: Data | None) -> Settings:

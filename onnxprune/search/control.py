@@ -53,6 +53,9 @@ class Control(Checked):
     orders: str = asked(Choice(of=ORDERS), "several")
     """How many orders accuracy-aware tries where a step costs H: several, of which the one that
     keeps most of it is taken, or one."""
+    longest_rest: int = asked(Number(whole=True, least=0), 4)
+    """How long an order rests at most that was the worse one, once weights are corrected: a step
+    at first, and twice as long each time that it was so again. Unit: steps."""
     fewer_squares: float = asked(Number(least=0), 1.0)
     """As `own_squares`, in the second order, which trusts the terms of two channels."""
     even_share: float = asked(Number(above=0), 2.0)

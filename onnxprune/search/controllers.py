@@ -89,6 +89,7 @@ def _next(nets: Nets, advance: Advance, state: State) -> State:
             held = nets.floors.held(tried)
         if held is not None:
             return held
+        state = replace(state, rests=0)
         if state.size > tuning.finest:
             state = resized(nets, state, max(state.size / 2, tuning.finest))
         elif broken < tuning.patience and not nets.floors.hold_on_references(tried):
@@ -160,7 +161,7 @@ def _corrected(nets: Nets, state: State) -> State:
     tuning, now = nets.task.tuning, soft(nets, state.accuracy)
     if now >= min(tuning.lost * soft(nets, nets.unpruned), state.limit):
         return state
-    found = soft(nets, nets.foresee(state))
+    found = nets.foresee(state)
     if found > now:
         return nets.measure(replace(corrected(state), size=tuning.step))
     return replace(state, limit=min(found, tuning.lost * now))

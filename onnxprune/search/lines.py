@@ -34,6 +34,8 @@ def _way(state: State) -> dict[str, Any]:
         "corrected": state.corrected,
         "since": list(state.since),
         "followed": state.followed,
+        "better": state.better,
+        "rests": state.rests,
     }
 
 
@@ -66,4 +68,6 @@ def _from_way(way: Mapping[str, Any], channels: int) -> State:
         corrected=way["corrected"],
         since=tuple(way["since"]),
         followed=way["followed"],
+        better=way["better"],
+        rests=way["rests"],
     )

@@ -20,6 +20,7 @@ from onnxprune.search.floors import Floors
 from onnxprune.search.latency import Latency, measure_latency
 from onnxprune.search.memory import Memory
 from onnxprune.search.objective import Figure, FilterCount, Objective
+from onnxprune.search.orders import soft
 from onnxprune.search.picker import Picker
 from onnxprune.search.protocols import Damage, Measured
 from onnxprune.search.reach import Reach, first
@@ -53,7 +54,7 @@ class Nets:
         self._glances = Memory[Measured](5)  # the tries at two sizes, and the net before them
         self._sketches = Memory[ModelProto](_held(task))
         self._scores = Memory[FloatArray](1)
-        self._damages = Memory[Damage](1)
+        self._damages = Memory[Damage](2)  # a floor tries weights as they are, and corrected
         self._orders = Memory[FloatArray](2)
         self._pickers = Memory[Picker](2)
 
@@ -164,8 +165,11 @@ class Nets:
         return tried
 
     def settle(self, tried: State) -> State:
-        """Return what was tried with its accuracy on all reference samples."""
-        if self.task.rest is None:
+        """Return what was tried with its accuracy on all reference samples.
+
+        A net that is only sketched stays at what it was tried with: nothing hangs on more.
+        """
+        if self.task.rest is None or (self.task.sketch and tried.corrected):
             return tried
         return replace(tried, accuracy=self.task.rest(self.sketch(tried), self.look(tried)))
 
@@ -183,18 +187,31 @@ class Nets:
         self.tried.clear()
         return list(tried.values())
 
-    def foresee(self, state: State) -> Measured | None:
-        """Return what corrected weights would reach, if it can be on samples they have not seen."""
-        if self.task.hold_out is None or self.task.strategy.corrects == "seen":
-            return self.measure(replace(state, corrected=True)).accuracy
-        return self.hold_out(state, rough=self.task.sketch is not None)
+    def foresee(self, state: State) -> float:
+        """Return what H corrected weights would reach, if it can be on samples they have not seen.
 
-    def hold_out(self, state: State, *, rough: bool = False) -> Measured | None:
+        Where samples are many, folds follow one another until they say that it would do harm.
+        """
+        task = self.task
+        if task.hold_out is None or task.strategy.corrects == "seen":
+            return soft(self, self.measure(replace(state, corrected=True)).accuracy)
+        if task.by_fold is None:
+            return soft(self, self.hold_out(state))
+        self.evaluations += 1
+        ratio = 1.0
+        for parts in task.by_fold(self.build(replace(state, corrected=False)), state.dead):
+            now, found = (soft(self, part) for part in parts)
+            ratio = found / max(now, 1e-12)
+            if ratio <= 1:
+                break
+        return soft(self, state.accuracy) * ratio
+
+    def hold_out(self, state: State) -> Measured | None:
         """Return the accuracy with weights corrected on other samples, if any can be left out."""
         if self.task.hold_out is None:
             return None
         self.evaluations += 1
-        return self.task.hold_out(self.build(replace(state, corrected=False)), state.dead, rough)
+        return self.task.hold_out(self.build(replace(state, corrected=False)), state.dead)
 
     def picker(self, state: State) -> Picker:
         """Return what chooses the channels of a step, in blocks as wide as the state has them."""

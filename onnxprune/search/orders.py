@@ -14,8 +14,9 @@ ours, measured in docs/method.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,35 +34,64 @@ def best_step(nets: Nets, state: State, size: float) -> State:
     """Save a share of what is left to save, by the order that keeps most of the harmonic mean.
 
     The first order is enough where its step is harmless: smaller differences say nothing on few
-    samples. So it is while weights wait for a correction, which may turn the choice around.
+    samples. So it is while weights wait for a correction, which may turn the choice around, and
+    while the other order rests because it was the worse one.
     Returns what was tried, measured on the samples that tries are judged by; `state` where nothing
     may go.
     """
     enough = nets.task.tuning.harmless * soft(nets, nets.look(state))
     found: list[State] = []
-    for tried in _steps(nets, state, size):
+    first, *others = _orders(nets, state, size)
+    measures = not (others and state.rests and state.better < 0)
+    if others and state.rests:
+        first, others = (others[0] if state.better < 0 else first), []
+    for order in (first, *others):
+        tried = order()
         if any(tried.net == other.net for other in (state, *found)):
             continue
-        found.append(nets.attempt(_on_the_way(nets, state, tried, size)))
+        found.append(nets.attempt(_on_the_way(nets, state, tried, size, measures)))
         if soft(nets, found[-1].accuracy) >= enough:
             break
-    return max(found, key=lambda one: soft(nets, one.accuracy), default=state)
+    if not found:
+        return state
+    best = max(found, key=lambda one: soft(nets, one.accuracy))
+    return _rested(nets, state, best, found)
 
 
-def _steps(nets: Nets, state: State, size: float) -> Iterator[State]:
-    """Yield what could be left after the step, the usual order first; nothing is measured."""
+def _rested(nets: Nets, state: State, best: State, found: list[State]) -> State:
+    """The step that is taken, with how long the order that was the worse one rests.
+
+    It is twice as long each time that it was so again. Only corrected nets are dear enough.
+    """
+    if len(found) < 2 or not state.corrected:
+        return replace(best, better=state.better, rests=max(state.rests - 1, 0))
+    sign = 1 if best is found[0] else -1
+    times = max(sign * state.better, 0) + 1
+    rests = min(2 ** (times - 1), nets.task.tuning.longest_rest)
+    return replace(best, better=sign * times, rests=rests)
+
+
+def _orders(nets: Nets, state: State, size: float) -> list[Callable[[], State]]:
+    """Return what could be left after the step, the usual order first; nothing is measured."""
     tuning = nets.task.tuning
     layer_share = min(tuning.layer_share * size, 1.0)
-    yield nets.bring_down(state, _ranking(nets, state, tuning.own_squares), size, layer_share)
+
+    def by_damage(own_squares: float) -> State:
+        ranking = _ranking(nets, state, own_squares)
+        return nets.bring_down(state, ranking, size, layer_share)
+
+    def evenly() -> State:
+        assert nets.task.restore is not None
+        share = min(tuning.even_share * size, 1.0)
+        return nets.bring_down(state, nets.task.restore(state.dead, share), size, share)
+
+    usual = partial(by_damage, tuning.own_squares)
     strategy = nets.task.strategy
     if tuning.orders == "one" or strategy.ranks_once or nets.task.damage is None:
-        return
+        return [usual]
     if strategy.corrects == "never":
-        fewer = _ranking(nets, state, tuning.fewer_squares)
-        yield nets.bring_down(state, fewer, size, layer_share)
-    elif state.corrected and nets.task.restore is not None:
-        share = min(tuning.even_share * size, 1.0)
-        yield nets.bring_down(state, nets.task.restore(state.dead, share), size, share)
+        return [usual, partial(by_damage, tuning.fewer_squares)]
+    return [usual, evenly] if state.corrected and nets.task.restore is not None else [usual]
 
 
 def _ranking(nets: Nets, state: State, own_squares: float) -> FloatArray:
@@ -93,11 +123,12 @@ def _ranked(state: State) -> State:
     return replace(state, dead=dead)
 
 
-def _on_the_way(nets: Nets, state: State, tried: State, size: float) -> State:
-    """What was tried, with how far it has followed its order, if another step may."""
+def _on_the_way(nets: Nets, state: State, tried: State, size: float, measures: bool) -> State:
+    """What was tried, with how far it has followed its order, if it has one and another may."""
     tuning, state = nets.task.tuning, _begun(nets, state)
     followed = state.followed + size
-    if followed + tuning.finest > tuning.step * SLACK or nets.task.damage is None:
+    measures = measures and nets.task.damage is not None
+    if not measures or followed + tuning.finest > tuning.step * SLACK:
         return replace(tried, since=(), followed=0.0)
     gone = np.flatnonzero(tried.dead & ~state.dead).tolist()
     return replace(tried, since=(*state.since, *gone), followed=followed)
@@ -115,7 +146,7 @@ def unpruned(state: State) -> State:
 
 def corrected(state: State) -> State:
     """Return the state with weights corrected from here on: another net, with its own order."""
-    return replace(state, corrected=True, since=(), followed=0.0)
+    return replace(state, corrected=True, since=(), followed=0.0, better=0, rests=0)
 
 
 def known(measured: Measured | None) -> Measured:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from onnx import ModelProto
@@ -94,8 +94,13 @@ Complete = Callable[[ModelProto, Any], Measured]
 """Runs a model on the other reference samples, and adds what was measured on a part of them."""
 Compensate = Callable[[ModelProto, BoolArray], ModelProto]
 """Returns a pruned model with corrected weights. Shapes: removed `[channels]`."""
-HoldOut = Callable[[ModelProto, BoolArray, bool], Measured]
-"""Evaluates a pruned model corrected, maybe roughly, on other samples than it is evaluated on.
+HoldOut = Callable[[ModelProto, BoolArray], Measured]
+"""Evaluates a pruned model corrected on other samples than it is evaluated on.
+
+Shapes: removed `[channels]`."""
+Folds = Callable[[ModelProto, BoolArray], Iterator[tuple[Measured, Measured]]]
+"""Evaluates fold after fold of the samples on a pruned model, as it is and corrected roughly on the
+other folds; yields what both are on the folds so far.
 
 Shapes: removed `[channels]`."""
 Unseeing = tuple[ModelProto, IntArray]

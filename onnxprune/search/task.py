@@ -17,6 +17,7 @@ from onnxprune.search.protocols import (
     Compensate,
     Complete,
     Evaluate,
+    Folds,
     Foresee,
     HoldOut,
     MeasureDamage,
@@ -30,7 +31,7 @@ from onnxprune.search.target import Floor, Target, share_removed
 from onnxprune.surgery import Costs, find_costs
 
 Net = tuple[bytes, bool]
-"""A net as a key: which channels are gone, and whether its weights are corrected."""
+"""A net as a key: which channels are gone, and whether its weights are corrected for that."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +43,10 @@ class State:
     weights are corrected from this state on; `limit`: below this soft harmonic mean, correction is
     tried; `barred`: the groups of which the smallest step broke the floor; `since`: the channels
     that went since relevance was measured, in steps that come to `followed` together; `halved`: how
-    often the blocks that channels go in were halved; `apart`: where the same searches without some
-    samples are. States are equal by value and have no hash.
+    often the blocks that channels go in were halved; `better`: how often in a row the first order
+    was better than the second, or, with a minus, the second; `rests`: for how many steps the worse
+    one is not tried; `apart`: where the same searches without some samples are. States are equal by
+    value and have no hash.
     Shapes: dead `[channels]`. Units: size, followed, share of what was left.
     """
 
@@ -57,12 +60,14 @@ class State:
     since: tuple[int, ...] = ()
     followed: float = 0.0
     halved: int = 0
+    better: int = 0
+    rests: int = 0
     apart: tuple[State, ...] = ()
 
     @property
     def net(self) -> Net:
         """The net that the state is of: all that its model depends on."""
-        return self.dead.tobytes(), self.corrected
+        return self.dead.tobytes(), self.corrected and bool(self.dead.any())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, State) and self._value == other._value
@@ -71,8 +76,9 @@ class State:
 
     @property
     def _value(self) -> tuple[object, ...]:
-        way = self.since, self.followed, self.halved, self.apart
-        return self.net, self.size, self.accuracy, self.stopped, self.limit, self.barred, way
+        way = self.since, self.followed, self.halved, self.better, self.rests, self.apart
+        end = self.accuracy, self.stopped, self.limit, self.barred
+        return self.net, self.corrected, self.size, *end, way
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +87,12 @@ class Task:
 
     Without `evaluate` no net is measured on the way; with `glance` tries are measured on a part of
     the samples, and the one that is kept on the `rest`; without `hold_out` a correction is judged
-    on the samples that it was fitted on. `foresee` is what a floor asks of unseen samples: nets of
-    the searches `apart`, or, without them, those that were corrected `on_others`; `few`
-    says that a floor looks at shrunk shares; `sketch` corrects roughly, for nets on the way. `aims`
-    are what the search brings down, of `onnxprune.search.objective.AIMS`; `block` is how many
-    channels the runtime computes at once; `said` goes into the metadata of pruned nets.
+    on the samples that it was fitted on, and with `by_fold` fold after fold. `foresee` is what a
+    floor asks of unseen samples: nets of the searches `apart`, or, without them, those that were
+    corrected `on_others`; `few` says that a floor looks at shrunk shares; `sketch` corrects
+    roughly, for nets on the way. `aims` are what the search brings down, of
+    `onnxprune.search.objective.AIMS`; `block` is how many channels the runtime computes at once;
+    `said` goes into the metadata of pruned nets.
     """
 
     graph: Graph
@@ -98,6 +105,7 @@ class Task:
     compensate: Compensate | None = None
     sketch: Compensate | None = None
     hold_out: HoldOut | None = None
+    by_fold: Folds | None = None
     foresee: Foresee | None = None
     on_others: OnOthers | None = None
     apart: tuple[Apart, ...] = ()

@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 
 import onnxprune
+from onnxprune.compensate import ROUGH
+from onnxprune.data import Data
+from onnxprune.evaluation import Evaluator
+from onnxprune.graph.graph import Graph
 from onnxprune.search.assemble import choose_strategy, make_task, open_model
 from onnxprune.search.control import Control, Strategy
 from onnxprune.search.nets import Nets
 from onnxprune.search.settings import Settings
 from onnxprune.search.task import State
 from onnxprune.surgery.removal import remove_channels
+from tests.support.models import images, run
 from tests.support.runs import samples
 from tests.support.small_net import Small
 
@@ -96,3 +101,29 @@ def test_what_is_held_out_is_corrected_by_the_other_samples(
     parts = [correct(pruned, dead, without=fold) for fold in range(3)]
     assert found == evaluator.apart(parts, folds)
     assert found != nets.measure(State(dead, corrected=True)).accuracy
+
+
+def test_of_many_samples_a_correction_is_looked_at_fold_by_fold(small: Small) -> None:
+    """Each with roughly corrected weights that were fitted on the other folds."""
+    x = images(small.proto, 2 * ROUGH)
+    data = Data(x, run(small.proto, x)[0].argmax(1), ("a", "b", "c"))
+    settings = Settings.of(threads=1, device="cpu", rate=0.5, compensate="least-squares")
+    task = make_task(Graph(small.proto), data, settings)
+    assert task.by_fold is not None and task.sketch is not None
+    dead = np.isin(np.arange(len(task.groups)), [0, 3, 9])
+    pruned = remove_channels(task.graph, task.groups, dead)
+    found = list(task.by_fold(pruned, dead))
+    assert [now.total.sum() for now, _ in found] == [then.total.sum() for _, then in found]
+    assert found[0][0].total.sum() < found[1][0].total.sum() < found[2][0].total.sum() == len(x)
+    correct, evaluator = task.sketch.__wrapped__.func, Evaluator(data, device="cpu", threads=1)
+    folds = correct.folds[: len(x)]
+    parts = [correct(pruned, dead, without=fold, rough=True) for fold in range(3)]
+    now, then = found[-1]
+    assert now.mean == pytest.approx(evaluator(pruned).mean)
+    assert then == evaluator.apart(parts, folds)
+    fewer = np.isin(np.arange(len(task.groups)), [0, 3])
+    another = remove_channels(task.graph, task.groups, fewer)
+    first, _ = next(task.by_fold(another, fewer))
+    assert first == evaluator.some(another, np.flatnonzero(folds == 1))
+    floored = make_task(Graph(small.proto), data, settings.changed(max_drop=0.1))
+    assert floored.by_fold is None

@@ -73,6 +73,23 @@ def test_a_refused_correction_is_tried_again_below_the_limit() -> None:
     assert limits[:3] == [0.85, 0.85, 0.85]
 
 
+def test_a_correction_that_hurts_the_first_folds_is_tried_on_no_other() -> None:
+    """What it would reach is what it did there for what there was."""
+
+    def after(*folds: tuple[float, float]) -> tuple[Simulated, State]:
+        nets, start = lift({6: 0.94}, 1.0, 0.99, folds=folds)
+        return nets, accuracy_aware(nets, start)
+
+    nets, state = after((0.8, 0.4), (0.8, 0.9))
+    assert not state.corrected
+    assert state.limit == pytest.approx(0.47)
+    assert (nets.seen.folds, nets.seen.held_out, nets.evaluations) == (1, [], 3)
+    nets, state = after((0.8, 0.9), (0.8, 0.8), (0.8, 0.9))
+    assert (state.corrected, nets.seen.folds) == (False, 2)
+    nets, state = after((0.8, 0.9), (0.8, 0.9), (0.8, 0.81))
+    assert (state.corrected, nets.seen.folds) == (True, 3)
+
+
 def test_a_correction_may_be_judged_by_what_it_was_fitted_on() -> None:
     for asked in ({"strategy": Strategy(corrects="seen")}, {"held_out": None}):
         nets = Simulated(

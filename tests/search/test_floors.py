@@ -1,6 +1,7 @@
 """What ends a search: floors, targets and limits, approached and not passed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,6 +41,13 @@ def test_a_floor_halves_the_step_down_to_an_eighth() -> None:
     nets = Simulated(steep(0), floor=Floor(max_drop=0.1), strategy=Strategy(stride=0.4))
     assert end(nets, "iterative").size == 0.0125
     assert nets.seen.measured == [(24, False), (12, False), (6, False), (3, False)]
+
+
+def test_after_a_step_that_broke_the_floor_no_order_rests() -> None:
+    nets = Simulated(lambda dead, _: 0.5 ** float(dead.sum()), floor=Floor(max_drop=0.6))
+    state = replace(nets.start(), corrected=True, better=-2, rests=2)
+    *_, last = search(nets, accuracy_aware, state)
+    assert (gone(last), last.rests) == (1, 0)
 
 
 def brittle(layer: int) -> Callable[[BoolArray, bool], Any]:

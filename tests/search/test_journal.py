@@ -318,7 +318,7 @@ def test_an_interrupted_run_hands_out_what_it_reached(small: Small) -> None:
 
 def test_a_line_gives_back_the_state_that_it_was_made_of() -> None:
     dead = np.array([False, True, True, False])
-    whole = State(dead, 0.25, None, "floor", True, 0.5, (1, 3), (2,), 0.1, 2)
+    whole = State(dead, 0.25, None, "floor", True, 0.5, (1, 3), (2,), 0.1, 2, -3, 1)
     bare = State(dead, 0.1, None)
     for state in (whole, bare):
         assert from_line(json.loads(json.dumps(to_line(state)))) == state

@@ -15,7 +15,16 @@ from onnxprune.search.memory import Memory
 from onnxprune.search.nets import Nets
 from onnxprune.search.task import State, Task
 from onnxprune.surgery.removal import remove_channels
-from tests.support.simulated import EVENLY, FILTERS, GRAPH, GROUPS, NOTHING, Ordered, accuracy
+from tests.support.simulated import (
+    EVENLY,
+    FILTERS,
+    GRAPH,
+    GROUPS,
+    NOTHING,
+    Ordered,
+    Simulated,
+    accuracy,
+)
 
 SOME = (np.arange(len(GROUPS)) % 7 == 0) & GROUPS.removable
 MORE = (np.arange(len(GROUPS)) % 5 == 0) & GROUPS.removable
@@ -146,9 +155,25 @@ def test_states_are_equal_by_value_and_have_no_hash() -> None:
     changes = (
         *({"dead": MORE}, {"size": 0.2}, {"accuracy": accuracy(0.4)}, {"accuracy": None}),
         *({"stopped": "target"}, {"corrected": False}, {"limit": 0.6}, {"barred": (1,)}),
-        *({"since": (1,)}, {"followed": 0.05}, {"halved": 1}),
+        *({"since": (1,)}, {"followed": 0.05}, {"halved": 1}, {"better": 1}, {"rests": 1}),
     )
     assert all(replace(state, **change) != state for change in changes)
     assert state != "state"
     with pytest.raises(TypeError, match="unhashable"):
         hash(state)
+
+
+def test_nothing_can_be_corrected_of_a_net_that_is_whole() -> None:
+    assert State(NOTHING, corrected=True).net == State(NOTHING).net
+    assert State(NOTHING, corrected=True) != State(NOTHING)
+    assert State(SOME, corrected=True).net != State(SOME).net
+
+
+def test_damage_is_kept_while_a_floor_tries_a_net_as_it_is_and_corrected() -> None:
+    """At smaller and smaller steps, each of which has an order of its own."""
+    nets = Simulated(lambda *_: 1.0)
+    for share in (0.1, 0.05, 0.025):
+        for corrected in (False, True):
+            nets.order(State(SOME, corrected=corrected), share, 1.0, 1.0)
+    gone = int(SOME.sum())
+    assert nets.seen.ranked == [gone, gone]

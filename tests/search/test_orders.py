@@ -29,6 +29,7 @@ class Ways(Simulated):
     def order(
         self, state: State, share: float, layer_share: float, own_squares: float
     ) -> FloatArray:
+        self.seen.ranked.append(gone(state))
         ranking = PLACES if own_squares == Control.own_squares else SECOND_FIRST
         return np.where(state.dead, np.inf, ranking)
 
@@ -86,6 +87,55 @@ def test_there_is_one_order_while_weights_wait_for_a_correction() -> None:
     found = nets(lambda gone: 1 - 0.01 * gone[0], strategy=Strategy(corrects="unseen"))
     assert step(found) == [6, 0, 0]
     assert len(found.seen.measured) == 1
+
+
+def descent(worth: Callable[[list[int]], float], steps: int, **asked: Any) -> tuple[Ways, State]:
+    """Small steps of a net with corrected weights, and how often each was measured."""
+    found = nets(worth, **asked)
+    found.task = replace(found.task, strategy=replace(found.task.strategy, corrects="unseen"))
+    state = State(NOTHING, 0.06, accuracy(1.0), corrected=True)
+    for _ in range(steps):
+        state = best_step(found, state, 0.06)
+    return found, state
+
+
+def tries(found: Ways) -> list[int]:
+    """How many nets were tried at each step, by what the next one goes on from."""
+    sizes = [count for count, _ in found.seen.measured]
+    return [sizes.count(count) for count in sorted(set(sizes))]
+
+
+def test_an_order_that_was_the_worse_one_rests_longer_each_time() -> None:
+    """Evenly is better: relevance is not even measured while the order by damage rests."""
+    found, state = descent(lambda gone: 0.5 ** (sum(gone) + gone[0]), 8)
+    assert tries(found) == [2, 1, 2, 1, 1, 2, 1, 1]
+    assert found.seen.ranked == [0, 6, 14]
+    assert (state.better, state.rests) == (-3, 2)
+    assert (state.since, state.followed) == ((), 0.0), "no step follows relevance of before"
+    assert descent(lambda gone: 0.5 ** (sum(gone) + gone[0]), 1)[1].since
+    found, state = descent(lambda gone: 0.5 ** (sum(gone) + gone[2]), 4)
+    assert tries(found) == [2, 1, 2, 1]
+    assert found.seen.ranked == [0, 3, 6, 9]
+    assert (state.better, state.rests) == (2, 1)
+    found, state = descent(lambda gone: 0.5 ** sum(gone), 4, tuning=Control(longest_rest=0))
+    assert tries(found) == [2, 2, 2, 2]
+
+
+def test_an_order_that_is_better_again_counts_anew() -> None:
+    found, state = descent(lambda gone: 0.5 ** (sum(gone) + gone[0]), 1)
+    state = replace(state, better=5, rests=0)
+    after = best_step(found, state, 0.06)
+    assert (after.better, after.rests) == (-1, 1)
+    assert (corrected(state).better, corrected(replace(state, rests=2)).rests) == (0, 0)
+
+
+def test_nets_as_they_are_are_cheap_enough_to_try_both_orders() -> None:
+    found = nets(lambda gone: 0.5 ** (sum(gone) + gone[0]))
+    state = State(NOTHING, 0.06, accuracy(1.0))
+    for _ in range(3):
+        state = best_step(found, state, 0.06)
+    assert tries(found) == [2, 2, 2]
+    assert (state.better, state.rests) == (0, 0)
 
 
 def test_a_criterion_has_one_order() -> None:

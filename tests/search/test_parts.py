@@ -97,6 +97,15 @@ def test_tries_are_judged_on_the_part_and_what_is_kept_is_measured_on_all() -> N
     assert not found.seen.measured
 
 
+def test_a_net_that_is_only_sketched_stays_at_what_it_was_tried_with() -> None:
+    found = Parted(0.04, sketch=lambda net, _: net)
+    state = replace(found.start(), size=0.05)
+    assert accuracy_aware(found, replace(state, corrected=True)).accuracy == accuracy(1 - 0.02 * 3)
+    assert found.rests == []
+    accuracy_aware(found, state)
+    assert found.rests == [3]
+
+
 def test_an_order_that_does_no_harm_to_the_part_is_enough() -> None:
     found = Parted(0.0)
     accuracy_aware(found, found.start())

@@ -5,7 +5,7 @@ Three layers of twenty filters each, one channel a filter, every channel free.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,12 +86,13 @@ class Ordered:
 @dataclass
 class Seen:
     """What was asked: of nets, how many filters were gone and whether their weights were corrected;
-    of damage, for how many filters an order was, and how often own squares count.
+    of damage, for how many filters an order was, and how often own squares count; how many folds.
     """
 
     ranked: list[int] = field(default_factory=list)
     measured: list[tuple[int, bool]] = field(default_factory=list)
     held_out: list[int] = field(default_factory=list)
+    folds: int = 0
     asked: list[tuple[float, float]] = field(default_factory=list)
 
 
@@ -105,6 +106,7 @@ class Simulated(Nets):
         scores: FloatArray = EVENLY,
         by_damage: bool = True,
         held_out: Callable[[BoolArray], float] | None = None,
+        folds: Sequence[tuple[float, float]] = (),
         evaluations: int = 0,
         **asked: Any,
     ) -> None:
@@ -121,10 +123,16 @@ class Simulated(Nets):
             self.seen.measured.append((gone(net), net.corrected))
             return value(net.dead, net.corrected)
 
-        def hold_out(net: State, dead: BoolArray, rough: bool) -> Accuracy:
+        def hold_out(net: State, dead: BoolArray) -> Accuracy:
             assert held_out is not None
             self.seen.held_out.append(int(dead.sum()))
             return accuracy(held_out(dead))
+
+        def by_fold(net: State, _: BoolArray) -> Iterator[tuple[Accuracy, Accuracy]]:
+            assert not net.corrected
+            for now, then in folds:
+                self.seen.folds += 1
+                yield accuracy(now), accuracy(then)
 
         def rank(net: State, groups: ChannelGroups) -> FloatArray:
             self.seen.ranked.append(gone(net))
@@ -141,6 +149,7 @@ class Simulated(Nets):
             evaluate=evaluate if worth else None,
             damage=damage if by_damage else None,
             hold_out=hold_out if held_out else None,
+            by_fold=by_fold if folds else None,
             **asked,
         )
         super().__init__(task, evaluations)
