@@ -14,8 +14,8 @@ from onnxprune.detection.agreement import SURE, BoxAgreement
 from onnxprune.detection.annotations import Annotated, annotation_kind
 from onnxprune.detection.centres import centre_maps
 from onnxprune.detection.heads import HEADS
-from onnxprune.detection.levels import level_classes
-from onnxprune.detection.maps import parse_anchors
+from onnxprune.detection.levels import SHARES, level_classes
+from onnxprune.detection.maps import map_classes, parse_anchors
 from onnxprune.detection.metrics import ENOUGH, OVERLAPS, Precision
 from onnxprune.detection.reading import limited, numbered, read_annotations
 from onnxprune.detection.recognise import AUTO, HEAD_NAMES, Detector, check_head, find_detector
@@ -27,6 +27,7 @@ __all__ = [
     "HEADS",
     "HEAD_NAMES",
     "OVERLAPS",
+    "SHARES",
     "SURE",
     "Annotated",
     "BoxAgreement",
@@ -39,6 +40,7 @@ __all__ = [
     "level_classes",
     "limited",
     "load_objects",
+    "map_classes",
     "numbered",
     "parse_anchors",
     "read_annotations",

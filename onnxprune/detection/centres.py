@@ -1,10 +1,11 @@
 """Heads whose outputs are maps of one size: whether a box has its centre there, and its box.
 
     centernet   [N, K, H, W], [N, 2, H, W] x 2  width and height, x and y of the centre, in cells
+    the same    [N, K, H, W], [N, 2, H, W]      without places: centres are those of their cells
     centerface  the same, [N, 10, H, W]         logarithms of height and width, y and x; landmarks
 
-Sizes and places of centres are told apart by names, else sizes come first. Other maps beside them,
-as of points or depths, are passed over.
+Sizes and places of centres are told apart by names, else sizes come first; sizes alone are known by
+their name. Other maps beside them, as of points or depths, are passed over.
 Source: Zhou et al. 2019 (Objects as points); Xu et al. 2020 (CenterFace).
 """
 
@@ -38,11 +39,11 @@ sides within the image."""
 
 
 class CentreMaps(NamedTuple):
-    """The names of the outputs that hold the scores, the sizes and the places of centres."""
+    """The names of the outputs that hold the scores, the sizes and, if any, the places."""
 
     scores: str
     sizes: str
-    places: str
+    places: str | None
 
 
 def centre_maps(shapes: Mapping[str, Sequence[int]]) -> CentreMaps | None:
@@ -57,6 +58,8 @@ def centre_maps(shapes: Mapping[str, Sequence[int]]) -> CentreMaps | None:
     wide = [name for name, shape in shapes.items() if shape[1] != PAIR]
     scores = _named(wide or [*shapes], SCORED) or next(iter(wide or shapes))
     pairs = [name for name, shape in shapes.items() if shape[1] == PAIR and name != scores]
+    if len(pairs) == 1 and _named(pairs, SIZED) and not _named(pairs, PLACED):
+        return CentreMaps(scores, pairs[0], None)
     if len(pairs) != 2:
         return None
     placed = _named(pairs, PLACED)
@@ -79,7 +82,8 @@ def is_centres(
         return False
     landmarks = any(shape[1] == LANDMARKS for shape in shapes.values())
     count = shapes[found.scores][1]
-    return count == classes and faces == (landmarks and count == 1)
+    faced = landmarks and count == 1 and found.places is not None
+    return count == classes and faces == faced
 
 
 def from_centres(outputs: Mapping[str, Array], size: Size, *, faces: bool) -> tuple[Array, Array]:
@@ -89,7 +93,10 @@ def from_centres(outputs: Mapping[str, Array], size: Size, *, faces: bool) -> tu
     """
     found = centre_maps({name: array.shape for name, array in outputs.items()})
     assert found is not None, "a head is asked only for outputs that it fits"
-    scores, sizes, places = (by_cell(outputs[name]).astype(np.float64) for name in found)
+    scores, sizes = (by_cell(outputs[name]).astype(np.float64) for name in found[:2])
+    places = np.full_like(sizes, 0.5)
+    if found.places is not None:
+        places = by_cell(outputs[found.places]).astype(np.float64)
     cell, stride = _cells(scores.shape[1], size)
     if faces:
         extent = np.exp(np.minimum(sizes[..., ::-1], FARTHEST))

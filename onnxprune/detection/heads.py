@@ -13,6 +13,7 @@
     yolov8-maps  [N, 64+K, H, W] x L    the maps of each level, undecoded (`maps`)
     yolov5-maps  [N, 3(5+K), H, W] x L  the same, as parts of anchors that are given
     picodet      [N, A, K], [N, A, 32]  of each level: scores, eight shares of each side (`levels`)
+    nanodet      [N, A, K+32]           the same of all levels in one; NanoDet and NanoDet-Plus
     centernet    [N, K, H, W], 2 x 2    maps of centres, sizes and places in cells (`centres`)
     centerface   [N, 1, H, W], 2 x 2    the same, logarithms of sizes; and [N, 10, H, W]
 
@@ -34,7 +35,7 @@ import numpy.typing as npt
 from onnxprune.arrays import FloatArray
 from onnxprune.detection.boxes import Found, best_of_overlapping, corners
 from onnxprune.detection.centres import are_centres, from_centres, peaks
-from onnxprune.detection.levels import are_levels, from_levels
+from onnxprune.detection.levels import are_levels, from_levels, from_rows
 from onnxprune.detection.maps import from_anchors, from_shares
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -196,6 +197,11 @@ def _picodet(outputs: Outputs, size: Size, classes: int) -> Raw:
     return boxes, _sigmoid(scores)
 
 
+def _nanodet(outputs: Outputs, size: Size, classes: int) -> Raw:
+    boxes, scores = from_rows(outputs, size)
+    return boxes, _sigmoid(scores)
+
+
 def _centres(outputs: Outputs, size: Size, classes: int, *, faces: bool = False) -> Raw:
     boxes, scores = from_centres(outputs, size, faces=faces)
     return boxes, _sigmoid(scores)
@@ -347,7 +353,7 @@ HEADS: Mapping[str, BoxHead] = MappingProxyType(
             BoxHead(
                 "torchvision", partial(_nms, first=1), by_place=False, fit="stretch", preset="unit"
             ),
-            BoxHead("yolov8-maps", _yolov8_maps, overlap=0.7, preset="unit"),
+            BoxHead("yolov8-maps", _yolov8_maps, overlap=0.7, preset="unit", told_by=are_levels),
             BoxHead("yolov5-maps", _yolov5_maps, overlap=0.6, preset="unit", anchored=True),
             BoxHead(
                 "picodet",
@@ -357,6 +363,7 @@ HEADS: Mapping[str, BoxHead] = MappingProxyType(
                 preset="imagenet",
                 told_by=are_levels,
             ),
+            BoxHead("nanodet", _nanodet, overlap=0.6, fit="stretch", told_by=are_levels),
             BoxHead("centernet", _centres, choose=peaks, told_by=are_centres),
             BoxHead(
                 "centerface",

@@ -1,8 +1,10 @@
-"""The head of PicoDet: the scores and the boxes of the cells of each level, outputs of their own.
+"""Heads of the scores of cells, and of shares of each side of their boxes, in rows.
 
-    picodet  [N, A, K], [N, A, 4 B] x L    scores, and B shares of each side of a box, in cells
+    picodet  [N, A, K], [N, A, 4 B] x L    an output for each level, and scores apart
+    nanodet  [N, A, K + 4 B]               all levels in one; of four a cell is known by its corner
 
-Source: Yu et al. 2021 (PP-PicoDet), as Paddle exports it without its suppression.
+Source: Yu et al. 2021 (PP-PicoDet), as Paddle exports it without its suppression; NanoDet and
+NanoDet-Plus, as their `export_onnx` writes them.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ BINS = 8
 """Shares of each side. Source: PicoDet's `reg_max`, which is one less."""
 STRIDES = (8, 16, 32, 64)
 """Pixels of a cell of each level; the coarsest may be left out."""
+SHARES = 4 * BINS
+"""Columns of the sides of a box."""
 
 
 def level_classes(shapes: Mapping[str, Sequence[int]]) -> int:
@@ -43,6 +47,20 @@ def is_levels(shapes: Mapping[str, Sequence[int]], size: Size, classes: int) -> 
     return rows == [_rows(size, stride) for stride in STRIDES[: len(rows)]]
 
 
+def is_nano(shapes: Mapping[str, Sequence[int]], size: Size, classes: int) -> bool:
+    """Whether the only output is the scores and shares of the cells of three or four levels."""
+    found = [tuple(shape) for shape in shapes.values()]
+    if len(found) != 1 or len(found[0]) != 3 or not classes:
+        return False
+    return found[0][1] in _counts(size) and found[0][2] == classes + SHARES
+
+
+def _counts(size: Size) -> dict[int, tuple[int, ...]]:
+    """Levels by how many cells they have: all, or all but the coarsest."""
+    runs = (STRIDES, STRIDES[:-1])
+    return {sum(_rows(size, stride) for stride in run): run for run in runs}
+
+
 def _rows(size: Size, stride: int) -> int:
     return -(-size[0] // stride) * -(-size[1] // stride)
 
@@ -56,7 +74,7 @@ def _pairs(shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, str]]:
         levels.setdefault(shape[1], []).append(name)
     pairs = []
     for _, names in sorted(levels.items(), reverse=True):
-        shares = [name for name in names if shapes[name][2] == 4 * BINS]
+        shares = [name for name in names if shapes[name][2] == SHARES]
         if len(names) != 2 or not shares:
             return []
         boxes = shares[-1]
@@ -72,12 +90,35 @@ def from_levels(outputs: Mapping[str, Array], size: Size) -> tuple[Array, Array]
     boxes, scores = [], []
     pairs = _pairs({name: array.shape for name, array in outputs.items()})
     for (likely, shares), stride in zip(pairs, STRIDES, strict=False):
-        y, x = np.mgrid[: -(-size[0] // stride), : -(-size[1] // stride)]
-        middle = np.stack([x.ravel(), y.ravel()], 1) + 0.5
-        sides = mean_sides(outputs[shares].astype(np.float64), BINS)
-        boxes.append(from_middles(middle, sides) * stride)
+        boxes.append(_boxes(outputs[shares], size, stride, 0.5))
         scores.append(outputs[likely].astype(np.float64))
     return np.concatenate(boxes, 1), np.concatenate(scores, 1)
+
+
+def from_rows(outputs: Mapping[str, Array], size: Size) -> tuple[Array, Array]:
+    """Return corners in pixels and scores of all cells of one output, from fine to coarse.
+
+    Shapes: `[N, A, K + 32]` -> `[N, A, 4]`, `[N, A, K]`.
+    """
+    (rows,) = outputs.values()
+    strides = _counts(size)[rows.shape[1]]
+    into = 0.0 if len(strides) == len(STRIDES) else 0.5  # NanoDet-Plus, and NanoDet before it
+    boxes, start = [], 0
+    for stride in strides:
+        own = rows[:, start : start + _rows(size, stride), -SHARES:]
+        boxes.append(_boxes(own, size, stride, into))
+        start += own.shape[1]
+    return np.concatenate(boxes, 1), rows[..., :-SHARES].astype(np.float64)
+
+
+def _boxes(shares: Array, size: Size, stride: int, into: float) -> Array:
+    """Corners in pixels of the boxes of a level, from a point so far into each cell.
+
+    Shapes: `[N, A, 32]` -> `[N, A, 4]`.
+    """
+    y, x = np.mgrid[: -(-size[0] // stride), : -(-size[1] // stride)]
+    point = np.stack([x.ravel(), y.ravel()], 1) + into
+    return from_middles(point, mean_sides(shares.astype(np.float64), BINS)) * stride
 
 
 def are_levels(boxes: Array, scores: Array, size: Size) -> bool:

@@ -51,6 +51,23 @@ def is_v5(shapes: Mapping[str, Sequence[int]], size: Size, classes: int) -> bool
     return _are(shapes, size, [{PER_CELL * (5 + classes)}])
 
 
+def map_classes(shapes: Mapping[str, Sequence[int]]) -> set[int]:
+    """Return how many classes maps of several sizes may be of, none of other outputs.
+
+    Shapes: each `[N, C, H, W]` or `[N, 3, H, W, C]`.
+    """
+    if len({tuple(shape[2:4]) for shape in shapes.values()}) < 2:
+        return set()
+    if any(len(shape) not in (4, 5) for shape in shapes.values()):
+        return set()
+    counts = {shape[1] * (shape[4] if len(shape) == 5 else 1) for shape in shapes.values()}
+    if len(counts) == 2:
+        return counts - {4 * BINS} if 4 * BINS in counts else set()
+    (count,) = counts if len(counts) == 1 else (0,)
+    found = {count - 4 * BINS} | ({count // PER_CELL - 5} if count % PER_CELL == 0 else set())
+    return {classes for classes in found if classes > 0}
+
+
 def _are(shapes: Mapping[str, Sequence[int]], size: Size, wanted: list[set[int]]) -> bool:
     levels: dict[int, list[int]] = {}
     for name, stride in strides_of(shapes, size).items():

@@ -25,7 +25,7 @@ from onnxprune.detection.heads import (
     is_grid,
     three_axes,
 )
-from onnxprune.detection.levels import is_levels
+from onnxprune.detection.levels import is_levels, is_nano
 from onnxprune.detection.maps import PER_CELL, is_v5, is_v8, strides_of
 from onnxprune.detection.units import find_units
 from onnxprune.errors import DataError, check_name
@@ -285,6 +285,10 @@ def _picodet(outputs: Outputs, size: Size, classes: int) -> bool:
     return is_levels({name: one.shape for name, one in outputs.items()}, size, classes)
 
 
+def _nanodet(outputs: Outputs, size: Size, classes: int) -> bool:
+    return is_nano({name: one.shape for name, one in outputs.items()}, size, classes)
+
+
 def _centres(outputs: Outputs, size: Size, classes: int, *, faces: bool) -> bool:
     shapes = {name: one.shape for name, one in outputs.items()}
     return is_centres(shapes, size, classes, faces=faces)
@@ -304,6 +308,7 @@ FITS: Mapping[str, Callable[[Outputs, Size, int], bool]] = {
     "yolov8-maps": _yolov8_maps,
     "yolov5-maps": _yolov5_maps,
     "picodet": _picodet,
+    "nanodet": _nanodet,
     "centernet": partial(_centres, faces=False),
     "centerface": partial(_centres, faces=True),
 }

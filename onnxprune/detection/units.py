@@ -10,11 +10,15 @@ any head that says a box and scores for each place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from onnxprune.arrays import IntArray
+from onnxprune.detection.maps import PER_CELL, by_cell
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -24,6 +28,17 @@ SCORE = 0.3
 """... a score that changes by this much."""
 LITTLE = 1e-3
 """By how much a number is changed."""
+
+
+class _Placed(NamedTuple):
+    """An output that says something of places: of which, and where in it their numbers stand.
+
+    Shapes: numbers `[places, k]`, in a sample that is one row.
+    """
+
+    name: str
+    level: slice
+    numbers: IntArray
 
 
 def find_units(read: Any, outputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -38,65 +53,94 @@ def find_units(read: Any, outputs: Mapping[str, Array]) -> dict[str, Array]:
     sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 1.0)
     sides = np.concatenate([sides, sides], -1) * SIDE
     found: dict[str, Array] = {}
-    for name, (array, level) in _levels(outputs, sure.shape[1]).items():
-        count = level.stop - level.start
-        rows, units = _by_place(array, count), np.zeros(array.shape)
-        own = _by_place(units, count)
-        assert rows is not None and own is not None
-        for k in range(rows.shape[2]):
-            changed, step = _changed(array, count, k)
-            moved, other = (one[:, level] for one in read({**outputs, name: changed}))
-            box = ((moved - boxes[:, level]) / sides[:, level] / step) ** 2
-            score = ((other - scores[:, level]) / SCORE / step) ** 2
-            own[..., k] = sure[:, level] * (box.sum(-1) + score.sum(-1))
-            if not own[..., k].any():
-                own[..., k] = sure[:, level] / max(float(rows[..., k].var()), 1e-30)
-        found[name] = np.sqrt(units)
+    for at_once in _apart(_placed(outputs, sure.shape[1])):
+        rows = {one.name: _rows(outputs[one.name]) for one in at_once}
+        units = {name: np.zeros(array.shape) for name, array in rows.items()}
+        says = {one.name: np.zeros(one.numbers.shape[1], bool) for one in at_once}
+        for k in range(max(one.numbers.shape[1] for one in at_once)):
+            changed, step = dict(outputs), np.ones(sure.shape)
+            for name, level, numbers in at_once:
+                if k < numbers.shape[1]:
+                    changed[name], step[:, level] = _changed(
+                        rows[name], numbers[:, k], outputs[name].shape
+                    )
+            moved, other = read(changed)
+            bent = (((moved - boxes) / sides) ** 2).sum(-1)
+            bent = (bent + (((other - scores) / SCORE) ** 2).sum(-1)) / step**2
+            for name, level, numbers in at_once:
+                if k < numbers.shape[1]:
+                    units[name][:, numbers[:, k]] = sure[:, level] * bent[:, level]
+                    says[name][k] = bent[:, level].any()
+        for name, level, numbers in at_once:
+            for k in np.flatnonzero(~says[name]).tolist():
+                own = rows[name][:, numbers[:, k]]
+                units[name][:, numbers[:, k]] = sure[:, level] / max(float(own.var()), 1e-30)
+            found[name] = np.sqrt(units[name]).reshape(outputs[name].shape)
     return found
 
 
-def _levels(outputs: Mapping[str, Array], places: int) -> dict[str, tuple[Array, slice]]:
-    """The outputs that say something of places, and of which: all, or one level of several.
+def _rows(array: Array) -> Array:
+    return array.astype(np.float64).reshape(len(array), -1)
+
+
+def _changed(rows: Array, numbers: IntArray, shape: Sequence[int]) -> tuple[Array, Array]:
+    """An output with one number of each place changed, and by how much.
+
+    Numbers from 0 to 1 stay there, since a head may know probabilities by that.
+    Shapes: rows `[n, ...]`, numbers `[A]` -> as the output is, `[n, A]`.
+    """
+    changed = rows.copy()
+    step = np.where(rows[:, numbers] < 0.5, LITTLE, -LITTLE)
+    changed[:, numbers] += step
+    return changed.reshape(shape), step
+
+
+def _apart(placed: Sequence[_Placed]) -> list[list[_Placed]]:
+    """The outputs by turns: those of one turn say something of other places each."""
+    levels: dict[int, list[_Placed]] = {}
+    for one in placed:
+        levels.setdefault(one.level.start, []).append(one)
+    return [[one for one in turn if one] for turn in zip_longest(*levels.values())]
+
+
+def _placed(outputs: Mapping[str, Array], places: int) -> list[_Placed]:
+    """The outputs that say something of places: of all, or of one level of several.
 
     Levels are from fine to coarse, as heads read them.
     """
     floats = {name: array for name, array in outputs.items() if array.dtype.kind == "f"}
-    whole = {
-        name: (array, slice(0, places))
-        for name, array in floats.items()
-        if _by_place(array, places) is not None
-    }
-    counts = sorted({array.shape[1] for array in floats.values() if array.ndim == 3}, reverse=True)
-    if whole or sum(counts) != places:
-        return whole
-    starts = {count: sum(counts[:k]) for k, count in enumerate(counts)}
-    return {
-        name: (array, slice(starts[array.shape[1]], starts[array.shape[1]] + array.shape[1]))
-        for name, array in floats.items()
-        if array.ndim == 3
-    }
+    numbers = {name: _by_place(array, places) for name, array in floats.items()}
+    if any(own is not None for own in numbers.values()):
+        whole = slice(0, places)
+        return [_Placed(name, whole, own) for name, own in numbers.items() if own is not None]
+    for each in (1, PER_CELL):
+        levels = {name: _of_level(array, each) for name, array in floats.items()}
+        held = {name: own for name, own in levels.items() if own is not None}
+        counts = sorted({len(own) for own in held.values()}, reverse=True)
+        if sum(counts) == places:
+            starts = {count: sum(counts[:k]) for k, count in enumerate(counts)}
+            return [
+                _Placed(name, slice(starts[len(own)], starts[len(own)] + len(own)), own)
+                for name, own in held.items()
+            ]
+    return []
 
 
-def _changed(array: Array, places: int, k: int) -> tuple[Array, Array]:
-    """The array with its k-th number of each place changed, and by how much.
-
-    Numbers from 0 to 1 stay there, since a head may know probabilities by that.
-    Shapes: -> as it is, `[n, A, 1]`.
-    """
-    changed = array.astype(np.float64, order="C")
-    rows = _by_place(changed, places)
-    assert rows is not None
-    step = np.where(rows[..., k] < 0.5, LITTLE, -LITTLE)
-    rows[..., k] += step
-    return changed, step[..., None]
-
-
-def _by_place(array: Array, places: int) -> Array | None:
-    """A view of the numbers of each place, None of an output that has none. Shapes: `[n, A, k]`."""
-    if array.ndim == 4 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    elif array.ndim == 4 and array.shape[2] * array.shape[3] == places:
-        return array.reshape(*array.shape[:2], places).transpose(0, 2, 1)
-    if array.ndim != 3 or places not in array.shape[1:]:
+def _by_place(array: Array, places: int) -> IntArray | None:
+    """Where the numbers of each place stand, None of an output that has none. Shapes: `[A, k]`."""
+    at = np.arange(array[0].size).reshape(1, *array.shape[1:])
+    if at.ndim == 4 and at.shape[2] == 1:
+        at = at[:, :, 0]
+    if at.ndim != 3 or places not in at.shape[1:]:
         return None
-    return array if array.shape[1] == places else array.transpose(0, 2, 1)
+    return np.asarray(at[0] if at.shape[1] == places else at[0].T)
+
+
+def _of_level(array: Array, each: int) -> IntArray | None:
+    """The same of an output that is one level, with so many places in `each` of its cells."""
+    at = np.arange(array[0].size).reshape(1, *array.shape[1:])
+    if at.ndim == 3 and each == 1:
+        return np.asarray(at[0])
+    if at.ndim not in (4, 5) or at[0].size % (each * at.shape[2] * at.shape[3]):
+        return None
+    return np.asarray(by_cell(at)[0].reshape(each * at.shape[2] * at.shape[3], -1))

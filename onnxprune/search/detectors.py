@@ -16,6 +16,7 @@ from onnxprune.data import PRESETS, Data, Inputs, of_preset, readings
 from onnxprune.detection import (
     AUTO,
     ENOUGH,
+    SHARES,
     Detector,
     Precision,
     centre_maps,
@@ -23,6 +24,7 @@ from onnxprune.detection import (
     level_classes,
     limited,
     load_objects,
+    map_classes,
     numbered,
     parse_anchors,
     read_annotations,
@@ -117,17 +119,16 @@ def _detector(
     return find_detector(shapes, size, len(names), head=settings.head, task=task, anchors=anchors)
 
 
-def guess_detector(graph: Graph, settings: Settings) -> tuple[Detector, tuple[str, ...]] | None:
-    """Return the detector that a model is by its outputs alone, and the names of its classes.
+def guess_detectors(graph: Graph, settings: Settings) -> list[Detector]:
+    """Return the detectors that a model may be by the shapes of its outputs alone.
 
     Without names in the metadata the number of classes follows from the columns of the outputs.
-    None where no head fits, or several.
     Raises: DataError where a head is given and does not fit.
     """
     try:
         shape, _ = _input(graph)
     except (DataError, InvalidModel):
-        return None
+        return []
     names = next(listed_names(graph), ())
     given, last = settings.head != AUTO, None
     found = []
@@ -138,21 +139,20 @@ def guess_detector(graph: Graph, settings: Settings) -> tuple[Detector, tuple[st
             last = error
     if given and not found and last is not None:
         raise last
-    if len(found) != 1 and not (found and given):
-        return None
-    return found[0], names or tuple(map(str, range(found[0].classes)))
+    anchored = [one for one in found if one.anchors]
+    return found[:1] if given else anchored or found
 
 
 def _class_counts(graph: Graph) -> list[int]:
-    """How many classes there may be: columns of outputs, fewer than rows, or channels of a map."""
+    """How many classes there may be: columns of outputs, fewer than rows, or channels of maps."""
     shapes = [graph.shape(name) or _declared(graph, name) for name in graph.outputs]
     sizes = [[size or 0 for size in shape[1:]] for shape in shapes if len(shape) == 3]
     columns = {min(pair) for pair in sizes}
-    found = {count - beside for count in columns for beside in (4, 5) if count > beside}
+    found = {count - beside for count in columns for beside in (4, 5, SHARES) if count > beside}
     named = dict(zip(graph.outputs, ([n or 0 for n in shape] for shape in shapes), strict=True))
     centres = centre_maps(named)
     apart = named[centres.scores][1] if centres else level_classes(named)
-    return [apart] if apart else sorted(found)
+    return [apart] if apart else sorted(found | map_classes(named))
 
 
 def _declared(graph: Graph, name: str) -> tuple[int | None, ...]:

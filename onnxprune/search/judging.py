@@ -7,7 +7,7 @@ said, because a guess is never silent; `--outputs NAME=KIND` says it otherwise.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from onnxprune.evaluation import (
     likely_rows,
 )
 from onnxprune.graph import Graph
-from onnxprune.search.detectors import guess_detector
+from onnxprune.search.detectors import guess_detectors
 from onnxprune.search.evaluators import evaluator_of, metric_name
 from onnxprune.search.holding import HANDING, head_of, measured, say, shared_places
 from onnxprune.search.remembered import NOTHING_SAID, OUTPUTS_KEY, Remembered
@@ -99,7 +99,8 @@ def with_heads(graph: Graph, data: Data, settings: Settings, by: Remembered = NO
     held = {head.tensor: reference[head.tensor] for head in heads}
     shows = any(likely_rows(head, held[head.tensor]) for head in heads)
     outputs = {output: reference[output] for output in graph.outputs} if seen else {}
-    if seen is not None and (seen.certain or shows or seen.detector.shows(outputs)):
+    seen = None if seen is None else seen.told(outputs, shows=shows)
+    if seen is not None:
         least = LEAST_BOXES if settings.head == Settings.head else 0
         boxed = _by_boxes(replace(data, reference=held), seen, outputs, least)
         if boxed is not None:
@@ -139,11 +140,30 @@ def _of_one_answer(
 
 @dataclass(frozen=True)
 class _Seen:
-    """A detector, the names of its classes, and whether more than shapes says that it is one."""
+    """The detectors that shapes allow, and whether more than shapes says that it is one.
 
-    detector: Any
+    `names` are those of its classes, their numbers by default.
+    """
+
+    allowed: Sequence[Any]
     names: tuple[str, ...]
     certain: bool
+
+    @property
+    def detector(self) -> Any:
+        """The only one."""
+        (only,) = self.allowed
+        return only
+
+    def told(self, outputs: Mapping[str, Array], *, shows: bool) -> _Seen | None:
+        """Return the one that it is, by what the outputs hold where shapes do not say enough.
+
+        Shapes: outputs `[n, ...]`.
+        """
+        if len(self.allowed) > 1 or not (self.certain or shows):
+            found = [one for one in self.allowed if one.shows(outputs)]
+            return replace(self, allowed=found) if len(found) == 1 else None
+        return self
 
 
 @dataclass(frozen=True)
@@ -179,16 +199,18 @@ def _recalled(tensors: Iterable[str]) -> tuple[str, ...]:
 def _find_boxes(graph: Graph, data: Data, settings: Settings) -> _Seen | None:
     """The detector that samples are of, or that the outputs of the model look like."""
     if data.detector is not None:
-        return _Seen(data.detector, data.classes, certain=True)
-    found = guess_detector(graph, settings)
-    certain = settings.head != Settings.head or next(listed_names(graph), None) is not None
-    return None if found is None else _Seen(*found, certain=certain)
+        return _Seen([data.detector], data.classes, certain=True)
+    found = guess_detectors(graph, settings)
+    names = next(listed_names(graph), ())
+    said = settings.head != Settings.head or bool(names) or any(one.anchors for one in found)
+    return _Seen(found, names, certain=said) if found else None
 
 
 def _by_boxes(data: Data, seen: _Seen, outputs: Mapping[str, Array], least: int) -> Data | None:
     """Samples judged by the boxes that are found in the outputs, None where these are too few."""
     read = _Reading(seen.detector, tuple(outputs))
-    boxes = BoxAgreement(read, outputs, seen.names)
+    names = seen.names or tuple(map(str, range(seen.detector.classes)))
+    boxes = BoxAgreement(read, outputs, names)
     count, head = int(boxes.counts.sum()), read.head
     if not boxes.parts or count < least:
         logger.warning(
@@ -204,14 +226,14 @@ def _by_boxes(data: Data, seen: _Seen, outputs: Mapping[str, Array], least: int)
         "head '%s' of %d classes (--head names another): the %d boxes that the unpruned model "
         "finds are the reference",
         head,
-        len(seen.names),
+        len(names),
         count,
     )
     y = np.zeros(len(data), np.int64)
     held = {**(data.reference or {}), **outputs}
     whole = {head.tensor for head in data.heads} == set(outputs)
     units = seen.detector.units if whole else None
-    return replace(data, detector=read, units=units, y=y, classes=seen.names, reference=held)
+    return replace(data, detector=read, units=units, y=y, classes=names, reference=held)
 
 
 def _pseudo_labelled(data: Data) -> Data:

@@ -268,6 +268,28 @@ def picodet(objects: Objects) -> Encoded:
     return scores | shares
 
 
+def nano(objects: Objects, strides: Sequence[int], into: float) -> Encoded:
+    """As `picodet`, all levels in one output, sides from so far into a cell."""
+    counts = [-(-SIZE[0] // stride) * -(-SIZE[1] // stride) for stride in strides]
+    rows = np.zeros((len(objects), sum(counts), CLASSES + 32))
+    for image, _, _, box, kind in in_cells(objects):
+        column, row = np.floor((box[:2] + box[2:]) / 16 - into + 0.5).astype(int)
+        own, point = rows[image, row * (SIZE[1] // 8) + column], np.array([column, row]) + into
+        own[kind], own[CLASSES:] = SCORE, -20
+        for k, side in enumerate([*(point - box[:2] / 8), *(box[2:] / 8 - point)]):
+            part = own[CLASSES + 8 * k :]
+            part[int(side)], part[int(side) + 1] = np.log([1 - side % 1, side % 1])
+    return {"output": rows}
+
+
+def nanodet(objects: Objects) -> Encoded:
+    return nano(objects, (8, 16, 32), 0.5)
+
+
+def nanodet_plus(objects: Objects) -> Encoded:
+    return nano(objects, (8, 16, 32, 64), 0.0)
+
+
 CELL = 4
 """Pixels of a place of the maps of centres."""
 
@@ -329,6 +351,8 @@ ENCODERS: dict[str, tuple[str, Callable[[Objects], Encoded]]] = {
     "yolov5-maps": ("yolov5-maps", yolov5_maps),
     "yolov5-maps, numbers last": ("yolov5-maps", yolov5_maps_apart),
     "picodet": ("picodet", picodet),
+    "nanodet": ("nanodet", nanodet),
+    "nanodet-plus": ("nanodet", nanodet_plus),
     "centernet": ("centernet", centernet),
     "centernet, without names": ("centernet", centernet_unnamed),
     "centerface": ("centerface", centerface),

@@ -27,6 +27,9 @@ def maps(**channels: int) -> dict[str, tuple[int, ...]]:
         (maps(a=2, b=2, c=2), ("a", "b", "c")),
         (maps(dep=1, dim=3, hm=5, reg=2, rot=8, wh=2), ("hm", "wh", "reg")),
         (maps(a=1, b=2), None),
+        (maps(a=1, wh=2), ("a", "wh", None)),
+        (maps(a=1, offset_scale=2), None),
+        (maps(hm=2, wh=2), ("hm", "wh", None)),
         (maps(a=1, b=2, c=2, d=2), None),
         ({**maps(a=1, b=2), "c": (2, 2, 5, 5)}, None),
         ({**maps(a=1, b=2, c=2), "d": (2, 7)}, None),
@@ -70,6 +73,19 @@ def test_faces_are_those_of_a_loop_over_places() -> None:
     wanted = in_a_loop([one[0] for one in outputs], 0)[: len(found.scores)]
     assert len(wanted) == 300
     np.testing.assert_allclose(np.column_stack([found.boxes, found.scores]), wanted)
+
+
+def test_without_places_a_centre_is_that_of_its_cell() -> None:
+    outputs = centernet(scenes())
+    outputs["reg"] = np.full_like(outputs["reg"], 0.5)
+    wanted = Detector("centernet", SIZE, 3)(outputs)
+    del outputs["reg"]
+    assert is_centres({name: one.shape for name, one in outputs.items()}, SIZE, 3, faces=False)
+    for one, other in zip(Detector("centernet", SIZE, 3)(outputs), wanted, strict=True):
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+        np.testing.assert_array_equal(one.scores, other.scores)
+    points = {"hm": (1, 1, *GRID), "wh": (1, 2, *GRID), "points": (1, 10, *GRID)}
+    assert is_centres(points, SIZE, 1, faces=False) and not is_centres(points, SIZE, 1, faces=True)
 
 
 def test_a_peak_is_the_highest_of_nine_places_of_its_class() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxprune.detection.levels import from_levels, is_levels, level_classes
+from onnxprune.detection.levels import from_levels, from_rows, is_levels, is_nano, level_classes
 from onnxprune.detection.recognise import Detector
 from onnxprune.detection.units import SCORE
 from tests.detection.encoders import CLASSES, SIZE, picodet, scenes
@@ -67,6 +67,44 @@ def test_boxes_are_those_of_a_loop_over_cells() -> None:
                     np.testing.assert_array_equal(scores[0, place + own], likely[own])
         place += len(likely)
     assert place == boxes.shape[1] == sum(CELLS)
+
+
+@pytest.mark.parametrize(("cells", "into"), [(CELLS, 0.0), (CELLS[:3], 0.5)])
+def test_rows_of_all_levels_are_those_of_a_loop_over_cells(
+    cells: tuple[int, ...], into: float
+) -> None:
+    """As NanoDet-Plus reads its output, and NanoDet that of three levels."""
+    rows = RNG.normal(0, 2, (1, sum(cells), 5 + 32))
+    boxes, scores = from_rows({"output": rows}, WIDE)
+    np.testing.assert_array_equal(scores, rows[..., :5])
+    places = (
+        (stride, row, column)
+        for stride in (8, 16, 32, 64)[: len(cells)]
+        for row in range(-(-WIDE[0] // stride))
+        for column in range(-(-WIDE[1] // stride))
+    )
+    for place, (stride, row, column) in enumerate(places):
+        if place % 37 == 0:
+            x, y = (column + into) * stride, (row + into) * stride
+            e = np.exp(rows[0, place, 5:].reshape(4, 8))
+            left, top, right, bottom = (e @ np.arange(8)) / e.sum(1) * stride
+            np.testing.assert_allclose(boxes[0, place], [x - left, y - top, x + right, y + bottom])
+
+
+@pytest.mark.parametrize(
+    ("shape", "fits"),
+    [
+        ((1, 10105, 37), True),
+        ((1, 9975, 37), True),
+        ((1, 9975, 36), False),
+        ((1, 9500, 37), False),
+        ((1, 37, 9975), False),
+    ],
+)
+def test_rows_of_all_levels_are_as_many_as_cells(shape: tuple[int, ...], *, fits: bool) -> None:
+    assert is_nano({"output": shape}, WIDE, 5) == fits
+    assert not is_nano({"output": shape, "more": shape}, WIDE, 5)
+    assert not is_nano({"output": (*shape[:2], 32)}, WIDE, 0)
 
 
 def test_each_level_counts_by_its_own_places() -> None:

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from onnxprune.detection.heads import HEADS
 from onnxprune.detection.recognise import Detector
 from onnxprune.detection.units import SCORE, SIDE
+from tests.detection.encoders import ANCHORS, CLASSES, Encoded, scenes, yolov5_maps, yolov8_maps
+from tests.detection.encoders import SIZE as WIDE
 
 SIZE = (64, 64)
 RNG = np.random.default_rng(0)
@@ -67,3 +70,79 @@ def test_a_logit_counts_by_the_slope_of_its_probability() -> None:
 @pytest.mark.parametrize("head", ["end-to-end", "nms", "mine.py:decode"])
 def test_boxes_that_are_chosen_have_no_places(head: str) -> None:
     assert Detector(head, SIZE, 3).units({"y": RNG.random((3, 10, 6))}) == {}
+
+
+# Maps of each level
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def blurred(outputs: Encoded) -> Encoded:
+    return {name: one + RNG.normal(0, 1, one.shape) for name, one in outputs.items()}
+
+
+def test_maps_of_shares_count_by_their_mean() -> None:
+    """Each side is the mean of its shares, in cells; a logit by its score's slope."""
+    outputs = blurred(yolov8_maps(scenes()))
+    detector = Detector("yolov8-maps", WIDE, CLASSES)
+    found = detector.units(outputs)
+    assert found.keys() == outputs.keys()
+    boxes = HEADS["yolov8-maps"].raw(outputs, WIDE, CLASSES)[0]
+    start = 0
+    for name, stride in (("p8", 8), ("p16", 16), ("p32", 32)):
+        maps, units = (one[name].reshape(*one[name].shape[:2], -1) for one in (outputs, found))
+        p = sigmoid(maps[:, 64:])
+        sure = np.sqrt(p.max(1, keepdims=True))
+        np.testing.assert_allclose(units[:, 64:], sure * p * (1 - p) / SCORE, rtol=3e-3)
+        share = np.exp(maps[:, :64].reshape(len(maps), 4, 16, -1))
+        share /= share.sum(2, keepdims=True)
+        bins = np.arange(16)[:, None]
+        slope = share * (bins - (share * bins).sum(2, keepdims=True)) * stride
+        own = boxes[:, start : start + maps.shape[2]].transpose(0, 2, 1)
+        extent = np.tile(own[:, 2:] - own[:, :2], (1, 2, 1)).clip(1)
+        wanted = sure * np.abs((slope / extent[:, :, None] / SIDE).reshape(len(maps), 64, -1))
+        np.testing.assert_allclose(units[:, :64], wanted, rtol=3e-3, atol=1e-3 * wanted.max())
+        start += maps.shape[2]
+
+
+def test_shares_and_scores_apart_count_as_together() -> None:
+    outputs = blurred(yolov8_maps(scenes()))
+    detector = Detector("yolov8-maps", WIDE, CLASSES)
+    apart = {f"{name} cls": one[:, 64:] for name, one in outputs.items()}
+    apart |= {f"{name} box": one[:, :64] for name, one in outputs.items()}
+    together, found = detector.units(outputs), detector.units(apart)
+    for name in outputs:
+        both = np.concatenate([found[f"{name} box"], found[f"{name} cls"]], 1)
+        np.testing.assert_allclose(both, together[name])
+
+
+def test_maps_of_anchors_count_by_the_box_of_each_anchor() -> None:
+    outputs = blurred(yolov5_maps(scenes()))
+    detector = Detector("yolov5-maps", WIDE, CLASSES, ANCHORS)
+    found = detector.units(outputs)
+    for name, stride in (("p8", 8), ("p16", 16), ("p32", 32)):
+        each, units = (one[name].reshape(6, 3, 8, -1) for one in (outputs, found))
+        p, widths = sigmoid(each), np.reshape(ANCHORS[::2], (3, 3))[0, :, None]
+        scores = p[:, :, 5:] * p[:, :, 4:5]
+        sure, extent = np.sqrt(scores.max(2)), ((2 * p[:, :, 2]) ** 2 * widths).clip(1)
+        slope = 2 * (p * (1 - p))[:, :, 0] * stride
+        np.testing.assert_allclose(
+            units[:, :, 0], sure * np.sqrt(2) * slope / extent / SIDE, rtol=3e-3, atol=1e-12
+        )
+        object_ = np.sqrt(((scores * (1 - p[:, :, 4:5])) ** 2).sum(2))
+        np.testing.assert_allclose(units[:, :, 4], sure * object_ / SCORE, rtol=3e-3)
+
+
+def test_numbers_last_count_as_channels() -> None:
+    outputs = blurred(yolov5_maps(scenes()))
+    detector = Detector("yolov5-maps", WIDE, CLASSES, ANCHORS)
+    last = {
+        name: one.reshape(len(one), 3, -1, *one.shape[2:]).transpose(0, 1, 3, 4, 2)
+        for name, one in outputs.items()
+    }
+    first, found = detector.units(outputs), detector.units(last)
+    for name, one in first.items():
+        wanted = one.reshape(len(one), 3, -1, *one.shape[2:]).transpose(0, 1, 3, 4, 2)
+        np.testing.assert_array_equal(found[name], wanted)

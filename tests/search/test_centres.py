@@ -1,4 +1,4 @@
-"""Maps of centres are recognised by shapes and values, and judged by their boxes."""
+"""Heads of maps and of cells are recognised by shapes and values, and judged by their boxes."""
 
 import logging
 
@@ -92,3 +92,71 @@ def test_levels_are_found_and_said(caplog: pytest.LogCaptureFixture) -> None:
     units = data.units(data.reference)  # type: ignore[misc]
     assert {*units} == {*"abcd"} and all(one.any() for one in (units["a"], units["c"]))
     assert opened(model(LEVELS), pictures(64)).detector is None
+
+
+MAPS = """
+net (float[N,3,64,64] x) => (float[N,65,8,8] a, float[N,65,4,4] b)
+<float[64,3,1,1] v, float[1,3,1,1] u = {20,0,0}, float[1] s = {-10}> {
+  p = MaxPool<kernel_shape=[8,8], strides=[8,8]>(x)
+  q = AveragePool<kernel_shape=[2,2], strides=[2,2]>(p)
+  ea = Conv(p, u, s)
+  eb = Conv(q, u, s)
+  ec = Conv(p, v)
+  ed = Conv(q, v)
+  a = Concat<axis=1>(ec, ea)
+  b = Concat<axis=1>(ed, eb)
+}
+"""
+
+ROWS = """
+net (float[N,3,64,64] x) => (float[N,85,33] y)
+<float[32,3,1,1] v, float[1,3,1,1] u = {20,0,0}, float[1] s = {-10}> {
+  p = MaxPool<kernel_shape=[8,8], strides=[8,8]>(x)
+  q = AveragePool<kernel_shape=[2,2], strides=[2,2]>(p)
+  r = AveragePool<kernel_shape=[2,2], strides=[2,2]>(q)
+  t = AveragePool<kernel_shape=[2,2], strides=[2,2]>(r)
+  shape = Constant<value_ints=[0,3,-1]>()
+  pf = Reshape(p, shape)
+  qf = Reshape(q, shape)
+  rf = Reshape(r, shape)
+  tf = Reshape(t, shape)
+  all = Concat<axis=2>(pf, qf, rf, tf)
+  last = Constant<value_ints=[3]>()
+  flat = Unsqueeze(all, last)
+  e = Conv(flat, u, s)
+  g = Sigmoid(e)
+  h = Conv(flat, v)
+  z = Concat<axis=1>(g, h)
+  w = Squeeze(z, last)
+  y = Transpose<perm=[0,2,1]>(w)
+}
+"""
+
+
+@pytest.mark.parametrize(("text", "head"), [(MAPS, "yolov8-maps"), (ROWS, "nanodet")])
+def test_undecoded_levels_are_found_and_said(
+    text: str, head: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows might be those of YOLOv8, turned, with 29 classes: the values tell."""
+    with caplog.at_level(logging.INFO, "onnxprune"):
+        data = opened(model(text), pictures(3))
+    assert f"head '{head}' of 1 classes (--head names another)" in caplog.text
+    assert data.detector is not None and data.reference is not None
+    units = data.units(data.reference)  # type: ignore[misc]
+    assert {name: one.shape for name, one in units.items()} == {
+        name: data.reference[name].shape for name in units
+    }
+    assert all(one.any() for one in units.values())
+    assert opened(model(text), pictures(64)).detector is None
+
+
+def test_anchors_in_the_metadata_say_that_maps_are_of_anchors(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """65 channels and one more are three boxes of 17 classes, or 64 shares and two classes."""
+    proto = model(MAPS.replace("65", "66").replace("[64,3,1,1] v", "[65,3,1,1] v"))
+    assert opened(proto, pictures(3)).detector is None
+    onnx.helper.set_model_props(proto, {"anchors": str([[8, 8] * 3] * 2)})
+    with caplog.at_level(logging.INFO, "onnxprune"):
+        opened(proto, pictures(3))
+    assert "head 'yolov5-maps'" in caplog.text
