@@ -26,6 +26,7 @@ from onnxprune.evaluation.fidelity import (
     is_one_answer,
     likely_rows,
     mean_of,
+    rare_rows,
     spread_of,
     varying_rows,
 )
@@ -109,6 +110,7 @@ __all__ = [
     "no_card",
     "node_times",
     "nothing_lost",
+    "rare_rows",
     "reason",
     "running",
     "session",

@@ -6,7 +6,8 @@ What agreement means depends on what an output holds (`onnxprune.data.Head`):
   the unpruned network gives; rare ones count as one
 * a vector: the mean cosine, seen from the mean direction of the reference
 * class scores along a sequence: how much of the text that is read off is the same (CTC, greedily)
-* other numbers: 1 - error / variance of each row, such as the coordinates and the scores of boxes
+* other numbers: 1 - error / variance of each row, such as the coordinates and the scores of boxes;
+  probabilities that are rarely high count as one row
 
 Every such part has a score from 0 to 1, and the harmonic mean over outputs of the harmonic mean
 over their parts decides.
@@ -33,7 +34,7 @@ Array = npt.NDArray[Any]
 
 FEW = 5
 """A class that the unpruned network gives to fewer samples is no part of its own."""
-REST = "rare classes"
+REST, REST_ROWS = "rare classes", "rare rows"
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +218,8 @@ def likeness(a: Sequence[int], b: Sequence[int]) -> float:
 class _Values(_Part):
     """1 - error / variance of each row; the variance is that over samples at the same position.
 
-    Rows that hardly vary, such as the scores of a class that never occurs, are left out.
+    Rows that hardly vary, such as the scores of a class that never occurs, are left out; those that
+    say too rarely that something is there count as one.
     """
 
     def __init__(self, head: Head, reference: Array, prefix: str) -> None:
@@ -225,19 +227,26 @@ class _Values(_Part):
         self.mean = mean_of(reference)
         spread = spread_of(head, reference, self.mean)
         self.chosen = varying_rows(head, reference, spread)
-        self.whole = spread[self.chosen]
-        rows = np.flatnonzero(self.chosen)
+        rare = rare_rows(head, reference, self.chosen)
+        own = np.flatnonzero(self.chosen & ~rare)
+        self.place = np.where(rare, len(own), np.cumsum(self.chosen & ~rare) - 1)[self.chosen]
         alone = len(self.chosen) == 1
-        self.names = (f"{prefix}values",) if alone else tuple(f"{prefix}row {k}" for k in rows)
+        self.names = (f"{prefix}values",) if alone else tuple(f"{prefix}row {k}" for k in own)
+        self.names += (f"{prefix}{REST_ROWS}",) * bool(rare.any())
+        self.whole = self._together(spread)
+
+    def _together(self, sums: FloatArray) -> FloatArray:
+        """Sums of rows by what has a score. Shapes: `[rows]` -> `[parts]`."""
+        return np.asarray(np.bincount(self.place, sums[self.chosen], len(self.names)), np.float64)
 
     def _squares(self, x: Array) -> FloatArray:
-        """The sum of squares of each row. Shapes: `[n, ...]` -> `[rows]`."""
-        return row_sums(self.head, x.astype(np.float64) ** 2)
+        """The sum of squares of what has a score. Shapes: `[n, ...]` -> `[parts]`."""
+        return self._together(row_sums(self.head, x.astype(np.float64) ** 2))
 
     def __call__(self, outputs: Array, numbers: IntArray) -> Sums:
         wanted = self.reference[numbers]
-        spread = self._squares(wanted - self.mean)[self.chosen] / self.whole
-        error = self._squares(outputs.astype(np.float64) - wanted)[self.chosen] / self.whole
+        spread = self._squares(wanted - self.mean) / self.whole
+        error = self._squares(outputs.astype(np.float64) - wanted) / self.whole
         of = len(self.reference)
         right = (spread - error) * of
         return right, spread * of, right
@@ -294,6 +303,21 @@ def varying_rows(head: Head, reference: Array, spread: FloatArray) -> npt.NDArra
     if not shown.any():
         shown = chosen
     return shown if shown.any() else np.ones(len(spread), np.bool_)
+
+
+def rare_rows(head: Head, reference: Array, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return which of the judged rows are probabilities that are high in too few samples.
+
+    One alone is a row like others.
+    Shapes: reference `[n, ...]`, chosen `[rows]` -> `[rows]`.
+    """
+    if head.axis == 0:
+        return np.zeros(1, np.bool_)
+    by_sample = tuple(k for k in range(1, reference.ndim) if k != head.axis)
+    low, high = reference.min(by_sample), reference.max(by_sample)
+    scores = (low.min(0) >= 0) & (high.max(0) <= 1)
+    rare = chosen & scores & ((high >= SHOWN).sum(0) < FEW)
+    return rare if rare.sum() > 1 else np.zeros_like(rare)
 
 
 BOX, FILLED = 4, 0.5

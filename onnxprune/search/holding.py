@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.data import KINDS, Head
-from onnxprune.evaluation import mean_of, spread_of, varying_rows
+from onnxprune.evaluation import mean_of, rare_rows, spread_of, varying_rows
 from onnxprune.graph import Graph
 
 Array = npt.NDArray[Any]
@@ -24,6 +24,9 @@ ROWS = 256
 """Of more rows than this none is judged by itself."""
 SIDE = 8
 """Pixels along the shorter side of a map; of fewer it is a table, as of boxes."""
+SPECTRUM, LONGER = 64, 3
+"""Bands over time, at least, and how many times as many moments there are at most: a table, as of
+boxes, is longer or has fewer columns."""
 LEAST = 16
 """Elements of a vector; fewer are numbers of their own."""
 APART = ("Sigmoid", "HardSigmoid")
@@ -64,7 +67,8 @@ def head_of(
     if kind in ("classes", "sequence"):
         alone = len(graph.shape(tensor) or values.shape) < values.ndim
         return Head(tensor, kind, _class_axis(values, alone=alone) if axis is None else axis)
-    return Head(tensor, kind, 0 if kind == "vector" else _row_axis(values.shape))
+    one = kind == "vector" or _are_bands(values)
+    return Head(tensor, kind, 0 if one else _row_axis(values.shape))
 
 
 def shared_places(outputs: Iterable[Array]) -> set[int]:
@@ -203,6 +207,22 @@ def _class_axis(values: Array, *, alone: bool) -> int:
     return last if last == 2 + alone and values.shape[last] > 1 else 1
 
 
+def _are_bands(values: Array) -> bool:
+    """Whether an output is bands or notes over time, and no table: all of one kind, and nearly so.
+
+    Boxes stand beside scores, of which only the ones are probabilities.
+    Shapes: `[n, T, F]`.
+    """
+    short, long = (
+        (min(values.shape[1:]), max(values.shape[1:])) if values.ndim == PLACED else (0, 0)
+    )
+    if short < SPECTRUM or long > LONGER * short:
+        return False
+    axes = tuple(k for k in range(PLACED) if k != _row_axis(values.shape))
+    scores = (values.min(axes) >= 0) & (values.max(axes) <= 1)
+    return bool(scores.all() or not scores.any())
+
+
 def _row_axis(shape: Sequence[int]) -> int:
     """The axis of the rows: the smaller one where there are two; 0 for one row in all.
 
@@ -219,14 +239,16 @@ def _row_axis(shape: Sequence[int]) -> int:
 def measured(head: Head, values: Array) -> Head:
     """Return the head with what the numbers of each row are measured in.
 
-    That is how far they are from their mean over samples, as a root mean. Rows that hardly vary are
-    not judged: they have an infinite deviation.
+    That is how far they are from their mean over samples, as a root mean, of rows that count as one
+    all together. Rows that hardly vary are not judged: they have an infinite deviation.
     Shapes: values `[n, ...]`; the deviation broadcasts to one sample with a batch axis.
     """
     if head.is_scores:
         return head
     spread = spread_of(head, values, mean_of(values))
     chosen = varying_rows(head, values, spread)
+    rare = rare_rows(head, values, chosen)
+    spread = np.where(rare, spread[rare].sum() / max(rare.sum(), 1), spread)
     count = values.size / max(len(spread), 1)
     with np.errstate(divide="ignore"):
         found = np.where(chosen & (spread > 0), np.sqrt(spread / count), np.inf)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from onnxprune.data import Head
 from onnxprune.evaluation.accuracy import Accuracy
-from onnxprune.evaluation.fidelity import FEW, REST, Fidelity, collapse, likeness
+from onnxprune.evaluation.fidelity import FEW, REST, REST_ROWS, Fidelity, collapse, likeness
 
 RNG = np.random.default_rng(0)
 N = 24
@@ -165,6 +165,24 @@ def test_the_score_of_a_class_that_never_occurs_is_left_out() -> None:
     other = reference.copy()
     other[:, 2:] = 0
     np.testing.assert_allclose(fidelity.metric({"y": other}, other).per_class, [1, 1])
+
+
+def test_probabilities_that_are_rarely_high_count_as_one() -> None:
+    """A note that is heard in few samples is no part of its own: one miss would be all it says."""
+    reference = 0.1 * RNG.random((N, 4, 30))
+    reference[:, 0] = RNG.random((N, 30))
+    for row, often in ((1, FEW), (2, FEW - 1), (3, 1)):
+        reference[:often, row, :9] = 0.9
+    near = reference.copy()
+    near[0, 3] = 0
+    fidelity = Fidelity([Head("y", "values", 1)], {"y": reference})
+    assert fidelity.metric.parts == ("row 0", "row 1", REST_ROWS)
+    error = ((near - reference)[:, 2:] ** 2).sum()
+    wanted = 1 - error / (reference.var(0) * N)[2:].sum()
+    found = fidelity.metric({"y": near}, near).per_class
+    np.testing.assert_allclose(found, [1, 1, wanted])
+    alone = Fidelity([Head("y", "values", 1)], {"y": reference[:, :3]})
+    assert alone.metric.parts == ("row 0", "row 1", "row 2")
 
 
 def test_outputs_weigh_alike_whatever_their_number_of_parts() -> None:

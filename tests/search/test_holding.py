@@ -63,6 +63,13 @@ def offsets() -> Array:
     return np.asarray(side * rng.normal([0] * 2 + [1] * 2 + [0.1] * 12, 0.2, (N, 300, 16)))
 
 
+def mixed(places: int, columns: int) -> Array:
+    """Numbers of boxes, and probabilities."""
+    x = np.random.default_rng(0).random((30, places, columns))
+    x[..., :4] *= 100
+    return x
+
+
 HELD: dict[str, tuple[Callable[[], Array], str, int]] = {
     "probabilities": (lambda: softmax(normal(7), 1), "classes", 1),
     "logits": (lambda: logits(10), "classes", 1),
@@ -103,6 +110,11 @@ HELD: dict[str, tuple[Callable[[], Array], str, int]] = {
     "a table of boxes": (lambda: normal(1, 50, 7) ** 2, "values", 3),
     "a table of boxes, an axis of one last": (lambda: normal(50, 7, 1) ** 2, "values", 2),
     "a number": (lambda: normal(1), "values", 0),
+    "notes over time": (lambda: 1 / (1 + np.exp(-normal(172, 88))), "values", 0),
+    "bands over time, turned": (lambda: normal(72, 100), "values", 0),
+    "boxes beside many scores": (lambda: mixed(100, 84), "values", 2),
+    "a longer table": (lambda: normal(300, 84), "values", 2),
+    "a narrower one": (lambda: normal(80, 60), "values", 2),
 }
 
 
@@ -177,6 +189,16 @@ def test_a_deviation_is_that_of_each_row_over_samples_at_its_place() -> None:
     whole = deviation(Head("y", "values", 0), x)
     assert whole is not None
     np.testing.assert_allclose(whole.ravel(), [np.sqrt(x.var(axis=0).mean())])
+
+
+def test_rows_that_count_as_one_have_a_deviation_in_common() -> None:
+    x = np.full((30, 3, 20), 0.1)
+    x[:, 0] = np.random.default_rng(0).random((30, 20))
+    x[0, 1, :2] = x[1, 2, :5] = 0.9
+    found = deviation(Head("y", "values", 1), x)
+    assert found is not None
+    own = x.var(axis=0).mean(1)
+    np.testing.assert_allclose(found.ravel() ** 2, [own[0], *[own[1:].mean()] * 2])
 
 
 def test_what_hardly_varies_has_no_weight() -> None:
