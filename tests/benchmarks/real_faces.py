@@ -139,6 +139,46 @@ def _faces_or_not(folder: Path, given: argparse.Namespace, name: str, side: int)
     return Made({name: (cut - 127.5) / 128}, right, "faces told from corners")
 
 
+VIEWS, CHIP = 3, np.float32([122.782, 117.001, 104.298])
+"""Of each face, and what dlib's networks take off its pixels."""
+
+
+def ages(folder: Path, given: argparse.Namespace) -> Made:
+    """Views of faces; the measure is how many years the expected age is from the unpruned one.
+
+    Shapes: images `[n, 3, 64, 64]`. Units: dlib's; the measure in years.
+    """
+    x = _chips(folder, given, 64)
+    net = onnx.load(find(next(real for real in MODELS if real.name.endswith("/age")), folder))
+
+    def expected(model: onnx.ModelProto, x: Array) -> Array:
+        (shares,) = session(model, device="cpu", threads=1).run(None, {"images": x})
+        return np.asarray(shares @ np.arange(shares.shape[1]))
+
+    def away(model: onnx.ModelProto, unseen: Feeds) -> float:
+        return float(
+            np.abs(expected(model, unseen["images"]) - expected(net, unseen["images"])).mean()
+        )
+
+    return Made({"images": x}, away, "years from the unpruned age")
+
+
+def genders(folder: Path, given: argparse.Namespace) -> Made:
+    """The same views, smaller. Shapes: images `[n, 3, 32, 32]`. Units: dlib's."""
+    return Made({"images": _chips(folder, given, 32)})
+
+
+def _chips(folder: Path, given: argparse.Namespace, side: int) -> Array:
+    """Views of each face, one after another. Shapes: `[n, 3, side, side]`. Units: dlib's."""
+    whole, found = _with_faces(folder, given.photos)
+    rng = np.random.default_rng(0)
+    cut = (_around(*one, SIDE) for one in zip(whole, found, strict=True))
+    views = [_view(one, rng) for one in cut for _ in range(VIEWS)]
+    small = [Image.fromarray(one.astype(np.uint8)).resize((side, side)) for one in views]
+    x = (np.stack([np.asarray(one, np.float32) for one in small]) - CHIP) / np.float32(256)
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+
 MEAN, DEVIATION = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
 

