@@ -28,6 +28,8 @@ SCORE = 0.3
 """... a score that changes by this much."""
 LITTLE = 1e-3
 """By how much a number is changed."""
+AT_ONCE = 16
+"""Samples that are read at once, so that large ones fit into memory."""
 
 
 class _Placed(NamedTuple):
@@ -48,35 +50,53 @@ def find_units(read: Any, outputs: Mapping[str, Array]) -> dict[str, Array]:
     counts in units of its deviation, by the score of its place.
     Shapes: outputs `[n, ...]` -> as they are; read -> `[n, A, 4]`, `[n, A, K]`.
     """
+    starts = range(0, len(next(iter(outputs.values()))), AT_ONCE)
+    parts = [{name: one[k : k + AT_ONCE] for name, one in outputs.items()} for k in starts]
+    placed = _placed(outputs, read(parts[0])[1].shape[1])
+    bent = {one.name: np.zeros((len(outputs[one.name]), *one.numbers.shape)) for one in placed}
+    sure = np.concatenate(
+        [
+            _bend(read, part, placed, {name: own[k : k + AT_ONCE] for name, own in bent.items()})
+            for k, part in zip(starts, parts, strict=True)
+        ]
+    )
+    found: dict[str, Array] = {}
+    for name, level, numbers in placed:
+        rows = outputs[name].reshape(len(sure), -1)
+        for k in np.flatnonzero(~bent[name].any((0, 1))).tolist():
+            own = rows[:, numbers[:, k]].astype(np.float64)
+            bent[name][..., k] = 1 / max(float(own.var()), 1e-30)
+        units = np.zeros(rows.shape)
+        units[:, numbers] = np.sqrt(sure[:, level, None] * bent[name])
+        found[name] = units.reshape(outputs[name].shape)
+    return found
+
+
+def _bend(
+    read: Any, outputs: Mapping[str, Array], placed: Sequence[_Placed], bent: Mapping[str, Array]
+) -> Array:
+    """Write what a change of each number bends, and return the highest score of each place.
+
+    Shapes: outputs `[n, ...]`; bent `[n, places, k]` each -> `[n, A]`.
+    """
     boxes, scores = read(outputs)
-    sure = scores.max(-1, initial=0).clip(0, 1)
     sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 1.0)
     sides = np.concatenate([sides, sides], -1) * SIDE
-    found: dict[str, Array] = {}
-    for at_once in _apart(_placed(outputs, sure.shape[1])):
-        rows = {one.name: _rows(outputs[one.name]) for one in at_once}
-        units = {name: np.zeros(array.shape) for name, array in rows.items()}
-        says = {one.name: np.zeros(one.numbers.shape[1], bool) for one in at_once}
-        for k in range(max(one.numbers.shape[1] for one in at_once)):
-            changed, step = dict(outputs), np.ones(sure.shape)
+    for turn in _apart(placed):
+        rows = {one.name: _rows(outputs[one.name]) for one in turn}
+        for k in range(max(one.numbers.shape[1] for one in turn)):
+            at_once = [one for one in turn if k < one.numbers.shape[1]]
+            changed, step = dict(outputs), np.ones(scores.shape[:2])
             for name, level, numbers in at_once:
-                if k < numbers.shape[1]:
-                    changed[name], step[:, level] = _changed(
-                        rows[name], numbers[:, k], outputs[name].shape
-                    )
+                changed[name], step[:, level] = _changed(
+                    rows[name], numbers[:, k], outputs[name].shape
+                )
             moved, other = read(changed)
-            bent = (((moved - boxes) / sides) ** 2).sum(-1)
-            bent = (bent + (((other - scores) / SCORE) ** 2).sum(-1)) / step**2
-            for name, level, numbers in at_once:
-                if k < numbers.shape[1]:
-                    units[name][:, numbers[:, k]] = sure[:, level] * bent[:, level]
-                    says[name][k] = bent[:, level].any()
-        for name, level, numbers in at_once:
-            for k in np.flatnonzero(~says[name]).tolist():
-                own = rows[name][:, numbers[:, k]]
-                units[name][:, numbers[:, k]] = sure[:, level] / max(float(own.var()), 1e-30)
-            found[name] = np.sqrt(units[name]).reshape(outputs[name].shape)
-    return found
+            both = (((moved - boxes) / sides) ** 2).sum(-1)
+            both = (both + (((other - scores) / SCORE) ** 2).sum(-1)) / step**2
+            for name, level, _ in at_once:
+                bent[name][..., k] = both[:, level]
+    return np.asarray(scores.max(-1, initial=0).clip(0, 1))
 
 
 def _rows(array: Array) -> Array:

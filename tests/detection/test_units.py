@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from onnxprune.detection import units
 from onnxprune.detection.heads import HEADS
 from onnxprune.detection.recognise import Detector
 from onnxprune.detection.units import SCORE, SIDE
@@ -92,10 +93,10 @@ def test_maps_of_shares_count_by_their_mean() -> None:
     boxes = HEADS["yolov8-maps"].raw(outputs, WIDE, CLASSES)[0]
     start = 0
     for name, stride in (("p8", 8), ("p16", 16), ("p32", 32)):
-        maps, units = (one[name].reshape(*one[name].shape[:2], -1) for one in (outputs, found))
+        maps, own_units = (one[name].reshape(*one[name].shape[:2], -1) for one in (outputs, found))
         p = sigmoid(maps[:, 64:])
         sure = np.sqrt(p.max(1, keepdims=True))
-        np.testing.assert_allclose(units[:, 64:], sure * p * (1 - p) / SCORE, rtol=3e-3)
+        np.testing.assert_allclose(own_units[:, 64:], sure * p * (1 - p) / SCORE, rtol=3e-3)
         share = np.exp(maps[:, :64].reshape(len(maps), 4, 16, -1))
         share /= share.sum(2, keepdims=True)
         bins = np.arange(16)[:, None]
@@ -103,7 +104,7 @@ def test_maps_of_shares_count_by_their_mean() -> None:
         own = boxes[:, start : start + maps.shape[2]].transpose(0, 2, 1)
         extent = np.tile(own[:, 2:] - own[:, :2], (1, 2, 1)).clip(1)
         wanted = sure * np.abs((slope / extent[:, :, None] / SIDE).reshape(len(maps), 64, -1))
-        np.testing.assert_allclose(units[:, :64], wanted, rtol=3e-3, atol=1e-3 * wanted.max())
+        np.testing.assert_allclose(own_units[:, :64], wanted, rtol=3e-3, atol=1e-3 * wanted.max())
         start += maps.shape[2]
 
 
@@ -123,16 +124,31 @@ def test_maps_of_anchors_count_by_the_box_of_each_anchor() -> None:
     detector = Detector("yolov5-maps", WIDE, CLASSES, ANCHORS)
     found = detector.units(outputs)
     for name, stride in (("p8", 8), ("p16", 16), ("p32", 32)):
-        each, units = (one[name].reshape(6, 3, 8, -1) for one in (outputs, found))
+        each, own_units = (one[name].reshape(6, 3, 8, -1) for one in (outputs, found))
         p, widths = sigmoid(each), np.reshape(ANCHORS[::2], (3, 3))[0, :, None]
         scores = p[:, :, 5:] * p[:, :, 4:5]
         sure, extent = np.sqrt(scores.max(2)), ((2 * p[:, :, 2]) ** 2 * widths).clip(1)
         slope = 2 * (p * (1 - p))[:, :, 0] * stride
         np.testing.assert_allclose(
-            units[:, :, 0], sure * np.sqrt(2) * slope / extent / SIDE, rtol=3e-3, atol=1e-12
+            own_units[:, :, 0], sure * np.sqrt(2) * slope / extent / SIDE, rtol=3e-3, atol=1e-12
         )
         object_ = np.sqrt(((scores * (1 - p[:, :, 4:5])) ** 2).sum(2))
-        np.testing.assert_allclose(units[:, :, 4], sure * object_ / SCORE, rtol=3e-3)
+        np.testing.assert_allclose(own_units[:, :, 4], sure * object_ / SCORE, rtol=3e-3)
+
+
+def test_samples_may_be_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = blurred(yolov8_maps(scenes()))
+    wide = np.concatenate([V8, RNG.normal(0, 7, (3, 5, 84))], 1)
+    asked = (
+        (Detector("yolov8-maps", WIDE, CLASSES), outputs),
+        (Detector("yolov8", SIZE, 3), {"y": wide}),
+    )
+    whole = [detector.units(given) for detector, given in asked]
+    monkeypatch.setattr(units, "AT_ONCE", 2)
+    for (detector, given), wanted in zip(asked, whole, strict=True):
+        found = detector.units(given)
+        for name in wanted:
+            np.testing.assert_array_equal(found[name], wanted[name])
 
 
 def test_numbers_last_count_as_channels() -> None:
