@@ -83,7 +83,9 @@ def shared_places(outputs: Iterable[Array]) -> set[int]:
 def say(head: Head, shape: Sequence[int]) -> str:
     """Say what an output is judged by."""
     sizes = ", ".join(map(str, ("N", *shape[1:])))
-    return f"output '{head.tensor}' [{sizes}] is {KINDS[head.kind]} (--outputs NAME=KIND)"
+    is_one = head.kind == "values" and head.axis == 0
+    held = "numbers: all of them together have to stay close" if is_one else KINDS[head.kind]
+    return f"output '{head.tensor}' [{sizes}] is {held} (--outputs NAME=KIND)"
 
 
 def _is_like_an_input(graph: Graph, tensor: str) -> bool:

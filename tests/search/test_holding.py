@@ -174,6 +174,12 @@ def test_what_a_sigmoid_gives_are_numbers_of_their_own(move: str) -> None:
     assert head_of(graph(), "y", values).kind == "vector"
 
 
+@pytest.mark.parametrize(("axis", "said"), [(0, "all of them together"), (1, "each row of them")])
+def test_it_is_said_whether_numbers_are_judged_by_rows(axis: int, said: str) -> None:
+    line = say(Head("y", "values", axis), (9, 172, 88))
+    assert line.startswith(f"output 'y' [N, 172, 88] is numbers: {said}")
+
+
 # Deviations
 
 
