@@ -1,4 +1,4 @@
-"""Export a torch network that ends in features: BatchNorm folded, the batch size free."""
+"""Export a torch network that ends in features or scores: BatchNorm folded, batch size free."""
 
 import copy
 import logging
@@ -11,10 +11,12 @@ from torch import nn
 IR_VERSION = 10
 
 
-def export_features(network: nn.Module, shape: tuple[int, int, int]) -> onnx.ModelProto:
+def export_features(
+    network: nn.Module, shape: tuple[int, int, int], output: str = "features"
+) -> onnx.ModelProto:
     """Export a network with torch's exporter, and name each convolution after its weight.
 
-    Shapes: image [batch, *shape] -> features [batch, F].
+    Shapes: image [batch, *shape] -> output [batch, F].
     """
     network = copy.deepcopy(network).eval()
     quiet = logging.getLogger("torch.onnx")
@@ -27,7 +29,7 @@ def export_features(network: nn.Module, shape: tuple[int, int, int]) -> onnx.Mod
                 network,
                 (torch.zeros(2, *shape),),
                 input_names=["image"],
-                output_names=["features"],
+                output_names=[output],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 dynamo=True,
                 verbose=False,

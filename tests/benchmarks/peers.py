@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 
+from onnxprune.arrays import BoolArray
 from onnxprune.channels.groups import ChannelGroups, find_groups
 from onnxprune.comparison import LAST_RATE, Curve
 from onnxprune.data import Data
@@ -34,6 +35,7 @@ from onnxprune.search.nets import Nets
 from onnxprune.search.settings import Settings
 from onnxprune.search.target import Target, share_removed
 from onnxprune.search.task import Task
+from onnxprune.surgery import remove_channels
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -160,6 +162,28 @@ def share_gone(groups: ChannelGroups, pruned: ModelProto) -> float:
     for filters in groups.filters:
         gone += filters.channels.size - shapes[filters.weight][0]
     return gone / max(groups.removable_filters, 1)
+
+
+def gone_by(graph: Graph, groups: ChannelGroups, pruned: ModelProto) -> BoolArray:
+    """Return which channels a tool removed that does not say so, by the biases that are left.
+
+    A bias that a layer has twice says nothing; another layer of the channel does. Shapes: ->
+    `[channels]`.
+    Raises: CannotRun where other weights are left than the removal of these channels leaves.
+    """
+    before, after = (Graph(model).constant_tensors for model in (graph.model, pruned))
+    dead = np.zeros(len(groups), np.bool_)
+    for filters in groups.filters:
+        bias = graph.producers[filters.output].inputs[2]
+        whole, left = (numpy_helper.to_array(of[bias]) for of in (before, after))
+        _, places, counts = np.unique(whole, return_inverse=True, return_counts=True)
+        dead[filters.channels[(counts[places] == 1) & ~np.isin(whole, left)]] = True
+    expected = Graph(remove_channels(graph, groups, dead)).constant_tensors
+    for filters in groups.filters:
+        mine, theirs = (numpy_helper.to_array(of[filters.weight]) for of in (expected, after))
+        if not np.array_equal(mine, theirs):
+            raise CannotRun(f"{filters.weight}: is not what the removal of channels leaves")
+    return dead
 
 
 def _first_line(error: BaseException) -> str:
