@@ -208,6 +208,7 @@ def measure(
         if reached is None:
             break
         points.append(_point(reached, judge) | {"cpu": spent})
+        print(f"  {way.title}: {points[-1]}", file=sys.stderr, flush=True)
         reset_peak()
     return {
         "network": trial.network,
