@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxprune.graph import save_model
+from tests.support.wide import wide_net
 
 WIDE = 4000
 PROGRAM = """
@@ -22,7 +21,7 @@ from onnxprune.evaluation import session
 from onnxprune.graph import Graph, load_model, sessions, storage
 from onnxprune.report import inspect
 
-storage.MESSAGE_LIMIT = sessions.HEAVY = 2**25
+storage.MESSAGE_LIMIT = sessions.MAPPED = sessions.HEAVY = 2**25
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -47,27 +46,6 @@ for step in steps:
     step()
     print(peak() - before)
 """
-
-
-def wide_net(wide: int) -> ModelProto:
-    """A net whose weights are in one kernel, which is computed at one place."""
-    rng = np.random.default_rng(0)
-    shapes = {"v": (wide, 3, 1, 1), "w": (wide, wide, 1, 1), "m": (4, wide)}
-    weights = [
-        numpy_helper.from_array(rng.standard_normal(shape, np.float32) / wide, name)
-        for name, shape in shapes.items()
-    ]
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["x"], ["p"]),
-        helper.make_node("Conv", ["p", "v"], ["a"]),
-        helper.make_node("Conv", ["a", "w"], ["b"]),
-        helper.make_node("Flatten", ["b"], ["f"]),
-        helper.make_node("Gemm", ["f", "m"], ["y"], transB=1),
-    ]
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 2, 2])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])
-    graph = helper.make_graph(nodes, "wide", [x], [y], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")

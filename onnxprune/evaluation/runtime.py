@@ -30,11 +30,11 @@ from onnxprune.evaluation.cards import no_card
 from onnxprune.evaluation.net import Batch, Net, Port
 from onnxprune.graph import (
     ModelSource,
+    fits_message,
     has_heavy_kernel,
     is_foreign,
     load_model,
     session_source,
-    split_model,
 )
 from onnxprune.progress import track
 
@@ -206,12 +206,14 @@ def _start(
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
     try:
-        split, left = split_model(model), list[str]()
-        if split is not None and exact:  # its weights stay in the file, which is mapped
-            options.add_session_config_entry("session.disable_prepacking", "1")
-        if split is not None and has_heavy_kernel(split):
-            left = [BLOCKED]
-        with session_source(model) as source:
+        with session_source(model) as (source, mapped):
+            left = list[str]()
+            if mapped is not None and not fits_message(mapped):
+                # Its weights stay in the file. What is neither packed nor in blocks is summed in
+                # other pieces on many threads, so smaller models do not go without.
+                if exact:
+                    options.add_session_config_entry("session.disable_prepacking", "1")
+                left = [BLOCKED] if has_heavy_kernel(mapped) else []
             return runtime.InferenceSession(
                 source, options, providers=providers, enable_fallback=0, disabled_optimizers=left
             )

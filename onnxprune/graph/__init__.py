@@ -35,7 +35,7 @@ from onnxprune.graph.names import Called, call, nearest
 from onnxprune.graph.opened import inner_nodes, open_bodies, open_branches
 from onnxprune.graph.read_back import reads_back
 from onnxprune.graph.second_file import files_of
-from onnxprune.graph.sessions import has_heavy_kernel, session_source, split_model
+from onnxprune.graph.sessions import has_heavy_kernel, session_source
 from onnxprune.graph.storage import (
     ModelSource,
     digest,
@@ -85,7 +85,6 @@ __all__ = [
     "save_model",
     "session_source",
     "shell",
-    "split_model",
     "start_facts",
     "to_graphsurgeon",
     "to_ir",

@@ -73,10 +73,12 @@ def load_model(source: ModelSource) -> ModelProto:
     return source if isinstance(source, ModelProto) else _load(path_of(source), _leave)
 
 
-def load_apart(source: ModelSource) -> tuple[ModelProto, Weights]:
+def load_apart(source: ModelSource, *, mapped: bool = False) -> tuple[ModelProto, Weights]:
     """Read a model from a file, and the values of its large weights apart from it.
 
-    A model in memory is returned as `load_model` does, with no weights apart.
+    Those in a second file are mapped. Those in the file itself, which seldom lie where numbers
+    should, are read, unless they are asked for `mapped`. A model in memory is returned as
+    `load_model` does, with no weights apart.
     Raises: as `load_model`.
     """
     if isinstance(source, ModelProto) or is_foreign(source):
@@ -86,11 +88,11 @@ def load_apart(source: ModelSource) -> tuple[ModelProto, Weights]:
     def take(tensor: TensorProto, start: int, end: int) -> bool:
         if tensor.data_location == TensorProto.EXTERNAL or not _lies_plain(tensor, end - start):
             return False
-        with path.open("rb") as file:
-            file.seek(start)
-            raw = np.frombuffer(file.read(end - start), AS_THEY_LIE[tensor.data_type])
-        values = raw.reshape(tensor.dims)
-        weights[tensor.name] = Weight(lambda: values)  # read-only, like values in a message
+        kind, dims = AS_THEY_LIE[tensor.data_type], tuple(tensor.dims)
+        values: npt.NDArray[Any] = np.memmap(path, kind, "r", start, dims)
+        values = values if mapped else np.array(values)
+        values.flags.writeable = False  # like values in a message
+        weights[tensor.name] = Weight(lambda: values)
         return True
 
     def hold(tensor: TensorProto, values: npt.NDArray[Any]) -> None:
@@ -232,10 +234,10 @@ def save_model(
         check_own_place(path)
         found = hashlib.sha256()
         for tensor in large:
-            for piece in _values(tensor, weights):
+            for piece in values_of(tensor, weights):
                 found.update(piece)
         data = second_file(path, found.hexdigest())
-        with held(data, lambda: (piece for t in large for piece in _values(t, weights))):
+        with held(data, lambda: (piece for t in large for piece in values_of(t, weights))):
             return write_whole(path, stub(model, large, data.name).SerializeToString(), check)
     finally:
         sweep_weights(path)
@@ -289,7 +291,7 @@ def _message(model: ModelProto, weights: Weights) -> Iterator[bytes]:
     for tensor, start, values in zip(tensors, starts, lengths, strict=True):
         yield start
         if values:
-            yield from _values(tensor, weights)
+            yield from values_of(tensor, weights)
 
 
 def _split(tensor: TensorProto, weights: Weights) -> tuple[bytes, int]:
@@ -369,7 +371,7 @@ def byte_count(tensor: TensorProto) -> int:
     return elements * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 
-def _values(tensor: TensorProto, weights: Weights) -> Iterator[bytes]:
+def values_of(tensor: TensorProto, weights: Weights) -> Iterator[bytes]:
     """Yield the bytes of a tensor's values, from `weights` if they are held apart."""
     if tensor.name in weights:
         yield from weights[tensor.name].pieces()

@@ -14,7 +14,6 @@ import onnxprune.evaluation.runtime
 from onnxprune.errors import InvalidModel, MissingPackage
 from onnxprune.evaluation.evaluator import Evaluator
 from onnxprune.evaluation.runtime import EXACT, session
-from onnxprune.graph import sessions, storage
 from tests.support.judged import DATA, NET, OUTPUT, X, model, reference
 
 
@@ -145,39 +144,3 @@ def test_threads_and_determinism_reach_the_session() -> None:
     assert options.log_severity_level == 4
     assert options.use_deterministic_compute
     assert not session(NET, exact=False).get_session_options().use_deterministic_compute
-
-
-def test_a_heavy_kernel_of_a_large_model_stays_as_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of channels take three times its memory."""
-    asked: list[list[str]] = []
-
-    def start(*given: Any, disabled_optimizers: list[str], **more: Any) -> Any:
-        asked.append(disabled_optimizers)
-        return onnxruntime.InferenceSession(*given, disabled_optimizers=disabled_optimizers, **more)
-
-    fake = SimpleNamespace(
-        SessionOptions=onnxruntime.SessionOptions,
-        InferenceSession=start,
-        get_available_providers=lambda: ["CPUExecutionProvider"],
-    )
-    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-    for limit, heavy in ((40, 40), (40, 2**28), (10**9, 40)):
-        monkeypatch.setattr(storage, "MESSAGE_LIMIT", limit)
-        monkeypatch.setattr(sessions, "HEAVY", heavy)
-        (found,) = session(NET).run([OUTPUT], {"x": X})
-        np.testing.assert_allclose(found, reference(NET, X), rtol=1e-4, atol=1e-6)
-    monkeypatch.setattr(storage, "MESSAGE_LIMIT", 40)
-    monkeypatch.setattr(sessions, "HEAVY", 40)
-    session(NET, exact=False)
-    assert asked == [["NchwcTransformer"], [], [], ["NchwcTransformer"]]
-
-
-def test_a_model_that_is_only_run_does_not_wait_for_the_disk(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def sync(handle: int) -> None:
-        raise AssertionError("synced")
-
-    monkeypatch.setattr(storage, "MESSAGE_LIMIT", 40)
-    monkeypatch.setattr("os.fsync", sync)
-    session(NET)

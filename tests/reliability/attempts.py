@@ -91,11 +91,11 @@ def _be_the_command(
         os.chdir(folder)
         os.environ["TMPDIR"], tempfile.tempdir = str(folder / TEMPORARY), None
         import onnxprune.cli
-        from onnxprune.graph import storage
+        from onnxprune.graph import sessions, storage
 
         onnxprune.cli.heeded = lambda heeded=onnxprune.cli.heeded: _asked(heeded)
         if split:
-            storage.MESSAGE_LIMIT = SPLIT
+            storage.MESSAGE_LIMIT = sessions.MAPPED = SPLIT
         calls.install()
         onnxprune.cli.main(list(arguments))
     except SystemExit as end:
