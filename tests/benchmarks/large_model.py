@@ -4,28 +4,37 @@
     python -m tests.benchmarks.large_model --gigabytes 0.05    the short form
     python -m tests.benchmarks.large_model --only prune,apply  some commands
     python -m tests.benchmarks.large_model --form wide         wide kernels, which compute little
+    python -m tests.benchmarks.large_model --limit 12          no command may hold more than 12 GB
 
 The model has few convolutions and one large dense layer behind them, as VGG16 has; in its wide form
 four wide 1x1 convolutions at one position. Its weights are random and stand in a file of their
 own. Every command runs in a process of its own and is a line
-of the file, so that an interrupted run goes on where it stopped. Memory is what Linux counts at its
-highest, of the process or of one that it waited for, files that are mapped included.
+of the file, so that an interrupted run goes on where it stopped. Memory is that of the process and
+of those that it starts, looked at ten times a second, files that are mapped included.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 from onnx import ModelProto, NodeProto, TensorProto, helper, save
+
+from onnxprune.graph import files_of
 
 CHANNELS, SIDE, CLASSES, SAMPLES = 512, 7, 4, 8
 MODULE = """
@@ -183,19 +192,10 @@ def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
     once = ["--control", "one-shot", "--rate", "0.2", *fast[2:]]
     place = ["-o", at["small.onnx"], "--run-dir", at["run"]]
     yield "prune one-shot", [at["large.onnx"], *data, *place, *once]
-    place = ["-o", str(folder / "aware.onnx"), "--run-dir", str(folder / "aware")]
-    yield "prune", [at["large.onnx"], *data, *place, *fast]
-    fitted = ["--macs", "0.9", "--compensate", "least-squares", "--trust-baseline", *machine]
-    place = ["-o", str(folder / "fitted.onnx"), "--run-dir", str(folder / "fitted")]
-    yield (
-        "prune least-squares",
-        [at["large.onnx"], *data, *place, "--control", "iterative", *fitted],
-    )
     plan = str(folder / "run" / "plan.json")
     yield "apply", [at["large.onnx"], plan, "-o", str(folder / "applied.onnx")]
     yield "compare", [at["large.onnx"], at["small.onnx"], *data, *machine]
     yield "report", [at["run"]]
-    yield "reproduce", [at["run"]]
     out = str(folder / "edge")
     yield "deploy", [at["small.onnx"], "--to", "onnxruntime", "-o", out, "--threads", "1", *data]
     module = f"{folder / 'module.py'}:build"
@@ -204,63 +204,121 @@ def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
         "export-weights",
         [at["small.onnx"], "--plan", plan, "--module", module, "-o", cut],
     )
+    yield "reproduce", [at["run"]]
     drawn = ["--test", at["samples.npz"], "-o", str(folder / "curves"), "--trust-baseline"]
     yield (
         "curve",
         [at["large.onnx"], *data, *drawn, "--method", "one-shot/magnitude", *machine],
     )
-
-
-def run(name: str, arguments: list[str]) -> dict[str, object]:
-    """Run one command in a process of its own; its exit status, time and memory."""
-    program = (
-        "import resource, sys\n"
-        "from onnxprune.cli import main\n"
-        "try:\n    main()\n"
-        "finally:\n"
-        "    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)\n"
-        "    print('PEAK', *(resource.getrusage(k).ru_maxrss for k in kinds), file=sys.stderr)\n"
+    place = ["-o", str(folder / "aware.onnx"), "--run-dir", str(folder / "aware")]
+    yield "prune", [at["large.onnx"], *data, *place, *fast]
+    fitted = ["--macs", "0.9", "--compensate", "least-squares", "--trust-baseline", *machine]
+    place = ["-o", str(folder / "fitted.onnx"), "--run-dir", str(folder / "fitted")]
+    yield (
+        "prune least-squares",
+        [at["large.onnx"], *data, *place, "--control", "iterative", *fitted],
     )
+
+
+def run(name: str, arguments: list[str], limit: float) -> dict[str, object]:
+    """Run one command in a process of its own; its exit status, time and memory.
+
+    Units: limit, GB that the command and what it started may hold, files that are mapped included.
+    """
+    command = [sys.executable, "-m", "onnxprune", name.split()[0], *arguments]
     environment = {**os.environ, "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
-    start, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    before = (used.ru_utime, used.ru_stime)
-    done = subprocess.run(
-        [sys.executable, "-c", program, name.split()[0], *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
+    used, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    most, mapped, over = 0, 0, False
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        while process.poll() is None:
+            held, shared = memory(process.pid)
+            most, mapped = max((most, mapped), (held, shared))
+            if held > limit * 1e9:
+                over = True
+                end(process.pid)
+            time.sleep(EVERY)
+        log.seek(0)
+        said = log.read().strip().splitlines()
     seconds = time.perf_counter() - start
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    lines = done.stderr.strip().splitlines()
-    peaks = [line.split()[1:] for line in lines if line.startswith("PEAK")]
-    peak = max(map(int, peaks[-1])) if peaks else 0
-    said = [line for line in lines if not line.startswith("PEAK")]
+    processor = spent.ru_utime + spent.ru_stime - used.ru_utime - used.ru_stime
+    ended = f"ended over {limit:g} GB" if over else str(process.returncode)
     return {
         "command": name,
-        "status": done.returncode,
-        "seconds": round(seconds, 1),
-        "cpu": round(spent.ru_utime + spent.ru_stime - sum(before), 1),
-        "gigabytes": round(peak * 1024 / 1e9, 2),
-        "said": "" if done.returncode == 0 else " ".join(said[-3:])[-300:],
+        "shown": shown(name, arguments),
+        "status": "ends well" if process.returncode == 0 else ended,
+        "seconds": round(seconds),
+        "cpu": round(processor),
+        "gigabytes": round(most / 1e9, 1),
+        "mapped": round(mapped / 1e9, 1),
+        "weights": size_of(arguments[0]),
+        "said": "" if process.returncode == 0 else " ".join(said[-3:])[-300:],
     }
 
 
-def table(lines: list[dict[str, object]], size: float) -> str:
-    """The result as markdown."""
+EVERY = 0.1
+"""Seconds after which memory is looked at again."""
+
+
+def memory(pid: int) -> tuple[int, int]:
+    """Bytes that a process and those it started hold, and how many of them are mapped files."""
+    held, shared = 0, 0
+    for one in family(pid):
+        with suppress(psutil.Error):
+            found = one.memory_info()
+            held, shared = held + found.rss, shared + found.shared
+    return held, shared
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and those that it started."""
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    return []
+
+
+def end(pid: int) -> None:
+    """Kill a process and those that it started."""
+    for one in family(pid):
+        with suppress(psutil.Error):
+            one.kill()
+
+
+def shown(name: str, arguments: list[str]) -> str:
+    """The command as a table shows it: without files, and without what all have."""
+    kept = [
+        part
+        for option, value in itertools.pairwise(arguments)
+        if option in ("--control", "--rate", "--macs", "--compensate", "--to", "--method")
+        for part in (option, value)
+    ]
+    return f"`{' '.join([name.split()[0], *kept])}`"
+
+
+def size_of(source: str) -> float:
+    """GB of the weights of the model that a command is given, or that its run directory is of."""
+    path = Path(source)
+    model = path if path.is_file() else path.with_name("large.onnx")
+    return sum(file.stat().st_size for file in {*files_of(model)} if file.exists()) / 1e9
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """The result as markdown, with what each command took beside the weights of its model."""
     rows = [
-        f"| command | status | s | CPU s | peak GB | x weights ({size:.2f} GB) |",
-        "|---|---|---|---|---|---|",
+        "| command | weights GB | s | CPU s | peak GB | of it mapped | times the weights |",
+        "|---|---|---|---|---|---|---|",
     ]
     for one in lines:
-        share = float(str(one["gigabytes"])) / size
-        row = [
-            one["command"],
-            one["status"],
-            one["seconds"],
-            one["cpu"],
+        command = (
+            one["shown"] if one["status"] == "ends well" else f"{one['shown']}, {one['status']}"
+        )
+        row = [command, f"{one['weights']:.2f}", one["seconds"], one["cpu"]]
+        row += [
             one["gigabytes"],
-            f"{share:.1f}",
+            one["mapped"],
+            f"{one['gigabytes'] / (one['weights'] or math.inf):.1f}",
         ]
         rows.append("| " + " | ".join(map(str, row)) + " |")
     return "\n".join(rows)
@@ -273,6 +331,7 @@ def main() -> None:
     parser.add_argument("--form", choices=FORMS, default="dense")
     parser.add_argument("--folder", type=Path, default=Path("large"))
     parser.add_argument("--only", default="")
+    parser.add_argument("--limit", type=float, default=math.inf, help="GB; more ends a command")
     given = parser.parse_args()
     folder, results = given.folder, given.folder / "results.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
@@ -284,11 +343,12 @@ def main() -> None:
     done = {one["command"] for one in lines}
     for name, arguments in commands(folder):
         if name not in done and name in (given.only.split(",") if given.only else [name]):
-            lines.append(run(name, arguments))
+            lines.append(run(name, arguments, given.limit))
             with results.open("a") as file:
                 file.write(json.dumps(lines[-1]) + "\n")
             print(lines[-1], flush=True)
-    print(table(lines, (folder / "large.onnx.data").stat().st_size / 1e9))
+    order = [name for name, _ in commands(folder)]
+    print(table(sorted(lines, key=lambda one: order.index(one["command"]))))
 
 
 if __name__ == "__main__":
