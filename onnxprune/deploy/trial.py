@@ -196,6 +196,7 @@ class Trial:
         if problems := watched.problems(tolerance):
             row.status, row.reason = WRONG, "; ".join(problems)
             return
+        del watched, reference  # the clock starts a session of its own
         self.on_step(f"{row.runtime}: timing", None)
         row.onnxruntime_ms, row.latency_ms = latencies(
             [model, net],

@@ -13,7 +13,8 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
   which a model is looked at
 * `storage`: models as files; `wire`: reading a file field by field; `large_weights`: weights that
   stay apart from the message; `second_file`: where those of a large model lie; `read_back`: whether
-  a file holds what was written; `sessions`: what a runtime reads a model from
+  a file holds what was written; `lending`: a copy without the weights; `sessions`: what a runtime
+  reads a model from
 * `in_kind`: models as onnx-graphsurgeon and onnx_ir hold them
 """
 
@@ -30,6 +31,7 @@ from onnxprune.graph.large_weights import (
     Weights,
     compress,
 )
+from onnxprune.graph.lending import lent
 from onnxprune.graph.metadata import read_metadata, write_metadata
 from onnxprune.graph.names import Called, call, nearest
 from onnxprune.graph.opened import inner_nodes, open_bodies, open_branches
@@ -75,6 +77,7 @@ __all__ = [
     "inner_nodes",
     "is_foreign",
     "is_large",
+    "lent",
     "load_model",
     "look",
     "nearest",

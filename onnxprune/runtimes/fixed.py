@@ -7,26 +7,35 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, ValueInfoProto
 
-from onnxprune.graph import Graph, Shape, copied, look
+from onnxprune.graph import Graph, Shape, Weights, copied, fill, lent, look
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """A model whose inputs have these shapes, and whose outputs are named so; and as it came."""
+    """A model whose inputs have these shapes, and whose outputs are named so; and as it came.
+
+    `bare` declares its large weights without their values, which are `weights`.
+    """
 
     original: ModelProto
-    model: ModelProto
+    bare: ModelProto
+    weights: Weights
     shapes: Mapping[str, Shape]
     outputs: tuple[str, ...]
 
+    @property
+    def model(self) -> ModelProto:
+        """The model whose inputs have these shapes, a new one with all its weights."""
+        return fill(copied(self.bare), self.weights)
+
 
 def fix_axes(graph: Graph, sizes: Mapping[str, Shape] | None = None) -> Fixed:
-    """Return a copy of a model whose inputs have sizes, those of one sample where they are open.
+    """Return a model whose inputs have sizes, those of one sample where they are open.
 
     `sizes` are taken where the model leaves an axis open; else those that the graph is looked at.
     """
     found = fixed_sizes(graph, sizes)
-    model = copied(graph.model)
+    model, weights = lent(graph.model)
     for value in model.graph.input:
         if value.name in found:
             _set_shape(value, found[value.name])
@@ -36,7 +45,8 @@ def fix_axes(graph: Graph, sizes: Mapping[str, Shape] | None = None) -> Fixed:
         shape = known.shape(value.name)
         if shape is not None:
             _set_shape(value, shape)
-    return Fixed(graph.model, model, found, tuple(value.name for value in model.graph.output))
+    outputs = tuple(value.name for value in model.graph.output)
+    return Fixed(graph.model, model, weights, found, outputs)
 
 
 def fixed_sizes(graph: Graph, sizes: Mapping[str, Shape] | None = None) -> dict[str, Shape]:

@@ -85,7 +85,7 @@ def convert(child: Child, fixed: Fixed, stem: str, folder: Path) -> Path:
     Raises: RuntimeFailed where the runtime cannot.
     """
     with temporary() as scratch:
-        source = save_model(fixed.model, scratch / f"{stem}.onnx")
+        source = save_model(fixed.bare, scratch / f"{stem}.onnx", weights=fixed.weights)
         answer, _ = child.call("convert", model=str(source), folder=str(folder.resolve()))
     file = folder / Path(answer["file"]).name
     if not file.is_file():

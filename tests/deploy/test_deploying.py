@@ -2,6 +2,7 @@
 
 import json
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from onnxprune.cli.commands import main
-from onnxprune.deploy import Row, deploy, deploying, problems
+from onnxprune.deploy import Row, deploy, deploying, problems, trial
 from onnxprune.errors import InvalidModel, InvalidValue, OnnxPruneError, UnknownName
+from onnxprune.evaluation import running
 from onnxprune.files import move_whole
 from onnxprune.runtimes import RECORD
 from tests.support.deployed import NET
@@ -46,6 +48,27 @@ def own(folder: Path, name: str, stages: dict[str, str]) -> str:
 def row_of(record: dict[str, Any]) -> dict[str, Any]:
     (row,) = record["rows"]
     return dict(row)
+
+
+def test_one_session_of_a_model_is_held_at_a_time(
+    net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that is compared with is gone when the clock starts its own."""
+    started: list[weakref.ref[Any]] = []
+
+    def start(*given: Any, **more: Any) -> Any:
+        found = running(*given, **more)
+        started.append(weakref.ref(found))
+        return found
+
+    def clock(nets: Any, **_: Any) -> list[float]:
+        assert [one() for one in started] == [None]
+        return [1.0 for _ in nets]
+
+    monkeypatch.setattr(trial, "running", start)
+    monkeypatch.setattr(trial, "latencies", clock)
+    record = deploy(net, tmp_path / "edge", to=[own(tmp_path, "right", RIGHT)], threads=1)
+    assert row_of(record)["latency_ms"] == 1.0
 
 
 def test_what_is_right_is_written_with_what_was_measured(

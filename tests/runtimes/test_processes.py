@@ -10,7 +10,7 @@ import pytest
 from onnxprune.data import Inputs
 from onnxprune.errors import InvalidModel, MissingPackage, RuntimeFailed, UnknownName
 from onnxprune.evaluation import latencies, running
-from onnxprune.graph import Graph
+from onnxprune.graph import Graph, copied
 from onnxprune.runtimes import (
     RUNTIMES,
     Child,
@@ -22,6 +22,7 @@ from onnxprune.runtimes import (
 )
 from tests.support.models import model
 from tests.support.runtimes import write_runtime
+from tests.support.wide import wide_net
 
 NET = model(
     """g (float[N, 3, 8, 8] x, float[N, 2] extra) => (float[N, 4] y, float[N, 4] z)
@@ -57,6 +58,15 @@ def test_what_it_computes_comes_back_under_the_names_of_the_model(tmp_path: Path
     assert min(times) > 0
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value)
+
+
+def test_a_model_with_fixed_axes_holds_no_weight_again() -> None:
+    model = wide_net(40)
+    fixed = fix_axes(Graph(model))
+    assert fixed.bare.ByteSize() < 2000
+    found = copied(fixed.model)
+    assert [d.dim_value for d in found.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 2, 2]
+    assert list(found.graph.initializer) == list(model.graph.initializer)
 
 
 def test_what_it_prints_does_not_reach_the_user(
