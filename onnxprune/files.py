@@ -34,7 +34,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 def write_whole(
     path: str | Path,
-    content: bytes | str | Iterable[bytes],
+    content: bytes | str | Iterable[bytes | memoryview],
     check: Callable[[Path], object] | None = None,
 ) -> Path:
     """Write `content`, in one piece or several, to `path` in one step and return the path.
@@ -298,7 +298,7 @@ _BINARY = getattr(os, "O_BINARY", 0)
 
 
 @contextlib.contextmanager
-def _beside(folder: Path, content: Iterable[bytes] | None = None) -> Iterator[Path]:
+def _beside(folder: Path, content: Iterable[bytes | memoryview] | None = None) -> Iterator[Path]:
     """Write a file in a folder, under a name of its own that goes when the block ends.
 
     It is on the disk, and locked so that nobody sweeps it.
@@ -339,7 +339,7 @@ def _create(folder: Path, made: list[Path]) -> tuple[int, int | None]:
         os.close(handle)
 
 
-def _write(handle: int, piece: bytes) -> None:
+def _write(handle: int, piece: bytes | memoryview) -> None:
     """Write all bytes, in as many calls as the system takes."""
     rest = memoryview(piece).cast("B")
     while rest:

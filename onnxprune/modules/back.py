@@ -17,7 +17,7 @@ from onnxprune.modules.corrected import carry
 from onnxprune.modules.cutting import cut, with_state
 from onnxprune.modules.restating import restated
 from onnxprune.modules.saving import save_pruned_module
-from onnxprune.modules.tracing import EXPORTERS, check_module, trace
+from onnxprune.modules.tracing import EXPORTERS, check_module, trace_apart
 from onnxprune.ops._torch import torch
 from onnxprune.search import Plan
 
@@ -99,7 +99,8 @@ def _cut_by(
     module: Module, small: Graph, plan: Plan, feeds: Mapping[str, Array], exporter: str
 ) -> Module:
     inputs = [torch.from_numpy(array) for array in feeds.values()]
-    traced = Graph(trace(module, inputs, exporter))
+    bare, weights = trace_apart(module, inputs, exporter)
+    traced = Graph(bare, weights=weights)
     if len(traced.outputs) != len(small.outputs):
         raise UnmatchedModule(
             f"module: returns {len(traced.outputs)} tensors, the model {len(small.outputs)}; give "

@@ -15,9 +15,10 @@ from onnxprune.channels import find_groups
 from onnxprune.errors import InvalidPlan, UnmatchedModule
 from onnxprune.graph import Graph
 from onnxprune.modules.layers import Layer, find_layers, match, values_of
+from onnxprune.modules.tracing import alike
 from onnxprune.ops._torch import torch
 from onnxprune.search import Plan
-from onnxprune.surgery import remove_channels
+from onnxprune.surgery import remove_channels_apart
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,11 +57,12 @@ def cut(names: Sequence[str], traced: Graph, small: Graph, plan: Plan) -> Cut:
             "plan: takes whole branches out (also branches), which a module's own code still runs; "
             "prune without it to fine-tune"
         )
-    pruned = Graph(remove_channels(traced, groups, dead), input_shapes=traced.input_shapes)
+    bare, weights = remove_channels_apart(traced, groups, dead)
+    pruned = Graph(bare, input_shapes=traced.input_shapes, weights=weights)
     state: State = {}
     for name in names:
         if name in pruned.initializers:
-            state[name] = pruned.constant(name)
+            state[name] = np.require(pruned.constant(name), requirements=["O", "W"])
         elif name in traced.consumers and groups.kept(name, dead):
             raise UnmatchedModule(
                 f"module: '{name}' is cut in several ways, or computed with before it weighs "
@@ -107,10 +109,11 @@ def with_state(module: nn.Module, state: Mapping[str, Array], groups: Mapping[st
     """Return a copy of a module with other tensors, and what it states set right.
 
     Tensors that the module shares stay shared. A bias that a layer did not have is added to it.
+    Arrays that may be written to are the memory of the tensors.
     """
-    own = copy.deepcopy(module)
-    olds = dict(own.state_dict(keep_vars=True))
+    olds = dict(module.state_dict(keep_vars=True))
     news = {id(old): _tensor(old, state[name]) for name, old in olds.items() if name in state}
+    own = copy.deepcopy(module, dict(news))  # what is replaced is not copied
     for name, old in olds.items():
         if id(old) in news:
             _set(own, name, news[id(old)])
@@ -126,10 +129,8 @@ def with_state(module: nn.Module, state: Mapping[str, Array], groups: Mapping[st
 
 def _tensor(old: Any, array: Array) -> Any:
     """A tensor with new values, of the kind, type and device of an old one."""
-    new = torch.from_numpy(np.array(array)).to(old.device, old.dtype)
-    if isinstance(old, torch.nn.Parameter):
-        return torch.nn.Parameter(new, requires_grad=old.requires_grad)
-    return new
+    new = torch.from_numpy(np.require(array, requirements="W")).to(old.device, old.dtype)
+    return alike(old, new)
 
 
 def _set(module: nn.Module, name: str, tensor: Any) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from onnxprune.errors import InvalidModel, UnmatchedModule
 from onnxprune.files import write_whole
 from onnxprune.modules.cutting import STATED, with_state
@@ -42,7 +44,7 @@ def save_pruned_module(module: nn.Module, path: str | Path) -> Path:
     kept = {name: found for name, found in stated.items() if found}
     written = {"state_dict": held, "stated": kept, "restated": edits_of(module)}
     torch.save({"format": FORMAT, **written}, content)
-    return write_whole(Path(path), content.getvalue())
+    return write_whole(Path(path), [content.getbuffer()])
 
 
 def load_pruned_module(module: Module, path: str | Path) -> Module:
@@ -62,7 +64,9 @@ def load_pruned_module(module: Module, path: str | Path) -> Module:
     if missing or strange:
         what = f"has no '{strange[0]}'" if strange else f"has '{missing[0]}', the file has not"
         raise UnmatchedModule(f"{path}: the module {what}; give the module that was pruned")
-    loaded = with_state(module, {name: tensor.numpy() for name, tensor in state.items()}, {})
+    loaded = with_state(
+        module, {name: np.array(tensor.numpy()) for name, tensor in state.items()}, {}
+    )
     for name, found in stated.items():
         layer = loaded.get_submodule(name)
         for key, value in found.items():

@@ -10,15 +10,17 @@ import copy
 import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
-from onnx import ModelProto, helper
+from onnx import ModelProto, TensorProto, helper
 
 from onnxprune.checks import kind_of
 from onnxprune.errors import ConversionError, InvalidType
 from onnxprune.files import temporary
-from onnxprune.graph import shell
+from onnxprune.graph import AS_THEY_LIE, Weight, Weights, fill, is_large, shell
 from onnxprune.ops._torch import torch
 from onnxprune.plugins import first_line
 
@@ -30,6 +32,9 @@ IR_VERSION = 10
 """The newest ONNX file format that runtimes of the last years read."""
 
 BATCH = "batch"
+
+HEAVY = 2**22
+"""Elements; a parameter with more is no matrix that a module inverts."""
 
 
 def check_module(module: Any) -> None:
@@ -60,6 +65,16 @@ def trace(module: nn.Module, inputs: Sequence[Tensor], exporter: str) -> ModelPr
     Shapes: each input `[n, ...]`, n at least 2.
     Raises: ConversionError when the exporter cannot follow the module.
     """
+    return fill(*trace_apart(module, inputs, exporter))
+
+
+def trace_apart(
+    module: nn.Module, inputs: Sequence[Tensor], exporter: str
+) -> tuple[ModelProto, Weights]:
+    """Return what `trace` returns with its large weights apart: they are those of the module.
+
+    Shapes and Raises: as `trace`.
+    """
     twin = _twin(module)
     names = [f"input_{k}" if k else "input" for k in range(len(inputs))]
     returned = [f"output_{k}" if k else "output" for k in range(len(outputs_of(twin, inputs)))]
@@ -75,13 +90,17 @@ def trace(module: nn.Module, inputs: Sequence[Tensor], exporter: str) -> ModelPr
     return _with_values(model, module.state_dict(keep_vars=True))
 
 
-def _with_values(model: ModelProto, values: Mapping[str, Tensor]) -> ModelProto:
-    """Return a model with the values of parameters by their names.
+def _with_values(model: ModelProto, values: Mapping[str, Tensor]) -> tuple[ModelProto, Weights]:
+    """Return a model with the values of parameters by their names, and those that are large.
 
-    It is a new one: a message keeps the memory of values that are set anew.
+    Parameters may be inputs of the model. It is a new one: a message keeps the memory of values
+    that are set anew.
     """
-    found = shell(model, keep=lambda _: False)
-    for tensor in model.graph.initializer:
+    found, weights = shell(model, keep=lambda _: False), dict[str, Weight]()
+    del found.graph.input[:]
+    found.graph.input.extend(one for one in model.graph.input if one.name not in values)
+    given = (TensorProto(name=one.name) for one in model.graph.input if one.name in values)
+    for tensor in (*model.graph.initializer, *given):
         place = found.graph.initializer.add()
         if tensor.name not in values:
             place.CopyFrom(tensor)
@@ -89,19 +108,38 @@ def _with_values(model: ModelProto, values: Mapping[str, Tensor]) -> ModelProto:
         array = values[tensor.name].detach().cpu().numpy()
         place.name, place.data_type = tensor.name, helper.np_dtype_to_tensor_dtype(array.dtype)
         place.dims.extend(array.shape)
-        place.raw_data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-    return found
+        if is_large(place) and place.data_type in AS_THEY_LIE:
+            weights[place.name] = Weight(partial(np.asarray, array))
+        else:
+            place.raw_data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    return found, weights
 
 
 def _twin(module: nn.Module) -> nn.Module:
-    """A copy of a module on the CPU in evaluation mode, no two of its tensors equal."""
-    twin = copy.deepcopy(module).cpu().eval()
+    """A copy of a module on the CPU in evaluation mode, no two of its tensors equal.
+
+    Of a heavy tensor all numbers are one that is held once.
+    """
     generator = torch.Generator().manual_seed(0)
+    heavy: dict[int, Any] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point() and tensor.numel() > HEAVY:
+            one = torch.empty(1, dtype=tensor.dtype).uniform_(0.5, 1.5, generator=generator)
+            heavy[id(tensor)] = alike(tensor, one.expand(tensor.shape))
+    filled = {id(one) for one in heavy.values()}
+    twin = copy.deepcopy(module, dict(heavy)).cpu().eval()
     with torch.no_grad():
         for tensor in (*twin.parameters(), *twin.buffers()):
-            if tensor.is_floating_point():
+            if tensor.is_floating_point() and id(tensor) not in filled:
                 tensor.uniform_(0.5, 1.5, generator=generator)
     return twin
+
+
+def alike(old: Tensor, new: Tensor) -> Tensor:
+    """Return a tensor as a parameter where another one is a parameter."""
+    if isinstance(old, torch.nn.Parameter):
+        return torch.nn.Parameter(new, requires_grad=old.requires_grad)
+    return new
 
 
 def _classic(
@@ -120,6 +158,7 @@ def _classic(
             dynamo=False,
             training=torch.onnx.TrainingMode.PRESERVE,
             do_constant_folding=False,
+            export_params=False,  # the parameters are inputs, and their values not written
         )
         return onnx.load(path)
 
