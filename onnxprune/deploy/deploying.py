@@ -29,7 +29,7 @@ from onnxprune.deploy.variants import (
 from onnxprune.errors import InvalidModel, InvalidValue, check_name
 from onnxprune.evaluation import reason, session
 from onnxprune.files import folder_to_fill, move_whole, scratch, write_whole
-from onnxprune.graph import ModelSource, digest, file_size, load_model
+from onnxprune.graph import ModelSource, digest, file_size, load_model, sweep_weights
 from onnxprune.runtimes import RECORD, Place, Runtime, find_runtime
 from onnxprune.search import (
     Settings,
@@ -230,11 +230,21 @@ def _deployed(
         row.files = row.files if row.status == DONE and variant.stem else []
         say()
         if variant.stem and row.status in (DONE, WRONG):  # what fails leaves what was there
-            for file in {*made, *_places(runtime, variant.stem, folder)}:
-                if row.files != [file.name]:  # that one is replaced in one step
-                    file.unlink(missing_ok=True)  # of an earlier run, or one of several
+            places = {*made, *_places(runtime, variant.stem, folder)}
+            for file in places - _replaced(row.files, folder):
+                file.unlink(missing_ok=True)  # of an earlier run, or one of several
         move_whole([beside / name for name in reversed(row.files)], folder)
+        if variant.stem:
+            sweep_weights(_places(runtime, variant.stem, folder)[0])
     return row
+
+
+def _replaced(names: Sequence[str], folder: Path) -> set[Path]:
+    """Files that new ones replace in one step: a single one, and an ONNX model.
+
+    Where a model has a second file, its content names it, and no other model's weights.
+    """
+    return {folder / name for name in names if len(names) == 1 or name.endswith(".onnx")}
 
 
 def _tried(trial: Trial, runtime: Runtime, variant: Variant, folder: Path) -> Row:

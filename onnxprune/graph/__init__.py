@@ -36,7 +36,7 @@ from onnxprune.graph.metadata import read_metadata, write_metadata
 from onnxprune.graph.names import Called, call, nearest
 from onnxprune.graph.opened import inner_nodes, open_bodies, open_branches
 from onnxprune.graph.read_back import reads_back
-from onnxprune.graph.second_file import files_of
+from onnxprune.graph.second_file import files_of, sweep_weights
 from onnxprune.graph.sessions import has_heavy_kernel, session_source
 from onnxprune.graph.storage import (
     ModelSource,
@@ -89,6 +89,7 @@ __all__ = [
     "session_source",
     "shell",
     "start_facts",
+    "sweep_weights",
     "to_graphsurgeon",
     "to_ir",
     "write_metadata",

@@ -17,9 +17,11 @@ from onnxprune.deploy import Row, deploy, deploying, problems, trial
 from onnxprune.errors import InvalidModel, InvalidValue, OnnxPruneError, UnknownName
 from onnxprune.evaluation import running
 from onnxprune.files import move_whole
+from onnxprune.graph import save_model, storage
 from onnxprune.runtimes import RECORD
 from tests.support.deployed import NET
 from tests.support.runtimes import write_runtime
+from tests.support.wide import wide_net
 
 RIGHT: dict[str, str] = {}
 WRONG = {"running": "rows = [row + 0.05 * abs(row).max() for row in rows]"}
@@ -69,6 +71,28 @@ def test_one_session_of_a_model_is_held_at_a_time(
     monkeypatch.setattr(trial, "latencies", clock)
     record = deploy(net, tmp_path / "edge", to=[own(tmp_path, "right", RIGHT)], threads=1)
     assert row_of(record)["latency_ms"] == 1.0
+
+
+def test_a_model_of_two_files_is_replaced_in_one_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights of the earlier one go last, and the file that names them never does."""
+    moved: list[list[str]] = []
+
+    def move(made: list[Path], folder: Path) -> None:
+        moved.append(sorted(path.name for path in folder.glob("net.onnx*")))
+        move_whole(made, folder)
+
+    monkeypatch.setattr(storage, "MESSAGE_LIMIT", 2000)
+    monkeypatch.setattr(deploying, "move_whole", move)
+    held = []
+    for wide in (40, 50):
+        save_model(wide_net(wide), tmp_path / "net.onnx")
+        record = deploy(tmp_path / "net.onnx", tmp_path / "edge", to=["onnxruntime"], threads=1)
+        held.append(sorted(row_of(record)["files"]))
+        assert sorted(path.name for path in (tmp_path / "edge").glob("net.onnx*")) == held[-1]
+    assert moved == [[], held[0]]
+    assert held[0] != held[1]
 
 
 def test_what_is_right_is_written_with_what_was_measured(

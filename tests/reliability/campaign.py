@@ -143,8 +143,8 @@ class Bench:
         if self.subject.resumes and _steps(place) != _steps(alone):
             yield "journal: not as in a run left alone"
         yield from _unswept(place)
-        data = {one.name for one in place.glob("*.data")}
-        if data != {one.name for one in alone.glob("*.data")}:
+        data = {one.name for one in place.rglob("*.data")}
+        if data != {one.name for one in alone.rglob("*.data")}:
             yield f"{', '.join(sorted(data))}: {UNSWEPT}"
 
 

@@ -140,6 +140,13 @@ COMMANDS = (
         *("edge/model.onnx", "edge/deploy.json"),
         exact=False,
     ),
+    _command(
+        "deploy, two files",
+        "deploy model.onnx --to onnxruntime -o edge --threads 1",
+        *("edge/model.onnx", "edge/deploy.json"),
+        exact=False,
+        split=True,
+    ),
     _command("mask", "apply model.onnx plan.json --masked -o out.onnx", "out.onnx"),
     _command("report", "report run", "run/report.html", first=(RUN.format("run"),)),
     _command(
