@@ -207,13 +207,11 @@ def _start(
         options.enable_profiling, options.profile_file_prefix = True, profile
     try:
         with session_source(model) as (source, mapped):
-            left = list[str]()
-            if mapped is not None and not fits_message(mapped):
-                # Its weights stay in the file. What is neither packed nor in blocks is summed in
-                # other pieces on many threads, so smaller models do not go without.
-                if exact:
-                    options.add_session_config_entry("session.disable_prepacking", "1")
-                left = [BLOCKED] if has_heavy_kernel(mapped) else []
+            # What is neither packed nor in blocks is summed in other pieces on many threads.
+            huge = mapped is not None and not fits_message(mapped)
+            if huge and exact:  # its weights stay in the file
+                options.add_session_config_entry("session.disable_prepacking", "1")
+            left = [BLOCKED] if huge and mapped and has_heavy_kernel(mapped) else []
             return runtime.InferenceSession(
                 source, options, providers=providers, enable_fallback=0, disabled_optimizers=left
             )
