@@ -58,6 +58,7 @@ def test_no_room_to_run_a_large_model_is_no_mistake_of_the_model(
 
     monkeypatch.setattr(sessions, "temporary", full)
     monkeypatch.setattr(storage, "MESSAGE_LIMIT", 100)
+    monkeypatch.setattr(sessions, "MAPPED", 100)
     with pytest.raises(OutputError, match="No space left on device"):
         result.save(tmp_path / "small.onnx")
     assert not list(tmp_path.glob("*.onnx"))
