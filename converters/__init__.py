@@ -12,7 +12,7 @@ into its metadata. Imports errors, checks, files, plugins, data and evaluation.
 * `pytorch`, `torchvision`, `timm`, `huggingface`, `ultralytics`: the converters of torch's networks
 * `keras`, `tensorflow`, `tflite`, `jax`, `paddle`: those of other frameworks'
 * `_guess`: which of them a source is for
-* `_export`: options, and what is done with an export
+* `_export`: options, and what is done with an export; `_names`: what its outputs are called
 * `_torch`: how torch writes a network; `_checkpoints`: what its files hold
 """
 

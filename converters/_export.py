@@ -20,6 +20,8 @@ from onnxprune.evaluation import session
 from onnxprune.files import make_folder, write_whole
 from onnxprune.plugins import WHATEVER, first_line
 
+from ._names import name_outputs
+
 logger = logging.getLogger(__name__)
 
 BATCH = "batch"
@@ -103,6 +105,8 @@ class Export:
     """What the framework knows of the model, for its metadata; see `facts`."""
     by: str = "the exporter"
     """What wrote the model, as errors call it."""
+    names: Sequence[str] = ()
+    """What the framework calls the outputs, in the order of the model; empty where it does not."""
 
 
 def facts(*, preprocess: str = "", names: Sequence[str] | Mapping[int, str] = ()) -> dict[str, str]:
@@ -135,7 +139,7 @@ def finish(exported: Export, source: str, options: Options) -> onnx.ModelProto:
         _set_batch(finished.graph, BATCH if options.dynamic_batch else 1)
     elif options.dynamic_batch:
         logger.log(NOTICE, "%s: its batch is fixed to %d, and stays so", source, exported.batch)
-    _name_outputs(finished.graph)
+    name_outputs(finished.graph, exported.names)
     needed = onnx.helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
     finished.ir_version = max(needed, min(model.ir_version, IR_VERSION))
     _add_facts(finished, exported, source)
@@ -291,22 +295,6 @@ def _set_batch(graph: onnx.GraphProto, batch: str | int) -> None:
             dim.dim_param = batch
         else:
             dim.dim_value = batch
-
-
-def _name_outputs(graph: onnx.GraphProto) -> None:
-    """Give outputs that are only numbered the names that torch's exporters give them."""
-    new = {
-        value.name: f"output_{k}" if k else "output"
-        for k, value in enumerate(graph.output)
-        if value.name.isdecimal()
-    }
-    if {value.name for value in graph.input} & new.keys():
-        return  # an input that is given back keeps its name
-    for node in graph.node:
-        node.input[:] = [new.get(name, name) for name in node.input]
-        node.output[:] = [new.get(name, name) for name in node.output]
-    for value in (*graph.output, *graph.value_info):
-        value.name = new.get(value.name, value.name)
 
 
 def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from onnxprune.files import temporary
 from onnxprune.plugins import WHATEVER, first_line
 
 from ._export import BATCH, Export, Options
+from ._names import Place, numbered, output_names
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +54,7 @@ def export_network(network: "torch.nn.Module", source: str, options: Options) ->
     sample = torch.zeros(batch, *options.input_shape)
     try:
         with torch.no_grad():
-            outputs = tensors(network(sample))
+            outputs = placed(network(sample))
     except WHATEVER as error:
         raise ConversionError(
             f"{source}: the network does not run on a batch of shape {tuple(sample.shape)}: "
@@ -61,29 +62,37 @@ def export_network(network: "torch.nn.Module", source: str, options: Options) ->
         ) from error
 
     write = _write_dynamo if options.exporter == "dynamo" else _write_classic
+    names = output_names([place for place, _ in outputs])
     with reported(source, options):
-        model = write(network, sample, output_names(len(outputs)), options)
+        model = write(network, sample, numbered(len(outputs)), options)
     fixed = None if options.dynamic_batch else batch
     by = f"the {options.exporter} exporter"
-    return Export(model, runner(network), options.input_shape, fixed, by=by)
+    return Export(model, runner(network), options.input_shape, fixed, by=by, names=names)
 
 
 def tensors(outputs: object) -> list["torch.Tensor"]:
     """The tensors in what a network returns, in the order in which the exporters name them."""
+    return [tensor for _, tensor in placed(outputs)]
+
+
+def placed(outputs: object, place: Place = ()) -> list[tuple[Place, "torch.Tensor"]]:
+    """The tensors in what a network returns, and where each lies: keys, fields and numbers."""
     import torch
 
     if isinstance(outputs, torch.Tensor):
-        return [outputs]
+        return [(place, outputs)]
+    return [pair for key, part in parts(outputs) for pair in placed(part, (*place, key))]
+
+
+def parts(outputs: object) -> Iterable[tuple[str | int, Any]]:
+    """What a dict, a list or a tuple holds, by key or field, or else by number."""
     if isinstance(outputs, Mapping):
-        outputs = tuple(outputs.values())
+        return [(str(key), part) for key, part in outputs.items()]
+    if isinstance(outputs, tuple) and hasattr(outputs, "_asdict"):
+        return list(outputs._asdict().items())
     if isinstance(outputs, Sequence) and not isinstance(outputs, str):
-        return [tensor for part in outputs for tensor in tensors(part)]
+        return list(enumerate(outputs))
     return []
-
-
-def output_names(count: int) -> list[str]:
-    """`output`, `output_1`, `output_2`, ..."""
-    return ["output", *(f"output_{i}" for i in range(1, count))]
 
 
 def _write_dynamo(

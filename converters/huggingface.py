@@ -11,7 +11,8 @@ from onnxprune.plugins import first_line
 
 from ._checkpoints import load_weights
 from ._export import Export, Options, facts
-from ._torch import export_network, import_torch, tensors
+from ._names import output_names
+from ._torch import export_network, import_torch, placed
 from .torchvision import import_torchvision
 
 if TYPE_CHECKING:
@@ -80,8 +81,10 @@ def _wrapped(network: Any) -> "torch.nn.Module":
             super().__init__()
             self.network = network
 
-        def forward(self, pixels: "torch.Tensor") -> "tuple[torch.Tensor, ...]":
-            return tuple(tensors(self.network(pixel_values=pixels, return_dict=True)))
+        def forward(self, pixels: "torch.Tensor") -> "dict[str, torch.Tensor]":
+            found = placed(self.network(pixel_values=pixels, return_dict=True))
+            names = output_names([place for place, _ in found])
+            return {name: tensor for name, (_, tensor) in zip(names, found, strict=True)}
 
     return Pixels()
 

@@ -13,6 +13,7 @@ from onnxprune.errors import ConversionError, MissingPackage
 from onnxprune.plugins import WHATEVER, find_function, first_line
 
 from ._export import BATCH, Export, Options
+from ._names import output_names
 
 EXPECTED = (
     "a function of one batch, a Flax module that is one, a pair of a linen module and its "
@@ -54,8 +55,17 @@ def export(source: str, options: Options) -> Export:
     def run(x: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
         return [np.asarray(one) for one in jax.tree.leaves(network(jax.numpy.asarray(x)))]
 
+    sample = jax.ShapeDtypeStruct((1, *options.input_shape), jax.numpy.float32)
+    places, _ = jax.tree_util.tree_flatten_with_path(jax.eval_shape(network, sample))
+    names = output_names([tuple(map(_key, place)) for place, _ in places])
     fixed = None if options.dynamic_batch else 1
-    return Export(model, run, options.input_shape, fixed, by="jax2onnx")
+    return Export(model, run, options.input_shape, fixed, by="jax2onnx", names=names)
+
+
+def _key(step: Any) -> str | int:
+    """A step on the way to an output: the key of a dict, the place in a list, or a field."""
+    found = next(getattr(step, name) for name in ("key", "idx", "name") if hasattr(step, name))
+    return found if isinstance(found, int) else str(found)
 
 
 def _import() -> tuple[ModuleType, ModuleType]:

@@ -7,7 +7,7 @@ loads a file with custom objects.
 import importlib.util
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +22,7 @@ from onnxprune.plugins import find_function, first_line
 
 from ._checkpoints import TRUST
 from ._export import Export, Options, call, filled
+from ._names import output_names
 
 BACKENDS = ("torch", "tensorflow", "jax")
 
@@ -42,10 +43,10 @@ def export(source: str, options: Options) -> Export:
         model.load_weights(options.weights)
     specs = _specs(keras, model, source, options)
     made = [np.zeros([1, *filled(spec.shape[1:])], spec.dtype) for spec in specs]
-    run = _runner(keras, model)
+    call_on = _caller(keras, model)
     try:
         with temporary() as folder:
-            run(*made)  # a model exports once it was called
+            names = _names(keras, model, call_on(*made))  # a model exports once it was called
             path = folder / "model.onnx"
             asked = {"opset_version": options.opset} if options.opset is not None else {}
             given = [_packed(keras, model, specs)]
@@ -60,7 +61,13 @@ def export(source: str, options: Options) -> Export:
         raise ConversionError(f"{source}: Model.export failed: {first_line(error)}") from error
     batch = specs[0].shape[0]
     by = f"Keras' exporter on {keras.config.backend()}"
-    return Export(proto, run, tuple(filled(specs[0].shape[1:])), batch, by=by)
+
+    def run(*inputs: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+        outputs = keras.tree.flatten(call_on(*inputs))
+        return [np.asarray(keras.ops.convert_to_numpy(one)) for one in outputs]
+
+    shape = tuple(filled(specs[0].shape[1:]))
+    return Export(proto, run, shape, batch, by=by, names=names)
 
 
 def _import() -> ModuleType:
@@ -140,11 +147,22 @@ def _packed(keras: ModuleType, model: Any, values: Sequence[Any]) -> Any:
     return keras.tree.pack_sequence_as(model.input, list(values))
 
 
-def _runner(keras: ModuleType, model: Any) -> Any:
-    def run(*inputs: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
-        given = [keras.ops.convert_to_tensor(one) for one in inputs]
-        outputs = model(_packed(keras, model, given), training=False)
-        found = [keras.ops.convert_to_numpy(one) for one in keras.tree.flatten(outputs)]
-        return [np.asarray(one) for one in found]
+def _caller(keras: ModuleType, model: Any) -> Callable[..., Any]:
+    """The model as a function of arrays that returns its own structure."""
 
-    return run
+    def call_on(*inputs: npt.NDArray[Any]) -> Any:
+        given = [keras.ops.convert_to_tensor(one) for one in inputs]
+        return model(_packed(keras, model, given), training=False)
+
+    return call_on
+
+
+def _names(keras: ModuleType, model: Any, outputs: Any) -> list[str]:
+    """What the outputs are called: by the keys of a dict, else by the layers that give them."""
+    places = [tuple(place) for place, _ in keras.tree.flatten_with_path(outputs)]
+    layers = getattr(model, "output_names", None)
+    if isinstance(model, keras.Sequential):
+        layers = [model.layers[-1].name]
+    if layers is not None and not any(isinstance(key, str) for place in places for key in place):
+        places = [(name,) for name in layers]
+    return output_names(places)

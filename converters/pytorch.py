@@ -18,7 +18,8 @@ from onnxprune.plugins import find_function, first_line
 
 from ._checkpoints import SUFFIXES, TRUST, is_script, load_checkpoint, load_weights
 from ._export import Export, Options, call
-from ._torch import export_network, import_torch, output_names, reported, runner, to_onnx
+from ._names import numbered, output_names
+from ._torch import export_network, import_torch, placed, reported, runner, to_onnx
 
 if TYPE_CHECKING:
     import torch
@@ -89,11 +90,25 @@ def _export_program(source: str, options: Options) -> Export:
         raise ConversionError(f"{source}: {len(shapes)} inputs {inputs}, expected an image")
     fixed = int(shapes[0][0]) if isinstance(shapes[0][0], int) else None
     sample_shape = options.input_shape or tuple(int(size) for size in shapes[0][1:])
-    names = output_names(len(program.graph_signature.user_outputs))
+    count = len(program.graph_signature.user_outputs)
     input_names = ("input",) if len(inputs) == 1 else tuple(map(str, inputs))
     with reported(source, options):
-        model = to_onnx(program, (), names, options, dynamic_shapes=None, input_names=input_names)
-    return Export(model, runner(program.module()), sample_shape, fixed, by="the dynamo exporter")
+        model = to_onnx(
+            program, (), numbered(count), options, dynamic_shapes=None, input_names=input_names
+        )
+    names, run = _names(program, count), runner(program.module())
+    return Export(model, run, sample_shape, fixed, by="the dynamo exporter", names=names)
+
+
+def _names(program: "torch.export.ExportedProgram", count: int) -> list[str]:
+    """What the outputs of a program are called: the keys of what its module returned."""
+    import torch
+
+    stands = [torch.empty(0) for _ in range(count)]
+    shape = program.call_spec.out_spec
+    if shape is None or shape.num_leaves != count:
+        return []
+    return output_names([place for place, _ in placed(shape.unflatten(stands))])
 
 
 def _load_program(source: str, *, trust: bool) -> "torch.export.ExportedProgram":

@@ -52,7 +52,8 @@ def export(source: str, options: Options) -> Export:
     except Exception as error:  # an exporter may raise anything
         raise ConversionError(f"{source}: tf2onnx failed: {first_line(error)}") from error
     shape = [None if size is None else int(size) for size in specs[0].shape]
-    return Export(model, run, tuple(filled(shape[1:])), shape[0], by="tf2onnx")
+    names = sorted(signature.structured_outputs)
+    return Export(model, run, tuple(filled(shape[1:])), shape[0], by="tf2onnx", names=names)
 
 
 def import_tensorflow() -> tuple[ModuleType, ModuleType]:

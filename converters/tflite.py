@@ -39,10 +39,21 @@ def export(source: str, options: Options) -> Export:
         interpreter.invoke()
         return [interpreter.get_tensor(one["index"]) for one in interpreter.get_output_details()]
 
-    return Export(model, run, tuple(shape[1:]), shape[0], by="tf2onnx")
+    names = _names(interpreter)
+    return Export(model, run, tuple(shape[1:]), shape[0], by="tf2onnx", names=names)
 
 
 def _interpreter(tf: ModuleType, source: str) -> Any:
     interpreter = tf.lite.Interpreter(model_path=source)
     interpreter.allocate_tensors()
     return interpreter
+
+
+def _names(interpreter: Any) -> list[str]:
+    """What the first signature calls the outputs; nothing where the file has none."""
+    signatures = interpreter.get_signature_list()
+    if not signatures:
+        return []
+    runner = interpreter.get_signature_runner(next(iter(signatures)))
+    named = {one["index"]: name for name, one in runner.get_output_details().items()}
+    return [named.get(one["index"], "") for one in interpreter.get_output_details()]

@@ -41,6 +41,8 @@ class Source:
     options: dict[str, Any] = field(default_factory=dict)
     says: tuple[str, ...] = ()
     """Keys that the metadata must have."""
+    outputs: tuple[str, ...] = ()
+    """What the outputs must be called, where the framework says it."""
 
 
 PREPROCESS = ("onnxprune.preprocess",)
@@ -59,6 +61,7 @@ def randomised(network: Any) -> Any:
 
 
 NETS = """
+import torch
 from torchvision import models
 
 def residual():
@@ -66,6 +69,31 @@ def residual():
 
 def mobilenet():
     return models.mobilenet_v2(weights=None)
+
+class heads(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = models.resnet18(weights=None, num_classes=5)
+
+    def forward(self, x):
+        y = self.net(x)
+        return {"kind": y, "age": y.relu()}
+"""
+
+HEADS = """
+from flax import nnx
+
+class Heads(nnx.Module):
+    def __init__(self, rngs):
+        self.stem = nnx.Conv(3, 12, (3, 3), rngs=rngs)
+        self.conv = nnx.Conv(12, 12, (3, 3), rngs=rngs)
+        self.dense = nnx.Linear(12, 5, rngs=rngs)
+
+    def __call__(self, x):
+        y = self.dense(nnx.relu(self.conv(nnx.relu(self.stem(x)))).mean((1, 2)))
+        return {"kind": y, "age": nnx.relu(y)}
+
+net = Heads(nnx.Rngs(0))
 """
 
 
@@ -91,6 +119,9 @@ def of_torch(folder: Path) -> Iterator[Source]:
         yield Source(f"{model}, .pt2", f"{folder}/{name}.pt2")
         torch.jit.save(torch.jit.trace(network, x), folder / f"{name}.pt")
         yield Source(f"{model}, TorchScript", f"{folder}/{name}.pt", {"input_shape": (3, 64, 64)})
+    heads = ("kind", "age")
+    asked = {"input_shape": (3, 64, 64), "framework": "pytorch"}
+    yield Source("resnet18, a dict of two", f"{folder}/nets.py:heads", asked, outputs=heads)
 
 
 def of_torchvision(folder: Path) -> Iterator[Source]:
@@ -135,7 +166,7 @@ def of_huggingface(folder: Path) -> Iterator[Source]:
     ):
         place = folder / title
         randomised(kind(config)).save_pretrained(place)
-        says = {
+        processor = {
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
@@ -143,8 +174,9 @@ def of_huggingface(folder: Path) -> Iterator[Source]:
             "image_std": [0.25, 0.25, 0.25],
             "size": {"height": 96, "width": 96},
         }
-        (place / "preprocessor_config.json").write_text(json.dumps(says), encoding="utf-8")
-        yield Source(f"{title}, save_pretrained", str(place), {}, (*PREPROCESS, "names"))
+        (place / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
+        says = (*PREPROCESS, "names")
+        yield Source(f"{title}, save_pretrained", str(place), {}, says, ("logits",))
 
 
 def of_ultralytics(folder: Path) -> Iterator[Source]:
@@ -173,6 +205,9 @@ def of_keras(folder: Path) -> Iterator[Source]:
         for suffix in ("keras", "h5"):
             model.save(folder / f"{name}.{suffix}")
             yield Source(f"{name}, .{suffix}, on {backend}", f"{folder}/{name}.{suffix}")
+    make_keras.two_heads().save(folder / "heads.keras")
+    title = f"a dict of two, .keras, on {backend}"
+    yield Source(title, f"{folder}/heads.keras", outputs=("age", "kind"))
 
 
 def of_tensorflow(folder: Path) -> Iterator[Source]:
@@ -190,6 +225,12 @@ def of_tensorflow(folder: Path) -> Iterator[Source]:
         lite = tf.lite.TFLiteConverter.from_keras_model(model).convert()
         (folder / f"{name}.tflite").write_bytes(lite)
         yield Source(f"{name}, .tflite", f"{folder}/{name}.tflite")
+    heads = make_keras.two_heads()
+    heads.export(str(folder / "heads"), verbose=False)
+    yield Source("a dict of two, SavedModel", str(folder / "heads"), outputs=("age", "kind"))
+    lite = tf.lite.TFLiteConverter.from_saved_model(str(folder / "heads")).convert()
+    (folder / "heads.tflite").write_bytes(lite)
+    yield Source("a dict of two, .tflite", f"{folder}/heads.tflite", outputs=("age", "kind"))
 
 
 def of_jax(folder: Path) -> Iterator[Source]:
@@ -201,6 +242,9 @@ def of_jax(folder: Path) -> Iterator[Source]:
             f"{folder}/{name}_net.py:net",
             {"input_shape": (20, 20, 3), "framework": "jax"},
         )
+    (folder / "heads_net.py").write_text(HEADS, encoding="utf-8")
+    asked = {"input_shape": (20, 20, 3), "framework": "jax"}
+    yield Source("a dict of two, nnx", f"{folder}/heads_net.py:net", asked, outputs=("age", "kind"))
 
 
 def of_paddle(folder: Path) -> Iterator[Source]:
@@ -282,7 +326,10 @@ def check(source: Source, folder: Path) -> dict[str, Any]:
     path = convert(source.source, folder / "model.onnx", **source.options)
     seconds = time.monotonic() - started
     logger.removeHandler(heard)
-    known = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    model = onnx.load(path)
+    known = {entry.key: entry.value for entry in model.metadata_props}
+    called = {value.name for value in model.graph.output}  # the order is the exporter's
+    assert called == {*(source.outputs or called)}, f"{source.title}: {called}"
     assert {*source.says, "onnxprune.source"} <= known.keys(), f"{source.title}: {known.keys()}"
     rate, difference = pruned_half(path)
     assert heard.difference <= TOLERANCE, f"{source.title}: {heard.difference}"

@@ -42,6 +42,16 @@ def residual() -> Any:
     return keras.Model(image, layers.Dense(10, activation="softmax")(x))
 
 
+def two_heads() -> Any:
+    """Of an image and numbers beside it, two answers in a dict whose keys are no layer's names."""
+    image, numbers = keras.Input((16, 16, 3), name="image"), keras.Input((4,), name="numbers")
+    x = layers.Conv2D(12, 3, activation="relu")(image)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(12, 3, activation="relu")(x))
+    x = layers.Concatenate()([x, numbers])
+    answers = {"kind": layers.Dense(5)(x), "age": layers.Dense(5)(x)}
+    return keras.Model([image, numbers], answers)
+
+
 def segment() -> Any:
     """A U-Net for images of any size."""
     image = keras.Input((None, None, 3))
