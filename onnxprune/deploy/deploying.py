@@ -19,6 +19,7 @@ from onnxprune.data import Data, SampleSource
 from onnxprune.deploy.request import Request
 from onnxprune.deploy.trial import DONE, FAILED, MISSING, WRONG, OnStep, Row, Trial
 from onnxprune.deploy.variants import (
+    IN_INT8,
     SYMMETRIC,
     Quantising,
     Variant,
@@ -69,8 +70,8 @@ def deploy(
     """
     own = {name: options.pop(name) for name in vars(Request()) if name in options}
     request, asked = replace(request or Request(), **own), merged(settings, options)
-    check_asked(int8, calibrate is not None)
     runtimes = [find_runtime(name) for name in dict.fromkeys(request.to)]
+    check_asked(int8, calibrate is not None, runtimes)
     proto, stem = load_model(model), _stem(model)
     whole = None if original is None else load_model(original)
     if whole is not None:
@@ -147,12 +148,15 @@ def _say(folder: Path, record: Mapping[str, Any]) -> None:
 def problems(record: Mapping[str, Any]) -> str:
     """Say in one line what was asked for and is not there; an empty text where all is well.
 
-    A runtime that is not installed is no problem, unless there was no other.
+    A runtime that is not installed is no problem, unless there was no other: in float, or in INT8.
     """
     rows = record["rows"]
     bad = [f"{called(row)}: {row['status']}, {row['reason']}" for row in rows if _is_bad(row)]
-    if not bad and not any(row["status"] == DONE for row in rows):
-        bad = [f"{called(row)}: {row['reason']}" for row in rows]
+    if not bad:
+        small = [row for row in rows if row["variant"] in IN_INT8.values()]
+        for kind in ([row for row in rows if row not in small], small):
+            if not any(row["status"] == DONE for row in kind):
+                bad += [f"{called(row)}: {row['reason']}" for row in kind]
     return f"not written: {'; '.join(bad)}" if bad else ""
 
 

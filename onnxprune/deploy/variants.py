@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from onnxprune.deploy.int8 import Int8, quantise
 from onnxprune.deploy.nncf import NncfQuantiser
 from onnxprune.deploy.outputs import TOLERANCE
 from onnxprune.deploy.quantiser import Quantiser, StaticQuantiser
-from onnxprune.errors import DataError, InvalidModel, UnreachableTarget
+from onnxprune.errors import DataError, InvalidModel, InvalidValue, UnreachableTarget
 from onnxprune.graph import Graph
 from onnxprune.runtimes import QUANTISED, RUNTIMES, Runtime
 from onnxprune.search import Settings, complete, make_evaluator
@@ -22,6 +22,8 @@ QUANTISERS = ("onnxruntime", "nncf")
 """What quantises, the first by default."""
 QDQ = ("onnxruntime", "openvino", "ort-mobile", "tensorrt")
 """The runtimes that compute pairs of QuantizeLinear and DequantizeLinear in INT8."""
+IN_INT8 = {"float": "INT8", "pruned": "both"}
+"""The label of a variant, and that of the same in INT8."""
 SYMMETRIC = "tensorrt"
 """A runtime whose activations have no zero point."""
 ROUNDINGS = 3.0
@@ -51,8 +53,13 @@ class Variant:
         return self.model is not self.reference
 
     def suits(self, runtime: Runtime) -> bool:
-        """Return whether a runtime computes this variant; one of the user's own may."""
-        return not self.quantised or runtime.name in QDQ or runtime.name not in RUNTIMES
+        """Return whether a runtime computes this variant."""
+        return not self.quantised or takes_qdq(runtime)
+
+
+def takes_qdq(runtime: Runtime) -> bool:
+    """Return whether a runtime computes INT8 of QDQ form; one of the user's own may."""
+    return runtime.name in QDQ or runtime.name not in RUNTIMES
 
 
 def in_float(
@@ -86,7 +93,7 @@ class Quantising:
 
         Raises: MissingPackage without NNCF; DataError or InvalidModel where nothing is quantised.
         """
-        label = {"pruned": "both"}.get(variant.label, "INT8")
+        label = IN_INT8[variant.label]
         stem = f"{variant.stem}{QUANTISED}" if variant.stem else ""
         self.on_step(f"{label}: calibrating", None)
         floor = complete(self.settings, self.data).floor
@@ -144,15 +151,21 @@ def same_ports(model: ModelProto, original: ModelProto) -> None:
         )
 
 
-def check_asked(by: str | None, calibrated: bool) -> None:
-    """Refuse INT8 without samples to calibrate with, and the other way about.
+def check_asked(by: str | None, calibrated: bool, runtimes: Sequence[Runtime]) -> None:
+    """Refuse INT8 without samples to calibrate with or a runtime for it, and the other way about.
 
-    Raises: DataError.
+    Raises: DataError, InvalidValue.
     """
     if by is not None and not calibrated:
         raise DataError("int8: needs samples to calibrate with; give --calibrate REF")
     if by is None and calibrated:
         raise DataError("calibrate: serves INT8 only; give --int8, too")
+    if by is not None and not any(map(takes_qdq, runtimes)):
+        names = ", ".join(runtime.name for runtime in runtimes)
+        raise InvalidValue(
+            f"int8: the runtime asked for ({names}) computes no INT8 of QDQ form; add one of "
+            f"{', '.join(QDQ)} to --to, or leave out --int8 and quantise with its own tool"
+        )
 
 
 def _several(nodes: int) -> str:

@@ -281,3 +281,14 @@ def test_a_runtime_that_fails_leaves_what_was_there(
     record = deploy(net, out, to=["onnxruntime"], threads=1)
     assert row_of(record)["files"] == []
     assert (out / "net.onnx").read_bytes() == before
+
+
+def test_int8_that_no_runtime_there_computes_is_a_problem() -> None:
+    def row(runtime: str, variant: str, status: str, reason: str = "") -> dict[str, str]:
+        return {"runtime": runtime, "variant": variant, "status": status, "reason": reason}
+
+    rows = [row("openvino", "float", "missing", "a"), row("openvino", "INT8", "missing", "b")]
+    rows += [row("mnn", "float", "done"), row("mnn", "INT8", "missing", "c")]
+    assert problems({"rows": rows}) == "not written: openvino, INT8: b; mnn, INT8: c"
+    done = [*rows, row("onnxruntime", "INT8", "done")]
+    assert problems({"rows": done}) == ""

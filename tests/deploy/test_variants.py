@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from onnxprune.cli.commands import main
 from onnxprune.deploy import deploy, problems
-from onnxprune.errors import DataError, InvalidModel
+from onnxprune.errors import DataError, InvalidModel, InvalidValue
 from onnxprune.runtimes import RECORD
 from tests.support.deployed import NET
 from tests.support.models import model, run
@@ -96,6 +96,13 @@ def test_a_runtime_without_qdq_says_so(net: Path, samples: Path, tmp_path: Path)
     row = record["rows"][-1]
     assert (row["status"], row["variant"]) == ("missing", "INT8")
     assert "no INT8 of QDQ form" in row["reason"]
+
+
+def test_int8_needs_a_runtime_that_computes_it(net: Path, samples: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "edge"
+    with pytest.raises(InvalidValue, match=r"asked for \(mnn, ncnn\) computes no INT8.*openvino"):
+        deploy(net, folder, samples, to=("mnn", "ncnn"), calibrate=samples, **ASKED)
+    assert not folder.exists()
 
 
 def test_int8_needs_samples_to_calibrate(net: Path, samples: Path, tmp_path: Path) -> None:
