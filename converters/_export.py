@@ -5,7 +5,7 @@ import io
 import itertools
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from onnxprune.evaluation import session
 from onnxprune.files import make_folder, write_whole
 from onnxprune.plugins import WHATEVER, first_line
 
-from ._names import name_outputs
+from ._names import graphs, name_outputs
 
 logger = logging.getLogger(__name__)
 
@@ -167,13 +167,19 @@ def compare(model: onnx.ModelProto, exported: Export, source: str, options: Opti
         MissingPackage: onnxruntime is not installed.
     """
     feeds = _made_up(model, exported, options)
-    expected = exported.run(*feeds.values())
+    shapes = " and ".join(str(value.shape) for value in feeds.values())
+    try:
+        expected = exported.run(*feeds.values())
+    except Exception as error:  # a framework raises anything
+        raise ConversionError(
+            f"{source}: the network itself does not run on a batch of shape {shapes}: "
+            f"{first_line(error)}; give the shape of one sample, or a fixed batch"
+        ) from error
     try:
         found = session(model, device="cpu").run(None, feeds)
     except MissingPackage:
         raise
     except Exception as error:  # onnxruntime's errors have no root of their own
-        shapes = " and ".join(str(value.shape) for value in feeds.values())
         raise ConversionError(
             f"{source}: the exported model does not run on a batch of shape {shapes}: "
             f"{first_line(error)}; {OTHERWISE}, or a fixed batch"
@@ -225,6 +231,19 @@ def _made_up(
             made = rng.integers(0, 256 if dtype.kind in "iu" and not k else 2, (batch, *sizes))
         feeds[value.name] = made.astype(dtype)
     return feeds
+
+
+def without_leftovers(model: onnx.ModelProto, declared: Collection[str]) -> onnx.ModelProto:
+    """Take away the inputs that the network does not have and that nothing reads.
+
+    tf2onnx leaves such ones where it computes with constants, as in Keras' EfficientNetV2.
+    """
+    read = {name for part in graphs(model.graph) for node in part.node for name in node.input}
+    read |= {value.name for value in model.graph.output}
+    for value in list(model.graph.input):
+        if value.name not in declared and value.name not in read:
+            model.graph.input.remove(value)
+    return model
 
 
 def filled(sizes: Iterable[int | None]) -> list[int]:

@@ -52,7 +52,7 @@ def name_outputs(graph: onnx.GraphProto, names: Sequence[str] = ()) -> None:
     taken = {*_inner(graph)} - new.keys()
     for name in taken & {*new.values()}:
         new[name] = _free(name, taken | {*new.values()} | fixed)
-    for part in _graphs(graph):
+    for part in graphs(graph):
         for node in part.node:
             node.input[:] = [new.get(name, name) for name in node.input]
             node.output[:] = [new.get(name, name) for name in node.output]
@@ -68,18 +68,18 @@ def _free(name: str, taken: set[str]) -> str:
     return f"{name}_{number}"
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """A graph and those of its branches and loops."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from _graphs(inner)
+                yield from graphs(inner)
 
 
 def _inner(graph: onnx.GraphProto) -> Iterator[str]:
     """What nodes compute, and what branches and loops bring with them."""
-    for part in _graphs(graph):
+    for part in graphs(graph):
         for node in part.node:
             yield from node.output
         if part is not graph:

@@ -1,4 +1,4 @@
-"""Hugging Face's models for images to ONNX: by name, `microsoft/resnet-18`, or a saved folder."""
+"""Hugging Face's models for images and sound to ONNX: by name, or a folder of `save_pretrained`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,25 +19,31 @@ if TYPE_CHECKING:
     import torch
 
 
+PIXELS = "pixel_values"
+SOUND = ("input_values", "input_features")
+"""What transformers calls the input of networks for images, and for sound."""
+
+
 def export(source: str, options: Options) -> Export:
     """Export the model that a name on the hub or a folder of `save_pretrained` stands for.
 
     Its head is the one that it was saved with: classes, boxes or label maps. The shape of a sample
-    is that of its image processor, unless given.
+    is that of its image processor, unless given; a network for sound needs it.
 
     Raises:
-        ConversionError: no such model, or one that takes something else than pixels.
+        ConversionError: no such model, or one that takes something else than pixels or sound.
         MissingPackage: torch, transformers or onnxscript is not installed.
     """
     transformers = _import()
     network = _load(transformers, source, options)
     if options.weights is not None:
         load_weights(network, options.weights, trust=options.trust)
-    if getattr(network, "main_input_name", "pixel_values") != "pixel_values":
-        raise ConversionError(f"{source}: takes {network.main_input_name}, expected pixel_values")
+    taken = getattr(network, "main_input_name", PIXELS)
+    if taken not in (PIXELS, *SOUND):
+        raise ConversionError(f"{source}: takes {taken}, expected {PIXELS} or {' or '.join(SOUND)}")
     known = _processor(transformers, source)
-    shape = options.input_shape or _shape(known, network.config)
-    exported = export_network(_wrapped(network), source, replace(options, input_shape=shape))
+    shape = options.input_shape or (_shape(known, network.config) if taken == PIXELS else None)
+    exported = export_network(_wrapped(network, taken), source, replace(options, input_shape=shape))
     return replace(exported, facts=_facts(known, network.config))
 
 
@@ -72,21 +78,21 @@ def _load(transformers: ModuleType, source: str, options: Options) -> Any:
         ) from error
 
 
-def _wrapped(network: Any) -> "torch.nn.Module":
-    """The network as a function of pixels that returns tensors, no object of transformers."""
+def _wrapped(network: Any, taken: str) -> "torch.nn.Module":
+    """The network as a function of its input that returns tensors, no object of transformers."""
     import torch
 
-    class Pixels(torch.nn.Module):
+    class Function(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.network = network
 
-        def forward(self, pixels: "torch.Tensor") -> "dict[str, torch.Tensor]":
-            found = placed(self.network(pixel_values=pixels, return_dict=True))
+        def forward(self, x: "torch.Tensor") -> "dict[str, torch.Tensor]":
+            found = placed(self.network(**{taken: x}, return_dict=True))
             names = output_names([place for place, _ in found])
             return {name: tensor for name, (_, tensor) in zip(names, found, strict=True)}
 
-    return Pixels()
+    return Function()
 
 
 def _processor(transformers: ModuleType, source: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from onnxprune.files import temporary
 from onnxprune.plugins import find_function, first_line
 
 from ._checkpoints import TRUST
-from ._export import Export, Options, call, filled
+from ._export import Export, Options, call, filled, without_leftovers
 from ._names import output_names
 
 BACKENDS = ("torch", "tensorflow", "jax")
@@ -51,7 +51,7 @@ def export(source: str, options: Options) -> Export:
             asked = {"opset_version": options.opset} if options.opset is not None else {}
             given = [_packed(keras, model, specs)]
             model.export(str(path), format="onnx", verbose=False, input_signature=given, **asked)
-            proto = onnx.load(path)
+            proto = without_leftovers(onnx.load(path), [spec.name for spec in specs])
     except ImportError as error:
         raise MissingPackage(
             f"Keras on {keras.config.backend()} exports with a package that is not installed "
@@ -132,7 +132,9 @@ def _specs(keras: ModuleType, model: Any, source: str, options: Options) -> list
             "such as 224,224,3"
         )
     kinds = [str(one.dtype) for one in declared] or ["float32"]
-    names = [f"input_{k}" if k else "input" for k in range(len(shapes))]
+    names = [one.name for one in declared]
+    if len(shapes) < 2 or len({*names}) < len(shapes):
+        names = [f"input_{k}" if k else "input" for k in range(len(shapes))]
     batches = [shape[0] if options.dynamic_batch else 1 for shape in shapes]
     return [
         keras.InputSpec(shape=(batch, *shape[1:]), dtype=kind, name=name)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from onnxprune.errors import ConversionError, MissingPackage
 from onnxprune.plugins import first_line
 
-from ._export import Export, Options, filled
+from ._export import Export, Options, filled, without_leftovers
 
 SIGNATURE = "serving_default"
 
@@ -52,6 +52,7 @@ def export(source: str, options: Options) -> Export:
     except Exception as error:  # an exporter may raise anything
         raise ConversionError(f"{source}: tf2onnx failed: {first_line(error)}") from error
     shape = [None if size is None else int(size) for size in specs[0].shape]
+    model = without_leftovers(model, [spec.name for spec in specs])
     names = sorted(signature.structured_outputs)
     return Export(model, run, tuple(filled(shape[1:])), shape[0], by="tf2onnx", names=names)
 

@@ -48,3 +48,29 @@ def test_what_an_exporters_error_was_raised_from_is_named() -> None:
     with pytest.raises(ConversionError) as caught, _torch.reported("s", Options()):
         raise ValueError("in pass 3") from TypeError("no such thing\nand more")
     assert "exporter failed: TypeError: no such thing (ValueError); try" in str(caught.value)
+
+
+def test_inputs_that_an_exporter_left_behind_go() -> None:
+    model = text_model(
+        "g (float[N, 2] x, float[2] left, float[2] used) => (float[N, 2] y) { y = Add (x, used) }"
+    )
+    found = _export.without_leftovers(model, ["x", "spare"])
+    assert [value.name for value in found.graph.input] == ["x", "used"]
+    found = _export.without_leftovers(found, ["x"])
+    assert len(found.graph.input) == 2
+
+
+def test_an_input_that_the_network_has_stays_though_nothing_reads_it() -> None:
+    model = text_model("g (float[N, 2] x, float[2] spare) => (float[N, 2] y) { y = Relu (x) }")
+    assert len(_export.without_leftovers(model, ["x", "spare"]).graph.input) == 2
+
+
+def test_a_network_that_does_not_run_on_what_is_made_up_is_refused_in_a_line() -> None:
+    def run(batch: object) -> list[object]:
+        raise ValueError("Too many leaves\nand more")
+
+    model = text_model("g (float[N, 2] x) => (float[N, 2] y) { y = Relu (x) }")
+    export = Export(model, run, (2,), None)  # type: ignore[arg-type]
+    message = refusal(_export.compare, model, export, "s", Options())
+    assert "s: the network itself does not run on a batch of shape (3, 2): " in message
+    assert "Too many leaves; give" in message

@@ -43,6 +43,8 @@ class Source:
     """Keys that the metadata must have."""
     outputs: tuple[str, ...] = ()
     """What the outputs must be called, where the framework says it."""
+    inputs: tuple[str, ...] = ()
+    """And the inputs, where there are several."""
 
 
 PREPROCESS = ("onnxprune.preprocess",)
@@ -177,6 +179,12 @@ def of_huggingface(folder: Path) -> Iterator[Source]:
         (place / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
         says = (*PREPROCESS, "names")
         yield Source(f"{title}, save_pretrained", str(place), {}, says, ("logits",))
+    three = {"conv_dim": (16, 16, 16), "conv_stride": (5, 2, 2), "conv_kernel": (10, 3, 3)}
+    heads = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_labels": 4}
+    ears = hf.Wav2Vec2Config(**three, **heads, intermediate_size=48, num_feat_extract_layers=3)
+    hf.Wav2Vec2ForSequenceClassification(ears).eval().save_pretrained(folder / "sound")
+    asked = {"input_shape": (4000,)}
+    yield Source("Wav2Vec2, of sound", f"{folder}/sound", asked, outputs=("logits",))
 
 
 def of_ultralytics(folder: Path) -> Iterator[Source]:
@@ -207,7 +215,8 @@ def of_keras(folder: Path) -> Iterator[Source]:
             yield Source(f"{name}, .{suffix}, on {backend}", f"{folder}/{name}.{suffix}")
     make_keras.two_heads().save(folder / "heads.keras")
     title = f"a dict of two, .keras, on {backend}"
-    yield Source(title, f"{folder}/heads.keras", outputs=("age", "kind"))
+    names = {"outputs": ("age", "kind"), "inputs": ("image", "numbers")}
+    yield Source(title, f"{folder}/heads.keras", **names)
 
 
 def of_tensorflow(folder: Path) -> Iterator[Source]:
@@ -328,8 +337,9 @@ def check(source: Source, folder: Path) -> dict[str, Any]:
     logger.removeHandler(heard)
     model = onnx.load(path)
     known = {entry.key: entry.value for entry in model.metadata_props}
-    called = {value.name for value in model.graph.output}  # the order is the exporter's
-    assert called == {*(source.outputs or called)}, f"{source.title}: {called}"
+    for ports, asked in ((model.graph.output, source.outputs), (model.graph.input, source.inputs)):
+        called = {value.name for value in ports}  # the order is the exporter's
+        assert called == {*(asked or called)}, f"{source.title}: {called}"
     assert {*source.says, "onnxprune.source"} <= known.keys(), f"{source.title}: {known.keys()}"
     rate, difference = pruned_half(path)
     assert heard.difference <= TOLERANCE, f"{source.title}: {heard.difference}"
