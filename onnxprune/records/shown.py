@@ -210,12 +210,26 @@ class About(Struct):
     unlabelled: str | None = None
 
 
+class Spread(Struct):
+    """How the scores of a layer's filters are spread between two ends, in equal steps."""
+
+    low: Real
+    high: Real
+    kept: list[Count]
+    gone: list[Count]
+
+    def __post_init__(self) -> None:
+        if len(self.kept) != len(self.gone):
+            raise ValueError("kept and gone have as many steps")
+
+
 class Costs(Struct):
-    """What a layer costs, before and after."""
+    """What a layer costs, before and after, and how its filters were scored."""
 
     params: Pair | None = None
     macs: Pair | None = None
     ms: Pair | None = None
+    scores: Spread | None = None
 
 
 class Interval(Struct):

@@ -27,6 +27,7 @@ from onnxprune.search.nets import Nets
 from onnxprune.search.outcome import make_evaluator
 from onnxprune.search.pictures import channels_of, of_classes, of_outputs
 from onnxprune.search.settings import Settings
+from onnxprune.search.spread import spreads
 from onnxprune.search.task import State
 from onnxprune.surgery import repeats
 
@@ -50,6 +51,8 @@ def evidence_of(
     timed = judging is not None
     found: dict[str, Any] = {"layers": layer_costs(nets, state, pruned, judging, settings, timed)}
     if judging is not None:
+        for layer, one in spreads(nets.task, state, judging, settings).items():
+            found["layers"][layer]["scores"] = one
         found |= changes(graph, (graph.model, pruned), judging, settings)
     return found
 

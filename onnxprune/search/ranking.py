@@ -34,14 +34,12 @@ def make_rank(graph: Graph, data: Data | None, fitted: Data | None, settings: Se
     """
     batch_size = walk_batch(graph, data, settings)
     device = settings.device
-    scored = Halving(lambda size: partial(score, device=device, batch_size=size), batch_size)
+    scores = make_scores(graph, data, settings)
     priced = Halving(lambda size: partial(_priced, device=device, batch_size=size), batch_size)
 
     @phase("relevance")
     def rank(graph: Graph, groups: ChannelGroups) -> FloatArray:
-        rng = np.random.default_rng(settings.seed)
-        scores: Scores = scored(graph, groups, data, settings.criterion, rng=rng)
-        total = scores.total()
+        total = scores(graph, groups)
         if _evenly(data, settings):
             return quantiles(groups, total)
         if fitted is None or not by_what_is_lost(settings):
@@ -50,6 +48,19 @@ def make_rank(graph: Graph, data: Data | None, fitted: Data | None, settings: Se
         return found
 
     return rank
+
+
+def make_scores(graph: Graph, data: Data | None, settings: Settings) -> Rank:
+    """Return what scores channels by the criterion of the settings, the mean over the classes."""
+    device, batch_size = settings.device, walk_batch(graph, data, settings)
+    scored = Halving(lambda size: partial(score, device=device, batch_size=size), batch_size)
+
+    def scores(graph: Graph, groups: ChannelGroups) -> FloatArray:
+        rng = np.random.default_rng(settings.seed)
+        found: Scores = scored(graph, groups, data, settings.criterion, rng=rng)
+        return found.total()
+
+    return scores
 
 
 def _priced(*given: Any, **named: Any) -> FloatArray:

@@ -211,6 +211,13 @@ def test_the_drawing_goes_by_mouse_and_by_keys(browser: Any, runs: dict[str, Pat
     marks = opened.page.locator("#drawing [role=button]")
     marks.nth(1).click()
     assert "MACs" in opened.text("#box")
+    first = report["layers"][0]
+    left = first["filters"] - first["removed"]
+    assert f"{left} stay" in opened.text("#box")
+    assert f"{first['removed']} went" in opened.text("#box")
+    bars = opened.page.locator("#box .spread rect")
+    heights = [float(one.get_attribute("height") or 0) for one in bars.all()]
+    assert len(heights) == 24 and max(heights) <= 60 and sum(heights) > 0
     opened.page.keyboard.press("ArrowRight")
     after = opened.text("#box")
     opened.page.keyboard.press("Home")

@@ -80,7 +80,29 @@ page.net.show = (number) => {
     lines.push(`of ${group.channels} channels ${group.channels - group.removable} stay`);
   }
   const list = element("ul", {}, ...lines.map((line) => element("li", {}, line)));
-  net.panel.replaceChildren(element("b", {}, box.name), list);
+  net.panel.replaceChildren(element("b", {}, box.name), list, ...net.spread(costs.scores));
+};
+
+// How the filters of a layer were scored: bars of those that stay, on them those that went.
+page.net.spread = (spread) => {
+  const { svg, element } = page;
+  if (!spread) return [];
+  const most = Math.max(1, ...spread.kept.map((count, k) => count + spread.gone[k]));
+  const sum = (counts) => counts.reduce((one, other) => one + other, 0);
+  const said = `Scores of its filters, from ${spread.low.toPrecision(3)} to ${spread.high.toPrecision(3)}: `;
+  const sides = { kept: `${sum(spread.kept)} stay`, went: `${sum(spread.gone)} went at the end of the run` };
+  const [wide, high] = [14, 60];
+  const drawn = svg("svg", { class: "spread", role: "img", "aria-label": `${said}${sides.kept}, ${sides.went}`, width: wide * spread.kept.length, height: high });
+  spread.kept.forEach((kept, k) => {
+    let y = high;
+    for (const [count, side] of [[kept, "kept"], [spread.gone[k], "went"]]) {
+      const height = (count / most) * high;
+      y -= height;
+      drawn.append(svg("rect", { class: side, x: k * wide, y, width: wide - 1, height }));
+    }
+  });
+  const key = Object.entries(sides).map(([side, text]) => element("li", {}, element("i", { class: side }), text));
+  return [element("p", { class: "muted" }, said), drawn, element("ul", { class: "legend" }, ...key)];
 };
 
 page.net.zoom = (scale, around) => {
