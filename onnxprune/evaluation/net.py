@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -131,6 +131,22 @@ class Net:
         given = self.fitted(x)
         size = 1 if given.apart else self.batch or batch_size
         return given[np.arange(size) % len(given)]
+
+
+def as_arrays(name: str, outputs: Sequence[str], values: Iterable[Any]) -> list[npt.NDArray[Any]]:
+    """Return what a session gave as arrays.
+
+    Raises: InvalidModel for an output that is no tensor, as the maps are that skl2onnx writes.
+    """
+    found = []
+    for output, value in zip(outputs, values, strict=True):
+        if not value.is_tensor():
+            raise InvalidModel(
+                f"{name}: output {output!r} is {value.data_type()}, expected a tensor; export the "
+                "model with tensors as outputs (skl2onnx: options={'zipmap': False})"
+            )
+        found.append(np.asarray(value.numpy()))
+    return found
 
 
 def fixed_batch(model: ModelProto) -> int | None:

@@ -27,7 +27,7 @@ from onnxprune.errors import (
     out_of_memory,
 )
 from onnxprune.evaluation.cards import no_card
-from onnxprune.evaluation.net import Batch, Net, Port
+from onnxprune.evaluation.net import Batch, Net, Port, as_arrays
 from onnxprune.graph import (
     ModelSource,
     fits_message,
@@ -340,8 +340,8 @@ class Network(Net):
             raise InvalidModel(
                 f"{self.name}: fails on a batch {shapes}: {reason(error)}"
             ) from error
-        values = [value.numpy() for value in self.binding.get_outputs()]
-        return dict(zip(names, map(np.asarray, values), strict=True))
+        values = as_arrays(self.name, names, self.binding.get_outputs())
+        return dict(zip(names, values, strict=True))
 
 
 def running(model: Runnable, device: str, threads: int, *, exact: bool) -> Net:

@@ -230,3 +230,13 @@ def test_a_score_that_is_none_is_refused(score: Any) -> None:
     with pytest.raises(DataError, match="returns shape") as caught:
         Evaluator(data, metric=lambda found, wanted, numbers: score, threads=1)(model(TWO))
     assert "\n" not in str(caught.value)
+
+
+def test_an_output_that_is_no_tensor_is_named() -> None:
+    body = """
+    net (float[N,3] x) => (float[N,3] y, seq(float[N,3]) z) { y = Neg(x) z = SequenceConstruct(y) }
+    """
+    proto = model(body)
+    data = data_of(RNG.normal(size=(N, 3)).astype(np.float32))
+    with pytest.raises(InvalidModel, match=r"output 'z' is seq\(.*expected a tensor; export"):
+        Evaluator(data, metric=FIDELITY, threads=1).outputs(proto)
