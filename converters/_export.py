@@ -137,8 +137,10 @@ def finish(exported: Export, source: str, options: Options) -> onnx.ModelProto:
         )
     if exported.batch is None:
         _set_batch(finished.graph, BATCH if options.dynamic_batch else 1)
-    elif options.dynamic_batch:
-        logger.log(NOTICE, "%s: its batch is fixed to %d, and stays so", source, exported.batch)
+    else:
+        _set_batch(finished.graph, exported.batch)
+        if options.dynamic_batch:
+            logger.log(NOTICE, "%s: its batch is fixed to %d, and stays so", source, exported.batch)
     name_outputs(finished.graph, exported.names)
     needed = onnx.helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
     finished.ir_version = max(needed, min(model.ir_version, IR_VERSION))

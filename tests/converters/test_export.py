@@ -74,3 +74,14 @@ def test_a_network_that_does_not_run_on_what_is_made_up_is_refused_in_a_line() -
     message = refusal(_export.compare, model, export, "s", Options())
     assert "s: the network itself does not run on a batch of shape (3, 2): " in message
     assert "Too many leaves; give" in message
+
+
+@pytest.mark.parametrize(("batch", "sizes"), [(None, ["batch"]), (1, [1])])
+def test_a_batch_that_is_fixed_is_fixed_in_the_model(
+    batch: int | None, sizes: list[object]
+) -> None:
+    model = text_model("g (float[unk, 2] x) => (float[unk, 2] y) { y = Relu (x) }")
+    found = _export.finish(Export(model, lambda x: [x], (2,), batch), "s", Options())
+    for value in (*found.graph.input, *found.graph.output):
+        dim = value.type.tensor_type.shape.dim[0]
+        assert [dim.dim_param or dim.dim_value] == sizes
