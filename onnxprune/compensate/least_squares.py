@@ -30,13 +30,13 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto
 
-from onnxprune.arrays import BoolArray, FloatArray, IntArray, shared
+from onnxprune.arrays import BoolArray, FloatArray, IntArray
 from onnxprune.compensate.methods import FOLDS
 from onnxprune.compensate.observed import Look, Observed, Part, observe
 from onnxprune.compensate.readers import Reader
 from onnxprune.compensate.reference import Narrowed, Reference, Writer
 from onnxprune.compensate.refit import Refit, RowSums
-from onnxprune.compensate.ridge import choose_ridge, gather, mean_of
+from onnxprune.compensate.ridge import choose_ridge, gather, is_narrow, mean_of
 from onnxprune.engine import Talk, each, talk
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
@@ -167,9 +167,10 @@ class _Correction:
         ]
         device = self.reference.place
         alive = reader.channels(one.read)
-        parts = batches.ask((*means, count < alive.sum()))
-        products = gather(parts, alive, self.folds, device)
-        weight = self._weight(one).to(device)
+        weight = one.weight(self.reference.graph).to(device)
+        few = is_narrow(weight.numel() // len(alive), int(alive.sum()))
+        parts = batches.ask((*means, count < alive.sum() and not few))
+        products = gather(parts, alive, self.folds, device, of_outputs=few)
         ridge = how.ridge
         if ridge is None:
             chosen = choose_ridge(products, _by_channel(reader, weight), checks=how.checks)
@@ -178,13 +179,6 @@ class _Correction:
         fitted = reader.remap(weight, mapping, one.read).cpu().numpy()
         self.edits.append(lambda writer: writer.constants.set(reader.weight, fitted))
         return fitted
-
-    def _weight(self, one: Narrowed) -> Tensor:
-        """The unpruned weight of a layer, for the outputs that it still has."""
-        whole = self.reference.graph.constant(one.reader.weight)
-        if one.written.all():  # nothing is written to it: a large one is not copied
-            return torch.from_numpy(shared(whole))
-        return torch.from_numpy(np.compress(one.written, whole, one.reader.axes.weight_out))
 
     def _restore(
         self, one: Narrowed, batches: Talk, weight: npt.NDArray[Any] | None, power: float

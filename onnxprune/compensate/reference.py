@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.arrays import BoolArray, IntArray
+from onnxprune.arrays import BoolArray, IntArray, shared
 from onnxprune.channels import ChannelGroups
 from onnxprune.compensate.readers import Reader, find_readers
 from onnxprune.engine import Portable
@@ -134,6 +134,13 @@ class Narrowed:
     reader: Reader
     read: BoolArray
     written: BoolArray
+
+    def weight(self, graph: Graph) -> Tensor:
+        """Return the unpruned weight, for the outputs that are left. Shapes: `[o, C, *]`."""
+        whole = graph.constant(self.reader.weight)
+        if self.written.all():  # nothing is written to it: a large one is not copied
+            return torch.from_numpy(shared(whole))
+        return torch.from_numpy(np.compress(self.written, whole, self.reader.axes.weight_out))
 
 
 class Writer:

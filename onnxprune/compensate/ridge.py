@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.arrays import BoolArray
+from onnxprune.arrays import BoolArray, shared
 from onnxprune.compensate.folds import RidgeErrors
 from onnxprune.ops._torch import torch
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 RIDGES = (0.01, 0.1, 1.0, 10.0)
 """The candidates, as shares of the mean variance of the kept channels."""
 RIDGE = RIDGES[0]
+BLOCK = 128
+"""Rows of which the products with all that follow are computed at once."""
 MAX_ROWS = 4096
 """A layer that reads more channels keeps its weights: the system to solve would be too large."""
 
@@ -42,15 +44,17 @@ MAX_ROWS = 4096
 class Products:
     """What the regression needs of X and X_k, for each fold, in double precision.
 
-    `parts` are X_k itself, one for each fold, where all together have fewer columns than rows.
-    Shapes: gram `X_k X_k'` `[F, K, K]`, cross `(X - S X_k) X_k'` `[F, C, K]`, identity S `[C, K]`,
-    parts each `[K, m]`.
+    `parts` are X_k itself, one for each fold, where all together have fewer columns than rows. A
+    layer `of_outputs` has so few that `cross` is of these, `W (X - S X_k) X_k'`.
+    Shapes: gram `X_k X_k'` `[F, K, K]`, cross `(X - S X_k) X_k'` `[F, C, K]` or
+    `[F, outputs * positions, K]`, identity S `[C, K]`, parts each `[K, m]`.
     """
 
     gram: Tensor
     cross: Tensor
     identity: Tensor
     parts: Sequence[Tensor] = ()
+    of_outputs: bool = False
 
     @property
     def unit(self) -> float:
@@ -58,7 +62,10 @@ class Products:
         return float(self.gram.sum(0).diagonal().mean())
 
     def solve(self, ridge: float) -> Tensor:
-        """Return the map A from the kept channels to all of them. Shapes: -> `[C, K]`."""
+        """Return the map A from the kept channels to all of them, unless it is of outputs.
+
+        Shapes: -> `[C, K]`.
+        """
         return self.identity + self._fitted(ridge, self.cross.sum(0).T).T
 
     def mapping(self, ridge: float, columns: int) -> Callable[[Tensor], Tensor]:
@@ -67,10 +74,13 @@ class Products:
         A itself is only computed for more `columns` in all than there are channels.
         Shapes: W `[C, o]` -> `[K, o]`.
         """
+        kept = self.identity.argmax(0)
+        if self.of_outputs:
+            fitted = self._fitted(ridge, self.cross.sum(0).T)
+            return lambda weight: (weight[kept] + fitted).to(weight.dtype)
         if columns >= len(self.identity):
             whole = self.solve(ridge).T
             return lambda weight: whole.to(weight.dtype) @ weight
-        kept = self.identity.argmax(0)
 
         def map_few(weight: Tensor) -> Tensor:
             missing = self.cross.sum(0).T @ weight.double()
@@ -92,7 +102,7 @@ class Products:
 class BatchProducts:
     """The products of one batch, in its own precision; `own` is X_k where it has few columns.
 
-    Shapes: gram `[K, K]`, cross `[C, K]`, own `[K, m]`.
+    Shapes: gram `[K, K]`, cross `[C, K]` or `[outputs * positions, K]`, own `[K, m]`.
     """
 
     gram: npt.NDArray[Any]
@@ -101,17 +111,45 @@ class BatchProducts:
 
 
 def multiply(
-    full: Tensor, kept: Tensor, alive: BoolArray, means: Sequence[Tensor], *, narrow: bool
+    full: Tensor,
+    kept: Tensor,
+    alive: BoolArray,
+    means: Sequence[Tensor],
+    *,
+    narrow: bool,
+    weight: Tensor | None = None,
 ) -> BatchProducts:
     """Return the products of X (`full`) and X_k (`kept`) of one batch; `narrow` keeps X_k.
 
-    Shapes: full `[C, m]`, kept `[K, m]`, alive `[C]`, means `[C, 1]` and `[K, 1]`.
+    With a `weight` W' the cross products are those of the outputs.
+    Shapes: full `[C, m]`, kept `[K, m]`, alive `[C]`, means `[C, 1]` and `[K, 1]`, weight
+    `[C, outputs * positions]`.
     """
     missing, own = full - means[0], kept - means[1]
     missing[torch.from_numpy(alive).to(full.device)] -= own
-    products = (own @ own.T, missing @ own.T, own)
+    if weight is not None:
+        missing = weight.to(missing).T @ missing
+    products = (_square(own), missing @ own.T, own)
     gram, cross, rows = (one.cpu().numpy() for one in products)
     return BatchProducts(gram, cross, rows if narrow else None)
+
+
+def _square(rows: Tensor) -> Tensor:
+    """Return `X X'`, of which only one half is computed. Shapes: `[K, m]` -> `[K, K]`."""
+    if len(rows) < 2 * BLOCK:
+        return rows @ rows.T
+    found = rows.new_empty(len(rows), len(rows))
+    for start in range(0, len(rows), BLOCK):
+        end = start + BLOCK
+        half = found[start:, start:end]
+        torch.matmul(rows[start:], rows[start:end].T, out=half)
+        found[start:end, end:] = half[BLOCK:].T
+    return found
+
+
+def is_narrow(columns: int, kept: int) -> bool:
+    """Return whether a layer has few outputs, `columns` at all positions, beside what it keeps."""
+    return 2 * columns <= kept
 
 
 def gather(
@@ -119,21 +157,27 @@ def gather(
     alive: BoolArray,
     folds: Sequence[int],
     device: torch.device,
+    *,
+    of_outputs: bool = False,
 ) -> Products:
     """Add the products of batches of one fold each. Shapes: alive `[C]`, folds one each."""
     where = torch.from_numpy(alive).to(device)
     identity = torch.eye(len(alive), dtype=torch.float64, device=device)[:, where]
     names = sorted(set(folds))
-    cross = identity.new_zeros(len(names), *identity.shape)
-    gram = identity.new_zeros(len(names), identity.shape[1], identity.shape[1])
+    gram: list[Tensor | None] = [None for _ in names]
+    cross = list(gram)
     parts: list[list[Tensor]] = [[] for _ in names]
     for batch, fold in zip(batches, folds, strict=True):
         k = names.index(fold)
-        gram[k] += torch.tensor(batch.gram, device=device)
-        cross[k] += torch.tensor(batch.cross, device=device)
+        for sums, new in ((gram, batch.gram), (cross, batch.cross)):
+            held = sums[k]
+            one = torch.from_numpy(shared(new)).to(device)
+            sums[k] = one.double() if held is None else held.add_(one)
         if batch.own is not None:
             parts[k].append(torch.tensor(batch.own, device=device).double())
-    return Products(gram, cross, identity, [torch.cat(p, 1) for p in parts if p])
+    whole = [torch.stack([one for one in sums if one is not None]) for sums in (gram, cross)]
+    joined = [torch.cat(p, 1) for p in parts if p]
+    return Products(whole[0], whole[1], identity, joined, of_outputs)
 
 
 def mean_of(sums: Sequence[npt.NDArray[Any]], count: int, *, centre: bool) -> npt.NDArray[Any]:
@@ -166,9 +210,8 @@ def choose_ridge(
     """
     if len(products.gram) < 2 or not 0.0 < products.unit < np.inf:
         return ridges[0]
-    errors = ridge_errors(products, weight, ridges, checks=checks).total()
-    best = int(errors.argmin())
-    return ridges[best] if float(errors[best]) < 0 else np.inf
+    best, error = ridge_errors(products, weight, ridges, checks=checks).best()
+    return ridges[best] if error < 0 else np.inf
 
 
 def ridge_errors(
@@ -184,9 +227,9 @@ def ridge_errors(
     `narrow` layers, those of few outputs unless it is said, are fitted by their outputs.
     Shapes: weight W' `[C, outputs * positions]`.
     """
-    if narrow is None:
-        narrow = 2 * weight.shape[1] <= products.gram.shape[1] and not products.parts
     gram, cross = products.gram, products.cross
-    if narrow:
+    if products.of_outputs:
+        return RidgeErrors(gram, cross, None, (), ridges, checks)
+    if is_narrow(weight.shape[1], gram.shape[1]) if narrow is None else narrow:
         return RidgeErrors(gram, weight.double().T @ cross, None, (), ridges, checks)
     return RidgeErrors(gram, cross, weight, products.parts, ridges, checks)
