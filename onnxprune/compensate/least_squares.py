@@ -36,7 +36,7 @@ from onnxprune.compensate.observed import Look, Observed, Part, observe
 from onnxprune.compensate.readers import Reader
 from onnxprune.compensate.reference import Narrowed, Reference, Writer
 from onnxprune.compensate.refit import Refit, RowSums
-from onnxprune.compensate.ridge import choose_ridge, gather, is_narrow, mean_of
+from onnxprune.compensate.ridge import choose_ridge, form_of, gather, mean_of
 from onnxprune.engine import Talk, each, talk
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
@@ -168,9 +168,9 @@ class _Correction:
         device = self.reference.place
         alive = reader.channels(one.read)
         weight = one.weight(self.reference.graph).to(device)
-        few = is_narrow(weight.numel() // len(alive), int(alive.sum()))
-        parts = batches.ask((*means, count < alive.sum() and not few))
-        products = gather(parts, alive, self.folds, device, of_outputs=few)
+        form = form_of(weight.numel() // len(alive), int(alive.sum()), count)
+        parts = batches.ask((*means, form))
+        products = gather(parts, alive, self.folds, device, form)
         ridge = how.ridge
         if ridge is None:
             chosen = choose_ridge(products, _by_channel(reader, weight), checks=how.checks)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from onnxprune.arrays import BoolArray, FloatArray
 from onnxprune.compensate.observed import Observed, Seen, Sums
 from onnxprune.compensate.reference import Narrowed
-from onnxprune.compensate.ridge import MAX_ROWS, is_narrow, multiply
+from onnxprune.compensate.ridge import INPUTS, MAX_ROWS, multiply
 from onnxprune.engine import once
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
@@ -125,26 +125,23 @@ class Refit(OnSamples):
         if len(full) <= MAX_ROWS and held <= MAX_BYTES:
             kept = reader.rows(env[reader.node.inputs[0]], one.read, wide=self.observed.wide)
             sums = (rows.sum(1, keepdim=True).cpu().numpy() for rows in (full, kept))
-            *means, narrow = yield RowSums(reader.key, kept.shape[1], *sums)
+            *means, form = yield RowSums(reader.key, kept.shape[1], *sums)
             part = multiply(
                 full,
                 kept,
                 reader.channels(one.read),
                 [torch.tensor(mean).to(kept) for mean in means],
-                narrow=narrow,
-                weight=self._few_outputs(one, len(full), len(kept)),
+                form,
+                None if form == INPUTS else self._weight(one),
             )
         weight = yield part
         if weight is not None:
             fitted = torch.tensor(weight).to(self._mirror.device, self._mirror.dtype)
             self._mirror.constants[reader.weight] = fitted
 
-    def _few_outputs(self, one: Narrowed, channels: int, kept: int) -> Tensor | None:
-        """The unpruned weight W' of a layer of few outputs. Shapes: -> `[C, o * positions]`."""
-        weight = one.weight(self.observed.reference.graph)
-        if not is_narrow(weight.numel() // channels, kept):
-            return None
-        return one.reader.by_channel(weight)
+    def _weight(self, one: Narrowed) -> Tensor:
+        """The unpruned weight W' of a layer. Shapes: -> `[C, o * positions]`."""
+        return one.reader.by_channel(one.weight(self.observed.reference.graph))
 
     def _restore(self, one: Narrowed, y: Tensor, seen: Seen) -> Rounds:
         """Hand out the moments of the outputs, and give them those of the unpruned net."""

@@ -19,13 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.arrays import BoolArray, shared
-from onnxprune.compensate.folds import RidgeErrors
+from onnxprune.arrays import BoolArray, IntArray, shared
+from onnxprune.compensate.folds import InputErrors, OnFolds
+from onnxprune.compensate.solved import ColumnErrors, OutputErrors
 from onnxprune.ops._torch import torch
 
 if TYPE_CHECKING:
@@ -34,39 +36,100 @@ if TYPE_CHECKING:
 RIDGES = (0.01, 0.1, 1.0, 10.0)
 """The candidates, as shares of the mean variance of the kept channels."""
 RIDGE = RIDGES[0]
-BLOCK = 128
+BLOCK = 64
 """Rows of which the products with all that follow are computed at once."""
+PIECE = 2**24
+"""Elements of what the outputs miss that are kept at most."""
 MAX_ROWS = 4096
 """A layer that reads more channels keeps its weights: the system to solve would be too large."""
 
 
-@dataclass(frozen=True, eq=False)
-class Products:
-    """What the regression needs of X and X_k, for each fold, in double precision.
+INPUTS, OUTPUTS, COLUMNS = "inputs", "outputs", "columns"
+"""What is predicted from the kept channels: all channels, the outputs (with as few equations as
+kept channels), or the outputs with as few equations as columns."""
 
-    `parts` are X_k itself, one for each fold, where all together have fewer columns than rows. A
-    layer `of_outputs` has so few that `cross` is of these, `W (X - S X_k) X_k'`.
-    Shapes: gram `X_k X_k'` `[F, K, K]`, cross `(X - S X_k) X_k'` `[F, C, K]` or
-    `[F, outputs * positions, K]`, identity S `[C, K]`, parts each `[K, m]`.
+
+def form_of(outputs: int, kept: int, columns: int) -> str:
+    """Return in which form the regression is the least work.
+
+    `outputs` are those at all positions, `columns` all samples and positions.
     """
+    if columns < kept and outputs * columns <= PIECE:
+        return COLUMNS
+    return OUTPUTS if 2 * outputs <= kept else INPUTS
 
-    gram: Tensor
-    cross: Tensor
-    identity: Tensor
-    parts: Sequence[Tensor] = ()
-    of_outputs: bool = False
+
+class Regression(Protocol):
+    """What a regression needs of X and X_k, for each fold."""
 
     @property
     def unit(self) -> float:
         """The mean diagonal of `X_k X_k'` over all folds, which a ridge is a share of."""
-        return float(self.gram.sum(0).diagonal().mean())
+        ...
+
+    @property
+    def folds(self) -> int:
+        """How many folds there are."""
+        ...
+
+    def errors(self, weight: Tensor, ridges: Sequence[float], checks: int | None) -> OnFolds:
+        """Return the job that finds the best ridge. Shapes: weight W' `[C, outputs * positions]`.
+
+        `checks` is on how many folds that is measured, all by default.
+        """
+        ...
+
+    def mapping(self, ridge: float, columns: int) -> Callable[[Tensor], Tensor]:
+        """Return what turns weights of all channels into those of the kept ones: A' W.
+
+        `columns` are those of W in all. Shapes: W `[C, o]` -> `[K, o]`.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """The products of X and X_k of each fold, in double precision.
+
+    `of_outputs` they are `W (X - S X_k) X_k'` in place of `(X - S X_k) X_k'`.
+    Shapes: gram `X_k X_k'` `[F, K, K]`, cross `[F, C, K]` or `[F, outputs * positions, K]`, alive
+    `[C]`.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    alive: BoolArray
+    of_outputs: bool = False
+
+    @cached_property
+    def unit(self) -> float:
+        """The mean diagonal of `X_k X_k'` over all folds, which a ridge is a share of."""
+        return float(self.gram.diagonal(dim1=1, dim2=2).sum(0).mean())
+
+    @property
+    def folds(self) -> int:
+        """How many folds there are."""
+        return len(self.gram)
+
+    def errors(self, weight: Tensor, ridges: Sequence[float], checks: int | None) -> OnFolds:
+        """Return the job that finds the best ridge. Shapes: weight W' `[C, outputs * positions]`.
+
+        A layer of few outputs is fitted by these. `checks` is on how many folds that is measured.
+        """
+        folds = len(self.gram[:checks])
+        if self.of_outputs:
+            return OutputErrors(folds, ridges, self.gram, self.cross)
+        return InputErrors(folds, ridges, self.gram, self.cross, weight)
 
     def solve(self, ridge: float) -> Tensor:
         """Return the map A from the kept channels to all of them, unless it is of outputs.
 
         Shapes: -> `[C, K]`.
         """
-        return self.identity + self._fitted(ridge, self.cross.sum(0).T).T
+        found = self._fitted(ridge, self.cross.sum(0).T).T
+        kept = torch.arange(found.shape[1], device=found.device)
+        found[torch.from_numpy(self.alive).to(found.device), kept] += 1
+        return found
 
     def mapping(self, ridge: float, columns: int) -> Callable[[Tensor], Tensor]:
         """Return what turns weights of all channels into those of the kept ones: A' W.
@@ -74,11 +137,11 @@ class Products:
         A itself is only computed for more `columns` in all than there are channels.
         Shapes: W `[C, o]` -> `[K, o]`.
         """
-        kept = self.identity.argmax(0)
+        kept = torch.from_numpy(self.alive).to(self.gram.device)
         if self.of_outputs:
             fitted = self._fitted(ridge, self.cross.sum(0).T)
             return lambda weight: (weight[kept] + fitted).to(weight.dtype)
-        if columns >= len(self.identity):
+        if columns >= len(self.alive):
             whole = self.solve(ridge).T
             return lambda weight: whole.to(weight.dtype) @ weight
 
@@ -90,24 +153,75 @@ class Products:
 
     def _fitted(self, ridge: float, wanted: Tensor) -> Tensor:
         """The regression of the missing on the kept channels. Shapes: `[K, n]` -> `[K, n]`."""
+        return _regressed(self.gram.sum(0), ridge * self.unit, wanted)
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """X_k itself and what the outputs miss, `D = W (X - S X_k)`, where there are few columns.
+
+        (X_k X_k' + ridge I)^-1 X_k D' = X_k (X_k' X_k + ridge I)^-1 D'
+
+    Shapes: own X_k `[K, m]`, missing D `[outputs * positions, m]`, fold `[m]`, alive `[C]`.
+    """
+
+    own: Tensor
+    missing: Tensor
+    fold: IntArray
+    alive: BoolArray
+
+    @property
+    def folds(self) -> int:
+        """How many folds there are."""
+        return int(self.fold.max()) + 1
+
+    @cached_property
+    def unit(self) -> float:
+        """The mean diagonal of `X_k X_k'` over all folds, which a ridge is a share of."""
+        return float(self._gram.trace()) / len(self.own)
+
+    @cached_property
+    def _gram(self) -> Tensor:
+        return _square(self.own.T).double()
+
+    def errors(self, weight: Tensor, ridges: Sequence[float], checks: int | None) -> OnFolds:
+        """Return the job that finds the best ridge. Shapes: weight W' `[C, outputs * positions]`.
+
+        `checks` is on how many folds that is measured.
+        """
+        folds, outputs = len(range(self.folds)[:checks]), _square(self.missing.T).double()
+        return ColumnErrors(folds, ridges, self._gram, outputs, self.fold, len(self.own))
+
+    def mapping(self, ridge: float, columns: int) -> Callable[[Tensor], Tensor]:
+        """Return what turns weights of all channels into those of the kept ones: A' W.
+
+        Shapes: W `[C, o]` -> `[K, o]`.
+        """
+        kept = torch.from_numpy(self.alive).to(self.own.device)
         share = ridge * self.unit
-        if not 0.0 < share < np.inf:
-            return torch.zeros_like(wanted)
-        gram = self.gram.sum(0)
-        gram.diagonal().add_(share)
-        return torch.cholesky_solve(wanted, torch.linalg.cholesky(gram))
+        fitted = self.own.double() @ _regressed(self._gram, share, self.missing.double().T)
+        return lambda weight: (weight[kept] + fitted).to(weight.dtype)
+
+
+def _regressed(gram: Tensor, share: float, wanted: Tensor) -> Tensor:
+    """Solve `(gram + share I) f = wanted`; 0 without evidence. Shapes: `[K, n]` -> `[K, n]`."""
+    if not 0.0 < share < np.inf:
+        return torch.zeros_like(wanted)
+    system = gram.clone()
+    system.diagonal().add_(share)
+    return torch.cholesky_solve(wanted, torch.linalg.cholesky(system))
 
 
 @dataclass(frozen=True, eq=False)
 class BatchProducts:
-    """The products of one batch, in its own precision; `own` is X_k where it has few columns.
+    """The products of one batch, in its own precision, or X_k itself and what the outputs miss.
 
-    Shapes: gram `[K, K]`, cross `[C, K]` or `[outputs * positions, K]`, own `[K, m]`.
+    Shapes: own `[K, K]` or X_k `[K, m]`, cross `[C, K]`, `[outputs * positions, K]` or
+    `[outputs * positions, m]`.
     """
 
-    gram: npt.NDArray[Any]
+    own: npt.NDArray[Any]
     cross: npt.NDArray[Any]
-    own: npt.NDArray[Any] | None
 
 
 def multiply(
@@ -115,23 +229,22 @@ def multiply(
     kept: Tensor,
     alive: BoolArray,
     means: Sequence[Tensor],
-    *,
-    narrow: bool,
+    form: str,
     weight: Tensor | None = None,
 ) -> BatchProducts:
-    """Return the products of X (`full`) and X_k (`kept`) of one batch; `narrow` keeps X_k.
+    """Return what the regression needs of X (`full`) and X_k (`kept`) of one batch.
 
-    With a `weight` W' the cross products are those of the outputs.
+    A form of outputs needs the weight W' of the layer.
     Shapes: full `[C, m]`, kept `[K, m]`, alive `[C]`, means `[C, 1]` and `[K, 1]`, weight
     `[C, outputs * positions]`.
     """
     missing, own = full - means[0], kept - means[1]
-    missing[torch.from_numpy(alive).to(full.device)] -= own
-    if weight is not None:
+    missing.index_add_(0, torch.from_numpy(np.flatnonzero(alive)).to(full.device), own, alpha=-1)
+    if weight is not None and form != INPUTS:
         missing = weight.to(missing).T @ missing
-    products = (_square(own), missing @ own.T, own)
-    gram, cross, rows = (one.cpu().numpy() for one in products)
-    return BatchProducts(gram, cross, rows if narrow else None)
+    if form != COLUMNS:
+        missing, own = missing @ own.T, _square(own)
+    return BatchProducts(own.cpu().numpy(), missing.cpu().numpy())
 
 
 def _square(rows: Tensor) -> Tensor:
@@ -147,37 +260,30 @@ def _square(rows: Tensor) -> Tensor:
     return found
 
 
-def is_narrow(columns: int, kept: int) -> bool:
-    """Return whether a layer has few outputs, `columns` at all positions, beside what it keeps."""
-    return 2 * columns <= kept
-
-
 def gather(
     batches: Iterable[BatchProducts],
     alive: BoolArray,
     folds: Sequence[int],
     device: torch.device,
-    *,
-    of_outputs: bool = False,
-) -> Products:
-    """Add the products of batches of one fold each. Shapes: alive `[C]`, folds one each."""
-    where = torch.from_numpy(alive).to(device)
-    identity = torch.eye(len(alive), dtype=torch.float64, device=device)[:, where]
-    names = sorted(set(folds))
-    gram: list[Tensor | None] = [None for _ in names]
-    cross = list(gram)
-    parts: list[list[Tensor]] = [[] for _ in names]
-    for batch, fold in zip(batches, folds, strict=True):
-        k = names.index(fold)
-        for sums, new in ((gram, batch.gram), (cross, batch.cross)):
-            held = sums[k]
-            one = torch.from_numpy(shared(new)).to(device)
-            sums[k] = one.double() if held is None else held.add_(one)
-        if batch.own is not None:
-            parts[k].append(torch.tensor(batch.own, device=device).double())
-    whole = [torch.stack([one for one in sums if one is not None]) for sums in (gram, cross)]
-    joined = [torch.cat(p, 1) for p in parts if p]
-    return Products(whole[0], whole[1], identity, joined, of_outputs)
+    form: str,
+) -> Regression:
+    """Add what was found of batches of one fold each. Shapes: alive `[C]`, folds one each."""
+    places = np.unique(folds, return_inverse=True)[1].tolist()
+    if form == COLUMNS:
+        found = list(batches)
+        own, missing = (
+            torch.cat([torch.from_numpy(shared(one)).to(device) for one in side], 1)
+            for side in ([one.own for one in found], [one.cross for one in found])
+        )
+        fold = np.repeat(places, [one.own.shape[1] for one in found])
+        return Columns(own, missing, fold, alive)
+    sums: list[dict[int, Tensor]] = [{}, {}]
+    for batch, place in zip(batches, places, strict=True):
+        for total, one in zip(sums, (batch.own, batch.cross), strict=True):
+            new = torch.from_numpy(shared(one)).to(device)
+            total[place] = total[place].add_(new) if place in total else new.double()
+    gram, cross = (torch.stack([total[k] for k in sorted(total)]) for total in sums)
+    return Products(gram, cross, alive, form == OUTPUTS)
 
 
 def mean_of(sums: Sequence[npt.NDArray[Any]], count: int, *, centre: bool) -> npt.NDArray[Any]:
@@ -188,7 +294,7 @@ def mean_of(sums: Sequence[npt.NDArray[Any]], count: int, *, centre: bool) -> np
 
 
 def choose_ridge(
-    products: Products,
+    products: Regression,
     weight: Tensor,
     ridges: Sequence[float] = RIDGES,
     *,
@@ -208,28 +314,7 @@ def choose_ridge(
 
     Shapes: weight W' `[C, outputs * positions]`. Units: shares, as `Products.solve` takes them.
     """
-    if len(products.gram) < 2 or not 0.0 < products.unit < np.inf:
+    if products.folds < 2 or not 0.0 < products.unit < np.inf:
         return ridges[0]
-    best, error = ridge_errors(products, weight, ridges, checks=checks).best()
+    best, error = products.errors(weight, ridges, checks).best()
     return ridges[best] if error < 0 else np.inf
-
-
-def ridge_errors(
-    products: Products,
-    weight: Tensor,
-    ridges: Sequence[float],
-    *,
-    narrow: bool | None = None,
-    checks: int | None = None,
-) -> RidgeErrors:
-    """Return the job that finds the error of each ridge on a fold.
-
-    `narrow` layers, those of few outputs unless it is said, are fitted by their outputs.
-    Shapes: weight W' `[C, outputs * positions]`.
-    """
-    gram, cross = products.gram, products.cross
-    if products.of_outputs:
-        return RidgeErrors(gram, cross, None, (), ridges, checks)
-    if is_narrow(weight.shape[1], gram.shape[1]) if narrow is None else narrow:
-        return RidgeErrors(gram, weight.double().T @ cross, None, (), ridges, checks)
-    return RidgeErrors(gram, cross, weight, products.parts, ridges, checks)

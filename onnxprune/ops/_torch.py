@@ -17,11 +17,13 @@ else:
 
     class _Lazy:
         def __init__(self, name: str) -> None:
-            self._name = name
+            self._name, self._module = name, None
 
         def __getattr__(self, attribute: str) -> Any:
             try:
-                return getattr(importlib.import_module(self._name), attribute)
+                if self._module is None:
+                    self._module = importlib.import_module(self._name)
+                return getattr(self._module, attribute)
             except ModuleNotFoundError as error:
                 if error.name != "torch":
                     raise
