@@ -190,7 +190,8 @@ class Columns:
         `checks` is on how many folds that is measured.
         """
         folds, outputs = len(range(self.folds)[:checks]), _square(self.missing.T).double()
-        return ColumnErrors(folds, ridges, self._gram, outputs, self.fold, len(self.own))
+        fold = torch.from_numpy(self.fold).to(self.own.device)
+        return ColumnErrors(folds, ridges, self._gram, outputs, fold, len(self.own))
 
     def mapping(self, ridge: float, columns: int) -> Callable[[Tensor], Tensor]:
         """Return what turns weights of all channels into those of the kept ones: A' W.
@@ -199,7 +200,8 @@ class Columns:
         """
         kept = torch.from_numpy(self.alive).to(self.own.device)
         share = ridge * self.unit
-        fitted = self.own.double() @ _regressed(self._gram, share, self.missing.double().T)
+        mixed = _regressed(self._gram, share, self.missing.double().T)
+        fitted = self.own.double() @ mixed if mixed.any() else mixed.new_zeros(1)
         return lambda weight: (weight[kept] + fitted).to(weight.dtype)
 
 

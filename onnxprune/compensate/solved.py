@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.arrays import FloatArray, IntArray
+from onnxprune.arrays import FloatArray
 from onnxprune.compensate.folds import HELD, OnFolds
 from onnxprune.engine import talk
 from onnxprune.ops._torch import torch
@@ -99,7 +99,7 @@ class ColumnErrors(SolvedErrors):
     """
 
     outputs: Tensor
-    fold: IntArray
+    fold: Tensor
     rows: int
 
     @property
@@ -109,7 +109,7 @@ class ColumnErrors(SolvedErrors):
 
     def held(self, fold: int) -> Held:
         """Return a fold and what is fitted to the others."""
-        here = torch.from_numpy(self.fold == fold).to(self.gram.device)
+        here = self.fold == fold
         gram, outputs = self.gram[~here], self.outputs[~here]
         others = gram[:, ~here]
         unit = float(others.trace()) / self.rows

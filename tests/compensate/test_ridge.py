@@ -1,149 +1,80 @@
-"""The regression and its ridge against numpy."""
+"""The regression and its ridge against numpy, in each of its forms."""
 
 import pickle
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray
+from onnxprune.compensate import solved
 from onnxprune.compensate.ridge import (
+    BLOCK,
+    COLUMNS,
+    INPUTS,
+    OUTPUTS,
     RIDGES,
+    BatchProducts,
     Products,
+    Regression,
     choose_ridge,
+    form_of,
     gather,
     mean_of,
     multiply,
-    ridge_errors,
 )
-from tests.support.models import relative_error, run
-from tests.support.trial import (
-    CHAIN,
-    CNN,
-    FLAT,
-    FLAT_LAST,
-    MULTIPLIED,
-    PRODUCT,
-    RIDGE,
-    SAME,
-    TRANSPOSED,
-    WIDE,
-    Array,
-    Trial,
-    ridge_by_lstsq,
-    rows_of,
-    scaled_error,
-    transposed,
-)
+from tests.support.trial import RIDGE, Array
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-
-@pytest.mark.parametrize(("text", "step"), [(CHAIN, 1), (WIDE, 2)], ids=["narrow", "wide"])
-def test_a_convolution_is_refitted_as_numpy_would(text: str, step: int) -> None:
-    trial = Trial(text, [1, 2, 5])
-    alive = trial.alive("r")
-    rows = rows_of(trial.tensor("r")[:, :, ::step])
-    channel_map = ridge_by_lstsq(rows, rows[alive], alive)
-    weight = np.einsum("ochw,ck->okhw", trial.tensor("v", trial.proto), channel_map)
-    assert scaled_error(trial.tensor("v", trial.compensated()), weight) < SAME
+FORMS = (INPUTS, OUTPUTS, COLUMNS)
 
 
-@transposed
-def test_a_transposed_convolution_is_refitted_as_numpy_would() -> None:
-    trial = Trial(TRANSPOSED, [0, 3])
-    alive = trial.alive("r")
-    rows = rows_of(trial.tensor("r"))
-    channel_map = ridge_by_lstsq(rows, rows[alive], alive)
-    weight = np.einsum("cohw,ck->kohw", trial.tensor("v", trial.proto), channel_map)
-    assert scaled_error(trial.tensor("v", trial.compensated()), weight) < SAME
-
-
-@pytest.mark.parametrize("text", [FLAT, FLAT_LAST], ids=["nchw", "nhwc"])
-def test_a_flattened_map_is_refitted_channel_by_channel(text: str) -> None:
-    trial = Trial(text, [1, 2, 5])
-    alive = trial.alive("r")
-    rows = rows_of(trial.tensor("r"))
-    channel_map = ridge_by_lstsq(rows, rows[alive], alive)
-    old, new = trial.tensor("v", trial.proto), trial.tensor("v", trial.compensated())
-    if text is FLAT:
-        weight = np.einsum("cpo,ck->kpo", old.reshape(6, 4, 5), channel_map)
-    else:
-        weight = np.einsum("pco,ck->pko", old.reshape(4, 6, 5), channel_map)
-    assert scaled_error(new, weight.reshape(new.shape)) < SAME
-
-
-def test_a_product_without_bias_is_refitted_uncentred() -> None:
-    trial = Trial(PRODUCT, [1, 2])
-    alive = trial.alive("f")
-    rows = rows_of(trial.tensor("f"))
-    channel_map = ridge_by_lstsq(rows, rows[alive], alive, centre=False)
-    weight = channel_map.T @ trial.tensor("v", trial.proto)
-    assert relative_error(trial.tensor("v", trial.compensated()), weight) < SAME
-    assert trial.compensated("bias") == trial.pruned
-
-
-def test_filters_of_one_channel_are_not_taken_for_positions_of_a_map() -> None:
-    trial = Trial(MULTIPLIED, [1, 2])
-    alive = trial.alive("f")
-    rows = rows_of(trial.tensor("f"))
-    channel_map = ridge_by_lstsq(rows, rows[alive], alive, centre=False)
-    weight = channel_map.T @ trial.tensor("v", trial.proto)
-    assert relative_error(trial.tensor("v", trial.compensated()), weight) < SAME
-
-
-def test_later_layers_see_what_the_corrected_ones_produce() -> None:
-    """The head is fitted to the outputs of the re-fitted middle layer, not to those of the net."""
-    trial = Trial(CNN)
-    changed = trial.compensated()
-    alive = trial.alive("p")
-    full = rows_of(trial.tensor("p"))
-    inner = ModelProto()
-    inner.CopyFrom(changed)
-    del inner.graph.output[:]
-    inner.graph.output.append(onnx.helper.make_tensor_value_info("p", onnx.TensorProto.FLOAT, None))
-    channel_map = ridge_by_lstsq(full, rows_of(run(inner, trial.x)[0]), alive)
-    old = trial.tensor("w5", trial.proto).reshape(10, 9, 3)
-    weight = np.einsum("cpo,ck->kpo", old, channel_map).reshape(-1, 3)
-    assert scaled_error(trial.tensor("w5", changed), weight) < SAME
-
-
-def regression(full: Array, kept: Array, alive: BoolArray, folds: Array | None = None) -> Products:
+def regression(
+    full: Array,
+    kept: Array,
+    alive: BoolArray,
+    weight: Array,
+    form: str,
+    folds: Array | None = None,
+) -> Regression:
     if folds is None:
         folds = np.zeros(full.shape[1], np.int64)
     names = np.unique(folds)
     apart = [[torch.from_numpy(rows[:, folds == k]) for k in names] for rows in (full, kept)]
     sums = [[part.sum(1, keepdim=True).numpy() for part in rows] for rows in apart]
-    count = full.shape[1]
-    means = [torch.from_numpy(mean_of(side, count, centre=True)) for side in sums]
-    narrow = count < alive.sum()
-    pairs = zip(*apart, strict=True)
-    parts = [multiply(one, other, alive, means, narrow=bool(narrow)) for one, other in pairs]
-    return gather(parts, alive, names.tolist(), torch.device("cpu"))
+    means = [torch.from_numpy(mean_of(side, full.shape[1], centre=True)) for side in sums]
+    given = torch.from_numpy(weight)
+    parts = [multiply(one, other, alive, means, form, given) for one, other in zip(*apart)]  # noqa: B905
+    return gather(parts, alive, names.tolist(), torch.device("cpu"), form)
 
 
 def test_regression_keeps_what_is_not_missing() -> None:
     rows = np.random.default_rng(0).normal(size=(4, 50))
-    found = regression(rows, rows, np.ones(4, np.bool_)).solve(RIDGE)
-    assert np.allclose(found.numpy(), np.eye(4), atol=1e-9)
+    for form in FORMS:
+        products = regression(rows, rows, np.ones(4, np.bool_), np.eye(4), form)
+        found = products.mapping(RIDGE, 9)(torch.eye(4, dtype=torch.float64))
+        assert np.allclose(found.numpy(), np.eye(4), atol=1e-9)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("value", [0.0, float("nan")])
-def test_regression_without_evidence_changes_nothing(value: float) -> None:
-    alive = np.array([True, False, True])
-    products = regression(np.full((3, 8), value), np.full((2, 8), value), alive)
-    expected = np.eye(3)[:, alive].tolist()
-    assert products.solve(RIDGE).tolist() == expected
-    assert products.solve(choose_ridge(products, torch.ones(3, 2))).tolist() == expected
+def test_regression_without_evidence_changes_nothing(value: float, form: str) -> None:
+    alive, weight = np.array([True, False, True]), torch.arange(6.0).reshape(3, 2)
+    given = np.full((3, 8), value), np.full((2, 8), value)
+    products = regression(*given, alive, weight.numpy(), form, np.arange(8) % 2)
+    for ridge in (RIDGE, choose_ridge(products, weight)):
+        for columns in (2, 3):
+            found = products.mapping(ridge, columns)(weight)
+            assert found.tolist() == weight[[0, 2]].tolist()
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("columns", [5, 32])
 @pytest.mark.parametrize("noise", [0.01, 0.3, 1.0, 5.0, 50.0])
 def test_the_ridge_is_the_one_that_errs_least_on_samples_left_out(
-    noise: float, columns: int
+    noise: float, columns: int, form: str
 ) -> None:
     rng = np.random.default_rng(0)
     alive = np.arange(9) < 6
@@ -166,37 +97,116 @@ def test_the_ridge_is_the_one_that_errs_least_on_samples_left_out(
             total += float(((weight.T @ (centred[0] - fitted @ centred[1])[:, own]) ** 2).sum())
         return total
 
-    products = regression(full, kept, alive, folds)
-    assert bool(products.parts) == (columns < 6)
+    products = regression(full, kept, alive, weight, form, folds)
     for count in (7, 200):
         ridges = tuple(np.geomspace(1e-3, 1e3, count).tolist())
         chosen = choose_ridge(products, torch.from_numpy(weight), ridges)
         assert chosen == min((*ridges, np.inf), key=error)
 
 
+def forms_of(channels: int, kept: int, outputs: int, seed: int = 0) -> tuple[list[Any], Any]:
+    """The same regression in each form, and the weight, in double precision."""
+    rng = np.random.default_rng(seed)
+    own = rng.normal(size=(kept, 120)) * rng.uniform(0.2, 3, size=(kept, 1))
+    full = rng.normal(size=(channels, kept)) @ own / kept + rng.normal(size=(channels, 120))
+    full[:kept] += own
+    weight = rng.normal(size=(channels, outputs))
+    alive, folds = np.arange(channels) < kept, np.repeat([0, 1, 2], 40)
+    given = full, own, alive, weight
+    return [regression(*given, form, folds) for form in FORMS], torch.from_numpy(weight)
+
+
 @pytest.mark.parametrize("checks", [None, 1])
 @pytest.mark.parametrize(("channels", "kept", "outputs"), [(12, 9, 4), (12, 9, 30), (6, 6, 1)])
-def test_the_errors_of_ridges_are_the_same_by_outputs_and_by_inputs(
+def test_the_errors_of_ridges_are_the_same_in_each_form(
     channels: int, kept: int, outputs: int, checks: int | None
 ) -> None:
-    rng = np.random.default_rng(0)
-    full = torch.from_numpy(rng.normal(size=(3, channels, 40)))
-    own = full[:, :kept] + 0.3 * torch.from_numpy(rng.normal(size=(3, kept, 40)))
-    missing = full.clone()
-    missing[:, :kept] -= own
-    identity = torch.eye(channels, dtype=torch.float64)[:, :kept]
-    products = Products(own @ own.mT, missing @ own.mT, identity)
-    weight = torch.from_numpy(rng.normal(size=(channels, outputs)))
-    jobs = [
-        ridge_errors(products, weight, RIDGES, narrow=narrow, checks=checks)
-        for narrow in (True, False)
-    ]
-    np.testing.assert_allclose(*[job.total() for job in jobs], rtol=1e-9, atol=1e-9)
-    for job in jobs:  # a worker finds the same bits
-        np.testing.assert_array_equal(pickle.loads(pickle.dumps(job)).total(), job.total())
-        every = [replace(job, checks=k).total() for k in (1, 2, 3)]
-        same = [bool((job.total() == one).all()) for one in every]
+    products, weight = forms_of(channels, kept, outputs)
+    jobs: list[Any] = [one.errors(weight, RIDGES, checks) for one in products]
+    for job in jobs:
+        np.testing.assert_allclose(job.total(), jobs[0].total(), rtol=1e-9, atol=1e-9)
+        assert job.best() == (int(job.total().argmin()), job.total().min())
+        again = pickle.loads(pickle.dumps(job))  # a worker finds the same bits
+        np.testing.assert_array_equal(again.total(), job.total())
+    for one, job in zip(products, jobs, strict=True):
+        every = [one.errors(weight, RIDGES, k).total() for k in (1, 2, 3)]
+        same = [bool((job.total() == total).all()) for total in every]
         assert same == [checks == 1, False, checks is None]
-    few, many = (products.mapping(0.1, columns)(weight) for columns in (0, 10**6))
-    torch.testing.assert_close(few, many, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(many, products.solve(0.1).T @ weight)
+    few, many = (products[0].mapping(0.1, columns)(weight) for columns in (0, 10**6))
+    for found in (few, *(one.mapping(0.1, 1)(weight) for one in products[1:])):
+        torch.testing.assert_close(found, many, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(many, products[0].solve(0.1).T @ weight)
+
+
+def test_a_large_system_is_solved_in_single_precision_where_that_is_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    products, weight = forms_of(200, 160, 20)
+    job = products[1].errors(weight, RIDGES, None)
+    single = job.total()
+    monkeypatch.setattr(solved, "RESIDUAL", -1.0)
+    double = job.total()
+    assert (single != double).all()
+    np.testing.assert_allclose(single, double, rtol=1e-5)
+    monkeypatch.undo()
+    monkeypatch.setattr(solved, "SINGLE", 10**9)
+    np.testing.assert_array_equal(job.total(), double)
+
+
+def test_a_system_that_single_precision_cannot_solve_is_solved_in_double() -> None:
+    """Channels that are nearly the same, and next to no ridge."""
+    rng = np.random.default_rng(0)
+    basis = torch.from_numpy(rng.normal(size=(150, 3)))
+    own = basis @ torch.from_numpy(rng.normal(size=(3, 900)))
+    own += 1e-3 * torch.from_numpy(rng.normal(size=own.shape))
+    gram = torch.stack([part @ part.T for part in own.tensor_split(3, 1)])
+    cross = torch.from_numpy(rng.normal(size=(3, 4, 150))) @ gram
+    job = Products(gram, cross, np.ones(150, np.bool_), of_outputs=True).errors(
+        basis, (1e-9, 1e-8), None
+    )
+    fold = [gram.sum(0) - gram[0], cross.sum(0) - cross[0]]
+    share = 1e-9 * fold[0].diagonal().mean()
+    fit = torch.linalg.solve(fold[0] + share * torch.eye(150), fold[1].T)
+    expected = float(((gram[0] @ fit - 2 * cross[0].T) * fit).sum())
+    found = [float(pickle.loads(pickle.dumps(job)).held(0).error(1e-9))]
+    np.testing.assert_allclose(found, [expected], rtol=1e-6)
+
+
+def test_the_best_of_four_ridges_is_found_by_three_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    products, weight = forms_of(12, 9, 4)
+    asked: list[float] = []
+    error = solved.Held.error
+
+    def counted(held: solved.Held, ridge: float) -> float:
+        asked.append(ridge)
+        return error(held, ridge)
+
+    monkeypatch.setattr(solved.Held, "error", counted)
+    for one in products[1:]:
+        choose_ridge(one, weight)
+        assert len(asked) == 9  # of three folds
+        assert len(set(asked)) == 3
+        asked.clear()
+
+
+def test_products_of_many_rows_are_those_of_all() -> None:
+    rows = torch.from_numpy(np.random.default_rng(0).normal(size=(3 * BLOCK + 7, 20)))
+    zero = [torch.zeros(len(rows), 1)] * 2
+    found: BatchProducts = multiply(rows, rows, np.ones(len(rows), np.bool_), zero, INPUTS)
+    np.testing.assert_allclose(found.own, rows @ rows.T, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "kept", "columns", "form"),
+    [
+        (32, 64, 64, OUTPUTS),
+        (33, 64, 64, INPUTS),
+        (32, 64, 63, COLUMNS),
+        (2**19, 64, 32, COLUMNS),
+        (2**19 + 1, 64, 32, INPUTS),
+    ],
+)
+def test_a_layer_is_fitted_in_the_form_of_least_work(
+    outputs: int, kept: int, columns: int, form: str
+) -> None:
+    assert form_of(outputs, kept, columns) == form
