@@ -11,7 +11,7 @@ import numpy.typing as npt
 from onnxprune.arrays import FloatArray
 from onnxprune.compensate.readers import Reader
 from onnxprune.compensate.reference import OnReference, Reference
-from onnxprune.compensate.ridge import MAX_ROWS
+from onnxprune.compensate.ridge import MAX_ROWS, square_of
 from onnxprune.engine import each
 from onnxprune.ops._torch import torch
 from onnxprune.relevance import LOOKING, Batch
@@ -68,7 +68,7 @@ class _Products(OnReference):
                 shifts[reader.key] = rows.mean(1, keepdim=True).cpu().numpy()
             rows = rows - torch.tensor(shifts[reader.key]).to(rows)
             total = rows.sum(1, dtype=torch.float64).cpu().numpy()
-            found[reader.key] = (rows @ rows.T).cpu().numpy(), total, rows.shape[1]
+            found[reader.key] = square_of(rows).cpu().numpy(), total, rows.shape[1]
 
         with torch.no_grad():
             self.reference.watch(self.mirror, batch.of(self.reference.data)[0], note)

@@ -91,10 +91,9 @@ class InputErrors(OnFolds):
 
         Shapes: `[C / folds, C]`, `[C, C]` -> `[ridges]`.
         """
-        weight = self.weight.double()
-        rows = weight.tensor_split(self.folds)[shard]
-        gain = yield (rows @ weight.T).cpu().numpy()
-        yield np.array(self._of_inputs(torch.tensor(gain, device=self.gram.device), shard))
+        rows = self.weight.tensor_split(self.folds)[shard]
+        gain = torch.tensor((yield (rows @ self.weight.T).cpu().numpy()))
+        yield np.array(self._of_inputs(gain.to(self.gram), shard))
 
     def _of_inputs(self, gain: Tensor, fold: int) -> list[float]:
         own_gram, own_cross = self.gram[fold], self.cross[fold]

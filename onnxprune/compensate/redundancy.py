@@ -34,6 +34,7 @@ from onnxprune.compensate.reference import Reference
 from onnxprune.compensate.ridge import RIDGE
 from onnxprune.data import part_of
 from onnxprune.graph import Graph
+from onnxprune.ops._torch import torch
 
 if TYPE_CHECKING:
     from onnxprune.data import Data
@@ -131,7 +132,7 @@ def eliminate(
     alive = np.ones(len(covariance), np.bool_) if dead is None else ~dead
     loss, own = np.zeros(len(covariance)), np.flatnonzero(alive)
     held = covariance[np.ix_(alive, alive)] + ridge * mean * np.eye(own.size)
-    inverse: FloatArray = np.asarray(np.linalg.inv(held), np.float64)
+    inverse = _inverse(held)
     weight = relevance / np.maximum(variance, 1e-6 * mean)
     said = covariance[np.ix_(~alive, alive)] @ inverse
     quadratic = np.diag(weight[alive]) + (said.T * weight[~alive]) @ said
@@ -146,6 +147,15 @@ def eliminate(
         walk.remove(gone)
     loss[own[left]] = np.maximum(walk.rise()[left], highest * (1 + ORDERED))
     return loss
+
+
+def _inverse(matrix: FloatArray) -> FloatArray:
+    """Return the inverse of a symmetric matrix, from its Cholesky factor where it has one."""
+    factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(matrix))
+    if failed:
+        return np.asarray(np.linalg.inv(matrix), np.float64)
+    found: FloatArray = torch.cholesky_inverse(factor).numpy()
+    return found
 
 
 class _Removal:

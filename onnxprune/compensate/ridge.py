@@ -182,14 +182,14 @@ class Columns:
 
     @cached_property
     def _gram(self) -> Tensor:
-        return _square(self.own.T).double()
+        return square_of(self.own.T).double()
 
     def errors(self, weight: Tensor, ridges: Sequence[float], checks: int | None) -> OnFolds:
         """Return the job that finds the best ridge. Shapes: weight W' `[C, outputs * positions]`.
 
         `checks` is on how many folds that is measured.
         """
-        folds, outputs = len(range(self.folds)[:checks]), _square(self.missing.T).double()
+        folds, outputs = len(range(self.folds)[:checks]), square_of(self.missing.T).double()
         fold = torch.from_numpy(self.fold).to(self.own.device)
         return ColumnErrors(folds, ridges, self._gram, outputs, fold, len(self.own))
 
@@ -245,11 +245,11 @@ def multiply(
     if weight is not None and form != INPUTS:
         missing = weight.to(missing).T @ missing
     if form != COLUMNS:
-        missing, own = missing @ own.T, _square(own)
+        missing, own = missing @ own.T, square_of(own)
     return BatchProducts(own.cpu().numpy(), missing.cpu().numpy())
 
 
-def _square(rows: Tensor) -> Tensor:
+def square_of(rows: Tensor) -> Tensor:
     """Return `X X'`, of which only one half is computed. Shapes: `[K, m]` -> `[K, K]`."""
     if len(rows) < 2 * BLOCK:
         return rows @ rows.T

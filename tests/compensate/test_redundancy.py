@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from onnxprune.channels.groups import find_groups
+from onnxprune.compensate import redundancy
 from onnxprune.compensate.covariance import find_covariances
 from onnxprune.compensate.redundancy import Evenly, eliminate, irreplaceable
 from onnxprune.compensate.reference import Reference
@@ -184,3 +185,10 @@ def test_what_no_correction_restores_goes_last() -> None:
     places = Evenly(graph, groups, chain()[1], "cpu")(np.zeros(len(groups), np.bool_), 1.0)
     assert (places[groups.channels_of(0)] < 1).all()
     assert (places[6:] > 1).all()
+
+
+def test_a_matrix_without_a_cholesky_factor_is_inverted_as_it_is() -> None:
+    matrix = np.array([[1.0, 2.0], [2.0, 1.0]])
+    assert np.allclose(redundancy._inverse(matrix) @ matrix, np.eye(2))
+    square = np.array([[2.0, 1.0], [1.0, 2.0]])
+    assert np.allclose(redundancy._inverse(square) @ square, np.eye(2))
