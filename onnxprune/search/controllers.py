@@ -24,7 +24,15 @@ from onnxprune.errors import UnreachableTarget, check_name
 from onnxprune.plugins import find_function, users_code
 from onnxprune.search.dpx import dpx
 from onnxprune.search.nets import Nets
-from onnxprune.search.orders import best_step, corrected, known, resized, soft, unpruned
+from onnxprune.search.orders import (
+    as_they_are,
+    best_step,
+    corrected,
+    known,
+    resized,
+    soft,
+    unpruned,
+)
 from onnxprune.search.task import State
 
 logger = logging.getLogger(__name__)
@@ -146,7 +154,8 @@ def accuracy_aware(nets: Nets, state: State) -> State:
     harmonic mean over classes of the mean probability of the true class, which still sees
     differences where ten samples per class saturate the accuracy. A net that only guesses has
     nothing to step back for, and one whose weights are corrected gains nothing by it. Weights stay
-    as they are until correcting them helps samples that the correction has not seen.
+    as they are until correcting them helps samples that the correction has not seen, and are so
+    again where a step costs much that costs less without.
     """
     return _corrected(nets, _stepped(nets, state))
 
@@ -170,7 +179,23 @@ def _corrected(nets: Nets, state: State) -> State:
 def _stepped(nets: Nets, state: State) -> State:
     """One step, or half of one where that costs less accuracy for what it saves."""
     tried = _tried(nets, state)
-    return state if tried.net == state.net else nets.settle(tried)
+    return state if tried.net == state.net else nets.settle(_better_plain(nets, state, tried))
+
+
+def _better_plain(nets: Nets, state: State, tried: State) -> State:
+    """The step without corrected weights where these cost much, and at least twice what it would.
+
+    Least squares restores what layers read, each for itself. What an output makes of it may be a
+    small difference of large numbers, as where noise is subtracted from a picture.
+    """
+    before, after = soft(nets, nets.look(state)), soft(nets, tried.accuracy)
+    guessing = _guesses(state, before)
+    waits = nets.task.strategy.waits and state.corrected and tried.corrected
+    if not waits or guessing or after >= nets.task.tuning.harmful * before:
+        return tried
+    plain = nets.attempt(as_they_are(tried, after))
+    least = np.sqrt(before * max(after, 1e-12))
+    return plain if soft(nets, plain.accuracy) > least else tried
 
 
 def _tried(nets: Nets, state: State) -> State:
@@ -181,7 +206,7 @@ def _tried(nets: Nets, state: State) -> State:
     if first is state:
         return state
     after = soft(nets, first.accuracy)
-    guessing = before < 1 / len(known(state.accuracy).soft_per_class)
+    guessing = _guesses(state, before)
     if state.corrected or guessing or after >= tuning.harmful * before:
         grown = after >= tuning.harmless * before
         return replace(first, size=min(1.5 * first.size, tuning.step) if grown else first.size)
@@ -191,6 +216,11 @@ def _tried(nets: Nets, state: State) -> State:
     logger.info("a step of %.3f costs too much; trying %.3f", state.size, smaller)
     second = best_step(nets, state, smaller)
     return replace(min((first, second), key=lambda tried: _price(nets, state, tried)), size=smaller)
+
+
+def _guesses(state: State, level: float) -> bool:
+    """Whether a level is no more than a net reaches that only guesses."""
+    return bool(level < 1 / len(known(state.accuracy).soft_per_class))
 
 
 def _price(nets: Nets, state: State, tried: State) -> float:

@@ -149,6 +149,11 @@ def corrected(state: State) -> State:
     return replace(state, corrected=True, since=(), followed=0.0, better=0, rests=0)
 
 
+def as_they_are(state: State, limit: float) -> State:
+    """Return the state with weights as they are: they are corrected again below a `limit` only."""
+    return replace(corrected(state), corrected=False, limit=limit)
+
+
 def known(measured: Measured | None) -> Measured:
     """Return what was measured: asked for only where there are samples."""
     assert measured is not None, "asked for only where there are samples"

@@ -109,3 +109,24 @@ def test_without_waiting_weights_are_corrected_from_the_start_or_never(
     state = accuracy_aware(nets, start)
     assert state.corrected == corrected
     assert nets.seen.held_out == []
+
+
+@pytest.mark.parametrize(("plain", "kept"), [(0.9, False), (0.2, True)])
+def test_a_correction_that_comes_to_hurt_is_left_where_weights_keep_more_as_they_are(
+    plain: float, kept: bool
+) -> None:
+    nets = Simulated(
+        lambda dead, is_corrected: (
+            1.0 if not dead.any() else (0.3 if dead.sum() > 6 else 0.99) if is_corrected else plain
+        ),
+        held_out=lambda _: 0.1,
+        strategy=UNSEEN,
+    )
+    state = replace(nets.start(), corrected=True)
+    state = accuracy_aware(nets, state)
+    assert (gone(state), state.corrected) == (6, True)
+    state = accuracy_aware(nets, state)
+    assert state.corrected == kept
+    assert state.accuracy == accuracy(0.3 if kept else 0.9)
+    if not kept:
+        assert state.limit == pytest.approx(0.3)  # it is not corrected again at once
