@@ -32,7 +32,7 @@ def read_labels(labels: npt.NDArray[Any], where: str) -> IntArray:
     if wrong.size:
         raise DataError(
             f"{where}: label {wrong[0]}, expected class numbers 0, 1, 2, ...; for other targets "
-            "give --metric file.py:function"
+            "give --metric file.py:function, or --metric fidelity, which needs none"
         )
     if y.ndim not in (1, 3):
         raise DataError(

@@ -86,7 +86,10 @@ def over_samples(
     Shapes: of `count` rows `[m, classes]`, labels `[m]`.
     """
     if targets.ndim == 1:
-        how = "name class folders by the model's class numbers"
+        how = (
+            "name class folders by the model's class numbers; for targets that are no classes give "
+            "--metric file.py:function, or --metric fidelity, which needs none"
+        )
         rows = outputs if outputs.shape[1] > 1 else object_or_not(outputs)
         _check_labels(targets, rows.shape[1], how)
         return count(rows, targets)

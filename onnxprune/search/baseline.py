@@ -17,11 +17,12 @@ from onnx import ModelProto
 from onnxprune.data import PRESETS, Data, Inputs, of_preset, readings
 from onnxprune.detection import OVERLAPS
 from onnxprune.errors import DataError, OnnxPruneError
-from onnxprune.evaluation import Answers, Hits
-from onnxprune.graph import copied
+from onnxprune.evaluation import FIDELITY, Answers, Hits
+from onnxprune.graph import Graph, copied
 from onnxprune.progress import phase
 from onnxprune.search.detectors import box_problem
-from onnxprune.search.evaluators import metric_name
+from onnxprune.search.evaluators import evaluator_of, metric_name
+from onnxprune.search.holding import head_of
 from onnxprune.search.outcome import make_evaluator
 from onnxprune.search.scaling import Scaling
 from onnxprune.search.settings import Settings
@@ -92,6 +93,11 @@ def find_problem(model: ModelProto, data: Data, settings: Settings) -> str | Non
     if hits.clear and not fits:
         return None
     found = f"samples: the unpruned model is {hits}; "
+    if _is_embedding(model, data, settings):
+        found += (
+            f"output '{model.graph.output[0].name}' may be an embedding, which --metric fidelity "
+            "judges without labels, or --metric file.py:function; "
+        )
     if fits:
         return f"{found}what fits: {'; '.join(fits)}"
     return (
@@ -99,6 +105,14 @@ def find_problem(model: ModelProto, data: Data, settings: Settings) -> str | Non
         f"was tried fits, so look whether output '{model.graph.output[0].name}' is class scores, "
         f"and of these classes"
     )
+
+
+def _is_embedding(model: ModelProto, data: Data, settings: Settings) -> bool:
+    """Whether the output that labels are held against looks like a vector."""
+    name, graph = model.graph.output[0].name, Graph(model, input_shapes=settings.input_shapes)
+    some = data.every(-(-len(data) // TRIED))
+    values = evaluator_of(some, settings, FIDELITY, [name]).outputs(model)[name]
+    return values.dtype.kind == "f" and head_of(graph, name, values).kind == "vector"
 
 
 def better_preset(model: ModelProto, data: Data, settings: Settings) -> Scaling | None:

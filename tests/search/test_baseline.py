@@ -103,7 +103,10 @@ def test_an_embedding_is_no_classifier() -> None:
       y = Flatten(p)
     }
     """)
-    assert "guessing is" in stopped(proto, arrays())
+    line = stopped(proto, arrays())
+    assert "guessing is" in line
+    assert "output 'y' may be an embedding, which --metric fidelity judges without labels" in line
+    assert "embedding" not in stopped(network(), arrays("imagenet"))
 
 
 def test_another_output_that_is_class_scores_is_named() -> None:
