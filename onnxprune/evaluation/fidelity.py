@@ -7,7 +7,8 @@ What agreement means depends on what an output holds (`onnxprune.data.Head`):
 * a vector: the mean cosine, seen from the mean direction of the reference
 * class scores along a sequence: how much of the text that is read off is the same (CTC, greedily)
 * other numbers: 1 - error / variance of each row, such as the coordinates and the scores of boxes;
-  probabilities that are rarely high count as one row
+  probabilities that are rarely high count as one row; of a picture that the network is given only
+  the variance that it adds counts
 
 Every such part has a score from 0 to 1, and the harmonic mean over outputs of the harmonic mean
 over their parts decides.
@@ -233,19 +234,20 @@ class _Values(_Part):
         alone = len(self.chosen) == 1
         self.names = (f"{prefix}values",) if alone else tuple(f"{prefix}row {k}" for k in own)
         self.names += (f"{prefix}{REST_ROWS}",) * bool(rare.any())
-        self.whole = self._together(spread)
+        self.own = np.ones(len(self.chosen)) if head.own is None else head.own
+        self.whole = self._together(spread * self.own)
 
     def _together(self, sums: FloatArray) -> FloatArray:
         """Sums of rows by what has a score. Shapes: `[rows]` -> `[parts]`."""
         return np.asarray(np.bincount(self.place, sums[self.chosen], len(self.names)), np.float64)
 
-    def _squares(self, x: Array) -> FloatArray:
-        """The sum of squares of what has a score. Shapes: `[n, ...]` -> `[parts]`."""
-        return self._together(row_sums(self.head, x.astype(np.float64) ** 2))
+    def _squares(self, x: Array, share: FloatArray | float = 1.0) -> FloatArray:
+        """The sum of squares of what has a score. Shapes: `[n, ...]`, `[rows]` -> `[parts]`."""
+        return self._together(share * row_sums(self.head, x.astype(np.float64) ** 2))
 
     def __call__(self, outputs: Array, numbers: IntArray) -> Sums:
         wanted = self.reference[numbers]
-        spread = self._squares(wanted - self.mean) / self.whole
+        spread = self._squares(wanted - self.mean, self.own) / self.whole
         error = self._squares(outputs.astype(np.float64) - wanted) / self.whole
         of = len(self.reference)
         right = (spread - error) * of

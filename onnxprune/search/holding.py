@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.data import KINDS, Head
-from onnxprune.evaluation import mean_of, rare_rows, spread_of, varying_rows
+from onnxprune.evaluation import mean_of, own_share, rare_rows, spread_of, varying_rows
 from onnxprune.graph import Graph
 
 Array = npt.NDArray[Any]
@@ -85,6 +85,8 @@ def say(head: Head, shape: Sequence[int]) -> str:
     sizes = ", ".join(map(str, ("N", *shape[1:])))
     is_one = head.kind == "values" and head.axis == 0
     held = "numbers: all of them together have to stay close" if is_one else KINDS[head.kind]
+    if head.own is not None:
+        held = "a picture that it is given: what it adds to it has to stay"
     return f"output '{head.tensor}' [{sizes}] is {held} (--outputs NAME=KIND)"
 
 
@@ -238,12 +240,13 @@ def _row_axis(shape: Sequence[int]) -> int:
     return axis if count <= ROWS else 0
 
 
-def measured(head: Head, values: Array) -> Head:
+def measured(head: Head, values: Array, inputs: Iterable[Array] = ()) -> Head:
     """Return the head with what the numbers of each row are measured in.
 
     That is how far they are from their mean over samples, as a root mean, of rows that count as one
-    all together. Rows that hardly vary are not judged: they have an infinite deviation.
-    Shapes: values `[n, ...]`; the deviation broadcasts to one sample with a batch axis.
+    all together. Rows that hardly vary are not judged: they have an infinite deviation. Of a
+    picture among the `inputs`, what the network adds to it is its own.
+    Shapes: values and inputs `[n, ...]`; the deviation broadcasts to one sample with a batch axis.
     """
     if head.is_scores:
         return head
@@ -257,4 +260,5 @@ def measured(head: Head, values: Array) -> Head:
     shape = [1] * values.ndim
     if head.axis:
         shape[head.axis] = -1
-    return replace(head, deviation=found.reshape(shape))
+    own = own_share(inputs, values, head.axis) if head.kind == "values" else None
+    return replace(head, deviation=found.reshape(shape), own=own)

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from onnxprune.data import ALL, KINDS, Data, Head
+from onnxprune.data import ALL, KINDS, Data, Head, by_name
 from onnxprune.detection import BoxAgreement
 from onnxprune.errors import NOTICE, DataError, InvalidModel, InvalidValue, check_name
 from onnxprune.evaluation import (
     FIDELITY,
+    SAMPLES,
     find_metric,
     highest,
     is_one_answer,
@@ -89,8 +90,9 @@ def with_heads(graph: Graph, data: Data, settings: Settings, by: Remembered = NO
         if name == FIDELITY and not data.generated and is_one_answer(head, values):
             head = _of_one_answer(graph, head, values, settings, bool(kinds.get(tensor)))
         alone = len(graph.shape(tensor) or values.shape) < values.ndim
-        heads.append(replace(measured(head, values), alone=alone))
-        said.append(say(head, values.shape))
+        given = _given(graph, data) if name == FIDELITY and not alone else []
+        heads.append(replace(measured(head, values, given), alone=alone))
+        said.append(say(heads[-1], values.shape))
     if not heads:
         raise _cannot_judge(tensors[0], reference[tensors[0]])
     if {head.tensor for head in heads} != set(graph.outputs):
@@ -116,6 +118,13 @@ def with_heads(graph: Graph, data: Data, settings: Settings, by: Remembered = NO
             "(--trust-baseline goes on as it is)"
         )
     return _pseudo_labelled(replace(data, reference=held))
+
+
+def _given(graph: Graph, data: Data) -> list[Array]:
+    """Some of the samples, by input. Shapes: each `[n, ...]`."""
+    given = by_name(data.x, graph.inputs[0])
+    rows = [] if given.apart else given.arrays.values()
+    return [np.asarray(one[:SAMPLES]) for one in rows]
 
 
 def _of_one_answer(

@@ -361,3 +361,19 @@ def test_a_metric_of_ones_own_reads_the_output_that_is_named(tmp_path: Path) -> 
         samples = open_model(proto, data, settings)[1]
         assert samples is not None
         assert make_evaluator(samples, settings)(proto).mean == found
+
+
+def test_of_a_picture_what_is_added_counts(caplog: pytest.LogCaptureFixture) -> None:
+    proto = model(
+        """
+        net (float[N,1,8,8] x) => (float[N,1,8,8] y)
+        <float[1,1,3,3] w, float[1] s = {0.1}>
+        { n = Conv<pads=[1,1,1,1]>(x, w) m = Mul(n, s) y = Sub(x, m) }
+        """
+    )
+    given = Data(images(proto, 20), np.zeros(20, np.int64), ("all",), labelled=False)
+    with caplog.at_level(logging.INFO):
+        (head,) = opened(proto, given, metric="fidelity").heads
+    assert head.own is not None
+    assert head.own[0] < 0.2
+    assert "a picture that it is given: what it adds to it has to stay" in caplog.text
