@@ -23,9 +23,9 @@ class Head:
     `kind` is one of `KINDS`; `axis` is that of the classes or rows. `deviation` is how far the
     unpruned network's numbers are from their mean over samples: a change is measured in it.
     `alone` says that the tensor has no batch axis in the first place, so that samples are run one
-    by one and get one. `own` is the share of the variance of each row that the network adds, where
-    the output is a picture that it was given; all of it by default.
-    Shapes: deviation broadcasts to the output of samples, `[n, ...]`; own `[rows]`.
+    by one and get one. `residual` is the share of the variance of each row that the network adds,
+    where the output is a picture that it was given; all of it by default.
+    Shapes: deviation broadcasts to the output of samples, `[n, ...]`; residual `[rows]`.
     """
 
     tensor: str
@@ -33,7 +33,7 @@ class Head:
     axis: int = 1
     deviation: npt.NDArray[Any] | None = None
     alone: bool = False
-    own: npt.NDArray[Any] | None = None
+    residual: npt.NDArray[Any] | None = None
 
     @property
     def is_scores(self) -> bool:

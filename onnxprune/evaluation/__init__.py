@@ -5,7 +5,7 @@ and do not import it.
 
 * `evaluator`: a model over samples; `accuracy`: scores of each class, and their harmonic mean
 * `metrics`: what scores them; `class_scores`: held against labels; `fidelity`: against the
-  unpruned model; `handed`: what of a picture is the network's own
+  unpruned model; `residual`: what a network adds to a picture
 * `unseen`: how much of the harmonic mean is lost on samples that nobody has seen
 * `guessing`: whether a model clearly beats a guesser, and the order of classes that fits best
 * `net`: a model that runs, on whatever runtime
@@ -31,7 +31,6 @@ from onnxprune.evaluation.fidelity import (
     varying_rows,
 )
 from onnxprune.evaluation.guessing import Answers, Hits
-from onnxprune.evaluation.handed import SAMPLES, own_share
 from onnxprune.evaluation.inputs import TURNS, Feeds, made_up
 from onnxprune.evaluation.inside import (
     Kept,
@@ -56,6 +55,7 @@ from onnxprune.evaluation.metrics import (
 )
 from onnxprune.evaluation.net import Batch, Net, Port
 from onnxprune.evaluation.profile import node_times
+from onnxprune.evaluation.residual import residual_share
 from onnxprune.evaluation.runtime import (
     Runnable,
     block_width,
@@ -74,7 +74,6 @@ __all__ = [
     "METRICS",
     "METRIC_NAMES",
     "REST",
-    "SAMPLES",
     "TURNS",
     "Accuracy",
     "Answers",
@@ -112,9 +111,9 @@ __all__ = [
     "no_card",
     "node_times",
     "nothing_lost",
-    "own_share",
     "rare_rows",
     "reason",
+    "residual_share",
     "running",
     "session",
     "spread_of",

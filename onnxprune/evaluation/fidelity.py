@@ -234,7 +234,7 @@ class _Values(_Part):
         alone = len(self.chosen) == 1
         self.names = (f"{prefix}values",) if alone else tuple(f"{prefix}row {k}" for k in own)
         self.names += (f"{prefix}{REST_ROWS}",) * bool(rare.any())
-        self.own = np.ones(len(self.chosen)) if head.own is None else head.own
+        self.own = np.ones(len(self.chosen)) if head.residual is None else head.residual
         self.whole = self._together(spread * self.own)
 
     def _together(self, sums: FloatArray) -> FloatArray:

@@ -28,7 +28,7 @@ from onnxprune.search.clocks import clock, profiler
 from onnxprune.search.control import Strategy
 from onnxprune.search.evaluators import Parts, metric_name
 from onnxprune.search.generated import NOISE, parted
-from onnxprune.search.judging import with_heads
+from onnxprune.search.judging import check_head, with_heads
 from onnxprune.search.outcome import make_evaluator
 from onnxprune.search.protocols import Folds, HoldOut, Measured
 from onnxprune.search.ranking import (
@@ -73,13 +73,14 @@ def open_model(
     if data is None:
         graph.warn()
         return graph, None
-    said = remembered(model if pruned is None else pruned)
+    said, asked = remembered(model if pruned is None else pruned), settings
     settings = said.into(settings, graph)
     samples = open_samples(graph, data, settings)
     is_run = len(graph.inputs) == 1 and isinstance(samples.x, Inputs)
     if is_run or any(None in shape[1:] for shape, _ in graph.input_forms.values()):
         graph = Graph(model, input_shapes={**graph.input_shapes, **_shapes(graph, samples)})
     samples = with_heads(graph, samples, settings, said)
+    check_head(asked, samples)
     head = samples.heads[0].tensor if samples.heads else graph.outputs[0]
     output = graph.shape(head) or ()
     if samples.y.ndim == 3 and output and len(output) != 4 and samples.targets is None:

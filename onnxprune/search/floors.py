@@ -17,7 +17,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from onnxprune.search.memory import Memory
-from onnxprune.search.orders import best_step, corrected
+from onnxprune.search.orders import as_they_are, best_step, corrected
 from onnxprune.search.protocols import Foreseen, Measured, Unseeing
 from onnxprune.search.task import State
 
@@ -131,8 +131,8 @@ class Floors:
 
 def _down(nets: Nets, state: State, *, to: State, left: float) -> State:
     """Take one step down, to where so much is left to save."""
-    if to.corrected and not state.corrected:
-        state = corrected(state)
+    if to.corrected != state.corrected:
+        state = corrected(state) if to.corrected else as_they_are(state, state.limit)
     share = 1 - left / max(nets.objective.left(state.dead), 1e-12)
     if share <= 0:
         return replace(state, size=State.size)

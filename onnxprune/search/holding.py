@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.data import KINDS, Head
-from onnxprune.evaluation import mean_of, own_share, rare_rows, spread_of, varying_rows
+from onnxprune.evaluation import mean_of, rare_rows, residual_share, spread_of, varying_rows
 from onnxprune.graph import Graph
 
 Array = npt.NDArray[Any]
@@ -85,7 +85,7 @@ def say(head: Head, shape: Sequence[int]) -> str:
     sizes = ", ".join(map(str, ("N", *shape[1:])))
     is_one = head.kind == "values" and head.axis == 0
     held = "numbers: all of them together have to stay close" if is_one else KINDS[head.kind]
-    if head.own is not None:
+    if head.residual is not None:
         held = "a picture that it is given: what it adds to it has to stay"
     return f"output '{head.tensor}' [{sizes}] is {held} (--outputs NAME=KIND)"
 
@@ -260,5 +260,5 @@ def measured(head: Head, values: Array, inputs: Iterable[Array] = ()) -> Head:
     shape = [1] * values.ndim
     if head.axis:
         shape[head.axis] = -1
-    own = own_share(inputs, values, head.axis) if head.kind == "values" else None
-    return replace(head, deviation=found.reshape(shape), own=own)
+    added = residual_share(inputs, values, head.axis) if head.kind == "values" else None
+    return replace(head, deviation=found.reshape(shape), residual=added)

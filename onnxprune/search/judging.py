@@ -20,7 +20,6 @@ from onnxprune.detection import BoxAgreement
 from onnxprune.errors import NOTICE, DataError, InvalidModel, InvalidValue, check_name
 from onnxprune.evaluation import (
     FIDELITY,
-    SAMPLES,
     find_metric,
     highest,
     is_one_answer,
@@ -120,11 +119,23 @@ def with_heads(graph: Graph, data: Data, settings: Settings, by: Remembered = NO
     return _pseudo_labelled(replace(data, reference=held))
 
 
-def _given(graph: Graph, data: Data) -> list[Array]:
-    """Some of the samples, by input. Shapes: each `[n, ...]`."""
+def check_head(asked: Settings, samples: Data) -> None:
+    """Refuse a head that is asked for where no boxes are read off the outputs.
+
+    Raises: DataError.
+    """
+    if asked.head != Settings.head and samples.detector is None:
+        raise DataError(
+            f"head '{asked.head}': no boxes are judged: samples have other labels, --outputs names "
+            "what is judged, or the outputs are not of such a head; leave out --head, or give "
+            "annotations of objects, or images with --metric fidelity"
+        )
+
+
+def _given(graph: Graph, data: Data) -> list[Any]:
+    """The samples of each input, unless each sample is a run. Shapes: each `[n, ...]`."""
     given = by_name(data.x, graph.inputs[0])
-    rows = [] if given.apart else given.arrays.values()
-    return [np.asarray(one[:SAMPLES]) for one in rows]
+    return [] if given.apart else list(given.arrays.values())
 
 
 def _of_one_answer(

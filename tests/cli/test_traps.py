@@ -78,6 +78,11 @@ def test_data_for_a_detector(place: Path) -> None:
     assert "--head" in pruned("boxes")
 
 
+def test_a_head_of_a_model_that_finds_no_boxes(place: Path) -> None:
+    assert "error: head 'ssd': no boxes are judged" in pruned("data", "--head", "ssd")
+    assert "head 'ssd': " in failed("compare", *["model.onnx"] * 2, "--data", "data", "--head=ssd")
+
+
 def test_annotations_without_categories(place: Path) -> None:
     shutil.copytree("data/0_blue", "boxes/images")
     Path("boxes/boxes.json").write_text('{"images": [], "annotations": []}')

@@ -112,6 +112,16 @@ def test_searches_apart_go_on_from_where_they_were(monkeypatch: pytest.MonkeyPat
     assert began == [0, 0, 0, 6, 6, 6]
 
 
+def test_searches_apart_correct_weights_where_the_search_does() -> None:
+    nets = made(samples(), compensate="least-squares", correct="start")
+    state = beside(nets, 3)
+    assert all(own.corrected for own in state.apart)
+    plain = nets.measure(replace(pruned(nets, 5), corrected=False, apart=state.apart))
+    found = nets.floors.held(plain)
+    assert found is not None
+    assert not any(own.corrected for own in found.apart)
+
+
 def test_what_is_asked_of_unseen_samples_counts_as_an_evaluation() -> None:
     nets = made(samples())
     state = pruned(nets, 3)

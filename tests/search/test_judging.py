@@ -85,6 +85,14 @@ def test_labels_that_are_asked_for_and_missing_are_refused(small: Small, metric:
 # The outputs
 
 
+@pytest.mark.parametrize("metric", ["auto", "fidelity"])
+def test_a_head_is_refused_where_no_boxes_are_judged(small: Small, metric: str) -> None:
+    asked = {"head": "nanodet", "metric": metric}
+    refused(DataError, "head 'nanodet': no boxes are judged", small.proto, small.x, **asked)
+    labelled = (small.x, small.y)
+    refused(DataError, "leave out --head", small.proto, labelled, **asked)
+
+
 def same_answer() -> tuple[onnx.ModelProto, np.ndarray]:
     """A model of two class scores, and samples to which it gives one answer."""
     text = """
@@ -374,6 +382,6 @@ def test_of_a_picture_what_is_added_counts(caplog: pytest.LogCaptureFixture) -> 
     given = Data(images(proto, 20), np.zeros(20, np.int64), ("all",), labelled=False)
     with caplog.at_level(logging.INFO):
         (head,) = opened(proto, given, metric="fidelity").heads
-    assert head.own is not None
-    assert head.own[0] < 0.2
+    assert head.residual is not None
+    assert head.residual[0] < 0.2
     assert "a picture that it is given: what it adds to it has to stay" in caplog.text
