@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.arrays import FloatArray
 from onnxprune.compensate.folds import HELD, OnFolds
 from onnxprune.engine import talk
 from onnxprune.ops._torch import torch
@@ -47,12 +46,6 @@ class SolvedErrors(OnFolds):
                 else:
                     low = middle + 1
             return low, error(low)
-
-    def total(self) -> FloatArray:
-        """Return the error of each ridge on all folds that are left out. Shapes: -> `[ridges]`."""
-        with talk(self, range(self.folds)) as folds:
-            list(folds.ask())
-            return np.array([sum(folds.ask(ridge)) for ridge in self.ridges])
 
     @property
     def taken(self) -> int:

@@ -62,23 +62,15 @@ def test_a_flattened_map_is_refitted_channel_by_channel(text: str) -> None:
     assert scaled_error(new, weight.reshape(new.shape)) < SAME
 
 
-def test_a_product_without_bias_is_refitted_uncentred() -> None:
-    trial = Trial(PRODUCT, [1, 2])
+@pytest.mark.parametrize("text", [PRODUCT, MULTIPLIED], ids=["features", "one channel, no map"])
+def test_a_product_without_bias_is_refitted_uncentred(text: str) -> None:
+    trial = Trial(text, [1, 2])
     alive = trial.alive("f")
     rows = rows_of(trial.tensor("f"))
     channel_map = ridge_by_lstsq(rows, rows[alive], alive, centre=False)
     weight = channel_map.T @ trial.tensor("v", trial.proto)
     assert relative_error(trial.tensor("v", trial.compensated()), weight) < SAME
     assert trial.compensated("bias") == trial.pruned
-
-
-def test_filters_of_one_channel_are_not_taken_for_positions_of_a_map() -> None:
-    trial = Trial(MULTIPLIED, [1, 2])
-    alive = trial.alive("f")
-    rows = rows_of(trial.tensor("f"))
-    channel_map = ridge_by_lstsq(rows, rows[alive], alive, centre=False)
-    weight = channel_map.T @ trial.tensor("v", trial.proto)
-    assert relative_error(trial.tensor("v", trial.compensated()), weight) < SAME
 
 
 def test_later_layers_see_what_the_corrected_ones_produce() -> None:
