@@ -65,7 +65,7 @@ def guess(source: str) -> str:
         return found
     if path.suffix.lower() in SUFFIXES:
         if not path.exists():
-            raise ConversionError(f"{source}: no such file")
+            raise ConversionError(f"{source}: no such file; give the path of a saved model")
         return SUFFIXES[path.suffix.lower()]
     if YOLO.fullmatch(name.lower()) and not path.is_file():
         return "ultralytics"
@@ -97,7 +97,7 @@ def _is_paddle(path: Path) -> bool:
 
 def _of_checkpoint(path: Path) -> str:
     if not path.is_file():
-        raise ConversionError(f"{path}: no such file")
+        raise ConversionError(f"{path}: no such file; give the path of a saved model")
     if is_script(path):
         return "pytorch"
     return "ultralytics" if any(n.startswith("ultralytics.") for n in code_in(path)) else "pytorch"

@@ -108,7 +108,7 @@ def _load(keras: ModuleType, source: str, options: Options) -> Any:
         expected = "package.module:function or path/to/file.py:function, which returns a model"
         return call(find_function(source, expected), source, keras.Model)
     if not Path(source).exists():
-        raise ConversionError(f"{source}: no such file")
+        raise ConversionError(f"{source}: no such file; give the path of a saved model")
     try:
         return keras.saving.load_model(source, compile=False, safe_mode=not options.trust)
     except Exception as error:  # it raises anything

@@ -59,7 +59,7 @@ def _export_file(source: str, options: Options) -> Export:
     import torch
 
     if not Path(source).is_file():
-        raise ConversionError(f"{source}: no such file")
+        raise ConversionError(f"{source}: no such file; give the path of a saved model")
     if options.weights is not None:
         raise ConversionError(f"{source}: has its own weights; give no --weights")
     if is_script(source):
@@ -78,7 +78,7 @@ def _export_file(source: str, options: Options) -> Export:
 def _export_program(source: str, options: Options) -> Export:
     """Export a `.pt2` file, whose shapes were fixed when it was written."""
     if not Path(source).is_file():
-        raise ConversionError(f"{source}: no such file")
+        raise ConversionError(f"{source}: no such file; give the path of a saved model")
     if options.exporter != "dynamo":
         raise ConversionError(f"{source}: a .pt2 file needs the dynamo exporter")
     if options.weights is not None:

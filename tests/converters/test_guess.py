@@ -150,7 +150,7 @@ def test_what_no_framework_takes_is_refused(source: str, says: str) -> None:
 
 @pytest.mark.parametrize("suffix", guessing.SUFFIXES)
 def test_a_file_that_is_not_there_is_said_first(suffix: str) -> None:
-    assert f"gone{suffix}: no such file" in refusal(guess, f"gone{suffix}")
+    assert f"gone{suffix}: no such file; give the path" in refusal(guess, f"gone{suffix}")
 
 
 def test_the_guess_is_said(caplog: pytest.LogCaptureFixture) -> None:
