@@ -98,15 +98,21 @@ def test_inputs_come_nearer_to_what_is_stored(count: int) -> None:
     assert (again.arrays["x"] == after.arrays["x"]).all()
 
 
-def test_a_batch_that_the_model_fixes_is_kept() -> None:
+def test_a_batch_that_the_model_fixes_is_filled_with_copies_of_the_last_input() -> None:
     fixed = NET.replace("float[N,3,12,12] x", "float[4,3,12,12] x").replace(
-        "y = Flatten(g)", "y = Reshape(g, four)"
+        "a = Conv<pads = [1,1,1,1]>(x, w1)",
+        "four = Add(x, none) a = Conv<pads = [1,1,1,1]>(four, w1)",
     )
     fixed = fixed.replace("float[N,4] y", "float[4,4] y").replace(
-        "<float[6,3,3,3] w1", "<int64[2] four = {4, 4}, float[6,3,3,3] w1"
+        "float[4] var2>", "float[4] var2, float[4,1,1,1] none = {0, 0, 0, 0}>"
     )
-    found = match_statistics(Graph(model(fixed)), noise(6), device="cpu")
-    assert found.arrays["x"].shape == (6, 3, 12, 12)
+    found = match_statistics(Graph(model(fixed)), noise(6), device="cpu").arrays["x"]
+    free = Graph(model(NET))
+    first, last = (
+        match_statistics(free, noise(6)[np.array(rows)], device="cpu").arrays["x"]
+        for rows in ([0, 1, 2, 3], [4, 5, 5, 5])
+    )
+    np.testing.assert_allclose(found, np.concatenate([first, last[:2]]), rtol=1e-4, atol=1e-4)
 
 
 def test_integers_stay() -> None:
