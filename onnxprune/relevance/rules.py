@@ -190,10 +190,20 @@ def contributions(
 ) -> list[Tensor]:
     """Return the relevance of each input, where `over` is that of the outputs over their values.
 
+    What the last input gets is multiplied where its gradient lies, which takes a third of the time
+    that new memory takes. The others may share that tensor, as those of a sum do, or `over` be it.
     `again` keeps the graph of autograd for another call. Shapes: over as outputs -> as inputs.
     """
-    pulled = pull(inputs, outputs, over, again=again)
-    return [x.detach() * g for x, g in zip(inputs, pulled, strict=True)]
+    *others, last = pull(inputs, outputs, over, again=again)
+    found = [x.detach() * g for x, g in zip(inputs[:-1], others, strict=True)]
+    x = inputs[-1].detach()
+    return [*found, last.mul_(x) if _is_dense(last) else last * x]
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether each element has a place of its own, unlike those of an expanded tensor."""
+    last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return last or tensor.is_contiguous()
 
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from onnxprune.errors import UnknownName
 from onnxprune.relevance.mirror import Mirror
-from onnxprune.relevance.rules import RULES, Composite, Rule, find_composite
+from onnxprune.relevance.rules import RULES, Composite, Rule, contributions, find_composite
 from tests.support.dense import DEEP, EXACT, REPLICAS, Array, every, mirror_of, replicate_zplus
 from tests.support.models import images, model
 
@@ -54,6 +54,35 @@ def test_a_layer_shares_relevance_as_the_formula_says(layer: str, rule: str, sig
         R = (np.eye(len(z))[k] - 1 / len(z)) * z
         expected = REPLICAS[rule](x[k].ravel(), W, b, R / np.abs(R).sum())
         np.testing.assert_allclose(found[k].numpy().ravel(), expected, rtol=EXACT, atol=EXACT)
+
+
+FUNCTIONS = {
+    "weighted": (1, lambda x: 3 * x),
+    "handed on": (1, lambda x: x.view_as(x)),
+    "one place for all": (1, lambda x: x.sum(1, keepdim=True)),
+    "channels last": (1, lambda x: (2 * x.movedim(1, -1)).contiguous()),
+    "a sum of two": (2, torch.add),
+}
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "again"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_contribution_is_an_input_times_its_gradient(name: str, again: bool) -> None:
+    count, run = FUNCTIONS[name]
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, 3, 4, 4, requires_grad=True) for _ in range(count)]
+    values = [x.detach().clone() for x in inputs]
+    output = run(*inputs)
+    over = torch.randn(output.shape)
+    gradients = torch.autograd.grad(output, inputs, over, retain_graph=True)
+    expected = [x * g for x, g in zip(values, gradients, strict=True)]
+    for _ in range(1 + again):
+        for found, wanted in zip(
+            contributions(inputs, [output], [over.clone()], again=again), expected, strict=True
+        ):
+            torch.testing.assert_close(found, wanted)
+    for x, value in zip(inputs, values, strict=True):
+        torch.testing.assert_close(x.detach(), value, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
