@@ -29,6 +29,7 @@ from onnxprune.graph import Graph
 from onnxprune.search.detectors import guess_detectors
 from onnxprune.search.evaluators import evaluator_of, metric_name
 from onnxprune.search.holding import HANDING, head_of, measured, say, shared_places
+from onnxprune.search.one_sample import warn_of_one
 from onnxprune.search.remembered import NOTHING_SAID, OUTPUTS_KEY, Remembered
 from onnxprune.search.scaling import listed_names
 from onnxprune.search.settings import Settings
@@ -97,6 +98,7 @@ def with_heads(graph: Graph, data: Data, settings: Settings, by: Remembered = NO
     if {head.tensor for head in heads} != set(graph.outputs):
         data = replace(data, units=None)
     data = replace(data, heads=tuple(heads))
+    warn_of_one(graph, data)
     held = {head.tensor: reference[head.tensor] for head in heads}
     shows = any(likely_rows(head, held[head.tensor]) for head in heads)
     outputs = {output: reference[output] for output in graph.outputs} if seen else {}
