@@ -1,23 +1,26 @@
 """Quantisation: real numbers as integers, `real = scale (integer - zero point)`.
 
-Channels: an axis with a scale for each of its positions shrinks together with its scales. A weight
-stays quantised: `mask` writes its zero point, which stands for 0.
+Channels: an axis with a scale for each of its positions shrinks together with its scales. Along an
+axis with a scale for each block of positions, whole blocks go; where one scale serves all of it any
+position may go, as a block may be shorter than its size. A weight stays quantised: `mask` writes
+its zero point, which stands for 0.
 Relevance: it passes unchanged through quantisation and its inverse, because rounding has no weight.
 A quantised weight is a constant.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import UnsupportedAttribute
 from onnxprune.ops._op import Relevance, op, without
 from onnxprune.ops._torch import torch
-from onnxprune.ops.channels import Axes, How, Pins
+from onnxprune.ops.channels import Axes, How
 from onnxprune.ops.linear import UNKNOWN
 from onnxprune.ops.pattern import letters
-from onnxprune.ops.site import Site
+from onnxprune.ops.site import Edit, PrunedSite, Site
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,18 +41,43 @@ def _scaled_channels(site: Site) -> How:
     if x is None or scale is None:
         return UNKNOWN
     names = letters(len(x), ())
-    if len(scale) > 1:
-        return Pins("which has a scale for each block of positions")
+    if (size := site.attribute("block_size", 0)) and len(scale) == len(x) > 0:
+        return _blocks(x, scale, site.attribute("axis", 1) % len(x), size)
     letter = names.split()[site.attribute("axis", 1) % len(x)] if x else "*"
     return Axes(f"{names}, {each(site, 1, letter)}, {each(site, 2, letter)} -> {names}")
 
 
+def _blocks(x: Sequence[int], scale: Sequence[int], axis: int, size: int) -> How:
+    """Along `axis` a scale serves `size` positions, the last one perhaps fewer."""
+    names = letters(len(x), ()).split()
+    own, whole = list(names), names[axis].upper()
+    if scale[axis] == 1:
+        own[axis] = "1"
+    elif x[axis] == scale[axis] * size:
+        names[axis] = f"({own[axis]} {whole})"
+    else:
+        names[axis], own[axis] = whole, "1"
+    read, told = " ".join(names), " ".join(own)
+    return Axes(f"{read}, {told}, {told} -> {read}", "whose last block is shorter")
+
+
+def _as_one(site: PrunedSite) -> Edit | None:
+    """One scale that is left of a row's is one for all: onnxruntime takes no block of it."""
+    if (
+        site.attribute("block_size", 0)
+        and site.shapes[1] == (1,)
+        and len(site.shapes[0] or ()) == 1
+    ):
+        return Edit(drop=("block_size",))
+    return None
+
+
 def _spread(scale: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
     """A scale or zero point, shaped to broadcast with `x`."""
+    if block and scale.ndim == x.ndim > 0:
+        return scale.repeat_interleave(block, axis).narrow(axis, 0, x.shape[axis])
     if scale.ndim == 1 and scale.numel() > 1:
         return scale.reshape([-1 if k == axis % x.ndim else 1 for k in range(x.ndim)])
-    if scale.ndim > 1 and block:
-        return scale.repeat_interleave(block, axis).narrow(axis, 0, x.shape[axis])
     return scale
 
 
@@ -97,6 +125,7 @@ _quantize = partial(
     op,
     "QuantizeLinear",
     _scaled_channels,
+    restate=_as_one,
     relevance=Relevance.PASS,
     zero_points={0: None},
 )
@@ -136,6 +165,7 @@ _dequantize = partial(
     op,
     "DequantizeLinear",
     _scaled_channels,
+    restate=_as_one,
     relevance=Relevance.PASS,
     zero_points={0: 2},
 )

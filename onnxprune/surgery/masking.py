@@ -156,6 +156,9 @@ def _zero_point(graph: Graph, node: Node, index: int, place: int | None) -> Arra
     if place is None or name not in graph.constant_tensors or not isinstance(how, Axes):
         return ZERO
     zero = graph.constant(name)
+    if block := int(node.attributes.get("block_size", 0)):
+        axis, shape = int(node.attributes.get("axis", 1)), graph.shape(node.inputs[index]) or ()
+        return np.repeat(zero, block, axis).take(np.arange(shape[axis]), axis)
     if zero.ndim != 1 or zero.size == 1:
         return zero
     operands, _ = parse(how.pattern)

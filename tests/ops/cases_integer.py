@@ -28,7 +28,11 @@ case("q = QuantizeLinear<axis=2>(x, t, p); r = Relu(x)", 4, x=X, t=np.abs(W(5)),
 _BLOCKS = "q = QuantizeLinear<axis=1, block_size=2>(x, t, p);"
 _BLOCKS += "y = DequantizeLinear<axis=1, block_size=2>(q, t, p)"
 _BLOCKED = {"t": np.abs(W(1, 2, 5, 5)), "p": integers(1, 2, 5, 5)}
-case(_BLOCKS, 0, opset=21, x=X, batch=1, why="a scale for each block", **_BLOCKED)
+case(_BLOCKS, 2, opset=21, x=X, batch=1, **_BLOCKED)
+_LESS = _BLOCKS.replace("block_size=2", "block_size=3")
+case(_LESS, 0, opset=21, x=X, batch=1, why="whose last block is shorter", **_BLOCKED)
+_WHOLE = {"t": np.abs(W(1, 1, 5, 5)), "p": integers(1, 1, 5, 5)}
+case(_BLOCKS.replace("block_size=2", "block_size=4"), 4, opset=21, x=X, batch=1, **_WHOLE)
 _WIDE = "q = QuantizeLinear<output_dtype=5>(x, t); y = DequantizeLinear(q, t)"
 case(_WIDE, 4, opset=21, x=X, t=SCALAR(0.001))
 _DYNAMIC = "q, t, p = DynamicQuantizeLinear(x); "
