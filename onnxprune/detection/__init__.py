@@ -15,10 +15,17 @@ from onnxprune.detection.annotations import Annotated, annotation_kind
 from onnxprune.detection.centres import centre_maps
 from onnxprune.detection.heads import HEADS
 from onnxprune.detection.levels import SHARES, level_classes
-from onnxprune.detection.maps import map_classes, parse_anchors
+from onnxprune.detection.maps import are_anchored, map_classes, parse_anchors
 from onnxprune.detection.metrics import ENOUGH, OVERLAPS, Precision
 from onnxprune.detection.reading import limited, numbered, read_annotations
-from onnxprune.detection.recognise import AUTO, HEAD_NAMES, Detector, check_head, find_detector
+from onnxprune.detection.recognise import (
+    AUTO,
+    HEAD_NAMES,
+    Detector,
+    anchors_problem,
+    check_head,
+    find_detector,
+)
 from onnxprune.detection.samples import load_objects
 
 __all__ = [
@@ -33,7 +40,9 @@ __all__ = [
     "BoxAgreement",
     "Detector",
     "Precision",
+    "anchors_problem",
     "annotation_kind",
+    "are_anchored",
     "centre_maps",
     "check_head",
     "find_detector",

@@ -24,6 +24,8 @@ BINS = 16
 """Shares of each side of a box. Source: Ultralytics' YOLOv8 (`reg_max`)."""
 PER_CELL = 3
 """Anchors of a cell. Source: YOLOv3 and those after it."""
+EMPTY = 0.9
+"""The share of places, at least, that hold no object more likely than one."""
 
 
 def strides_of(shapes: Mapping[str, Sequence[int]], size: Size) -> dict[str, int]:
@@ -49,6 +51,17 @@ def is_v8(shapes: Mapping[str, Sequence[int]], size: Size, classes: int) -> bool
 def is_v5(shapes: Mapping[str, Sequence[int]], size: Size, classes: int) -> bool:
     """Whether each level has three boxes a cell."""
     return _are(shapes, size, [{PER_CELL * (5 + classes)}])
+
+
+def are_anchored(outputs: Mapping[str, Array], size: Size, classes: int) -> bool:
+    """Whether maps are those of boxes on anchors: of such, most say that no object is there.
+
+    Shapes: outputs `[n, ...]`.
+    """
+    if not is_v5({name: one.shape for name, one in outputs.items()}, size, classes):
+        return False
+    rows = [by_cell(one).reshape(-1, 5 + classes) for one in outputs.values()]
+    return float((np.concatenate(rows)[:, 4] < 0).mean()) >= EMPTY
 
 
 def map_classes(shapes: Mapping[str, Sequence[int]]) -> set[int]:

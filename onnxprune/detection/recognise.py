@@ -172,15 +172,23 @@ def _check_anchors(head: str, shapes: Shapes, size: Size, anchors: tuple[float, 
 
     Raises: DataError.
     """
+    problem = anchors_problem(head, shapes, size, anchors)
+    if problem:
+        raise DataError(problem)
+
+
+def anchors_problem(head: str, shapes: Shapes, size: Size, anchors: tuple[float, ...]) -> str:
+    """Return why maps cannot be read with these anchors, and how they could; else nothing."""
     levels = len(strides_of({name: _empty(shape).shape for name, shape in shapes.items()}, size))
     count = 2 * PER_CELL * levels
-    if len(anchors) != count:
-        found = f"{len(anchors)} numbers" if anchors else "none"
-        raise DataError(
-            f"head '{head}': reads {_said(shapes)} by their anchors, and the model's metadata has "
-            f"{found}; write it {count} as 'anchors', widths and heights in pixels from the finest "
-            "map on, or decode with --head file.py:decode"
-        )
+    if len(anchors) == count:
+        return ""
+    found = f"{len(anchors)} numbers" if anchors else "none"
+    return (
+        f"head '{head}': reads {_said(shapes)} by their anchors, and the model's metadata has "
+        f"{found}; write it {count} as 'anchors', widths and heights in pixels from the finest "
+        "map on, or decode with --head file.py:decode"
+    )
 
 
 def _empty(shape: Sequence[int | None]) -> npt.NDArray[Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from onnx import ModelProto
 
 from onnxprune.checks import is_whole
@@ -19,6 +20,8 @@ from onnxprune.detection import (
     SHARES,
     Detector,
     Precision,
+    anchors_problem,
+    are_anchored,
     centre_maps,
     find_detector,
     level_classes,
@@ -37,6 +40,8 @@ from onnxprune.search.settings import Settings
 from onnxprune.text import read_literal
 
 logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
 
 LARGEST = 1 << 14
 """Pixels of a side of an image."""
@@ -141,6 +146,27 @@ def guess_detectors(graph: Graph, settings: Settings) -> list[Detector]:
         raise last
     anchored = [one for one in found if one.anchors]
     return found[:1] if given else anchored or found
+
+
+def say_anchors(graph: Graph, outputs: Mapping[str, Array]) -> None:
+    """Warn where outputs are judged as numbers because nobody has said the anchors of their boxes.
+
+    Shapes: outputs `[n, ...]`.
+    """
+    try:
+        shape, _ = _input(graph)
+    except (DataError, InvalidModel):
+        return
+    size = (shape[1], shape[2]) if shape[0] in (1, 3) else (shape[0], shape[1])
+    shapes = {name: array.shape for name, array in outputs.items()}
+    names = next(listed_names(graph), ())
+    for count in [len(names)] if names else sorted(map_classes(shapes)):
+        if are_anchored(outputs, size, count):
+            anchors = parse_anchors(metadata(graph).get("anchors", ""))
+            said = {name: (None, *one[1:]) for name, one in shapes.items()}
+            problem = anchors_problem("yolov5-maps", said, size, anchors)
+            logger.warning("%s; until then outputs are compared as numbers", problem)
+            return
 
 
 def _class_counts(graph: Graph) -> list[int]:

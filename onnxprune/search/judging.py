@@ -26,7 +26,7 @@ from onnxprune.evaluation import (
     likely_rows,
 )
 from onnxprune.graph import Graph
-from onnxprune.search.detectors import guess_detectors
+from onnxprune.search.detectors import guess_detectors, say_anchors
 from onnxprune.search.evaluators import evaluator_of, metric_name
 from onnxprune.search.holding import HANDING, head_of, measured, say, shared_places
 from onnxprune.search.one_sample import warn_of_one
@@ -108,6 +108,8 @@ def with_heads(graph: Graph, data: Data, settings: Settings, by: Remembered = NO
         boxed = _by_boxes(replace(data, reference=held), seen, outputs, least)
         if boxed is not None:
             return boxed
+    elif name == FIDELITY and not kinds and set(held) == set(graph.outputs):
+        say_anchors(graph, held)
     for line in said:
         logger.log(NOTICE if data.detector is None else logging.INFO, "%s", line)
     if name != FIDELITY:
