@@ -2,7 +2,8 @@
 
 A box counts from a score of `SURE` on. What agrees is told by the panoptic quality of each class:
 the overlaps of the boxes that fit each other, over half of all boxes that either of both finds. So
-a box that is lost, one too many, and one that has moved all cost something.
+a box that is lost, one too many, and one that has moved all cost something. Where places draw masks
+as well, the overlaps of these are a part beside the classes (`onnxprune.detection.masks`).
 
 Source: Kirillov et al. 2019 (Panoptic segmentation), with boxes in the place of segments.
 """
@@ -18,11 +19,14 @@ import numpy as np
 
 from onnxprune.arrays import FloatArray, IntArray
 from onnxprune.detection.boxes import Found, overlap
+from onnxprune.detection.masks import Masks, compared
 from onnxprune.detection.metrics import ENOUGH
 from onnxprune.evaluation import FIDELITY, REST, Accuracy, Metric
 
 SURE = 0.25
 """The score from which a box counts. Source: Ultralytics' prediction."""
+MASKS = "masks"
+"""The name of the part that masks are."""
 SAME = 0.5
 """Boxes that overlap by more are the same one. Source: Kirillov et al. 2019."""
 
@@ -63,7 +67,19 @@ class BoxAgreement:
     def parts(self) -> tuple[str, ...]:
         """The names of what has a score: classes, and the rare ones together."""
         named = [self._name(kind) for kind in np.flatnonzero(self.counts >= ENOUGH).tolist()]
-        return (*named, REST) if (self.place == len(named)).any() else tuple(named)
+        rest = [REST] if (self.place == len(named)).any() else []
+        masks = [MASKS] if (named or rest) and self._masks is not None else []
+        return (*named, *rest, *masks)
+
+    @cached_property
+    def _masks(self) -> Masks | None:
+        """What the unpruned detector says of masks."""
+        return self._masks_of(self.reference)
+
+    def _masks_of(self, outputs: Mapping[str, Any]) -> Masks | None:
+        find = getattr(self.detector, "masks", None)
+        found: Masks | None = find(outputs) if find is not None else None
+        return found
 
     def _name(self, kind: int) -> str:
         return self.classes[kind] if kind < len(self.classes) else str(kind)
@@ -75,9 +91,15 @@ class BoxAgreement:
 
     def _measure(self, outputs: Mapping[str, Any], _: Any, numbers: IntArray) -> Accuracy:
         sums = np.zeros((4, len(self.parts)))
+        classes = len(self.parts) - (MASKS in self.parts[-1:])
+        if classes < len(self.parts) and self._masks is not None:
+            drawn = self._masks_of(outputs)
+            assert drawn is not None
+            for image, number in enumerate(numbers.tolist()):
+                sums[:, -1] += compared(self._masks, number, drawn, image, SURE)
         for now, number in zip(self.detector(outputs), numbers, strict=True):
             before = self.expected[int(number)]
-            for part in range(len(self.parts)):
+            for part in range(classes):
                 sums[:, part] += _compared(*(self._of(one, part) for one in (before, now)))
         right, both, soft, seen = sums
         return Accuracy(right, both / 2, soft, seen)

@@ -126,14 +126,22 @@ def three_axes(outputs: Outputs) -> list[Array]:
 # One output
 
 
-def _yolov8(outputs: Outputs, size: Size, classes: int) -> Raw:
+def v8_rows(outputs: Outputs, size: Size, classes: int) -> Array:
+    """Return the rows of a YOLOv8: a box, scores, and what is behind them.
+
+    Shapes: -> `[N, A, 4 + K + k]`.
+    """
     turned = (
         array.transpose(0, 2, 1)
         if array.shape[1] >= 4 + classes and not is_grid(array.shape[1], size)
         else array
         for array in three_axes(outputs)
     )
-    rows = next(one for one in turned if one.shape[2] >= 4 + classes)
+    return next(one for one in turned if one.shape[2] >= 4 + classes)
+
+
+def _yolov8(outputs: Outputs, size: Size, classes: int) -> Raw:
+    rows = v8_rows(outputs, size, classes)
     # Columns behind the scores are masks or points.
     return corners(rows[..., :4]), rows[..., 4 : 4 + classes]
 

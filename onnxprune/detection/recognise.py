@@ -24,9 +24,11 @@ from onnxprune.detection.heads import (
     cells,
     is_grid,
     three_axes,
+    v8_rows,
 )
 from onnxprune.detection.levels import is_levels, is_nano
 from onnxprune.detection.maps import PER_CELL, is_v5, is_v8, strides_of
+from onnxprune.detection.masks import Masks, find_masks
 from onnxprune.detection.units import find_units
 from onnxprune.errors import DataError, check_name
 from onnxprune.plugins import find_function, users_code
@@ -79,6 +81,16 @@ class Detector:
         return find_units(
             lambda given: head.raw(given, self.size, self.classes, self.anchors), outputs
         )
+
+    def masks(self, outputs: Outputs) -> Masks | None:
+        """Return what the outputs say of masks, None of a head without.
+
+        Shapes: outputs `[n, ...]`.
+        """
+        if self.head != "yolov8":
+            return None
+        found = HEADS[self.head].raw(outputs, self.size, self.classes)
+        return find_masks(outputs, v8_rows(outputs, self.size, self.classes), found, self.size)
 
     def shows(self, outputs: Outputs) -> bool:
         """Return whether the values, too, look like those of a head that shapes say little of.

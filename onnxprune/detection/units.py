@@ -10,7 +10,7 @@ any head that says a box and scores for each place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple, TypeAlias
 
@@ -47,7 +47,8 @@ def find_units(read: Any, outputs: Mapping[str, Array]) -> dict[str, Array]:
     """Return by how much to multiply a change of each number; of outputs without places, nothing.
 
     `read` returns boxes and scores of outputs. A number that says nothing of them, as of a mask,
-    counts in units of its deviation, by the score of its place.
+    counts in units of its deviation, by the score of its place; the prototypes of masks count, all
+    of them, as these numbers do.
     Shapes: outputs `[n, ...]` -> as they are; read -> `[n, A, 4]`, `[n, A, K]`.
     """
     starts = range(0, len(next(iter(outputs.values()))), AT_ONCE)
@@ -61,15 +62,32 @@ def find_units(read: Any, outputs: Mapping[str, Array]) -> dict[str, Array]:
         ]
     )
     found: dict[str, Array] = {}
+    behind = 0
     for name, level, numbers in placed:
         rows = outputs[name].reshape(len(sure), -1)
         for k in np.flatnonzero(~bent[name].any((0, 1))).tolist():
             own = rows[:, numbers[:, k]].astype(np.float64)
             bent[name][..., k] = 1 / max(float(own.var()), 1e-30)
+            behind += 1
         units = np.zeros(rows.shape)
         units[:, numbers] = np.sqrt(sure[:, level, None] * bent[name])
         found[name] = units.reshape(outputs[name].shape)
-    return found
+    return {**found, **dict(_beside(outputs, found, behind * sure.sum(1)))}
+
+
+def _beside(
+    outputs: Mapping[str, Array], found: Mapping[str, Array], weight: Array
+) -> Iterator[tuple[str, Array]]:
+    """The units of maps that numbers of each place weigh: together they count as those do.
+
+    Shapes: weight `[n]`.
+    """
+    for name, held in outputs.items():
+        if name in found or held.ndim != 4 or held.dtype.kind != "f" or not weight.any():
+            continue
+        spread = held.std((0, 2, 3), keepdims=True, dtype=np.float64)
+        each = np.sqrt(weight / held[0].size).reshape(-1, 1, 1, 1) / np.maximum(spread, 1e-15)
+        yield name, np.broadcast_to(each, held.shape)
 
 
 def _bend(

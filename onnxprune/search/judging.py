@@ -206,6 +206,11 @@ class _Reading:
         """Return what is found in each image. Shapes: given `[N, ...]`."""
         return self.detector({name: given[name] for name in self.outputs})
 
+    def masks(self, given: Mapping[str, Array]) -> Any:
+        """Return what is said of masks, None where nothing is. Shapes: given `[N, ...]`."""
+        find = getattr(self.detector, "masks", None)
+        return None if find is None else find({name: given[name] for name in self.outputs})
+
 
 def _recalled(tensors: Iterable[str]) -> tuple[str, ...]:
     """Say that outputs are judged as the model says."""
