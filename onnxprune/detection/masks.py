@@ -42,7 +42,7 @@ class Masks:
     def best(self, image: int, sure: float) -> IntArray:
         """Return the places of an image whose boxes count, at most `MOST`. Shapes: -> `[m]`."""
         order = np.argsort(-self.scores[image], kind="stable")[:MOST]
-        return order[self.scores[image][order] >= sure]
+        return np.asarray(order[self.scores[image][order] >= sure])
 
     def drawn(self, image: int, places: IntArray) -> FloatArray:
         """Return how likely each pixel is of each place. Shapes: places `[m]` -> `[m, H, W]`."""
