@@ -11,7 +11,7 @@ from onnxprune.data import SampleSource
 from onnxprune.errors import RunDirectoryError
 from onnxprune.files import temporary
 from onnxprune.graph import ModelSource, digest, load_model
-from onnxprune.records import parse_record, read_bytes, read_record, read_text
+from onnxprune.records import file_digest, parse_record, read_record, read_text
 from onnxprune.run import OnState, prune
 from onnxprune.search import (
     ABOUT,
@@ -43,7 +43,10 @@ STEP = {
 
 @dataclass(frozen=True)
 class Recorded:
-    """A run directory: what made the run, and what it ended in."""
+    """A run directory: what made the run, and what it ended in; of the model its hash.
+
+    A model of two files names the second one by what is in it.
+    """
 
     path: Path
     config: Mapping[str, Any]
@@ -51,7 +54,7 @@ class Recorded:
     journal: Sequence[Mapping[str, Any]]
     plan: str
     report: Mapping[str, Any]
-    model: bytes
+    model_sha256: str
 
     @classmethod
     def read(cls, path: str | Path) -> Recorded:
@@ -80,7 +83,7 @@ class Recorded:
             ],
             read_text(path / PLAN, RunDirectoryError),
             read_record(path / REPORT, "report", RunDirectoryError),
-            read_bytes(path / MODEL, RunDirectoryError, largest=1 << 40),
+            file_digest(path / MODEL, RunDirectoryError),
         )
 
     @property
@@ -171,7 +174,7 @@ def _compared(run: Recorded, again: Recorded) -> dict[str, Any]:
     differs = []
     if run.plan != again.plan:
         differs.append("plan")
-    if run.model != again.model:
+    if run.model_sha256 != again.model_sha256:
         differs.append("ONNX bytes")
     before, after = (one.report["after"]["accuracy"] for one in (run, again))
     if before != after:

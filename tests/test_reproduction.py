@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 import onnxprune
 from onnxprune.cli.commands import main
 from onnxprune.graph import load_model, save_model
+from onnxprune.reproduction import Recorded
 from tests.support.small_net import Small
 
 
@@ -64,6 +66,25 @@ def test_another_accuracy_is_named(run_dir: Path) -> None:
     found = again(run_dir)
     assert found.exit_code == 1
     assert "error: not equal: accuracy" in found.stderr
+
+
+def test_other_bytes_are_named(run_dir: Path) -> None:
+    with (run_dir / "pruned.onnx").open("ab") as file:
+        file.write(b"\0")
+    found = again(run_dir)
+    assert found.exit_code == 1
+    assert "error: not equal: ONNX bytes" in found.stderr
+
+
+def test_the_model_of_a_run_is_not_held_while_the_run_is_done_again(run_dir: Path) -> None:
+    with (run_dir / "pruned.onnx").open("wb") as file:
+        file.truncate(2**26)
+    tracemalloc.start()
+    held = Recorded.read(run_dir)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(held.model_sha256) == 64
+    assert most < 2**22
 
 
 def test_another_model_or_other_samples_are_refused(

@@ -9,6 +9,7 @@ Imports errors only. `read_record` is the way in; what writes a record stands wh
 from onnxprune.records.reading import (
     Kind,
     as_text,
+    file_digest,
     parse_json,
     parse_record,
     read_bytes,
@@ -20,6 +21,7 @@ from onnxprune.records.reading import (
 __all__ = [
     "Kind",
     "as_text",
+    "file_digest",
     "parse_json",
     "parse_record",
     "read_bytes",

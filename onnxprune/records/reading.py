@@ -8,10 +8,12 @@ as it is, so that a record of a later version can be read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,13 +52,29 @@ def read_bytes(path: Path, failed: Failed, largest: int = LARGEST) -> bytes:
     Raises: what `failed` makes, where it cannot be read, is no file or too large.
     Units: largest, bytes.
     """
-    try:
-        if path.exists() and not path.is_file():
-            raise failed(f"{path}: is no file")
+    with _readable(path, failed):
         size = path.stat().st_size
         if size > largest:
             raise failed(f"{path}: has {size:,} bytes; expected {largest:,} at most")
         return path.read_bytes()
+
+
+def file_digest(path: Path, failed: Failed) -> str:
+    """Return the SHA-256 of a file of any size, of which little is held at a time.
+
+    Raises: what `failed` makes, where it cannot be read or is no file.
+    """
+    with _readable(path, failed), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _readable(path: Path, failed: Failed) -> Iterator[None]:
+    """Say in a line why a file cannot be read; a pipe is not waited for."""
+    try:
+        if path.exists() and not path.is_file():
+            raise failed(f"{path}: is no file")
+        yield
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise failed(f"{path}: cannot be read ({why})") from error
