@@ -33,6 +33,12 @@ STATED = (
 """Attributes in which layers of torch state numbers of channels."""
 
 
+BRANCHES = (
+    "plan: takes whole branches out (also branches), which a module's own code still runs; prune "
+    "without it to fine-tune"
+)
+
+
 @dataclass(frozen=True)
 class Cut:
     """What is left of a module's tensors, and its layers beside those of the pruned model."""
@@ -49,14 +55,16 @@ def cut(names: Sequence[str], traced: Graph, small: Graph, plan: Plan) -> Cut:
     Raises: InvalidPlan when the plan is not of this model; UnmatchedModule for a module that is
     not what was pruned.
     """
-    pairs = match(find_layers(traced), find_layers(small))
+    try:
+        pairs = match(find_layers(traced), find_layers(small))
+    except UnmatchedModule as error:
+        if "branches" not in plan.also:
+            raise
+        raise UnmatchedModule(f"{BRANCHES} ({error})") from error
     groups = find_groups(traced, allow_inexact=plan.allow_inexact, also=plan.also)
     dead = _translated(plan, pairs).dead(groups)
     if groups.last(dead).any():
-        raise UnmatchedModule(
-            "plan: takes whole branches out (also branches), which a module's own code still runs; "
-            "prune without it to fine-tune"
-        )
+        raise UnmatchedModule(BRANCHES)
     bare, weights = remove_channels_apart(traced, groups, dead)
     pruned = Graph(bare, input_shapes=traced.input_shapes, weights=weights)
     state: State = {}

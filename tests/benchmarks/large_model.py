@@ -7,10 +7,11 @@
     python -m tests.benchmarks.large_model --limit 12          no command may hold more than 12 GB
 
 The model has few convolutions and one large dense layer behind them, as VGG16 has; in its wide form
-four wide 1x1 convolutions at one position. Its weights are random and stand in a file of their
-own. Every command runs in a process of its own and is a line
-of the file, so that an interrupted run goes on where it stopped. Memory is that of the process and
-of those that it starts, looked at ten times a second, files that are mapped included.
+four wide 1x1 convolutions at one position. Its weights are random and stand in a file of their own.
+Every command runs in a process of its own and is a line of the file, so that an interrupted run
+goes on where it stopped. A search is killed after its first step and resumed; `reproduce` then says
+whether one left alone ends in the same bytes. Memory is that of the process and of those that it
+starts, looked at ten times a second, files that are mapped included.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, save
 
 from onnxprune.graph import files_of
 
-CHANNELS, SIDE, CLASSES, SAMPLES = 512, 7, 4, 8
+CHANNELS, SIDE, WIDE_SIDE, CLASSES, SAMPLES = 512, 7, 32, 4, 8
 MODULE = """
 import numpy as np
 import torch
@@ -135,7 +136,7 @@ def wide(gigabytes: float, data: str) -> Net:
     given = ["flat", "last.weight", "last.bias"]
     nodes.append(helper.make_node("Gemm", given, ["y"], transB=1))
     module = WIDE.format(layers=wide_layers(width), width=width, classes=CLASSES)
-    return shapes, nodes, 32, module + BUILD.format(data=data)
+    return shapes, nodes, WIDE_SIDE, module + BUILD.format(data=data)
 
 
 def wide_layers(width: int) -> dict[str, tuple[int, int, int, int]]:
@@ -146,6 +147,7 @@ def wide_layers(width: int) -> dict[str, tuple[int, int, int, int]]:
 
 
 FORMS = {"dense": dense, "wide": wide}
+SIDES = {"dense": SIDE, "wide": WIDE_SIDE}
 
 
 def make(folder: Path, gigabytes: float, form: str) -> None:
@@ -181,43 +183,56 @@ def make(folder: Path, gigabytes: float, form: str) -> None:
     (folder / "module.py").write_text(module)
 
 
-def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
+def commands(folder: Path, form: str) -> Iterator[tuple[str, list[str]]]:
     """Every command, after those whose files it takes."""
     at = {p: str(folder / p) for p in ("large.onnx", "small.onnx", "run", "samples.npz")}
     machine = ["--threads", "1", "--device", "cpu"]
     data = ["--data", at["samples.npz"]]
-    fast = ["--macs", "0.7", "--compensate", "none", "--trust-baseline", *machine]
-    yield "inspect", [at["large.onnx"]]
+    fast = ["--macs", "0.9", "--compensate", "none", "--trust-baseline", *machine]
+    yield "inspect", [at["large.onnx"], "--svg", str(folder / "large.svg")]
     yield "score", [at["large.onnx"], *data, "-o", str(folder / "scores.npz"), *machine]
     once = ["--control", "one-shot", "--rate", "0.2", *fast[2:]]
     place = ["-o", at["small.onnx"], "--run-dir", at["run"]]
     yield "prune one-shot", [at["large.onnx"], *data, *place, *once]
     plan = str(folder / "run" / "plan.json")
     yield "apply", [at["large.onnx"], plan, "-o", str(folder / "applied.onnx")]
+    masked = str(folder / "masked.onnx")
+    yield "apply masked", [at["large.onnx"], plan, "--masked", "-o", masked]
     yield "compare", [at["large.onnx"], at["small.onnx"], *data, *machine]
+    yield "compare exact", [masked, at["small.onnx"], "--exact", *data, *machine]
     yield "report", [at["run"]]
-    out = str(folder / "edge")
-    yield "deploy", [at["small.onnx"], "--to", "onnxruntime", "-o", out, "--threads", "1", *data]
+    deployed = ["--to", "onnxruntime", "--threads", "1", *data]
+    yield "deploy", [at["small.onnx"], *deployed, "-o", str(folder / "edge")]
+    integers = [*deployed, "--int8", "--calibrate", at["samples.npz"], "--max-drop", "0.9"]
+    yield "deploy int8", [at["large.onnx"], *integers, "-o", str(folder / "integers")]
     module = f"{folder / 'module.py'}:build"
     cut = str(folder / "small.pt")
-    yield (
-        "export-weights",
-        [at["small.onnx"], "--plan", plan, "--module", module, "-o", cut],
-    )
-    yield "reproduce", [at["run"]]
+    back = [at["small.onnx"], "--plan", plan, "--module", module]
+    yield "export-weights", [*back, "-o", cut]
+    converted = str(folder / "converted.onnx")
+    shape = f"3,{SIDES[form]},{SIDES[form]}"
+    yield "convert", [module, "--input-shape", shape, "-o", converted]
     drawn = ["--test", at["samples.npz"], "-o", str(folder / "curves"), "--trust-baseline"]
-    yield (
-        "curve",
-        [at["large.onnx"], *data, *drawn, "--method", "one-shot/magnitude", *machine],
-    )
-    place = ["-o", str(folder / "aware.onnx"), "--run-dir", str(folder / "aware")]
-    yield "prune", [at["large.onnx"], *data, *place, *fast]
+    method = ["--method", "one-shot/magnitude", *machine]
+    yield "curve", [at["large.onnx"], *data, *drawn, *method]
+    aware = [at["large.onnx"], *data, *into(folder, "aware"), "--resume", *fast]
+    yield "prune killed", aware
+    yield "prune resumed", aware
+    yield "reproduce", [str(folder / "aware")]
+    conventional = ["--control", "dpx", *fast]
+    yield "prune dpx", [at["large.onnx"], *data, *into(folder, "dpx"), *conventional]
     fitted = ["--macs", "0.9", "--compensate", "least-squares", "--trust-baseline", *machine]
-    place = ["-o", str(folder / "fitted.onnx"), "--run-dir", str(folder / "fitted")]
+    place = [*into(folder, "fitted"), "--control", "iterative"]
+    yield "prune least-squares", [at["large.onnx"], *data, *place, *fitted]
     yield (
-        "prune least-squares",
-        [at["large.onnx"], *data, *place, "--control", "iterative", *fitted],
+        "report of two",
+        [str(folder / "aware"), str(folder / "dpx"), "-o", str(folder / "both.html")],
     )
+
+
+def into(folder: Path, name: str) -> list[str]:
+    """Options that name a model to write, and a run directory."""
+    return ["-o", str(folder / f"{name}.onnx"), "--run-dir", str(folder / name)]
 
 
 def run(name: str, arguments: list[str], limit: float) -> dict[str, object]:
@@ -234,8 +249,8 @@ def run(name: str, arguments: list[str], limit: float) -> dict[str, object]:
         while process.poll() is None:
             held, shared = memory(process.pid)
             most, mapped = max((most, mapped), (held, shared))
-            if held > limit * 1e9:
-                over = True
+            over = over or held > limit * 1e9
+            if over or (name.endswith(" killed") and steps(arguments) >= KILLED_AFTER):
                 end(process.pid)
             time.sleep(EVERY)
         log.seek(0)
@@ -244,16 +259,17 @@ def run(name: str, arguments: list[str], limit: float) -> dict[str, object]:
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     processor = spent.ru_utime + spent.ru_stime - used.ru_utime - used.ru_stime
     ended = f"ended over {limit:g} GB" if over else str(process.returncode)
+    fine = process.returncode == (-9 if name.endswith(" killed") else 0) and not over
     return {
         "command": name,
         "shown": shown(name, arguments),
-        "status": "ends well" if process.returncode == 0 else ended,
+        "status": "ends well" if fine else ended,
         "seconds": round(seconds),
         "cpu": round(processor),
         "gigabytes": round(most / 1e9, 1),
         "mapped": round(mapped / 1e9, 1),
         "weights": size_of(arguments[0]),
-        "said": "" if process.returncode == 0 else " ".join(said[-3:])[-300:],
+        "said": "" if fine else " ".join(said[-3:])[-300:],
     }
 
 
@@ -269,6 +285,16 @@ def memory(pid: int) -> tuple[int, int]:
             found = one.memory_info()
             held, shared = held + found.rss, shared + found.shared
     return held, shared
+
+
+KILLED_AFTER = 2
+"""Lines of the journal; the first is the unpruned net."""
+
+
+def steps(arguments: list[str]) -> int:
+    """How many lines the journal of a run has so far."""
+    journal = Path(arguments[arguments.index("--run-dir") + 1]) / "journal.jsonl"
+    return len(journal.read_text().splitlines()) if journal.exists() else 0
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -294,7 +320,13 @@ def shown(name: str, arguments: list[str]) -> str:
         if option in ("--control", "--rate", "--macs", "--compensate", "--to", "--method")
         for part in (option, value)
     ]
-    return f"`{' '.join([name.split()[0], *kept])}`"
+    flags = [one for one in ("--int8", "--exact", "--masked") if one in arguments]
+    command = f"`{' '.join([name.split()[0], *kept, *flags])}`"
+    told = {
+        "killed": ", killed after a step",
+        "resumed": ", resumed",
+    }
+    return command + told.get(name.split()[-1], "")
 
 
 def size_of(source: str) -> float:
@@ -341,13 +373,13 @@ def main() -> None:
         [json.loads(one) for one in results.read_text().splitlines()] if results.exists() else []
     )
     done = {one["command"] for one in lines}
-    for name, arguments in commands(folder):
+    for name, arguments in commands(folder, given.form):
         if name not in done and name in (given.only.split(",") if given.only else [name]):
             lines.append(run(name, arguments, given.limit))
             with results.open("a") as file:
                 file.write(json.dumps(lines[-1]) + "\n")
             print(lines[-1], flush=True)
-    order = [name for name, _ in commands(folder)]
+    order = [name for name, _ in commands(folder, given.form)]
     print(table(sorted(lines, key=lambda one: order.index(one["command"]))))
 
 

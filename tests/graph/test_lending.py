@@ -18,7 +18,25 @@ def twins() -> ModelProto:
     return model
 
 
-@pytest.mark.parametrize("make", [lambda: wide_net(40), twins])
+def told() -> ModelProto:
+    """A model whose large weight carries a text and metadata."""
+    model = wide_net(40)
+    (weight,) = [tensor for tensor in model.graph.initializer if tensor.name == "w"]
+    weight.doc_string = "of an earlier day"
+    weight.metadata_props.add(key="by", value="hand")
+    return model
+
+
+def unpacked() -> ModelProto:
+    """A model whose large weight stands in numbers."""
+    model = wide_net(40)
+    (weight,) = [tensor for tensor in model.graph.initializer if tensor.name == "w"]
+    weight.float_data.extend(np.frombuffer(weight.raw_data, np.float32))
+    weight.ClearField("raw_data")
+    return model
+
+
+@pytest.mark.parametrize("make", [lambda: wide_net(40), twins, told, unpacked])
 def test_what_is_lent_and_the_rest_are_the_model(make: object) -> None:
     model = make()  # type: ignore[operator]
     before = model.SerializeToString()
@@ -29,7 +47,9 @@ def test_what_is_lent_and_the_rest_are_the_model(make: object) -> None:
 
 
 def test_only_large_weights_of_one_name_are_lent() -> None:
-    assert lent(wide_net(40))[1].keys() == {"w"}
+    for make in (told, lambda: wide_net(40)):
+        assert lent(make())[1].keys() == {"w"}
+    assert not lent(unpacked())[1]
     assert not lent(twins())[1]
 
 
