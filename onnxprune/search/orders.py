@@ -67,7 +67,8 @@ def _rested(nets: Nets, state: State, best: State, found: list[State]) -> State:
         return replace(best, better=state.better, rests=max(state.rests - 1, 0))
     sign = 1 if best is found[0] else -1
     times = max(sign * state.better, 0) + 1
-    rests = min(2 ** (times - 1), nets.task.tuning.longest_rest)
+    longest = nets.task.tuning.longest_rest
+    rests = min(2 ** min(times - 1, longest), longest)  # no power of what a journal says
     return replace(best, better=sign * times, rests=rests)
 
 

@@ -5,6 +5,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,3 +113,23 @@ def test_a_record_without_any_of_its_fields_is_one_line(letter: str, tmp_path: P
         less = json.dumps({key: value for key, value in held.items() if key != name})
         outcome = judge(BY_NAME["runs"], letter.encode() + less.encode(), tmp_path)
         assert outcome.good, (name, outcome)
+
+
+@pytest.mark.parametrize("value", [None, "x", -(10**30), 10**30, [1], {"a": 1}])
+def test_a_journal_with_any_of_its_fields_changed_is_one_line(value: Any, tmp_path: Path) -> None:
+    """Those of the searches beside it as well; None is a field that is missing."""
+    seed = next(one for one in records.runs() if one[:1] == b"j")
+    *before, last = seed[1:].splitlines()
+    assert json.loads(last)["apart"]
+    for name, place in ((n, p) for p in ("", "apart") for n in held_at(json.loads(last), p)):
+        line = json.loads(last)
+        held_at(line, place)[name] = value
+        if value is None:
+            del held_at(line, place)[name]
+        data = b"\n".join((b"j" + before[0], *before[1:], json.dumps(line).encode(), b""))
+        outcome = judge(BY_NAME["runs"], data, tmp_path)
+        assert outcome.good, (place, name, outcome)
+
+
+def held_at(line: dict[str, Any], place: str) -> dict[str, Any]:
+    return line[place][0] if place else line
