@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.arrays import FloatArray
 from onnxprune.data import Data
 from onnxprune.errors import OnnxPruneError
 from onnxprune.search.ranking import make_scores
@@ -37,6 +38,14 @@ def spreads(task: Task, state: State, data: Data, settings: Settings) -> dict[st
             continue
         ends = float(values.min()), float(values.max())
         sides = (values[~state.dead[own]], values[state.dead[own]])
-        kept, gone = (np.histogram(one, BINS, ends)[0].tolist() for one in sides)
+        kept, gone = (_counts(one, *ends) for one in sides)
         found[layer.node] = {"low": ends[0], "high": ends[1], "kept": kept, "gone": gone}
     return found
+
+
+def _counts(values: FloatArray, low: float, high: float) -> list[int]:
+    """How many values are in each bar between two ends, however close or far apart these are."""
+    width = high / 2 - low / 2  # of halves, a difference is finite
+    places = (values / 2 - low / 2) / width if width > 0 else np.full(len(values), 0.5)
+    bars = np.clip((places * BINS).astype(np.int64), 0, BINS - 1)
+    return [int(count) for count in np.bincount(bars, minlength=BINS)]

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import onnxprune
 from onnxprune.search import spread
@@ -32,3 +33,20 @@ def test_each_filter_is_counted_on_its_side(small: Small, tmp_path: Path) -> Non
         assert found["low"] < found["high"]
     least = [layers[w["name"]]["scores"] for w in result.report["layers"] if w["removed"]]
     assert least and all(one["gone"][-1] == 0 for one in least)  # the best filter stays
+
+
+@pytest.mark.parametrize(
+    "ends", [(1.0, 1.0 + 2**-52), (0.0, 5e-324), (-1.7e308, 1.7e308), (1e300, 1e300), (2.0, 2.0)]
+)
+def test_scores_however_close_or_far_apart_are_counted(ends: tuple[float, float]) -> None:
+    """Layers whose filters are all alike have such, and would cost the page all others."""
+    found = spread._counts(np.array([*ends, ends[0]]), *ends)
+    assert len(found) == spread.BINS
+    assert sum(found) == 3
+
+
+def test_bars_are_those_of_a_histogram() -> None:
+    values = np.random.default_rng(0).standard_normal(500)
+    ends = float(values.min()), float(values.max())
+    expected = np.histogram(values, spread.BINS, ends)[0].tolist()
+    assert spread._counts(values, *ends) == expected
