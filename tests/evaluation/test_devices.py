@@ -144,3 +144,11 @@ def test_threads_and_determinism_reach_the_session() -> None:
     assert options.log_severity_level == 4
     assert options.use_deterministic_compute
     assert not session(NET, exact=False).get_session_options().use_deterministic_compute
+
+
+def test_sums_of_8_bit_products_are_exact_where_that_is_asked_for() -> None:
+    entry = "session.x64quantprecision"
+    options = session(NET, threads=1, saturates=False).get_session_options()
+    assert options.get_session_config_entry(entry) == "1"
+    with pytest.raises(RuntimeError):  # there is no such entry
+        session(NET, threads=1).get_session_options().get_session_config_entry(entry)
