@@ -6,7 +6,8 @@ several fit the user says which (`--head`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -46,7 +47,16 @@ USER_DECODE = (
     "model's input, scores [m] and classes [m] for each image"
 )
 
+TRIED = 1 << 26
+"""Numbers of an output; whether one of more is read is seen when there is one."""
+
 Shapes = Mapping[str, Sequence[int | None]]
+
+MISFITS = (
+    *(ArithmeticError, AssertionError, LookupError, RuntimeError, StopIteration),
+    *(TypeError, ValueError),
+)
+"""What a head raises on outputs of other axes than it reads."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +72,12 @@ class Detector:
         """Return what is found in each image.
 
         Shapes: outputs `[N, ...]`.
-        Raises: DataError where a user's function fails or returns something else.
+        Raises: DataError where a user's function fails or returns something else, or the outputs
+        are not those that the head reads.
         """
         if ":" not in self.head:
-            return HEADS[self.head].decode(outputs, self.size, self.classes, self.anchors)
+            with self._reads(outputs):
+                return HEADS[self.head].decode(outputs, self.size, self.classes, self.anchors)
         decode = find_function(self.head, USER_DECODE)
         with users_code(f"head '{self.head}'", USER_DECODE):
             return [_found(*image) for image in decode(dict(outputs), self.size)]
@@ -74,13 +86,15 @@ class Detector:
         """Return by how much to multiply a change of each number; nothing where that is not known.
 
         Shapes: outputs `[n, ...]` -> as they are.
+        Raises: DataError where the outputs are not those that the head reads.
         """
         head = HEADS.get(self.head)
         if head is None or not head.by_place:
             return {}
-        return find_units(
-            lambda given: head.raw(given, self.size, self.classes, self.anchors), outputs
-        )
+        with self._reads(outputs):
+            return find_units(
+                lambda given: head.raw(given, self.size, self.classes, self.anchors), outputs
+            )
 
     def masks(self, outputs: Outputs) -> Masks | None:
         """Return what the outputs say of masks, None of a head without.
@@ -96,12 +110,26 @@ class Detector:
         """Return whether the values, too, look like those of a head that shapes say little of.
 
         Shapes: outputs `[n, ...]`.
+        Raises: DataError where the outputs are not those that the head reads.
         """
         head = HEADS.get(self.head)
         if head is None or head.told_by is None:
             return False
-        boxes, scores = head.raw(outputs, self.size, self.classes, self.anchors)
-        return head.told_by(boxes, scores, self.size)
+        with self._reads(outputs):
+            boxes, scores = head.raw(outputs, self.size, self.classes, self.anchors)
+            return head.told_by(boxes, scores, self.size)
+
+    @contextmanager
+    def _reads(self, outputs: Outputs) -> Iterator[None]:
+        """Say in a line that outputs do not have the axes of the head."""
+        try:
+            yield
+        except MISFITS as error:
+            said = _said({name: array.shape for name, array in outputs.items()})
+            raise DataError(
+                f"head '{self.head}': does not read {said} of {self.classes} classes; name "
+                "another with --head, or decode with --head file.py:decode"
+            ) from error
 
     def __str__(self) -> str:
         words = f"{self.classes} classes; {self.fit} to {self.size[1]} x {self.size[0]}"
@@ -217,10 +245,15 @@ def _said(shapes: Shapes) -> str:
 
 
 def _may_read(head: str, outputs: Outputs, size: Size, classes: int) -> bool:
-    """Whether a head reads outputs of other sizes than usual: its code says so."""
+    """Whether a head reads outputs of other sizes than usual: its code says so.
+
+    Nothing is made of a size that is only declared and beyond all.
+    """
+    if any(array.size > TRIED for array in outputs.values()):
+        return True
     try:
         HEADS[head].decode(outputs, size, classes)
-    except (AssertionError, IndexError, StopIteration, ValueError):
+    except MISFITS:
         return False
     return True
 
