@@ -20,7 +20,7 @@ from onnxprune.data import Data, by_name
 from onnxprune.errors import InvalidModel, OnnxPruneError
 from onnxprune.evaluation import reason, session
 from onnxprune.files import temporary
-from onnxprune.graph import copied, read_metadata, save_model, write_metadata
+from onnxprune.graph import copied, fits_message, read_metadata, save_model, write_metadata
 
 PER_CHANNEL_OPSET = 13
 """The first opset in which a scale belongs to each position of an axis."""
@@ -87,7 +87,10 @@ class StaticQuantiser:
             path = save_model(self.float_model, folder / "float.onnx")
             try:
                 observer = tools.create_calibrator(
-                    path, self._types, augmented_model_path=str(folder / "observed.onnx")
+                    path,
+                    self._types,
+                    augmented_model_path=str(folder / "observed.onnx"),
+                    use_external_data_format=not fits_message(self.float_model),
                 )
                 for feeds in batches(self.float_model, data):
                     observer.collect_data(_Reader(feeds))
@@ -97,6 +100,8 @@ class StaticQuantiser:
 
     def __call__(self, kept: Collection[str]) -> ModelProto:
         tools, own = self._tools, copied(self.float_model)
+        # Its shapes are known: else the quantiser copies it, writes it and reads it again.
+        importlib.import_module("onnxruntime.quantization.quant_utils").add_infer_metadata(own)
         kind = tools.QuantType.QInt8 if self._symmetric else tools.QuantType.QUInt8
         options = {"ActivationSymmetric": self._symmetric}
         try:
@@ -143,7 +148,13 @@ def prepared(model: ModelProto) -> ModelProto:
         source = save_model(model, folder / "model.onnx")
         target = folder / "prepared.onnx"
         try:
-            tools.quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
+            tools.quant_pre_process(
+                str(source),
+                str(target),
+                skip_symbolic_shape=True,
+                save_as_external_data=not fits_message(model),
+                all_tensors_to_one_file=True,
+            )
             found = onnx.load(target)
         except Exception as error:  # its errors have no root of their own
             raise refused("onnxruntime's pre-processing", error) from error

@@ -1,5 +1,8 @@
 """onnxruntime's quantiser on small nets, and nets that need a part in float."""
 
+import importlib
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +12,7 @@ from onnxprune.data import Data
 from onnxprune.deploy.int8 import quantise
 from onnxprune.deploy.quantiser import StaticQuantiser, prepared, saturates
 from onnxprune.errors import InvalidModel
+from onnxprune.graph import storage
 from onnxprune.search import Floor, Settings, make_evaluator, open_model
 from tests.support.models import images, model, relative_error, run
 
@@ -27,6 +31,18 @@ g (float[N,3,16,16] x) => (float[N,6,16,16] y)
   y = Concat<axis=1>(m, f)
 }
 """
+
+WIDE = """
+g (float[N,3,4,4] x) => (float[N,6,4,4] y)
+<float[40,3,1,1] w, float[40,40,1,1] v, float[6,40,1,1] u> {
+  a = Conv(x, w)
+  r = Relu(a)
+  c = Conv(r, v)
+  s = Relu(c)
+  y = Conv(s, u)
+}
+"""
+"""With a weight that is large enough for a file of its own."""
 
 
 def named(text: str = NET) -> ModelProto:
@@ -122,3 +138,44 @@ def test_sums_that_overflow_are_seen() -> None:
         if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4
     )
     assert top == (64 if saturates() else 127)
+
+
+def test_a_model_beyond_a_message_is_quantised_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights go through files of their own, in all that onnxruntime's tools write."""
+    tools = importlib.import_module("onnxruntime.quantization")
+    told: list[bool] = []
+
+    def spied(name: str, key: str) -> Any:
+        own = getattr(tools, name)
+
+        def call(*given: Any, **more: Any) -> Any:
+            told.append(more[key])
+            return own(*given, **more)
+
+        return call
+
+    proto = named(WIDE)
+    before = StaticQuantiser(proto, plain(proto))([])
+    for name, key in (
+        ("quant_pre_process", "save_as_external_data"),
+        ("create_calibrator", "use_external_data_format"),
+    ):
+        monkeypatch.setattr(tools, name, spied(name, key))
+    for limit in (storage.MESSAGE_LIMIT, 4000):
+        monkeypatch.setattr(storage, "MESSAGE_LIMIT", limit)
+        after = StaticQuantiser(proto, plain(proto))([])
+        assert list(after.graph.initializer) == list(before.graph.initializer)
+        assert [node.output for node in after.graph.node] == [n.output for n in before.graph.node]
+    assert told == [False, False, True, True]
+
+
+def test_no_model_is_written_for_each_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shapes that onnxruntime's quantiser would write a model for are known."""
+    proto = named()
+    quantiser = StaticQuantiser(proto, plain(proto))
+
+    def write(*_: Any, **__: Any) -> None:
+        raise AssertionError("written")
+
+    monkeypatch.setattr(onnx, "save_model", write)
+    quantiser([])
