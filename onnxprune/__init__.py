@@ -7,7 +7,11 @@ What is public is listed here, and imported when it is first used; torch only wh
 """
 
 import importlib
+import os
 import typing
+
+# onnxruntime 1.32 tells its makers what it runs, and keeps a number of the machine in HOME.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if typing.TYPE_CHECKING:
     from onnxprune.channels import ChannelGroups as ChannelGroups

@@ -34,6 +34,20 @@ def run_python(code: str, *arguments: str) -> str:
     return done.stdout
 
 
+def test_what_computes_tells_nobody(tmp_path: Path) -> None:
+    """onnxruntime from 1.32 on writes into HOME what it is going to send."""
+    code = """
+import sys
+from onnxprune.evaluation import session
+session(sys.argv[1], device="cpu")
+"""
+    left = {k: v for k, v in os.environ.items() if k not in ("ORT_DISABLE_TELEMETRY", "CI")}
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = [sys.executable, "-c", code, str(MODEL)]
+    subprocess.run(done, check=True, cwd=ROOT, env={**left, **home})
+    assert not list(tmp_path.iterdir())
+
+
 LIGHT = (
     "onnxprune",
     *sorted(f"onnxprune.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py")),
