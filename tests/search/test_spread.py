@@ -45,6 +45,11 @@ def test_scores_however_close_or_far_apart_are_counted(ends: tuple[float, float]
     assert sum(found) == 3
 
 
+def test_ends_that_are_far_apart_are_in_the_outer_bars() -> None:
+    found = spread._counts(np.array([-1.7e308, 0.0, 1.7e308]), -1.7e308, 1.7e308)
+    assert (found[0], found[spread.BINS // 2], found[-1]) == (1, 1, 1)
+
+
 def test_bars_are_those_of_a_histogram() -> None:
     values = np.random.default_rng(0).standard_normal(500)
     ends = float(values.min()), float(values.max())
