@@ -33,6 +33,11 @@ def heard_by(hear: Hear) -> Iterator[None]:
         _hearing.reset(token)
 
 
+def is_heard() -> bool:
+    """Say whether anybody hears of what is tracked."""
+    return _hearing.get() is not None
+
+
 def track(what: str, items: Iterable[Item], total: int) -> Iterator[Item]:
     """Yield the items, and tell the listener before each how many of `total` are done.
 
@@ -49,7 +54,8 @@ def track(what: str, items: Iterable[Item], total: int) -> Iterator[Item]:
         return
     try:
         for done, item in enumerate(items):
-            hear(what, min(done, total), total)
+            if done < total:  # there may be more than was known
+                hear(what, done, total)
             yield item
     finally:
         hear(what, total, total)

@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from threading import Timer
@@ -27,7 +27,7 @@ from onnxprune.cli.logs import logged
 from onnxprune.cli.signals import exit_code, heeded, named
 from onnxprune.cli.streams import Streams, lasting
 from onnxprune.errors import LONGEST, NOTICE, OnnxPruneError, SurgeryError
-from onnxprune.progress import TAKEN_BACK, Outlook, heard_by
+from onnxprune.progress import TAKEN_BACK, Outlook, heard_by, is_heard
 from onnxprune.text import harmless
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ PATIENCE = 2.0
 MINUTE = 60
 AWHILE = 0.5
 """Seconds after which a second line shows what a step is busy with."""
+LONG = 30.0
+"""Seconds after which a log says how far it is with that, and again after twice as long."""
 WIDTH = 160
 """Columns of a table in a file or a pipe."""
 
@@ -104,7 +106,9 @@ class Screen:
             return
         if not self.err.is_terminal:
             with self._said_late(title) as said:
-                yield Progress(self, begin=said.cancel)
+                plain = Progress(self, begin=said.cancel)
+                with nullcontext() if is_heard() else heard_by(plain.log):
+                    yield plain
             return
         from rich import progress
 
@@ -167,7 +171,7 @@ class Progress:
     ) -> None:
         self._screen, self._live, self._task, self._begin = screen, live, task, begin
         self._within: Any = None
-        self._since = 0.0
+        self._since = self._said = 0.0
         self._outlook = Outlook()
 
     def expect(self, seconds: float) -> None:
@@ -185,8 +189,7 @@ class Progress:
             self._outlook = Outlook()
         left = None if share is None else self._outlook.reach(share, time.monotonic())
         if self._live is None:
-            rest = f", about {left / MINUTE:.0f} min left" if left and left >= MINUTE else ""
-            self._screen.say(line + rest)
+            self._screen.say(line + _minutes(left))
             return
         total = None if share is None else 1.0
         self._live.update(
@@ -210,8 +213,22 @@ class Progress:
             self._live.update(self._within, left=_left(shown.time_remaining))
             self._say_left()
 
+    def log(self, what: str, done: int, total: int) -> None:
+        """Say in a log how much is done of what a step is busy with, if that takes long."""
+        now = time.monotonic()
+        if done == 0:
+            self._since, self._said = now, 0.0
+        spent = now - self._since
+        if 0 < done < total and spent >= max(LONG, 2 * self._said):
+            self._said = spent
+            self._screen.say(f"{what}: {done} of {total}{_minutes(spent * (total / done - 1))}")
+
     def _say_left(self) -> None:
         self._live.update(self._task, left=_left(self._outlook.left(time.monotonic())))
+
+
+def _minutes(left: float | None) -> str:
+    return f", about {left / MINUTE:.0f} min left" if left and left >= MINUTE else ""
 
 
 def _left(seconds: float | None) -> str:

@@ -80,6 +80,8 @@ def deploy(
     graph, samples = open_model(base, data, asked, pruned=proto)
     for one, source in ((proto, model), (whole, original)):
         _check_runs(one, source, asked)
+    if samples is not None:
+        on_step(f"onnxruntime: running {len(samples)} samples", None)
     check_baseline(base, samples, asked, decide=False)
     judge = None if samples is None else make_evaluator(samples, asked)
     accuracy = None if judge is None else judge(proto).to_json()

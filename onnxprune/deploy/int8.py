@@ -29,8 +29,9 @@ MOST = 64
 """How many models are evaluated at most; what is not decided then stays in float."""
 
 Part = tuple[str, ...]
-OnTrial = Callable[[int, float], object]
-"""Hears of each evaluation: how many there were, and what the floor looks at."""
+OnTrial = Callable[[int, int, float], object]
+"""Hears of each evaluation: how many there were, about how many are to come, and what the floor
+looks at. The first, number 0, is of the model in float."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,34 @@ class _Trial:
 
 
 @dataclass
+class _Round:
+    """Parts that are tried one by one: how many were, and how many of those break the floor."""
+
+    parts: Sequence[Part]
+    tried: int = 0
+    broken: int = 0
+
+    def count(self, *, broke: bool) -> None:
+        """Take what came of a part, or of several together when all were tried."""
+        if self.tried < len(self.parts):
+            self.tried, self.broken = self.tried + 1, self.broken + broke
+
+    @property
+    def ahead(self) -> int:
+        """About how many trials are to come.
+
+        Few of the other parts are supposed to break the floor until many were tried. What breaks it
+        is halved down to single nodes, and of two halves one breaks it.
+        """
+        left, count = len(self.parts) - self.tried, len(self.parts)
+        if count == 1 and not self.broken:
+            return left
+        broken = max(round(self.broken * (1 + left / (self.tried + count))), 1)
+        halvings = (max(map(len, self.parts)) - 1).bit_length()
+        return left + 1 + halvings * (2 * broken + 1)  # 1 for those that are fine, together
+
+
+@dataclass
 class _Search:
     """The trials so far, by the nodes that were in INT8."""
 
@@ -119,9 +148,11 @@ class _Search:
     harm: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._round = _Round([tuple(self.quantiser.nodes)])
         self.unquantised = self.evaluate(self.quantiser.float_model)
         self._shrunk = self.floor.is_void(self.unquantised.harmonic)
         self.level = self.floor.level(self._score(self.unquantised))
+        self._tell(self._score(self.unquantised))
 
     def _score(self, accuracy: Accuracy) -> float:
         """What the floor looks at, as in a pruning run."""
@@ -137,10 +168,15 @@ class _Search:
         key = frozenset(nodes)
         if key not in self.trials:
             accuracy = self.evaluate(self.model(key))
-            self.trials[key] = _Trial(accuracy, self._score(accuracy))
-            if self.on_trial is not None:
-                self.on_trial(len(self.trials), self.trials[key].score)
+            trial = self.trials[key] = _Trial(accuracy, self._score(accuracy))
+            self._round.count(broke=trial.score < self.level)
+            self._tell(trial.score)
         return self.trials[key]
+
+    def _tell(self, score: float) -> None:
+        if self.on_trial is not None:
+            most = MOST + PARTS.bit_length() - len(self.trials)
+            self.on_trial(len(self.trials), max(min(self._round.ahead, most), 0), score)
 
     def holds(self, nodes: Collection[str]) -> bool:
         """Return whether the floor holds with these nodes in INT8."""
@@ -151,6 +187,7 @@ class _Search:
         taken: Part = ()
         parts = divided(nodes, PARTS)
         while parts := parts[: max(MOST - len(self.trials), 0)]:
+            self._round = _Round(parts)
             trials = {part: self.of(taken + part) for part in parts}
             for part, trial in trials.items():
                 self.harm |= dict.fromkeys(part, trial.score)

@@ -12,15 +12,16 @@ import contextlib
 import importlib
 import io
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from onnx import ModelProto
 
 from onnxprune.data import Data
-from onnxprune.deploy.quantiser import batches, labelled, prepared, refused
+from onnxprune.deploy.quantiser import CALIBRATING, batches, labelled, prepared, refused
 from onnxprune.errors import MissingPackage
 from onnxprune.graph import copied
+from onnxprune.progress import track
 
 MOST = 64
 """How many samples it calibrates on at most, spread over all that are given."""
@@ -56,13 +57,26 @@ class NncfQuantiser:
             with _silently():
                 found = nncf.quantize(
                     own,
-                    nncf.Dataset(self._samples),
+                    nncf.Dataset(_Tracked(self._samples)),
                     subset_size=len(self._samples),
                     ignored_scope=scope,
                 )
         except Exception as error:  # its errors have no root of their own
             raise refused("nncf", error) from error
         return labelled(found, self.float_model)
+
+
+class _Tracked:
+    """Samples that NNCF goes through more than once, each time with word of how far it is."""
+
+    def __init__(self, samples: Sequence[dict[str, Any]]) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return track(CALIBRATING, self._samples, len(self._samples))
 
 
 def find_nncf() -> Any:

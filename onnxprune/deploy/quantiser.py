@@ -21,9 +21,12 @@ from onnxprune.errors import InvalidModel, OnnxPruneError
 from onnxprune.evaluation import reason, session
 from onnxprune.files import temporary
 from onnxprune.graph import copied, fits_message, read_metadata, save_model, write_metadata
+from onnxprune.progress import track
 
 PER_CHANNEL_OPSET = 13
 """The first opset in which a scale belongs to each position of an axis."""
+CALIBRATING = "calibrating"
+"""What a quantiser is busy with, as progress is told."""
 QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "FakeQuantize")
 
 
@@ -195,7 +198,8 @@ def batches(model: ModelProto, data: Data) -> Iterator[dict[str, Any]]:
     value = next(one for one in model.graph.input if one.name not in initial)
     axes = value.type.tensor_type.shape.dim
     size = max(axes[0].dim_value, 1) if axes else 1
-    for start in range(0, len(data), size):
+    starts = range(0, len(data), size)
+    for start in track(CALIBRATING, starts, len(starts)):
         rows = np.arange(start, start + size) % len(data)
         yield by_name(data.x[rows], value.name).feeds
 

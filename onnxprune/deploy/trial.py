@@ -182,6 +182,7 @@ class Trial:
         reference = running(model, "cpu", self.settings.threads, exact=True)
         total = MADE_UP if self.data is None else len(self.data)
 
+        self.on_step(f"{row.runtime}: running {total} samples", 0.0)
         shown = [time.monotonic()]
 
         def show(runs: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from onnx import ModelProto
@@ -95,7 +96,7 @@ class Quantising:
         """
         label = IN_INT8[variant.label]
         stem = f"{variant.stem}{QUANTISED}" if variant.stem else ""
-        self.on_step(f"{label}: calibrating", None)
+        self.on_step(f"{label}: preparing the model and calibrating", None)
         floor = complete(self.settings, self.data).floor
         told: dict[str, Any] = {"variant": label}
         try:
@@ -103,16 +104,22 @@ class Quantising:
                 self._quantiser(variant.reference),
                 make_evaluator(self.data, self.settings),
                 floor,
-                on_trial=lambda number, score: self.on_step(
-                    f"{label}: evaluation {number}, harmonic mean {100 * score:.1f} %", None
-                ),
+                on_trial=partial(self._tell, label),
             )
         except UnreachableTarget as error:
             told["refused"] = str(error)
             return Variant(label, None, variant.reference, stem, reason=str(error)), told
         told |= _told(found)
+        self.on_step(f"{label}: comparing its outputs with those in float", None)
         allowed = ROUNDINGS * self.error(found.model, variant.reference) + variant.tolerance
         return Variant(label, found.model, variant.reference, stem, allowed), told
+
+    def _tell(self, label: str, number: int, ahead: int, score: float) -> None:
+        """Say what an evaluation came to, and which share of them is done."""
+        about = f" of about {number + ahead}" if ahead else ""
+        said = f"evaluation {number}{about}" if number else "evaluated in float"
+        line = f"{label}: {said}, harmonic mean {100 * score:.1f} %"
+        self.on_step(line, number / max(number + ahead, 1))
 
     def _quantiser(self, model: ModelProto) -> Quantiser:
         if self.by == "nncf":

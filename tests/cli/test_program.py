@@ -24,7 +24,7 @@ from onnxprune.cli import program, pruning
 from onnxprune.cli.commands import main
 from onnxprune.cli.program import Screen
 from onnxprune.errors import SurgeryError
-from onnxprune.progress import track
+from onnxprune.progress import heard_by, track
 from tests.support.small_net import Small
 
 FREE = ("--control", "one-shot", "--criterion", "magnitude", "--threads", "1")
@@ -334,6 +334,28 @@ def test_a_second_line_shows_what_a_step_is_busy_with(monkeypatch: pytest.Monkey
             _, within = progress._live.tasks
             assert (within.description, within.total, within.completed) == ("measuring", 3, number)
         assert len(progress._live.tasks) == 1
+
+
+def test_a_log_says_how_far_it_is_with_what_takes_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After half a minute, a whole one, two minutes and so on, with the time that is left."""
+    screen = Screen()
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    with screen.progress("deploying"):
+        for number in track("calibrating", range(20), 20):
+            monkeypatch.setattr(time, "monotonic", lambda at=8.0 * (number + 1): at)
+    said = ["4 of 20, about 2 min left", "8 of 20, about 2 min left", "16 of 20"]
+    assert capsys.readouterr().err.splitlines() == [f"calibrating: {line}" for line in said]
+
+
+def test_who_listens_already_hears_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """As the JSON lines of a log do."""
+    heard: list[tuple[str, int, int]] = []
+    with heard_by(lambda *said: heard.append(said)), Screen().progress("deploying"):
+        list(track("calibrating", "a", 1))
+    assert heard == [("calibrating", 0, 1), ("calibrating", 1, 1)]
+    assert capsys.readouterr().err == ""
 
 
 def test_a_log_says_what_it_waits_for_only_if_it_waits(

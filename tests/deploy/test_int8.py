@@ -105,10 +105,31 @@ def test_parts_are_all_nodes_in_order(count: int, into: int) -> None:
     assert all(parts) and len({len(part) for part in parts}) <= 2
 
 
+def told(net: Formula) -> list[tuple[int, int, float]]:
+    """What a search tells of each evaluation: its number, those to come, the metric."""
+    said: list[tuple[int, int, float]] = []
+    quantise(net, net.evaluate, Floor(max_drop=0.01), on_trial=lambda *one: said.append(one))
+    return said
+
+
 def test_evaluations_are_told() -> None:
-    net, told = chain(20, n3=0.5), []
-    found = quantise(
-        net, net.evaluate, Floor(max_drop=0.01), on_trial=lambda n, score: told.append((n, score))
-    )
-    assert [number for number, _ in told] == list(range(1, found.evaluations + 1))
-    assert told[0][1] == pytest.approx(0.4)
+    said = told(chain(20, n3=0.5))
+    assert [number for number, _, _ in said] == list(range(len(said)))
+    assert [score for _, _, score in said[:2]] == pytest.approx([0.9, 0.4])
+
+
+def test_one_evaluation_is_to_come_and_none_once_the_floor_holds() -> None:
+    assert [ahead for _, ahead, _ in told(chain(20))] == [1, 0]
+
+
+@pytest.mark.parametrize(("count", "bad"), [(20, 1), (200, 1), (200, 4), (600, 1), (1000, 30)])
+def test_about_as_many_evaluations_come_as_was_said(count: int, bad: int) -> None:
+    """Within a factor of two from the first that breaks the floor on, and closer halfway."""
+    said = told(chain(count, **{f"n{k}": 0.5 for k in range(3, count, count // bad)}))
+    last = len(said) - 1
+    for number, ahead, _ in said[1:]:
+        assert number + ahead <= MOST + PARTS
+        assert 0.49 * last <= number + ahead <= 2 * last, f"at {number} of {last}: {ahead}"
+    number, ahead, _ = said[max(last // 2, PARTS + 1)]
+    assert number + ahead == pytest.approx(last, rel=0.35)
+    assert said[-1][1] <= 0.25 * last

@@ -6,6 +6,7 @@ import pytest
 
 from onnxprune.deploy.int8 import quantise
 from onnxprune.deploy.nncf import NncfQuantiser
+from onnxprune.progress import heard_by
 from onnxprune.search import Floor, Settings, make_evaluator, open_model
 from tests.deploy.test_quantiser import named, plain
 from tests.support.models import images, relative_error, run
@@ -29,6 +30,14 @@ def test_it_keeps_in_float_what_the_floor_needs() -> None:
     assert {"QuantizeLinear", "DequantizeLinear"} <= set(kinds)
     x = images(proto, 2, seed=5)
     assert relative_error(run(found.model, x)[0], run(proto, x)[0]) < 0.2
+
+
+def test_each_calibration_is_told() -> None:
+    proto, heard = named(), list[tuple[str, int, int]]()
+    quantiser = NncfQuantiser(proto, plain(proto))
+    with heard_by(lambda *said: heard.append(said)):
+        quantiser([])
+    assert ("calibrating", 0, 12) in heard and ("calibrating", 11, 12) in heard
 
 
 def test_what_is_kept_is_not_quantised() -> None:

@@ -13,6 +13,7 @@ from onnxprune.deploy.int8 import quantise
 from onnxprune.deploy.quantiser import StaticQuantiser, prepared, saturates
 from onnxprune.errors import InvalidModel
 from onnxprune.graph import storage
+from onnxprune.progress import heard_by
 from onnxprune.search import Floor, Settings, make_evaluator, open_model
 from tests.support.models import images, model, relative_error, run
 
@@ -179,3 +180,11 @@ def test_no_model_is_written_for_each_trial(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(onnx, "save_model", write)
     quantiser([])
+
+
+@pytest.mark.parametrize(("axis", "runs"), [("N", 6), ("4", 2)])
+def test_it_is_told_how_far_calibration_is(axis: str, runs: int) -> None:
+    proto, heard = named(NET.replace("N,", f"{axis},")), list[tuple[str, int, int]]()
+    with heard_by(lambda *said: heard.append(said)):
+        StaticQuantiser(proto, plain(proto, 6))
+    assert heard == [("calibrating", done, runs) for done in range(runs + 1)]

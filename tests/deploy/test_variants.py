@@ -1,5 +1,6 @@
 """A model deployed in float and in INT8, and the unpruned one beside it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,19 @@ def test_from_the_command_line(net: Path, samples: Path, tmp_path: Path) -> None
     assert "on the calibration samples" in done.output
     refused = CliRunner(env={"COLUMNS": "160"}).invoke(main, [*options, "--min-accuracy", "1"])
     assert refused.exit_code == 1 and "not written" in refused.output
+
+
+def test_it_is_told_which_share_of_the_search_and_of_the_samples_is_done(
+    net: Path, samples: Path, tmp_path: Path
+) -> None:
+    told: list[tuple[str, float | None]] = []
+    asked = {**ASKED, "calibrate": samples, "to": ("onnxruntime",)}
+    deploy(net, tmp_path / "e", samples, on_step=lambda *one: told.append(one), **asked)
+    said = dict(told)
+    assert said["onnxruntime: running 40 samples"] == 0
+    assert "INT8: comparing its outputs with those in float" in said
+    shares = {line: share for line, share in told if line.startswith("INT8: eval")}
+    first, second, *_ = shares
+    assert re.fullmatch(r"INT8: evaluated in float, harmonic mean [\d.]+ %", first)
+    assert second.startswith("INT8: evaluation 1") and shares[first] == 0
+    assert all(share is not None and share <= 1 for share in shares.values())
