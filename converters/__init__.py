@@ -13,7 +13,8 @@ into its metadata. Imports errors, checks, files, plugins, data and evaluation.
 * `keras`, `tensorflow`, `tflite`, `jax`, `paddle`: those of other frameworks'
 * `_guess`: which of them a source is for
 * `_export`: options, and what is done with an export; `_names`: what its outputs are called
-* `_torch`: how torch writes a network; `_checkpoints`: what its files hold
+* `_torch`: how torch writes a network; `_checkpoints`: what its files hold; `_windows`: JAX's pools
+* `_noise`: what exporters print
 """
 
 import logging
@@ -40,8 +41,9 @@ from . import (
     torchvision,
     ultralytics,
 )
-from ._export import Export, Options, compare, facts, finish, quiet, write
+from ._export import Export, Options, busy_told, compare, facts, finish, write
 from ._guess import guess, is_foreign
+from ._noise import quiet
 
 logger = logging.getLogger(__name__)
 
@@ -150,8 +152,9 @@ def convert(
         logger.log(NOTICE, "%s: --from %s, as its name or its file says", source, framework)
     export = find_converter(framework)
     with quiet():
-        step(f"{source}: loading and exporting it")
-        exported = export(source, options)
+        step(f"{source}: loading it")
+        with busy_told(lambda what: step(f"{source}: {what}")):
+            exported = export(source, options)
         step(f"{source}: checking the model")
         model = finish(exported, source, options)
         step(f"{source}: comparing its outputs with the framework's")

@@ -1,11 +1,10 @@
 """What every converter shares: its options, its result, and the checks before a file is written."""
 
 import contextlib
-import io
 import itertools
 import logging
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +23,8 @@ from ._names import graphs, name_outputs
 
 logger = logging.getLogger(__name__)
 
+_hearing: ContextVar[Callable[[str], object]] = ContextVar("busy", default=lambda what: None)
+
 BATCH = "batch"
 """The name of the axis of samples."""
 
@@ -40,7 +41,8 @@ PROTOBUF_LIMIT = 2**31 - 1
 OPEN, TRIED = 4, 64
 """A size where a model leaves one open: of an input beside the image, and of the image."""
 
-OTHERWISE = "try the other exporter or another opset"
+OF_TORCH, ANY = "try the other exporter or another opset", "try another opset"
+"""What else may serve: torch has two exporters."""
 
 PREPROCESS_KEY, NAMES_KEY, SOURCE_KEY = "onnxprune.preprocess", "names", "onnxprune.source"
 """Keys of the metadata; those that are common have the name by which others know them."""
@@ -105,6 +107,8 @@ class Export:
     """What the framework knows of the model, for its metadata; see `facts`."""
     by: str = "the exporter"
     """What wrote the model, as errors call it."""
+    otherwise: str = ANY
+    """What to try where the model is wrong."""
     names: Sequence[str] = ()
     """What the framework calls the outputs, in the order of the model; empty where it does not."""
 
@@ -145,11 +149,17 @@ def finish(exported: Export, source: str, options: Options) -> onnx.ModelProto:
     needed = onnx.helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
     finished.ir_version = max(needed, min(model.ir_version, IR_VERSION))
     _add_facts(finished, exported, source)
+    if left := unknown_operators(finished):
+        raise ConversionError(
+            f"{source}: {exported.by} left {', '.join(left)} in the model, which ONNX does not "
+            "have; build the network without"
+        )
     try:
         onnx.checker.check_model(finished, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ConversionError(
-            f"{source}: {exported.by} wrote an invalid model: {first_line(error)}; {OTHERWISE}"
+            f"{source}: {exported.by} wrote an invalid model: {first_line(error)}; "
+            f"{exported.otherwise}"
         ) from error
     return finished
 
@@ -184,26 +194,26 @@ def compare(model: onnx.ModelProto, exported: Export, source: str, options: Opti
     except Exception as error:  # onnxruntime's errors have no root of their own
         raise ConversionError(
             f"{source}: the exported model does not run on a batch of shape {shapes}: "
-            f"{first_line(error)}; {OTHERWISE}, or a fixed batch"
+            f"{first_line(error)}; {exported.otherwise}, or a fixed batch"
         ) from error
     if len(expected) != len(found):
         raise ConversionError(
             f"{source}: the exported model has {len(found)} outputs, expected {len(expected)} as "
-            f"in the framework; {OTHERWISE}"
+            f"in the framework; {exported.otherwise}"
         )
     largest = 0.0
     for value, one, other in zip(model.graph.output, expected, found, strict=True):
         if one.shape != other.shape:
             raise ConversionError(
                 f"{source}: output {value.name!r} of the exported model has shape {other.shape}, "
-                f"expected {one.shape} as in the framework; {OTHERWISE}"
+                f"expected {one.shape} as in the framework; {exported.otherwise}"
             )
         difference = _relative_difference(one, other)
         if not difference <= TOLERANCE:  # also refuses NaN
             raise ConversionError(
                 f"{source}: output {value.name!r} of the exported model differs from the "
                 f"framework's by {difference:.1e} of its largest value, expected at most "
-                f"{TOLERANCE:.0e}; {OTHERWISE}"
+                f"{TOLERANCE:.0e}; {exported.otherwise}"
             )
         largest = max(largest, difference)
     return largest
@@ -233,6 +243,18 @@ def _made_up(
             made = rng.integers(0, 256 if dtype.kind in "iu" and not k else 2, (batch, *sizes))
         feeds[value.name] = made.astype(dtype)
     return feeds
+
+
+def unknown_operators(model: onnx.ModelProto) -> list[str]:
+    """The operators that bear no domain of their own, and are none of ONNX."""
+    own = {function.name for function in model.functions}
+    used = {
+        node.op_type
+        for part in graphs(model.graph)
+        for node in part.node
+        if node.domain in ("", "ai.onnx")
+    }
+    return sorted(name for name in used - own if not onnx.defs.has(name))
 
 
 def without_leftovers(model: onnx.ModelProto, declared: Collection[str]) -> onnx.ModelProto:
@@ -286,23 +308,18 @@ def write(model: onnx.ModelProto, path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Turn what exporters print and warn about into DEBUG lines of the log."""
-    printed = io.StringIO()
-    caught: list[warnings.WarningMessage] = []
+def busy_told(hear: Callable[[str], object]) -> Iterator[None]:
+    """Let `hear` hear what a converter is busy with until the block ends."""
+    token = _hearing.set(hear)
     try:
-        with (
-            warnings.catch_warnings(record=True) as caught,
-            contextlib.redirect_stdout(printed),
-            contextlib.redirect_stderr(printed),
-        ):
-            warnings.simplefilter("always")
-            yield
+        yield
     finally:
-        for warning in caught:
-            logger.debug("%s: %s", warning.category.__name__, warning.message)
-        for text in printed.getvalue().splitlines():
-            logger.debug("%s", text)
+        _hearing.reset(token)
+
+
+def busy(what: str) -> None:
+    """Say what comes next; no exporter says how much of it is done."""
+    _hearing.get()(what)
 
 
 def _set_batch(graph: onnx.GraphProto, batch: str | int) -> None:

@@ -13,7 +13,7 @@ from onnxprune.errors import ConversionError, MissingPackage, OnnxPruneError
 from onnxprune.files import temporary
 from onnxprune.plugins import WHATEVER, first_line
 
-from ._export import BATCH, Export, Options
+from ._export import BATCH, OF_TORCH, Export, Options, busy
 from ._names import Place, numbered, output_names
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def import_torch() -> ModuleType:
 
     Raises: MissingPackage: it is not installed.
     """
+    busy("importing torch")
     try:
         import torch
     except ImportError as error:
@@ -63,11 +64,13 @@ def export_network(network: "torch.nn.Module", source: str, options: Options) ->
 
     write = _write_dynamo if options.exporter == "dynamo" else _write_classic
     names = output_names([place for place, _ in outputs])
+    busy(f"exporting it, by torch's {options.exporter} exporter")
     with reported(source, options):
         model = write(network, sample, numbered(len(outputs)), options)
     fixed = None if options.dynamic_batch else batch
     by = f"the {options.exporter} exporter"
-    return Export(model, runner(network), options.input_shape, fixed, by=by, names=names)
+    run, shape = runner(network), options.input_shape
+    return Export(model, run, shape, fixed, by=by, otherwise=OF_TORCH, names=names)
 
 
 def tensors(outputs: object) -> list["torch.Tensor"]:
@@ -110,7 +113,7 @@ def to_onnx(
     names: list[str],
     options: Options,
     *,
-    dynamic_shapes: "tuple[dict[int, torch.export.Dim], ...] | None",
+    dynamic_shapes: Any,
     input_names: Sequence[str] = ("input",),
 ) -> onnx.ModelProto:
     """Write a network, or a program that torch.export made of one, by the dynamo exporter."""

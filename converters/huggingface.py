@@ -10,7 +10,7 @@ from onnxprune.errors import ConversionError, MissingPackage
 from onnxprune.plugins import first_line
 
 from ._checkpoints import load_weights
-from ._export import Export, Options, facts
+from ._export import Export, Options, busy, facts
 from ._names import output_names
 from ._torch import export_network, import_torch, placed
 from .torchvision import import_torchvision
@@ -34,7 +34,9 @@ def export(source: str, options: Options) -> Export:
         ConversionError: no such model, or one that takes something else than pixels or sound.
         MissingPackage: torch, transformers or onnxscript is not installed.
     """
+    busy("importing transformers")
     transformers = _import()
+    busy("loading it")
     network = _load(transformers, source, options)
     if options.weights is not None:
         load_weights(network, options.weights, trust=options.trust)

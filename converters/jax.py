@@ -12,8 +12,9 @@ import numpy.typing as npt
 from onnxprune.errors import ConversionError, MissingPackage
 from onnxprune.plugins import WHATEVER, find_function, first_line
 
-from ._export import BATCH, Export, Options
+from ._export import BATCH, Export, Options, busy
 from ._names import output_names
+from ._windows import from_jax
 
 EXPECTED = (
     "a function of one batch, a Flax module that is one, a pair of a linen module and its "
@@ -32,6 +33,7 @@ def export(source: str, options: Options) -> Export:
         MissingPackage: jax or jax2onnx is not installed.
         UnknownName: there is nothing of that name.
     """
+    busy("importing JAX")
     jax, jax2onnx = _import()
     if options.input_shape is None:
         raise ConversionError(
@@ -43,6 +45,7 @@ def export(source: str, options: Options) -> Export:
     network = _network(find_function(source, EXPECTED), source)
     batch = BATCH if options.dynamic_batch else 1
     asked = {"opset": options.opset} if options.opset is not None else {}
+    busy("exporting it, by jax2onnx")
     try:
         model = jax2onnx.to_onnx(
             network, [(batch, *options.input_shape)], input_names=["input"], **asked
@@ -50,7 +53,7 @@ def export(source: str, options: Options) -> Export:
     except Exception as error:  # an exporter may raise anything
         raise ConversionError(f"{source}: jax2onnx failed: {first_line(error)}") from error
 
-    del model.graph.value_info[:]  # shapes of before its optimiser moved the axes
+    model = from_jax(model)
 
     def run(x: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
         return [np.asarray(one) for one in jax.tree.leaves(network(jax.numpy.asarray(x)))]

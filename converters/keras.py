@@ -6,6 +6,7 @@ loads a file with custom objects.
 
 import importlib.util
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,10 +22,16 @@ from onnxprune.files import temporary
 from onnxprune.plugins import find_function, first_line
 
 from ._checkpoints import TRUST
-from ._export import Export, Options, call, filled, without_leftovers
-from ._names import output_names
+from ._export import BATCH, Export, Options, busy, call, filled, without_leftovers
+from ._names import numbered, output_names
+from ._torch import TRACED_BATCH, to_onnx
+from ._windows import from_jax
+
+logger = logging.getLogger(__name__)
 
 BACKENDS = ("torch", "tensorflow", "jax")
+EXTRAS = {"tensorflow": "tensorflow", "jax": "jax"}
+"""What exports on a backend, where that is no package of [keras]."""
 
 
 def export(source: str, options: Options) -> Export:
@@ -35,7 +42,9 @@ def export(source: str, options: Options) -> Export:
             export.
         MissingPackage: keras or its backend's exporter is not installed.
     """
+    busy("importing Keras and its backend")
     keras = _import()
+    busy("loading it")
     model = _load(keras, source, options)
     if not isinstance(model, keras.Model):
         raise ConversionError(f"{source}: found {type(model).__name__}, expected a keras.Model")
@@ -44,21 +53,37 @@ def export(source: str, options: Options) -> Export:
     specs = _specs(keras, model, source, options)
     made = [np.zeros([1, *filled(spec.shape[1:])], spec.dtype) for spec in specs]
     call_on = _caller(keras, model)
+    busy(f"exporting it, by Keras on {keras.config.backend()}")
     try:
         with temporary() as folder:
             names = _names(keras, model, call_on(*made))  # a model exports once it was called
             path = folder / "model.onnx"
             asked = {"opset_version": options.opset} if options.opset is not None else {}
             given = [_packed(keras, model, specs)]
-            model.export(str(path), format="onnx", verbose=False, input_signature=given, **asked)
+            try:
+                model.export(
+                    str(path), format="onnx", verbose=False, input_signature=given, **asked
+                )
+            except Exception as first:  # an exporter may raise anything
+                if not _exported_by_torch(keras, model, specs, options, len(names), path):
+                    raise first from None
             proto = without_leftovers(onnx.load(path), [spec.name for spec in specs])
+            if keras.config.backend() == "jax":
+                proto = from_jax(proto)
     except ImportError as error:
+        backend = keras.config.backend()
+        extra = EXTRAS.get(backend, "keras")
+        other = "" if extra == "keras" else ", or use KERAS_BACKEND=torch"
         raise MissingPackage(
-            f"Keras on {keras.config.backend()} exports with a package that is not installed "
-            f"({first_line(error)}): pip install 'onnxprune[keras]', and KERAS_BACKEND=torch"
+            f"Keras on {backend} exports with a package that is not installed "
+            f"({first_line(error)}): pip install 'onnxprune[{extra}]'{other}"
         ) from error
     except Exception as error:  # an exporter may raise anything
-        raise ConversionError(f"{source}: Model.export failed: {first_line(error)}") from error
+        others = " or ".join(one for one in BACKENDS if one != keras.config.backend())
+        raise ConversionError(
+            f"{source}: Model.export failed: {first_line(error)}; try a fixed batch, or another "
+            f"backend with KERAS_BACKEND={others}"
+        ) from error
     batch = specs[0].shape[0]
     by = f"Keras' exporter on {keras.config.backend()}"
 
@@ -147,6 +172,55 @@ def _packed(keras: ModuleType, model: Any, values: Sequence[Any]) -> Any:
     if len(values) == 1 and not isinstance(getattr(model, "input", None), dict | list | tuple):
         return values[0]
     return keras.tree.pack_sequence_as(model.input, list(values))
+
+
+def _exported_by_torch(
+    keras: ModuleType, model: Any, specs: Sequence[Any], options: Options, count: int, path: Path
+) -> bool:
+    """Export a model on torch by torch's own exporter, and say whether that was done.
+
+    Of any batch size Keras exports by TorchScript, which fails at its layer normalisation.
+    """
+    if keras.config.backend() != "torch":
+        return False
+    import torch
+
+    class Function(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *inputs: "torch.Tensor") -> "list[torch.Tensor]":
+            found = self.model(_packed(keras, self.model, inputs), training=False)
+            return list(keras.tree.flatten(found))
+
+    batch = TRACED_BATCH if options.dynamic_batch else 1
+    shapes = [[batch, *filled(spec.shape[1:])] for spec in specs]
+    made = tuple(
+        torch.zeros(shape, dtype=getattr(torch, spec.dtype))
+        for shape, spec in zip(shapes, specs, strict=True)
+    )
+    free = {0: torch.export.Dim(BATCH)} if options.dynamic_batch else {}
+    auto = torch.export.Dim.AUTO
+    sizes = [
+        free | {k: auto for k, size in enumerate(spec.shape) if k and size is None}
+        for spec in specs
+    ]
+    names = [spec.name for spec in specs]
+    try:
+        proto = to_onnx(
+            Function().eval(),
+            made,
+            numbered(count),
+            options,
+            dynamic_shapes=(tuple(sizes),),
+            input_names=names,
+        )
+    except Exception as error:  # as above
+        logger.debug("torch's exporter failed, too: %s", error)
+        return False
+    onnx.save(proto, path)
+    return True
 
 
 def _caller(keras: ModuleType, model: Any) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ from onnxprune.errors import ConversionError, MissingPackage
 from onnxprune.files import temporary
 from onnxprune.plugins import first_line
 
-from ._export import Export, Options, filled
+from ._export import Export, Options, busy, filled
 
 PROGRAMS = ("*.json", "*.pdmodel")
 WEIGHTS = ".pdiparams"
@@ -28,11 +28,13 @@ def export(source: str, options: Options) -> Export:
         ConversionError: no such program, none beside weights, or one that is not converted.
         MissingPackage: paddlepaddle or paddle2onnx is not installed.
     """
+    busy("importing Paddle")
     paddle, paddle2onnx = _import()
     program = _program(source)
     weights = program.with_suffix(WEIGHTS)
     if not weights.is_file():
         raise ConversionError(f"{program}: no {weights.name} beside it, which has the weights")
+    busy("exporting it, by paddle2onnx")
     try:
         with temporary() as folder:
             written = folder / "model.onnx"

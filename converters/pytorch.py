@@ -17,7 +17,7 @@ from onnxprune.errors import ConversionError
 from onnxprune.plugins import find_function, first_line
 
 from ._checkpoints import SUFFIXES, TRUST, is_script, load_checkpoint, load_weights
-from ._export import Export, Options, call
+from ._export import Export, Options, busy, call
 from ._names import numbered, output_names
 from ._torch import export_network, import_torch, placed, reported, runner, to_onnx
 
@@ -92,6 +92,7 @@ def _export_program(source: str, options: Options) -> Export:
     sample_shape = options.input_shape or tuple(int(size) for size in shapes[0][1:])
     count = len(program.graph_signature.user_outputs)
     input_names = ("input",) if len(inputs) == 1 else tuple(map(str, inputs))
+    busy("exporting it, by torch's dynamo exporter")
     with reported(source, options):
         model = to_onnx(
             program, (), numbered(count), options, dynamic_shapes=None, input_names=input_names

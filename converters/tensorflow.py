@@ -11,7 +11,7 @@ import numpy.typing as npt
 from onnxprune.errors import ConversionError, MissingPackage
 from onnxprune.plugins import first_line
 
-from ._export import Export, Options, filled, without_leftovers
+from ._export import Export, Options, busy, filled, without_leftovers
 
 SIGNATURE = "serving_default"
 
@@ -26,6 +26,7 @@ def export(source: str, options: Options) -> Export:
     tf, tf2onnx = import_tensorflow()
     if options.weights is not None:
         raise ConversionError(f"{source}: has its own weights; give no --weights")
+    busy("loading it")
     try:
         loaded = tf.saved_model.load(source)
     except Exception as error:  # it raises anything
@@ -46,6 +47,7 @@ def export(source: str, options: Options) -> Export:
         outputs = call(*map(tf.convert_to_tensor, inputs))
         return [np.asarray(outputs[name]) for name in sorted(outputs)]
 
+    busy("exporting it, by tf2onnx")
     try:
         function = tf.function(call, input_signature=specs)
         model, _ = tf2onnx.convert.from_function(function, specs, opset=options.opset)
@@ -64,6 +66,7 @@ def import_tensorflow() -> tuple[ModuleType, ModuleType]:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # it would take all memory of a GPU
+    busy("importing TensorFlow")
     try:
         import tensorflow
         import tf2onnx

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from onnxprune.errors import ConversionError
 from onnxprune.plugins import first_line
 
-from ._export import Export, Options
+from ._export import Export, Options, busy
 from .tensorflow import import_tensorflow
 
 SEVERAL = 3
@@ -29,6 +29,7 @@ def export(source: str, options: Options) -> Export:
         raise ConversionError(f"{source}: no such file; give the path of a saved model")
     if options.weights is not None or options.input_shape is not None:
         raise ConversionError(f"{source}: has weights and shapes of its own; give none")
+    busy("exporting it, by tf2onnx")
     try:
         interpreter = _interpreter(tf, source)
         model, _ = tf2onnx.convert.from_tflite(source, opset=options.opset)

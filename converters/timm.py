@@ -10,7 +10,7 @@ from onnxprune.errors import ConversionError, MissingPackage
 from onnxprune.plugins import first_line
 
 from ._checkpoints import class_count, fill, is_path, load_state
-from ._export import Export, Options, facts
+from ._export import Export, Options, busy, facts
 from ._torch import export_network
 from .torchvision import import_torchvision
 
@@ -32,7 +32,9 @@ def export(source: str, options: Options) -> Export:
         ConversionError: no such model or weights, or a model that cannot be exported.
         MissingPackage: torch, timm or onnxscript is not installed.
     """
+    busy("importing timm")
     timm = import_timm()
+    busy("building it")
     name = source.removeprefix(HUB)
     known = timm.list_models()
     if name.partition(".")[0] not in known:

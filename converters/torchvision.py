@@ -15,7 +15,7 @@ from onnxprune.errors import ConversionError, MissingPackage
 from onnxprune.plugins import first_line
 
 from ._checkpoints import class_count, fill, is_path, load_state
-from ._export import Export, Options, facts
+from ._export import Export, Options, busy, facts
 from ._torch import export_network
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def export(source: str, options: Options) -> Export:
         ConversionError: no such model or weights, or a model that cannot be exported.
         MissingPackage: torch, torchvision or onnxscript is not installed.
     """
+    busy("importing torchvision")
     models = import_torchvision().models
     known = models.list_models()
     if source not in known:

@@ -15,7 +15,7 @@ from onnxprune.files import temporary
 from onnxprune.plugins import first_line
 
 from ._checkpoints import TRUST
-from ._export import Export, Options, facts
+from ._export import Export, Options, busy, facts
 from ._torch import runner
 from .torchvision import import_torchvision
 
@@ -39,7 +39,9 @@ def export(source: str, options: Options) -> Export:
         )
     if options.weights is not None:
         raise ConversionError(f"{source}: has its own weights; give no --weights")
+    busy("importing Ultralytics")
     made = _import()
+    busy(f"exporting it, by {BY}")
     try:
         with temporary() as folder:
             place = folder / Path(source).name

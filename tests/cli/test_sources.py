@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from onnxprune.cli.commands import main
-from onnxprune.converters._export import quiet
+from onnxprune.converters._noise import quiet
 
 FREE = ("--control", "one-shot", "--criterion", "magnitude", "--rate", "0.5", "--round-to", "1")
 

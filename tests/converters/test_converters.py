@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from onnxprune.converters import CONVERTERS, Export, Options, convert, find_converter
-from onnxprune.converters._export import quiet
+from onnxprune.converters._noise import quiet
 from onnxprune.converters._torch import tensors
 from onnxprune.converters.torchvision import import_torchvision
 from onnxprune.errors import NOTICE, MissingPackage, OutputError

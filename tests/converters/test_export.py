@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.converters import Export, Options, _export, _torch
+from onnxprune.converters import Export, Options, _export, _torch, convert
 from onnxprune.errors import ConversionError
-from tests.support.conversion import refusal
+from tests.support.conversion import EXPORTERS, NETWORKS, refusal
 
 
 def text_model(body: str) -> onnx.ModelProto:
@@ -85,3 +85,49 @@ def test_a_batch_that_is_fixed_is_fixed_in_the_model(
     for value in (*found.graph.input, *found.graph.output):
         dim = value.type.tensor_type.shape.dim[0]
         assert [dim.dim_param or dim.dim_value] == sizes
+
+
+@pytest.mark.parametrize(
+    "body", ["y = TFL_Odd (x)", "c = Cast<to=9> (z) y = If (c) <then_branch = g () => (y) "
+             "{ y = TFL_Odd (x) }, else_branch = h () => (y) { y = Relu (x) }>"]
+)  # fmt: skip
+def test_operators_that_an_exporter_leaves_are_named(body: str) -> None:
+    """As tf2onnx does with those of a `.tflite` file that are the file's own."""
+    text = f"g (float[N, 2] x) => (float[N, 2] y) <float z = {{1}}> {{ {body} }}"
+    export = Export(text_model(text), lambda x: [x], (2,), None, by="tf2onnx")
+    expected = "s: tf2onnx left TFL_Odd in the model, which ONNX does not have; build the network"
+    assert expected in refusal(_export.finish, export, "s", Options())
+
+
+@pytest.mark.parametrize(
+    ("known", "advice"),
+    [({}, "; try another opset"), ({"otherwise": _export.OF_TORCH}, "; try the other exporter or")],
+)
+def test_the_other_exporter_is_named_where_there_is_one(known: dict[str, str], advice: str) -> None:
+    model = text_model("g (float[N, 2] x) => (float[N, 3] y) { y = Relu (x) }")
+    export = Export(model, lambda x: [x], (2,), None, **known)  # type: ignore[arg-type]
+    assert advice in refusal(_export.finish, export, "s", Options())
+
+
+def test_what_a_converter_is_busy_with_is_told_to_who_asked() -> None:
+    heard: list[str] = []
+    _export.busy("importing a framework")
+    with _export.busy_told(heard.append):
+        _export.busy("exporting it")
+    _export.busy("nobody asks any more")
+    assert heard == ["exporting it"]
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_a_conversion_tells_each_of_its_steps(exporter: str, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(NETWORKS, encoding="utf-8")
+    source, told = f"{tmp_path}/nets.py:Net", list[str]()
+    asked = {"framework": "pytorch", "input_shape": (3, 12, 12), "exporter": exporter}
+    convert(source, tmp_path / "a.onnx", on_step=told.append, **asked)  # type: ignore[arg-type]
+    assert [line.removeprefix(f"{source}: ") for line in told] == [
+        "loading it",
+        "importing torch",
+        f"exporting it, by torch's {exporter} exporter",
+        "checking the model",
+        "comparing its outputs with the framework's",
+    ]

@@ -219,6 +219,11 @@ def of_keras(folder: Path) -> Iterator[Source]:
     yield Source(title, f"{folder}/heads.keras", **names)
 
 
+def of_keras_on_jax(folder: Path) -> Iterator[Source]:
+    os.environ["KERAS_BACKEND"] = "jax"
+    yield from of_keras(folder)
+
+
 def of_tensorflow(folder: Path) -> Iterator[Source]:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     yield from of_keras(folder)
@@ -279,6 +284,7 @@ FRAMEWORKS = {
     "huggingface": (of_huggingface, ("torch", "transformers")),
     "ultralytics": (of_ultralytics, ("torch", "ultralytics")),
     "keras": (of_keras, ("keras", "torch")),
+    "keras-jax": (of_keras_on_jax, ("keras", "jax", "jax2onnx")),
     "tensorflow": (of_tensorflow, ("keras", "tensorflow", "tf2onnx")),
     "jax": (of_jax, ("jax", "flax", "jax2onnx")),
     "paddle": (of_paddle, ("paddlepaddle", "paddle2onnx", "onnx")),

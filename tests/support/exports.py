@@ -6,7 +6,7 @@ import onnx
 from torch import nn
 
 from onnxprune.converters._export import Options, finish
-from onnxprune.converters._export import quiet as quietly
+from onnxprune.converters._noise import quiet as quietly
 from onnxprune.converters.pytorch import export_network
 
 
