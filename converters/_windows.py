@@ -1,13 +1,15 @@
 """Pools over windows of all axes, as JAX has them, become pools over the axes that are pooled.
 
 JAX pools windows of every axis, such as 1 x 2 x 2 x 1 of [N, H, W, C]. jax2onnx writes that as a
-pool with four spatial axes behind two axes of 1: right ONNX, but onnxruntime pools three at most.
+pool with four spatial axes behind two axes of 1, and a sum over windows as such a convolution with
+ones: right ONNX, but onnxruntime pools three at most, and other runtimes convolve no more.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
@@ -32,6 +34,8 @@ def pool_few_axes(model: ModelProto) -> ModelProto:
     A pool whose windows are larger than one along too many axes stays as it is.
     """
     opset = next((one.version for one in model.opset_import if not one.domain), 1)
+    if opset >= AXES_OPSET:
+        _average_sums(model)
     wide = {node.output[0] for node in model.graph.node if len(_kernel(node)) > MOST}
     if not wide or opset < AXES_OPSET:
         return model
@@ -47,6 +51,57 @@ def pool_few_axes(model: ModelProto) -> ModelProto:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model
+
+
+def _average_sums(model: ModelProto) -> None:
+    """Write convolutions over too many axes, of weights all alike, as averages times their sum."""
+    known = {one.name: one for one in model.graph.initializer}
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        found = None
+        if node.op_type == "Conv" and len(node.input) == FRONT and node.input[1] in known:
+            found = _averaged(node, numpy_helper.to_array(known[node.input[1]]), model)
+        nodes += found or [node]
+    gone = {name for node in model.graph.node for name in node.input}
+    gone -= {name for node in nodes for name in node.input}
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    for name in gone & known.keys():
+        model.graph.initializer.remove(known[name])
+
+
+def _averaged(
+    node: NodeProto, weight: npt.NDArray[Any], model: ModelProto
+) -> list[NodeProto] | None:
+    """The average and the product that do what a convolution does, None where none do.
+
+    Shapes: weight `[1, 1, *kernel]`.
+    """
+    kernel = weight.shape[FRONT:]
+    told: dict[str, Any] = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+    if len(kernel) <= MOST or weight.shape[:FRONT] != (1, 1) or np.ptp(weight):
+        return None
+    if told.get("auto_pad", b"NOTSET") != b"NOTSET" or {*told.get("dilations", [1])} != {1}:
+        return None
+    if any(pad >= size for pad, size in zip(told.get("pads", ()), kernel * 2, strict=False)):
+        return None
+    (y,) = node.output
+    kept = {name: told[name] for name in ("strides", "pads") if name in told}
+    total = numpy_helper.from_array(np.asarray(weight.sum(), weight.dtype), f"{y}.total")
+    model.graph.initializer.append(total)
+    mean = f"{y}.mean"
+    return [
+        helper.make_node(
+            "AveragePool",
+            [node.input[0]],
+            [mean],
+            node.name,
+            kernel_shape=kernel,
+            count_include_pad=1,
+            **kept,
+        ),
+        helper.make_node("Mul", [mean, total.name], [y], mean),
+    ]
 
 
 def _kernel(node: NodeProto) -> list[int]:

@@ -63,3 +63,27 @@ def test_others_stay_as_they_are(front: str, kernel: tuple[int, ...], opset: int
     model = windows("MaxPool", kernel, front, opset=opset)
     before = model.SerializeToString()
     assert pool_few_axes(model).SerializeToString() == before
+
+
+@pytest.mark.parametrize("pads", ["0, 0, 0, 0, 0, 0, 0, 0", "0, 1, 0, 0, 0, 1, 1, 0"])
+def test_a_sum_over_windows_is_an_average_times_their_size(pads: str) -> None:
+    text = (
+        '<ir_version: 8, opset_import: ["": 17]> g (float[1, 1, 2, 6, 6, 3] x) '
+        "=> (float[1, 1, a, b, c, d] y) <float[1, 1, 1, 2, 2, 1] w = {0.5, 0.5, 0.5, 0.5}> "
+        f"{{ y = Conv<strides=[1, 2, 2, 1], pads=[{pads}]>(x, w) }}"
+    )
+    model: ModelProto = onnx.parser.parse_model(
+        text.replace("y = Conv", "u = Identity(x) y = Conv")
+    )
+    model.graph.node[1].input[0] = "u"
+    for dim in model.graph.output[0].type.tensor_type.shape.dim:
+        dim.Clear()
+    x = np.random.default_rng(0).standard_normal((1, 1, 2, 6, 6, 3)).astype(np.float32)
+    expected = computed(model, x)
+    found = pool_few_axes(model)
+    assert [node.op_type for node in found.graph.node].count("Conv") == 0
+    np.testing.assert_allclose(computed(found, x), expected, rtol=1e-6, atol=1e-6)
+    kernels = [
+        one.ints for node in found.graph.node for one in node.attribute if "kernel" in one.name
+    ]
+    assert [list(one) for one in kernels] == [[2, 2]]
