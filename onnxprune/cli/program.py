@@ -333,12 +333,19 @@ def _console(*, stderr: bool) -> Console:
 
 
 class _ToScreen(logging.Handler):
-    """Prints log lines on the console of the progress, so that neither garbles the other."""
+    """Prints log lines on the console of the progress, so that neither garbles the other.
+
+    What is only noted is said once by a command, however many data sets it holds for.
+    """
 
     def __init__(self, screen: Screen) -> None:
         super().__init__()
-        self._screen = screen
+        self._screen, self._noted = screen, set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == NOTICE:
+            if record.getMessage() in self._noted:
+                return
+            self._noted.add(record.getMessage())
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         self._screen.err.print(f"{level}{record.getMessage()}", soft_wrap=True)

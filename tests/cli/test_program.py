@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import re
 import runpy
@@ -23,7 +24,7 @@ import onnxprune
 from onnxprune.cli import program, pruning
 from onnxprune.cli.commands import main
 from onnxprune.cli.program import Screen
-from onnxprune.errors import SurgeryError
+from onnxprune.errors import NOTICE, SurgeryError
 from onnxprune.progress import heard_by, track
 from tests.support.small_net import Small
 
@@ -374,6 +375,17 @@ def test_a_log_says_what_it_waits_for_only_if_it_waits(
     assert said[0] == "converting ..."
     assert "a step" in said
     assert "quickly ..." not in said
+
+
+def test_what_is_noted_of_two_data_sets_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """As the head of a detector, which samples to test and to calibrate with have; no warning."""
+    Screen().set_volume(0)
+    logger = logging.getLogger("onnxprune.search")
+    for line in ("head", "head", "other"):
+        logger.log(NOTICE, "%s", line)
+        logger.warning("%s", line)
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["head", "warning: head", "warning: head", "other", "warning: other"]
 
 
 def test_nothing_moves_where_quiet_is_asked_for() -> None:
