@@ -134,7 +134,8 @@ def test_what_is_not_right_leaves_nothing(
 ) -> None:
     out = tmp_path / "edge"
     names = [own(tmp_path, "bad", stages)]
-    row = row_of(record := deploy(net, out, samples, to=names, threads=1, time_limit=6))
+    limit = 6 if stages is HANGING else 600  # a busy machine starts no process in seconds
+    row = row_of(record := deploy(net, out, samples, to=names, threads=1, time_limit=limit))
     assert row["status"] == status
     assert re.search(reason, row["reason"])
     assert "\n" not in row["reason"]
