@@ -153,7 +153,7 @@ def refused(folder: Path, *arguments: str, code: int = 1) -> str:
     assert result.exit_code == code, result.output
     assert result.stdout == ""
     said = result.stderr.splitlines()  # a step, or what takes longer than two seconds, is said
-    progress = ("% removed", "loading and exporting it", " ...")
+    progress = ("% removed", ": loading it", ": importing ", " ...")
     lines = [line for line in said if not any(part in line for part in progress)]
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("error: ")

@@ -65,19 +65,21 @@ def test_others_stay_as_they_are(front: str, kernel: tuple[int, ...], opset: int
     assert pool_few_axes(model).SerializeToString() == before
 
 
-@pytest.mark.parametrize("pads", ["0, 0, 0, 0, 0, 0, 0, 0", "0, 1, 0, 0, 0, 1, 1, 0"])
-def test_a_sum_over_windows_is_an_average_times_their_size(pads: str) -> None:
-    text = (
-        '<ir_version: 8, opset_import: ["": 17]> g (float[1, 1, 2, 6, 6, 3] x) '
-        "=> (float[1, 1, a, b, c, d] y) <float[1, 1, 1, 2, 2, 1] w = {0.5, 0.5, 0.5, 0.5}> "
-        f"{{ y = Conv<strides=[1, 2, 2, 1], pads=[{pads}]>(x, w) }}"
-    )
+def summed(pads: str, weights: str = "0.5, 0.5, 0.5, 0.5") -> ModelProto:
+    """A convolution over windows of 2 x 2, along four axes."""
     model: ModelProto = onnx.parser.parse_model(
-        text.replace("y = Conv", "u = Identity(x) y = Conv")
+        '<ir_version: 8, opset_import: ["": 17]> g (float[1, 1, 2, 6, 6, 3] x) '
+        f"=> (float[1, 1, a, b, c, d] y) <float[1, 1, 1, 2, 2, 1] w = {{{weights}}}> "
+        f"{{ u = Identity(x) y = Conv<strides=[1, 2, 2, 1], pads=[{pads}]>(u, w) }}"
     )
-    model.graph.node[1].input[0] = "u"
     for dim in model.graph.output[0].type.tensor_type.shape.dim:
         dim.Clear()
+    return model
+
+
+@pytest.mark.parametrize("pads", ["0, 0, 0, 0, 0, 0, 0, 0", "0, 1, 0, 0, 0, 1, 1, 0"])
+def test_a_sum_over_windows_is_an_average_times_their_size(pads: str) -> None:
+    model = summed(pads)
     x = np.random.default_rng(0).standard_normal((1, 1, 2, 6, 6, 3)).astype(np.float32)
     expected = computed(model, x)
     found = pool_few_axes(model)
@@ -87,3 +89,14 @@ def test_a_sum_over_windows_is_an_average_times_their_size(pads: str) -> None:
         one.ints for node in found.graph.node for one in node.attribute if "kernel" in one.name
     ]
     assert [list(one) for one in kernels] == [[2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("pads", "weights"),
+    [("0, 0, 0, 0, 0, 0, 0, 0", "0.5, 0.5, 0.5, 0.25"), ("1, 0, 0, 0, 0, 0, 0, 0", "1, 1, 1, 1")],
+)
+def test_a_sum_that_no_average_gives_stays_a_convolution(pads: str, weights: str) -> None:
+    """Its weights differ, or a window may lie in what is padded alone."""
+    model = summed(pads, weights)
+    before = model.SerializeToString()
+    assert pool_few_axes(model).SerializeToString() == before
