@@ -37,6 +37,8 @@ from queue import SimpleQueue
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("onnxprune", "converters", "samples", "tests", "pyproject.toml")
+BESIDE = ("converters", "samples")
+"""Packages within onnxprune that lie beside it: installed, they are found where they came from."""
 
 KILLED, SURVIVED, HUNG, BROKEN, SKIPPED = "killed", "survived", "hung", "broken", "no time"
 PASSED, FAILED = 100, 101
@@ -151,6 +153,18 @@ def _git(root: Path, *arguments: str) -> str | None:
 # Their tests
 
 
+def _link(copy: Path, file: str) -> None:
+    """Let a copy find the package beside onnxprune that a file is of in the copy itself."""
+    name = Path(file).parts[0]
+    if name in BESIDE:
+        (copy / "onnxprune" / name).symlink_to(copy / name, target_is_directory=True)
+
+
+def _unlink(copy: Path) -> None:
+    for name in BESIDE:
+        (copy / "onnxprune" / name).unlink(missing_ok=True)
+
+
 @dataclass
 class Laboratory:
     """Copies of the sources, one for each job, and what the tests say in them."""
@@ -173,7 +187,8 @@ class Laboratory:
                 shutil.copy2(source, first / name)
         # By hash: a fault that is planted within the same second and as long as before is seen.
         by_hash = py_compile.PycInvalidationMode.CHECKED_HASH
-        compileall.compile_dir(first / "onnxprune", quiet=2, invalidation_mode=by_hash)
+        for name in ("onnxprune", *BESIDE):
+            compileall.compile_dir(first / name, quiet=2, invalidation_mode=by_hash)
         for k in range(1, self.jobs):
             shutil.copytree(first, self.folder / str(k))
         for k in range(self.jobs):
@@ -198,10 +213,12 @@ class Laboratory:
             place = copy / mutant.file
             before = place.read_bytes()
             try:
+                _link(copy, mutant.file)
                 place.write_text(mutant.plant(copy), encoding="utf-8")
                 code = self._run(copy, mutant.tests, max(PATIENCE * usual, LEAST_PATIENCE))
             finally:
                 place.write_bytes(before)
+                _unlink(copy)
         verdict = {None: HUNG, PASSED: SURVIVED, FAILED: KILLED}.get(code, BROKEN)
         return verdict, time.monotonic() - start
 
