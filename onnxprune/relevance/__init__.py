@@ -23,10 +23,10 @@ from onnxprune.relevance.criteria import (
     find_criterion,
     score,
 )
-from onnxprune.relevance.damage import Damage, Meter
+from onnxprune.relevance.damage import SAMPLES, Damage, Meter
 from onnxprune.relevance.generated import match_statistics, stored_statistics
 from onnxprune.relevance.heat import Explained, heat_maps
-from onnxprune.relevance.memory import Halving, allowed_bytes, batch_within, on_disk
+from onnxprune.relevance.memory import Halving, allowed_bytes, batch_in_cache, batch_within, on_disk
 from onnxprune.relevance.mirror import Mirror, Tensors, choose_device
 from onnxprune.relevance.repeatable import repeatable
 from onnxprune.relevance.rules import RULES, Branch, Composite, Rule, Term, find_composite
@@ -37,6 +37,7 @@ __all__ = [
     "CRITERION_NAMES",
     "LOOKING",
     "RULES",
+    "SAMPLES",
     "Batch",
     "Branch",
     "Composite",
@@ -51,6 +52,7 @@ __all__ = [
     "Tensors",
     "Term",
     "allowed_bytes",
+    "batch_in_cache",
     "batch_within",
     "batches_of",
     "choose_device",

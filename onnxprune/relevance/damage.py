@@ -41,7 +41,7 @@ from onnxprune.relevance.divergence import (
 from onnxprune.relevance.finite import check_finite
 from onnxprune.relevance.fuse import folded
 from onnxprune.relevance.lrp import explain, with_batch
-from onnxprune.relevance.memory import sample_bytes
+from onnxprune.relevance.memory import batch_in_cache
 from onnxprune.relevance.mirror import Mirror, Tensors
 from onnxprune.relevance.routes import find_ends
 from onnxprune.relevance.rules import Composite
@@ -52,11 +52,6 @@ if TYPE_CHECKING:
 SAMPLES = 100
 """How many samples a step looks at, at least. Of twice as many or more it looks at a part and the
 next step at another, so what it costs grows neither with them nor with the number of classes."""
-CACHE = 256 * 2**20
-"""Bytes of a walk forward and back. In larger batches, of more than `LEAST` samples, what a layer
-makes has left the processor's cache when the next one reads it."""
-LEAST = 4
-"""Samples; in smaller batches convolutions are slower."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +209,7 @@ class _Unpruned(OnSamples):
     def run(self, shard: Batch | IntArray) -> list[Batch] | dict[str, npt.NDArray[Any]]:
         """Run a batch; of rows alone, return the batches. Shapes: rows `[n]`."""
         if not isinstance(shard, Batch):
-            size = _at_once(self._mirror, self.graph, self.batch_size)
+            size = batch_in_cache(self.graph, self.batch_size, self.device)
             return cut(self._mirror, self.data, size, rows=shard)
         heads = find_ends(self._mirror)
         x, y = shard.of(self.data)
@@ -252,7 +247,7 @@ class _Effects(OnSamples):
         """
         if not isinstance(shard, tuple):
             outputs = [filters.output for filters in self.groups.filters]
-            size = _at_once(self._mirror, self.graph, self.batch_size)
+            size = batch_in_cache(self.graph, self.batch_size, self.device)
             return cut(self._mirror, self.data, size, outputs, shard)
         batch, unpruned, number, size = shard
         before = {name: torch.from_numpy(values) for name, values in unpruned.items()}
@@ -286,14 +281,6 @@ class _Effects(OnSamples):
         )
         values = [_by_channel(self.groups, trace, len(y)) for trace in traces]
         return found[0], torch.stack(values, 2)
-
-
-def _at_once(mirror: Mirror, graph: Graph, batch_size: int) -> int:
-    """How many samples a batch has."""
-    if mirror.device.type != "cpu":
-        return batch_size
-    fit = CACHE // max(sample_bytes(graph), 1)
-    return min(batch_size, max(fit, LEAST))
 
 
 def _run(mirror: Mirror, x: Samples, names: Collection[str]) -> Tensors:

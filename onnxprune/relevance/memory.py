@@ -33,6 +33,11 @@ ELEMENT = 4
 """Bytes; the mirror computes in single precision."""
 WALKS = 2
 """Forward and back."""
+CACHE = 256 * 2**20
+"""Bytes of a walk forward and back. In larger batches, of more than `LEAST` samples, what a layer
+makes has left the processor's cache when the next one reads it."""
+LEAST = 4
+"""Samples; in smaller batches convolutions are slower."""
 
 
 class Halving:
@@ -96,6 +101,13 @@ def batch_within(
     if fit < batch_size:
         logger.info("batches of %d in place of %d, to save memory", fit, batch_size)
     return fit
+
+
+def batch_in_cache(graph: Graph, most: int, device: str = "auto") -> int:
+    """Return how many samples, `most` of them, a walk computes fastest at once."""
+    if device != "cpu" and torch.cuda.is_available():
+        return most
+    return min(most, max(CACHE // max(sample_bytes(graph), 1), LEAST))
 
 
 def allowed_bytes(memory: int | None = None, device: str = "auto") -> int:
