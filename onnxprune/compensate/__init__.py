@@ -13,13 +13,14 @@ the way in.
 
 import typing
 
-from onnxprune.compensate.methods import FOLDS, METHODS, ROUGH, Corrector, compensator
+from onnxprune.compensate.methods import FOLDS, JUDGES, METHODS, ROUGH, Corrector, compensator
 
 if typing.TYPE_CHECKING:
     from onnxprune.compensate.redundancy import Evenly, irreplaceable
 
 __all__ = [
     "FOLDS",
+    "JUDGES",
     "METHODS",
     "ROUGH",
     "Corrector",

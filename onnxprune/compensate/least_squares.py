@@ -81,7 +81,7 @@ class LeastSquares:
     def folds(self) -> IntArray:
         """The fold of each sample. Shapes: `[n]`."""
         given = self._reference.folds
-        return np.arange(len(self._reference.data)) % FOLDS if given is None else given
+        return np.arange(len(self._reference.data)) % FOLDS if given is None else given % FOLDS
 
     def __call__(
         self,
@@ -101,13 +101,15 @@ class LeastSquares:
         chosen = [
             number
             for number, one in enumerate(batches)
-            if one.fold != without and (one.first or not rough)
+            if not one.within(without) and (one.first or not rough)
         ]
         if not narrowed or not chosen:
             return model
         self._look(chosen)
         graph = Graph(model, input_shapes=self._reference.graph.input_shapes)
-        correction = _Correction(self._reference, narrowed, [batches[k].fold for k in chosen])
+        correction = _Correction(
+            self._reference, narrowed, [batches[k].fold % FOLDS for k in chosen]
+        )
         shards = [(number, batches[number].batch) for number in chosen]
         with talk(Refit(observed, graph, dead), shards) as batch_by_batch:
             correction.walk(batch_by_batch, replace(self._fit, checks=1 if rough else None))
@@ -116,7 +118,8 @@ class LeastSquares:
 
     @cached_property
     def _observed(self) -> tuple[Observed, list[Part]]:
-        return observe(self._reference, self.folds)
+        given = self._reference.folds
+        return observe(self._reference, self.folds if given is None else given)
 
     def _look(self, chosen: Sequence[int]) -> None:
         """Look at batches, by their numbers, unless they were looked at before."""

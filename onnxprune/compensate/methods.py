@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 FOLDS = 3
 """Parts of the samples; each is left out once."""
+JUDGES = FOLDS
+"""Added to the fold of a sample that judges; leaves out all of them in the place of a fold."""
 
 
 ROUGH = 50
@@ -53,7 +55,7 @@ class Corrector(Protocol):
         without: int | None = None,
         rough: bool = False,
     ) -> ModelProto:
-        """Return the corrected model, fitted without the samples of fold `without`.
+        """Return the corrected model, fitted without the samples of a fold, or `JUDGES`.
 
         A `rough` one may be fitted on a part of the samples, in less time.
         Shapes: dead `[channels]`.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from onnxprune.arrays import FloatArray, IntArray
-from onnxprune.compensate.methods import ROUGH
+from onnxprune.compensate.methods import FOLDS, JUDGES, ROUGH
 from onnxprune.compensate.readers import WIDE, Reader
 from onnxprune.compensate.reference import OnReference, Reference
 from onnxprune.data import part_of
@@ -132,11 +132,20 @@ class Look(OnReference):
 
 
 class Part(NamedTuple):
-    """A batch of samples of one fold; the `first` ones are enough for a rough correction."""
+    """A batch of samples of one fold; the `first` ones are enough for a rough correction.
+
+    Folds from `JUDGES` on are those of samples that judge.
+    """
 
     fold: int
     first: bool
     batch: Batch
+
+    def within(self, without: int | None) -> bool:
+        """Whether it is left out: of a fold, or one that judges where that is `JUDGES`."""
+        if without == JUDGES:
+            return self.fold >= JUDGES
+        return without is not None and self.fold % FOLDS == without
 
 
 def observe(reference: Reference, folds: IntArray) -> tuple[Observed, list[Part]]:

@@ -10,7 +10,8 @@ from onnx import ModelProto
 
 from onnxprune.arrays import IntArray
 from onnxprune.compensate import least_squares, observed, readers, reference, refit
-from onnxprune.compensate.methods import ROUGH, Corrector, compensator
+from onnxprune.compensate.methods import JUDGES, ROUGH, Corrector, compensator
+from onnxprune.compensate.ridge import choose_ridge
 from onnxprune.data import Data
 from onnxprune.graph import Graph
 from onnxprune.relevance import Mirror
@@ -78,6 +79,34 @@ def test_a_fit_without_a_fold_is_that_of_the_other_samples(text: str, without: i
     found = run(whole(trial.pruned, trial.dead, without=without), trial.x)[0]
     assert relative_error(found, expected) < RESTORED
     assert relative_error(run(whole(trial.pruned, trial.dead), trial.x)[0], expected) > RESTORED
+
+
+def test_samples_that_judge_are_left_out_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they are fitted as well, they are in the folds that ridges are chosen by."""
+    trial = Trial(CNN, samples=24)
+    thirds, judge = np.arange(24) % 3, np.arange(24) % 5 == 0
+    options: dict[str, Any] = {"device": "cpu", "batch_size": 2}
+
+    def fitted(rows: Array, folds: IntArray, **asked: Any) -> Array:
+        data = Data(trial.x[rows], np.zeros(int(rows.sum()), np.int64), ("one",))
+        given = trial.graph, trial.groups, data, "least-squares"
+        correct = compensator(*given, **options, folds=folds[rows])
+        assert correct is not None
+        return run(correct(trial.pruned, trial.dead, **asked), trial.x)[0]
+
+    counted: list[int] = []
+
+    def noted(products: Any, *given: Any, **asked: Any) -> float:
+        counted.append(products.folds)
+        return choose_ridge(products, *given, **asked)
+
+    monkeypatch.setattr(least_squares, "choose_ridge", noted)
+    marked, every = thirds + JUDGES * judge, np.ones(24, np.bool_)
+    found = fitted(every, marked, without=JUDGES)
+    assert relative_error(found, fitted(~judge, thirds)) < RESTORED
+    assert relative_error(found, fitted(every, thirds)) > RESTORED
+    assert relative_error(fitted(every, marked), fitted(every, thirds)) < RESTORED
+    assert set(counted) == {3}
 
 
 @pytest.mark.parametrize("without", [None, 1])
