@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,12 @@ def test_searches_apart_go_on_from_where_they_were(monkeypatch: pytest.MonkeyPat
     nets = made(samples())
     beside(nets, 3, 5)
     assert began == [0, 0, 0, 6, 6, 6]
+
+
+def test_each_state_of_a_search_has_its_searches_apart_beside_it() -> None:
+    states = list(islice(search(made(samples()), find_controller("accuracy-aware")), 3))
+    for state in states[1:]:
+        assert [own.dead.sum() for own in state.apart] == 3 * [state.dead.sum()]
 
 
 def test_searches_apart_correct_weights_where_the_search_does() -> None:
