@@ -14,8 +14,6 @@ Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Place = Annotated[int, Meta(ge=-1, le=2**31)]
 """The number of a channel; -1 is none."""
 Channels = Annotated[int, Meta(ge=0, le=2**24)]
-Turns = Annotated[int, Meta(ge=-(2**24), le=2**24)]
-"""How often one of two was the better one in a row, with a minus the second."""
 Real = Annotated[float, Meta(ge=-1e15, le=1e15)]
 Time = Annotated[float, Meta(ge=0, le=1e15)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -76,7 +74,9 @@ class Way(Struct):
     corrected: bool
     since: list[Place]
     followed: Time
-    better: Turns
+    took: Count
+    better: Count
+    won: Count
     rests: Count
 
 
@@ -92,7 +92,9 @@ class State(Step, kw_only=True):
     barred: list[Place]
     since: list[Place]
     followed: Time
-    better: Turns
+    took: Count
+    better: Count
+    won: Count
     rests: Count
     halved: Count
     evaluations: Count

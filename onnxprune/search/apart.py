@@ -12,7 +12,7 @@ from onnxprune.compensate import FOLDS, Corrector
 from onnxprune.data import Data, part_of
 from onnxprune.evaluation import Evaluator
 from onnxprune.progress import phase
-from onnxprune.search.ranking import make_damage, make_rank, make_restore
+from onnxprune.search.ranking import make_damage, make_rank, make_relevance, make_restore
 from onnxprune.search.settings import Settings
 from onnxprune.search.task import Apart, Task
 
@@ -86,6 +86,7 @@ class _Whole:
             rank=rank,
             damage=damage,
             restore=make_restore(task.graph, task.groups, self.fitted, self.settings, fit),
+            relevance=task.relevance and make_relevance(task.graph, data, self.settings, seen),
             evaluate=phase("evaluation")(partial(self.evaluator.some, rows=seen)),
             compensate=correct,
             few=task.few,

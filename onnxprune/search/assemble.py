@@ -11,7 +11,7 @@ from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.channels import ChannelGroups, find_groups
-from onnxprune.compensate import FOLDS, ROUGH, Corrector
+from onnxprune.compensate import FOLDS, JUDGES, ROUGH, Corrector
 from onnxprune.data import Data, Inputs, SampleSource, by_name, joined, load_data, with_mirrored
 from onnxprune.errors import DataError
 from onnxprune.evaluation import FIDELITY, Accuracy, Evaluator, block_width, check_weights
@@ -35,6 +35,7 @@ from onnxprune.search.ranking import (
     by_what_is_lost,
     make_damage,
     make_rank,
+    make_relevance,
     make_restore,
     measures_damage,
     walk_batch,
@@ -129,9 +130,15 @@ def make_task(
     strategy = choose_strategy(settings)
     evaluator = None if judging is None else make_evaluator(judging, settings)
     parts = Parts.of(evaluator) if evaluator and strategy.measures else None
+    sparse = judging is data and are_few(data) and measures_damage(settings)
+    judges = parts.unseen if parts and sparse else None
+    seen = None if judges is None else np.setdiff1d(np.arange(len(judging or ())), judges)
     evaluate = parts or evaluator if strategy.measures else None
-    correct = _corrector(graph, groups, fitted, settings, folds)
-    sketch = partial(correct, rough=True) if correct and _may_sketch(fitted, settings) else None
+    marked = folds if judges is None or folds is None else _marked(folds, judges)
+    correct = _corrector(graph, groups, fitted, settings, marked)
+    sketch = None
+    if correct and _may_sketch(fitted, settings):
+        sketch = partial(correct, rough=True, without=None if judges is None else JUDGES)
     hold_out = None if judging is not data else _hold_out(evaluator, correct)
     task = Task(
         graph,
@@ -140,11 +147,17 @@ def make_task(
         evaluate=phase("evaluation")(evaluate) if evaluate else None,
         glance=phase("evaluation")(parts.part) if parts else None,
         rest=phase("evaluation")(parts.rest) if parts else None,
-        damage=make_damage(graph, data, settings),
+        damage=make_damage(graph, data, settings, seen),
+        relevance=None
+        if data is None or seen is None
+        else make_relevance(graph, data, settings, seen),
+        unseen=judges is not None,
         compensate=phase("compensation")(correct) if correct else None,
         sketch=phase("compensation")(sketch) if sketch else None,
         hold_out=hold_out,
-        by_fold=_by_fold(evaluator, correct) if hold_out and sketch else None,
+        by_fold=_by_fold(evaluator, correct, judges)
+        if hold_out and (sketch or judges is not None)
+        else None,
         foresee=foresight(graph.model, evaluator),
         on_others=partial(on_others, correct, 0 if judging is None else len(judging)),
         few=are_few(judging),
@@ -223,10 +236,20 @@ def _hold_out(evaluator: Evaluator | None, correct: Corrector | None) -> HoldOut
     return hold_out
 
 
-def _by_fold(evaluator: Evaluator | None, correct: Corrector | None) -> Folds | None:
+def _marked(folds: IntArray, judges: IntArray) -> IntArray:
+    """Return the folds with a mark on the samples that judge. Shapes: `[n]`, `[m]` -> `[n]`."""
+    found = folds.copy()
+    found[judges] += JUDGES
+    return found
+
+
+def _by_fold(
+    evaluator: Evaluator | None, correct: Corrector | None, judges: IntArray | None = None
+) -> Folds | None:
     """What evaluates fold after fold of the samples, also corrected roughly without it.
 
-    Another net begins with another fold, as one may be more lenient than the others.
+    Another net begins with another fold, as one may be more lenient than the others. Where some
+    samples are there to judge, these are the only fold, and the correction is not rough.
     """
     if evaluator is None or correct is None or not evaluator.metric.adds_up:
         return None
@@ -234,10 +257,11 @@ def _by_fold(evaluator: Evaluator | None, correct: Corrector | None) -> Folds | 
 
     def by_fold(pruned: ModelProto, dead: BoolArray) -> Iterator[tuple[Measured, Measured]]:
         sums: tuple[Accuracy, Accuracy] | None = None
-        for fold in np.roll(np.unique(folds), int(dead.sum())).tolist():
-            rows = np.flatnonzero(folds == fold)
+        numbers = np.roll(np.unique(folds), int(dead.sum())).tolist()
+        for fold in numbers if judges is None else [JUDGES]:
+            rows = np.flatnonzero(folds == fold) if judges is None else judges
             with phase("compensation"):
-                corrected = correct(pruned, dead, without=fold, rough=True)
+                corrected = correct(pruned, dead, without=fold, rough=judges is None)
             with phase("evaluation"):
                 now, then = (evaluator.some(model, rows) for model in (pruned, corrected))
             sums = (now, then) if sums is None else (sums[0] + now, sums[1] + then)

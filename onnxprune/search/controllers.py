@@ -167,11 +167,11 @@ def _corrected(nets: Nets, state: State) -> State:
     """
     if not _may_correct(nets, state):
         return state
-    tuning, now = nets.task.tuning, soft(nets, state.accuracy)
-    if now >= min(tuning.lost * soft(nets, nets.unpruned), state.limit):
+    tuning, now = nets.task.tuning, soft(nets, nets.judge(state))
+    if now >= min(tuning.lost * soft(nets, nets.beginning), state.limit):
         return state
     found = nets.foresee(state)
-    if found > now:
+    if found > now * (tuning.harmless if nets.task.unseen else 1.0):
         return nets.measure(replace(corrected(state), size=tuning.step))
     return replace(state, limit=min(found, tuning.lost * now))
 
@@ -195,7 +195,9 @@ def _better_plain(nets: Nets, state: State, tried: State) -> State:
         return tried
     plain = nets.attempt(as_they_are(tried, after))
     least = np.sqrt(before * max(after, 1e-12))
-    return plain if soft(nets, plain.accuracy) > least else tried
+    right, kept = (known(one.accuracy).shrunk_harmonic for one in (plain, tried))
+    unsure = nets.task.unseen and right <= kept
+    return plain if soft(nets, plain.accuracy) > least and not unsure else tried
 
 
 def _tried(nets: Nets, state: State) -> State:

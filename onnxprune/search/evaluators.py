@@ -38,6 +38,15 @@ class Parts:
     first: IntArray
     others: IntArray
 
+    @property
+    def unseen(self) -> IntArray | None:
+        """The first part, if orders can do without: so it tells what a net loses on others.
+
+        An order that is measured on samples flatters, on these, the net that is left.
+        Shapes: `[n]`.
+        """
+        return self.first if len(self.others) >= 3 * ENOUGH else None
+
     @classmethod
     def of(cls, evaluator: Evaluator) -> Parts | None:
         """Return a part of the samples of each class and the others; None where they are few.

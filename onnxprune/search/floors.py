@@ -137,6 +137,10 @@ def _down(nets: Nets, state: State, *, to: State, left: float) -> State:
     if share <= 0:
         return replace(state, size=State.size)
     begun = replace(state, size=share, barred=to.barred, halved=to.halved)
+    if (
+        nets.task.relevance is not None
+    ):  # samples that have chosen an order cannot choose among them
+        begun = replace(begun, better=to.took, rests=1)
     found = best_step(nets, begun, share)
     nets.tried.clear()
     return replace(found, size=State.size, barred=(), halved=0)

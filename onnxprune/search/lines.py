@@ -34,7 +34,9 @@ def _way(state: State) -> dict[str, Any]:
         "corrected": state.corrected,
         "since": list(state.since),
         "followed": state.followed,
+        "took": state.took,
         "better": state.better,
+        "won": state.won,
         "rests": state.rests,
     }
 
@@ -68,6 +70,8 @@ def _from_way(way: Mapping[str, Any], channels: int) -> State:
         corrected=way["corrected"],
         since=tuple(way["since"]),
         followed=way["followed"],
+        took=way["took"],
         better=way["better"],
+        won=way["won"],
         rests=way["rests"],
     )

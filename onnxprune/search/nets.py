@@ -155,6 +155,22 @@ class Nets:
             return state.accuracy
         return self._glances.get(state.net, lambda: glance(self.sketch(state)))
 
+    def judge(self, state: State) -> Measured | None:
+        """Return the accuracy on samples that no order has seen, else on all."""
+        return self.look(state) if self.task.unseen else state.accuracy
+
+    @cached_property
+    def beginning(self) -> Measured | None:
+        """As `judge` has it, of the model as it came."""
+        glance = self.task.glance if self.task.unseen else None
+        return self.unpruned if glance is None else glance(self.task.graph.model)
+
+    @cached_property
+    def relevance(self) -> FloatArray:
+        """The conventional relevance of the channels of the unpruned net. Shapes: `[channels]`."""
+        assert self.task.relevance is not None
+        return self.task.relevance(self.task.graph, self.task.groups)
+
     def attempt(self, state: State) -> State:
         """Return the state with its accuracy on the samples that tries are judged by."""
         if self.task.glance is None:
@@ -202,9 +218,12 @@ class Nets:
         for parts in task.by_fold(self.build(replace(state, corrected=False)), state.dead):
             now, found = (soft(self, part) for part in parts)
             ratio = found / max(now, 1e-12)
+            if task.unseen:
+                hits = [part.shrunk_harmonic for part in parts]
+                ratio = max(ratio, hits[1] / max(hits[0], 1e-12))
             if ratio <= 1:
                 break
-        return soft(self, state.accuracy) * ratio
+        return soft(self, self.judge(state)) * ratio
 
     def hold_out(self, state: State) -> Measured | None:
         """Return the accuracy with weights corrected on other samples, if any can be left out."""

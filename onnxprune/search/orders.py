@@ -40,16 +40,17 @@ def best_step(nets: Nets, state: State, size: float) -> State:
     may go.
     """
     enough = nets.task.tuning.harmless * soft(nets, nets.look(state))
+    orders = list(enumerate(_orders(nets, state, size)))
+    if state.rests:
+        orders = orders[state.better :][:1] or orders[:1]
+    measures = orders[0][0] == 0
     found: list[State] = []
-    first, *others = _orders(nets, state, size)
-    measures = not (others and state.rests and state.better < 0)
-    if others and state.rests:
-        first, others = (others[0] if state.better < 0 else first), []
-    for order in (first, *others):
+    for number, order in orders:
         tried = order()
         if any(tried.net == other.net for other in (state, *found)):
             continue
-        found.append(nets.attempt(_on_the_way(nets, state, tried, size, measures)))
+        tried = _on_the_way(nets, state, replace(tried, took=number), size, measures)
+        found.append(nets.attempt(tried))
         if soft(nets, found[-1].accuracy) >= enough:
             break
     if not found:
@@ -59,17 +60,17 @@ def best_step(nets: Nets, state: State, size: float) -> State:
 
 
 def _rested(nets: Nets, state: State, best: State, found: list[State]) -> State:
-    """The step that is taken, with how long the order that was the worse one rests.
+    """The step that is taken, with how long the orders that were worse rest.
 
-    It is twice as long each time that it was so again. Only corrected nets are dear enough.
+    It is twice as long each time that it was so again. Only corrected nets are dear enough, and
+    relevance where samples are many.
     """
-    if len(found) < 2 or not state.corrected:
-        return replace(best, better=state.better, rests=max(state.rests - 1, 0))
-    sign = 1 if best is found[0] else -1
-    times = max(sign * state.better, 0) + 1
+    if len(found) < 2 or not (state.corrected or nets.task.unseen):
+        return replace(best, rests=max(state.rests - 1, 0))
+    won = state.won + 1 if best.took == state.better else 1
     longest = nets.task.tuning.longest_rest
-    rests = min(2 ** min(times - 1, longest), longest)  # no power of what a journal says
-    return replace(best, better=sign * times, rests=rests)
+    rests = min(2 ** min(won - 1, longest), longest)  # no power of what a journal says
+    return replace(best, better=best.took, won=won, rests=rests)
 
 
 def _orders(nets: Nets, state: State, size: float) -> list[Callable[[], State]]:
@@ -86,13 +87,20 @@ def _orders(nets: Nets, state: State, size: float) -> list[Callable[[], State]]:
         share = min(tuning.even_share * size, 1.0)
         return nets.bring_down(state, nets.task.restore(state.dead, share), size, share)
 
+    def by_relevance() -> State:
+        ranking = nets.relevance / nets.objective.saved(state.dead)
+        return nets.bring_down(state, ranking, size, layer_share)
+
     usual = partial(by_damage, tuning.own_squares)
     strategy = nets.task.strategy
     if tuning.orders == "one" or strategy.ranks_once or nets.task.damage is None:
         return [usual]
+    found: list[Callable[[], State]] = [usual]
     if strategy.corrects == "never":
-        return [usual, partial(by_damage, tuning.fewer_squares)]
-    return [usual, evenly] if state.corrected and nets.task.restore is not None else [usual]
+        found.append(partial(by_damage, tuning.fewer_squares))
+    elif state.corrected and nets.task.restore is not None:
+        found.append(evenly)
+    return found if nets.task.relevance is None else [*found, by_relevance]
 
 
 def _ranking(nets: Nets, state: State, own_squares: float) -> FloatArray:
@@ -147,7 +155,7 @@ def unpruned(state: State) -> State:
 
 def corrected(state: State) -> State:
     """Return the state with weights corrected from here on: another net, with its own order."""
-    return replace(state, corrected=True, since=(), followed=0.0, better=0, rests=0)
+    return replace(state, corrected=True, since=(), followed=0.0, better=0, won=0, rests=0)
 
 
 def as_they_are(state: State, limit: float) -> State:

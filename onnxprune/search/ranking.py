@@ -9,12 +9,23 @@ import numpy as np
 
 from onnxprune.arrays import FloatArray, IntArray
 from onnxprune.channels import ChannelGroups
-from onnxprune.data import Data
+from onnxprune.data import Data, part_of
 from onnxprune.graph import Graph
 from onnxprune.progress import phase
-from onnxprune.relevance import Halving, Scores, batch_within, find_criterion, score
+from onnxprune.relevance import (
+    SAMPLES,
+    Halving,
+    Scores,
+    batch_in_cache,
+    batch_within,
+    find_criterion,
+    score,
+)
 from onnxprune.search.protocols import MeasureDamage, Rank, Restore
 from onnxprune.search.settings import Settings
+
+CONVENTIONAL = "lrp:zplus"
+"""The criterion whose one ranking may order channels beside damage."""
 
 
 def walk_batch(graph: Graph, data: Data | None, settings: Settings) -> int:
@@ -143,4 +154,17 @@ def make_restore(
     evenly = partial(Evenly, graph, groups, data, settings.device, among=among)
     made = Halving(lambda size: evenly(batch_size=size), walk_batch(graph, data, settings))
     found: Restore = phase("compensation")(made)
+    return found
+
+
+def make_relevance(graph: Graph, data: Data, settings: Settings, among: IntArray) -> Rank:
+    """Return what ranks channels by conventional relevance on some samples, many on a part.
+
+    Shapes: among `[n]`.
+    """
+    some = among[part_of(data.y[among], max(len(among) // SAMPLES, 1))]
+    size = batch_in_cache(graph, settings.batch_size, settings.device)
+    plain = settings.changed(criterion=CONVENTIONAL, batch_size=size)
+    scores = phase("relevance")(make_scores(graph, data.rows(some), plain))
+    found: Rank = scores
     return found

@@ -60,7 +60,9 @@ class State:
     since: tuple[int, ...] = ()
     followed: float = 0.0
     halved: int = 0
+    took: int = 0
     better: int = 0
+    won: int = 0
     rests: int = 0
     apart: tuple[State, ...] = ()
 
@@ -76,9 +78,10 @@ class State:
 
     @property
     def _value(self) -> tuple[object, ...]:
-        way = self.since, self.followed, self.halved, self.better, self.rests, self.apart
+        way = self.since, self.followed, self.halved, self.apart
+        orders = self.took, self.better, self.won, self.rests
         end = self.accuracy, self.stopped, self.limit, self.barred
-        return self.net, self.corrected, self.size, *end, way
+        return self.net, self.corrected, self.size, *end, way, orders
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +114,8 @@ class Task:
     apart: tuple[Apart, ...] = ()
     few: bool = False
     restore: Restore | None = None
+    relevance: Rank | None = None
+    unseen: bool = False
     clock: Clock | None = None
     profile: Profile | None = None
     target: Target = field(default_factory=Target)

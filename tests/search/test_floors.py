@@ -45,7 +45,7 @@ def test_a_floor_halves_the_step_down_to_an_eighth() -> None:
 
 def test_after_a_step_that_broke_the_floor_no_order_rests() -> None:
     nets = Simulated(lambda dead, _: 0.5 ** float(dead.sum()), floor=Floor(max_drop=0.6))
-    state = replace(nets.start(), corrected=True, better=-2, rests=2)
+    state = replace(nets.start(), corrected=True, better=1, won=2, rests=2)
     *_, last = search(nets, accuracy_aware, state)
     assert (gone(last), last.rests) == (1, 0)
 

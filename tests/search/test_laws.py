@@ -76,6 +76,7 @@ def worlds(draw: st.DrawFn) -> World:
     )
     target = draw(st.none() | st.floats(0.02, 0.9))
     floor = draw(st.none() | st.floats(0, 0.4))
+    many, relevance = draw(st.booleans()), rng.random(len(GROUPS))
     return World(
         draw(st.sampled_from(list(CONTROLLERS))),
         loss,
@@ -88,6 +89,8 @@ def worlds(draw: st.DrawFn) -> World:
             "floor": Floor(max_drop=floor),
             "limits": Limits(round_to=draw(st.sampled_from([1, 1, 4]))),
             "tuning": tuning,
+            "unseen": many,
+            "relevance": (lambda *_: relevance) if many else None,
             "strategy": Strategy(
                 ranks_once=draw(st.booleans()),
                 corrects=draw(st.sampled_from(["never", "start", "unseen", "seen"])),
@@ -199,5 +202,6 @@ def test_weights_are_corrected_only_where_that_helps_or_holds_a_floor(world: Wor
             level = world.worth(NOTHING, False)[1] - (floor.max_drop or 0)
             held = float(np.exp(-world.held_out * world.loss[after.dead].sum()))
             seen = world.worth(after.dead, True)[0]
-            helps = (held if strategy.corrects == "unseen" else seen) > untouched[0]
+            harmless = world.asked["tuning"].harmless if world.asked["unseen"] else 1.0
+            helps = (held if strategy.corrects == "unseen" else seen) > harmless * untouched[0]
             assert helps or (floor and untouched[1] < level)

@@ -155,7 +155,15 @@ def test_states_are_equal_by_value_and_have_no_hash() -> None:
     changes = (
         *({"dead": MORE}, {"size": 0.2}, {"accuracy": accuracy(0.4)}, {"accuracy": None}),
         *({"stopped": "target"}, {"corrected": False}, {"limit": 0.6}, {"barred": (1,)}),
-        *({"since": (1,)}, {"followed": 0.05}, {"halved": 1}, {"better": 1}, {"rests": 1}),
+        *(
+            {"since": (1,)},
+            {"followed": 0.05},
+            {"halved": 1},
+            {"took": 1},
+            {"better": 1},
+            {"won": 1},
+            {"rests": 1},
+        ),
     )
     assert all(replace(state, **change) != state for change in changes)
     assert state != "state"

@@ -110,23 +110,24 @@ def test_an_order_that_was_the_worse_one_rests_longer_each_time() -> None:
     found, state = descent(lambda gone: 0.5 ** (sum(gone) + gone[0]), 8)
     assert tries(found) == [2, 1, 2, 1, 1, 2, 1, 1]
     assert found.seen.ranked == [0, 6, 14]
-    assert (state.better, state.rests) == (-3, 2)
+    assert (state.took, state.better, state.won, state.rests) == (1, 1, 3, 2)
     assert (state.since, state.followed) == ((), 0.0), "no step follows relevance of before"
     assert descent(lambda gone: 0.5 ** (sum(gone) + gone[0]), 1)[1].since
     found, state = descent(lambda gone: 0.5 ** (sum(gone) + gone[2]), 4)
     assert tries(found) == [2, 1, 2, 1]
     assert found.seen.ranked == [0, 3, 6, 9]
-    assert (state.better, state.rests) == (2, 1)
+    assert (state.took, state.better, state.won, state.rests) == (0, 0, 2, 1)
     found, state = descent(lambda gone: 0.5 ** sum(gone), 4, tuning=Control(longest_rest=0))
     assert tries(found) == [2, 2, 2, 2]
 
 
 def test_an_order_that_is_better_again_counts_anew() -> None:
     found, state = descent(lambda gone: 0.5 ** (sum(gone) + gone[0]), 1)
-    state = replace(state, better=5, rests=0)
+    state = replace(state, better=0, won=5, rests=0)
     after = best_step(found, state, 0.06)
-    assert (after.better, after.rests) == (-1, 1)
-    assert (corrected(state).better, corrected(replace(state, rests=2)).rests) == (0, 0)
+    assert (after.better, after.won, after.rests) == (1, 1, 1)
+    again = corrected(replace(state, better=1, rests=2))
+    assert (again.better, again.won, again.rests) == (0, 0, 0)
 
 
 def test_nets_as_they_are_are_cheap_enough_to_try_both_orders() -> None:
