@@ -120,6 +120,7 @@ class Watched(Nets):
             for name, part in (
                 ("rank", "relevance"),
                 ("damage", "relevance"),
+                ("relevance", "relevance"),
                 ("evaluate", "evaluation"),
                 ("glance", "evaluation"),
                 ("rest", "evaluation"),
