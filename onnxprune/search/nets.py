@@ -210,7 +210,7 @@ class Nets:
         """
         task = self.task
         if task.hold_out is None or task.strategy.corrects == "seen":
-            return soft(self, self.measure(replace(state, corrected=True)).accuracy)
+            return soft(self, self.judge(self.measure(replace(state, corrected=True))))
         if task.by_fold is None:
             return soft(self, self.hold_out(state))
         self.evaluations += 1

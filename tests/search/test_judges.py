@@ -220,6 +220,25 @@ def test_what_a_net_loses_on_those_that_judge_decides() -> None:
     assert not accuracy_aware(found, found.start()).corrected
 
 
+@pytest.mark.parametrize("asked", [{"strategy": Strategy(corrects="seen")}, {"held_out": None}])
+def test_where_no_sample_can_be_left_out_those_that_judge_decide_as_well(
+    asked: dict[str, Any],
+) -> None:
+    """Although all samples together look better with the correction."""
+
+    def glance(net: Any) -> Any:
+        gone_there = isinstance(net, State) and net.dead.any()
+        return accuracy((0.8 if net.corrected else 0.9) if gone_there else 1.0)
+
+    found = Simulated(
+        lambda dead, corrected: 1.0 if corrected or not dead.any() else 0.9,
+        **{"strategy": UNSEEN, "unseen": True, "glance": glance, **asked},
+    )
+    assert not accuracy_aware(found, found.start()).corrected
+    found.task = replace(found.task, unseen=False, glance=None)
+    assert accuracy_aware(found, found.start()).corrected
+
+
 @pytest.mark.parametrize(("right", "left"), [(0.7, True), (0.2, False)])
 def test_corrected_weights_are_left_where_plain_ones_are_right_more_often_too(
     right: float, left: bool
