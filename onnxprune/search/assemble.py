@@ -140,6 +140,7 @@ def make_task(
     if correct and _may_sketch(fitted, settings):
         sketch = partial(correct, rough=True, without=None if judges is None else JUDGES)
     hold_out = None if judging is not data else _hold_out(evaluator, correct)
+    in_turn = hold_out and (sketch or judges is not None)
     task = Task(
         graph,
         groups,
@@ -148,16 +149,14 @@ def make_task(
         glance=phase("evaluation")(parts.part) if parts else None,
         rest=phase("evaluation")(parts.rest) if parts else None,
         damage=make_damage(graph, data, settings, seen),
-        relevance=None
-        if data is None or seen is None
-        else make_relevance(graph, data, settings, seen),
+        relevance=make_relevance(graph, data, settings, seen)
+        if data and seen is not None
+        else None,
         unseen=judges is not None,
         compensate=phase("compensation")(correct) if correct else None,
         sketch=phase("compensation")(sketch) if sketch else None,
         hold_out=hold_out,
-        by_fold=_by_fold(evaluator, correct, judges)
-        if hold_out and (sketch or judges is not None)
-        else None,
+        by_fold=_by_fold(evaluator, correct, judges) if in_turn else None,
         foresee=foresight(graph.model, evaluator),
         on_others=partial(on_others, correct, 0 if judging is None else len(judging)),
         few=are_few(judging),

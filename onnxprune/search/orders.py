@@ -3,7 +3,9 @@
 No order is the best on every net. The order by damage knows what matters to the samples, but its
 terms of two channels are noisy, and on samples that the classifier was trained on, layers can seem
 to matter little that are needed for others. So where a step costs accuracy it is tried in another
-order, too, and the net that keeps most of the harmonic mean is the one that is pruned on.
+order, too, and the net that keeps most of the harmonic mean is the one that is pruned on. Where
+classes have few samples, of many, damage knows these samples rather than their classes: other
+samples judge, and conventional relevance of the unpruned net is an order as well.
 
 An order is made for the largest step. Where steps are smaller, those that together are no larger
 follow one order, so that relevance is measured once for all of them.

@@ -43,9 +43,10 @@ class State:
     weights are corrected from this state on; `limit`: below this soft harmonic mean, correction is
     tried; `barred`: the groups of which the smallest step broke the floor; `since`: the channels
     that went since relevance was measured, in steps that come to `followed` together; `halved`: how
-    often the blocks that channels go in were halved; `better`: how often in a row the first order
-    was better than the second, or, with a minus, the second; `rests`: for how many steps the worse
-    one is not tried; `apart`: where the same searches without some samples are. States are equal by
+    often the blocks that channels go in were halved; `took`: the order that the last step followed;
+    `better`: the one that was best when several were tried last, and `won` times in a row; `rests`:
+    for how many steps the others are not tried; `apart`: where the same searches without some
+    samples are. Orders are numbered as `onnxprune.search.orders` tries them. States are equal by
     value and have no hash.
     Shapes: dead `[channels]`. Units: size, followed, share of what was left.
     """
@@ -90,11 +91,12 @@ class Task:
 
     Without `evaluate` no net is measured on the way; with `glance` tries are measured on a part of
     the samples, and the one that is kept on the `rest`; without `hold_out` a correction is judged
-    on the samples that it was fitted on, and with `by_fold` fold after fold. `foresee` is what a
-    floor asks of unseen samples: nets of the searches `apart`, or, without them, those that were
-    corrected `on_others`; `few` says that a floor looks at shrunk shares; `sketch` corrects
-    roughly, for nets on the way. `aims` are what the search brings down, of
-    `onnxprune.search.objective.AIMS`; `block` is how many channels the runtime computes at once;
+    on the samples that it was fitted on, and with `by_fold` fold after fold; `unseen` says that the
+    part judges by samples that neither orders nor fits on the way see, and `relevance` ranks for
+    one order more. `foresee` is what a floor asks of unseen samples: nets of the searches `apart`,
+    or, without them, those that were corrected `on_others`; `few` says that a floor looks at shrunk
+    shares; `sketch` corrects roughly, for nets on the way. `aims` are what the search brings down,
+    of `onnxprune.search.objective.AIMS`; `block` is how many channels the runtime computes at once;
     `said` goes into the metadata of pruned nets.
     """
 
