@@ -119,6 +119,15 @@ def cut(path: Path, size: int) -> None:
         os.truncate(path, size)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, if there is one.
+
+    Raises: OutputError when it cannot be removed.
+    """
+    with _told(path):
+        path.unlink(missing_ok=True)
+
+
 def find_place(path: str | Path) -> Path:
     """Return the file that is written for a path: where links lead.
 

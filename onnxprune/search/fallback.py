@@ -10,6 +10,7 @@ from typing import Any
 from onnxprune.channels import find_groups
 from onnxprune.data import Data
 from onnxprune.errors import OnnxPruneError, UnsupportedOp
+from onnxprune.evaluation import session
 from onnxprune.graph import Graph
 from onnxprune.progress import phase
 from onnxprune.relevance import score
@@ -26,7 +27,8 @@ def with_fallback(graph: Graph, data: Data | None, settings: Settings) -> Settin
     """Return settings with a criterion that can be computed, where the usual one cannot.
 
     Any other criterion was asked for by its name, so it is kept, and refused when it is computed.
-    Raises: UnsupportedOp where no criterion can be computed.
+    Raises: UnsupportedOp where no criterion can be computed; InvalidModel where onnxruntime does
+    not run the model either, so that another criterion helps nobody.
     """
     if data is None or settings.criterion != Settings.criterion:
         return settings
@@ -36,6 +38,7 @@ def with_fallback(graph: Graph, data: Data | None, settings: Settings) -> Settin
     except UnsupportedOp as error:
         if error.instead is None:
             raise
+        session(graph.model, device=settings.device, threads=1)
         name, runs = error.instead
         logger.warning("%s; filters go by '%s' in place of relevance", error.what, name)
         compensate = settings.compensate if runs else "none"

@@ -2,7 +2,8 @@
 
     config.json     the settings, digests of the model and the samples, and what computes
     about.json      the model, the command and the machine, and the network as the page draws it
-    latency.json    what the widths of layers cost in time, where the order looks at that
+    latency.json    what the widths of layers cost in time, where the order looks at that; a new
+                    run whose directory has that of another one, and nothing else, goes by it
     journal.jsonl   one line for each accepted state, written before the next step begins, with the
                     nets that were tried on the way to it and taken back
     evidence.json   what the page shows of single samples and layers
@@ -30,8 +31,8 @@ from onnxprune.checks import shown
 from onnxprune.data import Data, by_name, pieces
 from onnxprune.engine import cores
 from onnxprune.errors import NOTICE, RunDirectoryError
-from onnxprune.files import append, cut, make_folder, write_whole
-from onnxprune.graph import digest, reads_back, save_model
+from onnxprune.files import append, cut, make_folder, remove, write_whole
+from onnxprune.graph import Graph, digest, reads_back, save_model
 from onnxprune.locks import LOCK, Held, release, take
 from onnxprune.progress import phase
 from onnxprune.records import as_text, parse_record, read_record
@@ -77,7 +78,7 @@ class RunDirectory:
     def __init__(self, path: Path | None, lock: int | None = None) -> None:
         self.path = path
         self._lock = lock
-        self._made = False
+        self._made = self._timed = False
 
     @classmethod
     def open(
@@ -162,17 +163,26 @@ class RunDirectory:
             found.append(parse_record(as_text(line, where, _failed), "state", where, _failed))
         return found
 
-    def latency(self, measure: Callable[[], Latency]) -> Latency:
-        """Return what widths cost in time: as this run measured it when it began, or now.
+    def latency(self, graph: Graph, measure: Callable[[], Latency]) -> Latency:
+        """Return what widths cost in time: as the directory has it since the run began, or now.
 
-        Raises: RunDirectoryError when the record cannot be read.
+        Raises: RunDirectoryError when the record cannot be read, or is of another model.
         """
         if self.path is None:
             return measure()
         path = self.path / LATENCY
-        if not path.exists():
+        self._timed = not path.exists()
+        if self._timed:
             write_whole(path, json.dumps(measure().to_json()) + "\n")
-        return Latency.from_json(read_record(path, "latency", _failed))
+        elif not (self.path / JOURNAL).exists():
+            logger.log(NOTICE, "what layers cost in time is what %s says; none is timed", LATENCY)
+        found = Latency.from_json(read_record(path, "latency", _failed))
+        if others := sorted(name for name in found.times if graph.shape(name) is None):
+            raise RunDirectoryError(
+                f"{path}: has the time of {others[0]!r}, which the model has not; take that of a "
+                f"run of this model, or remove it"
+            )
+        return found
 
     @phase("writing")
     def append(
@@ -208,7 +218,7 @@ class RunDirectory:
         if self.path is None or (self.path / JOURNAL).exists():
             return
         with contextlib.suppress(OSError):
-            for name in (CONFIG, LATENCY, ABOUT, LOCK):
+            for name in (CONFIG, *([LATENCY] if self._timed else []), ABOUT, LOCK):
                 (self.path / name).unlink(missing_ok=True)
             if self._made:
                 self.path.rmdir()
@@ -242,6 +252,8 @@ def _begin(path: Path, config: Mapping[str, Any], *, resume: bool) -> None:
     else:
         if resume:
             logger.log(NOTICE, "%s: holds no run yet; one begins", path)
+        if (path / CONFIG).exists():  # of a run that ended before its first step, with its times
+            remove(path / LATENCY)
         write_whole(path / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
@@ -276,7 +288,7 @@ def check_own(folder: str | Path | None) -> None:
         found = sorted(one.name for one in path.iterdir() if not one.name.startswith("."))
     except OSError:  # there is none, or it is a file: `make_folder` says so
         return
-    if not found or JOURNAL in found:
+    if not found or JOURNAL in found or found == [LATENCY]:
         return
     with contextlib.suppress(RunDirectoryError):
         if read_record(path / CONFIG, "config", _failed).get("model_sha256"):

@@ -32,8 +32,9 @@ def cases(what: str, bench: Bench, seed: int, uniform: int) -> Iterator[Case]:
     return kills(bench, seed, uniform if bench.subject.resumes else 0)
 
 
-def chosen(asked: list[str]) -> list[Subject]:
-    return [one for one in PAIRS + COMMANDS if not asked or one.name in asked]
+def chosen(what: str, asked: list[str]) -> list[Subject]:
+    found = [one for one in PAIRS + COMMANDS if not asked or one.name in asked]
+    return [one.short for one in found] if what == "faults" else found
 
 
 def main() -> int:
@@ -55,7 +56,7 @@ def main() -> int:
     warm()
     end = time.monotonic() + asked.seconds
     with tempfile.TemporaryDirectory() as folder:
-        for number, subject in enumerate(chosen(asked.subject)):
+        for number, subject in enumerate(chosen(asked.what, asked.subject)):
             bench = Bench(Path(folder) / str(number), subject)
             for k, case in enumerate(cases(asked.what, bench, asked.seed, asked.uniform)):
                 if k % step != first - 1 or case.key in done or time.monotonic() > end:

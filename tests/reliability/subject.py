@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,8 @@ class Subject:
 
     With `split`, weights lie in a second file although the model is small. `exact` outputs are the
     same bytes in every run. `first` are commands whose outputs it reads. Older files stand under
-    the names of its outputs, unless it `replaces` none.
+    the names of its outputs, unless it `replaces` none. `few` are options that make a run of fewer
+    steps of it, where every call is tried: those of a later step are those of an earlier one.
     """
 
     name: str
@@ -62,6 +63,12 @@ class Subject:
     first: tuple[tuple[str, ...], ...] = ()
     split: bool = False
     replaces: bool = True
+    few: tuple[str, ...] = ()
+
+    @property
+    def short(self) -> Subject:
+        """The same of a few steps."""
+        return replace(self, arguments=self.arguments + self.few)
 
     @property
     def resumes(self) -> bool:
@@ -69,24 +76,25 @@ class Subject:
         return "--resume" in self.arguments
 
 
-def _prune(name: str, *how: str, split: bool = False) -> Subject:
+def _prune(name: str, *how: str, few: tuple[str, ...] = (), split: bool = False) -> Subject:
     data = ("--data", "data.npz", "--threads", "1", "--trust-baseline")
     places = ("-o", "small.onnx", "--plan", "small.json", "--run-dir", "run", "--resume")
     own = tuple(f"run/{one}" for one in ("plan.json", "pruned.onnx", "config.json"))
     outputs = ("small.onnx", "small.json")
-    return Subject(
-        name, ("prune", "model.onnx", *places, *data, *how), outputs, (*outputs, *own), split=split
-    )
+    words = ("prune", "model.onnx", *places, *data, *how)
+    return Subject(name, words, outputs, (*outputs, *own), split=split, few=few)
 
 
 PAIRS = (
     _prune(
         "accuracy-aware, least-squares",
         *("--compensate", "least-squares", "--macs", "0.3", "--max-drop", "0.5"),
+        few=("--macs", "0.8"),
     ),
     _prune(
         "iterative, bias",
         *("--control", "iterative", "--compensate", "bias", "--rate", "0.6"),
+        few=("--rate", "0.2"),
     ),
     _prune(
         "one-shot, none, two files",

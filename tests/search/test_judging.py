@@ -16,13 +16,11 @@ from onnxprune.errors import (
     InvalidModel,
     InvalidValue,
     OnnxPruneError,
-    UnsupportedOp,
 )
 from onnxprune.evaluation import FIDELITY
 from onnxprune.graph import Graph
 from onnxprune.search.assemble import complete, open_model
 from onnxprune.search.evaluators import metric_name
-from onnxprune.search.fallback import with_fallback
 from onnxprune.search.judging import judged
 from onnxprune.search.outcome import make_evaluator
 from onnxprune.search.settings import Settings
@@ -316,47 +314,6 @@ def test_a_flat_folder_is_pruned_exactly(tmp_path: Path) -> None:
         report["after"]["accuracy"]["harmonic"] >= report["before"]["accuracy"]["harmonic"] - 0.05
     )
     assert report["before"]["accuracy"]["harmonic"] == pytest.approx(1)
-
-
-def test_a_criterion_that_works_takes_the_place_of_relevance(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    proto = model("""
-    net (float[N,3,8,8] x) => (float[N,4] y) <float[6,3,3,3] w, float[4,6] v> {
-      a = Conv(x, w)
-      s = Sign(a)
-      p = GlobalAveragePool(s)
-      f = Flatten(p)
-      y = Gemm<transB=1>(f, v)
-    }
-    """)
-    graph, data = open_model(proto, images(proto, 8), SETTINGS)
-    found = with_fallback(graph, data, SETTINGS)
-    assert found.criterion != SETTINGS.criterion
-    (line,) = [r.getMessage() for r in caplog.records if "in place of relevance" in r.getMessage()]
-    assert "Sign" in line and f"filters go by '{found.criterion}'" in line
-    named = Settings(threads=1, device="cpu", criterion="lrp:epsilon")
-    assert with_fallback(graph, data, named) is named
-
-
-def test_what_another_criterion_destroys_is_refused(tmp_path: Path) -> None:
-    """Small weights decide the sign, so the smallest filters by magnitude are not the least."""
-    proto = model("""
-    net (float[N,3,8,8] x) => (float[N,4] y) <float[8,3,3,3] w, float[4,8] v> {
-      a = Conv(x, w)
-      s = Sign(a)
-      p = GlobalAveragePool(s)
-      f = Flatten(p)
-      y = Gemm<transB=1>(f, v)
-    }
-    """)
-    x = images(proto, 30)
-    asked = QUICK | {"macs": 0.2, "round_to": 1, "compensate": "none"}
-    with pytest.raises(UnsupportedOp, match=r"nothing is written; ask for less, .* --criterion"):
-        onnxprune.prune(proto, x, outputs=["y=values"], run_dir=tmp_path / "run", **asked)
-    assert not (tmp_path / "run" / "pruned.onnx").exists()
-    named = with_fallback(*open_model(proto, x, SETTINGS), SETTINGS).criterion
-    assert onnxprune.prune(proto, x, criterion=named, outputs=["y=values"], **asked).report
 
 
 def test_a_metric_of_ones_own_reads_the_output_that_is_named(tmp_path: Path) -> None:

@@ -123,10 +123,11 @@ def test_a_run_measures_once(tmp_path: Path) -> None:
         return Latency({"w": 0.1 + len(made), "h": 1 / 3}, 0.7, 0.01)
 
     run = RunDirectory(tmp_path)
-    first = run.latency(measure)
-    assert run.latency(measure) == first == RunDirectory(tmp_path).latency(measure)
+    first = run.latency(GRAPH, measure)
+    again = RunDirectory(tmp_path).latency(GRAPH, measure)
+    assert run.latency(GRAPH, measure) == first == again
     assert made == [1]
     (tmp_path / "latency.json").write_text('{"times": 3}')
     with pytest.raises(RunDirectoryError, match=r"latency\.json: times is a .*: start a new"):
-        run.latency(measure)
-    assert RunDirectory(None).latency(measure).times["w"] == 2.1
+        run.latency(GRAPH, measure)
+    assert RunDirectory(None).latency(GRAPH, measure).times["w"] == 2.1
