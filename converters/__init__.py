@@ -7,7 +7,7 @@ A converter is a function
 in a module named for its framework, which it imports when it is called. What follows is the same
 for all: the model is checked, compared with what the framework computes, and written whole or not
 at all. What the framework knows of the model (how pixels are scaled, the names of the classes) goes
-into its metadata. Imports errors, checks, files, plugins, data and evaluation.
+into its metadata. Imports errors, checks, files, graph, plugins, data and evaluation.
 
 * `pytorch`, `torchvision`, `timm`, `huggingface`, `ultralytics`: the converters of torch's networks
 * `keras`, `tensorflow`, `tflite`, `jax`, `paddle`: those of other frameworks'
@@ -18,14 +18,16 @@ into its metadata. Imports errors, checks, files, plugins, data and evaluation.
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 import onnx
 
-from onnxprune.errors import NOTICE, ConversionError, check_name
+from onnxprune.errors import NOTICE, ConversionError, InvalidValue, check_name
 from onnxprune.files import temporary
 from onnxprune.plugins import find_function
 
@@ -67,6 +69,9 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
 
 BY_NAME = ("timm", "torchvision")
 """Those whose sources are names of architectures: without `weights`, nothing is trained."""
+
+LARGEST = 2**28
+"""Elements of a sample that networks are tried on; an image of 2^26 pixels has fewer."""
 
 CONVERTER_NAMES = (*CONVERTERS, "module:function")
 """The names that the help lists."""
@@ -145,6 +150,11 @@ def convert(
         trust=trust,
         seed=seed,
     )
+    if (size := math.prod(options.input_shape or ())) > LARGEST:
+        raise InvalidValue(
+            f"input_shape {options.input_shape}: has {size:,} elements; at most {LARGEST:,} are "
+            "tried"
+        )
     step = on_step or (lambda line: None)
     if framework is None:
         with quiet():
@@ -157,6 +167,7 @@ def convert(
             exported = export(source, options)
         step(f"{source}: checking the model")
         model = finish(exported, source, options)
+        exported = replace(exported, model=model)  # that of the exporter is no longer held
         step(f"{source}: comparing its outputs with the framework's")
         difference = compare(model, exported, source, options)
     if framework in BY_NAME and options.weights is None:

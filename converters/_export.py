@@ -16,7 +16,8 @@ import onnx
 from onnxprune.checks import SEED, Checked, Choice, Flag, Number, Sizes, Text, asked
 from onnxprune.errors import NOTICE, ConversionError, MissingPackage
 from onnxprune.evaluation import session
-from onnxprune.files import make_folder, write_whole
+from onnxprune.files import make_folder
+from onnxprune.graph import copied, fits_message, save_model, typed_shell
 from onnxprune.plugins import WHATEVER, first_line
 
 from ._names import graphs, name_outputs
@@ -34,9 +35,6 @@ IR_VERSION = 10
 TOLERANCE = 1e-3
 """Largest difference from the framework, relative to its largest output: float32 summed in another
 order differs by 1e-6 to 1e-5, a wrong attribute by 1e-2 and more."""
-
-PROTOBUF_LIMIT = 2**31 - 1
-"""Largest protobuf message, hence the largest ONNX model in one file."""
 
 OPEN, TRIED = 4, 64
 """A size where a model leaves one open: of an input beside the image, and of the image."""
@@ -131,8 +129,7 @@ def finish(exported: Export, source: str, options: Options) -> onnx.ModelProto:
         ConversionError: another opset than the one asked for, or a model ONNX calls invalid.
     """
     model = exported.model
-    finished = onnx.ModelProto()
-    finished.CopyFrom(model)
+    finished = copied(model)
     opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if options.opset not in (None, opset):
         raise ConversionError(
@@ -155,7 +152,9 @@ def finish(exported: Export, source: str, options: Options) -> onnx.ModelProto:
             "have; build the network without"
         )
     try:
-        onnx.checker.check_model(finished, full_check=True)
+        # The checker takes a message: of a larger model, large weights are inputs for it.
+        checked = finished if fits_message(finished) else typed_shell(finished)
+        onnx.checker.check_model(checked, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ConversionError(
             f"{source}: {exported.by} wrote an invalid model: {first_line(error)}; "
@@ -294,17 +293,12 @@ def call(found: Callable[..., object], source: str, kind: type) -> object:
 def write(model: onnx.ModelProto, path: Path) -> Path:
     """Write `model` to `path`, whole or not at all, and return `path`.
 
+    The weights of a model of over 2 GB stand in a second file.
     Raises:
-        ConversionError: the model is too large for one file.
         OutputError: the file cannot be written.
     """
-    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    if size >= PROTOBUF_LIMIT:
-        raise ConversionError(
-            f"{path}: the weights take {size / 2**30:.1f} GiB, an ONNX file holds less than 2 GiB"
-        )
     make_folder(path.parent)
-    return write_whole(path, model.SerializeToString(deterministic=True))
+    return save_model(model, path)
 
 
 @contextlib.contextmanager

@@ -52,13 +52,14 @@ def export_network(network: "torch.nn.Module", source: str, options: Options) ->
         )
     network = network.eval()
     batch = TRACED_BATCH if options.dynamic_batch else 1
-    sample = torch.zeros(batch, *options.input_shape)
+    shape = (batch, *options.input_shape)
     try:
         with torch.no_grad():
+            sample = torch.zeros(shape)
             outputs = placed(network(sample))
     except WHATEVER as error:
         raise ConversionError(
-            f"{source}: the network does not run on a batch of shape {tuple(sample.shape)}: "
+            f"{source}: the network does not run on a batch of shape {shape}: "
             f"{first_line(error)}; give the shape of one sample, without the batch axis"
         ) from error
 
@@ -69,8 +70,8 @@ def export_network(network: "torch.nn.Module", source: str, options: Options) ->
         model = write(network, sample, numbered(len(outputs)), options)
     fixed = None if options.dynamic_batch else batch
     by = f"the {options.exporter} exporter"
-    run, shape = runner(network), options.input_shape
-    return Export(model, run, shape, fixed, by=by, otherwise=OF_TORCH, names=names)
+    run, size = runner(network), options.input_shape
+    return Export(model, run, size, fixed, by=by, otherwise=OF_TORCH, names=names)
 
 
 def tensors(outputs: object) -> list["torch.Tensor"]:

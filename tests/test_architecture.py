@@ -305,7 +305,7 @@ def test_imports_for_annotations_are_free() -> None:
     assert read_imports({"search/plan.py": text}) == []
 
 
-USED = ("checks", "data", "errors", "files", "plugins", "evaluation")
+USED = ("checks", "data", "errors", "files", "graph", "plugins", "evaluation")
 CONVERTERS_IMPORT = {f"onnxprune.{room}" for room in USED}
 
 

@@ -48,6 +48,7 @@ from onnxprune.graph.storage import (
     load_model,
     save_model,
     shell,
+    typed_shell,
 )
 
 __all__ = [
@@ -92,5 +93,6 @@ __all__ = [
     "sweep_weights",
     "to_graphsurgeon",
     "to_ir",
+    "typed_shell",
     "write_metadata",
 ]

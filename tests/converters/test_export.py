@@ -1,4 +1,4 @@
-"""What an exporter writes is checked, compared with the framework and kept below 2 GiB."""
+"""What an exporter writes is checked, compared with the framework and written, of any size."""
 
 from pathlib import Path
 
@@ -7,7 +7,9 @@ import onnx
 import pytest
 
 from onnxprune.converters import Export, Options, _export, _torch, convert
-from onnxprune.errors import ConversionError
+from onnxprune.errors import ConversionError, InvalidValue
+from onnxprune.evaluation import session
+from onnxprune.graph import sessions, storage
 from tests.support.conversion import EXPORTERS, NETWORKS, refusal
 
 
@@ -34,14 +36,46 @@ def test_empty_outputs_agree() -> None:
     assert _export.compare(model, export, "s", Options()) == 0
 
 
-def test_a_model_of_two_gibibytes_is_refused(
+MODULE = """
+from torch import nn
+
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 4, 3))
+"""
+
+
+def test_a_model_of_over_two_gigabytes_has_its_weights_in_a_second_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_export, "PROTOBUF_LIMIT", 4)
-    model = text_model("g (float[1] x) => (float[1] y) { y = Relu (x) }")
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1, np.float32), "w"))
-    assert "less than 2 GiB" in refusal(_export.write, model, tmp_path / "m.onnx")
-    assert list(tmp_path.iterdir()) == []
+    """In its place a smaller one, of which no message may be made whole."""
+    monkeypatch.setattr(storage, "MESSAGE_LIMIT", 6000)
+    monkeypatch.setattr(sessions, "MAPPED", 6000)
+    checked = []
+
+    def check(model: onnx.ModelProto, **how: object) -> None:
+        checked.append(model.ByteSize())
+        real(model, **how)
+
+    real = onnx.checker.check_model
+    monkeypatch.setattr(onnx.checker, "check_model", check)
+    (tmp_path / "module.py").write_text(MODULE)
+    source = f"{tmp_path / 'module.py'}:build"
+    path = convert(source, tmp_path / "out" / "m.onnx", input_shape=(3, 8, 8), exporter="classic")
+    assert checked and max(checked) < 6000
+    names = sorted(one.name for one in path.parent.iterdir())
+    assert names[0] == "m.onnx" and names[1].endswith(".data") and len(names) == 2
+    assert path.stat().st_size < 6000
+    again = session(path, device="cpu").run(None, {"input": np.zeros((2, 3, 8, 8), np.float32)})
+    assert again[0].shape == (2, 4, 4, 4)
+
+
+def test_a_sample_of_absurd_size_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text(MODULE)
+    source = f"{tmp_path / 'module.py'}:build"
+    with pytest.raises(InvalidValue, match=r"\(99999, 99999, 9\): has 89,998,200,009 elements"):
+        convert(source, tmp_path / "m.onnx", input_shape=(99999, 99999, 9))
+    assert not (tmp_path / "m.onnx").exists()
 
 
 def test_what_an_exporters_error_was_raised_from_is_named() -> None:
