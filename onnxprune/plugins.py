@@ -1,8 +1,8 @@
 """The user's own functions, named as `package.module:function` or `path/to/file.py:function`.
 
-A file is run because the user names it. A module is imported only where Python finds it without the
-working folder: what merely lies there, a `photos.py` beside a folder that is called `photos:2024`,
-is not run by accident.
+A file is run because the user names it; what a record names is not (`only_given`). A module is
+imported only where Python finds it without the working folder: what merely lies there, a
+`photos.py` beside a folder that is called `photos:2024`, is not run by accident.
 """
 
 from __future__ import annotations
@@ -13,18 +13,44 @@ import importlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from onnxprune.errors import NOTICE, DataError, OnnxPruneError, UnknownName
+from onnxprune.errors import NOTICE, DataError, OnnxPruneError, RunDirectoryError, UnknownName
 
 WHATEVER = (Exception, SystemExit)
 """What a user's code may raise; `sys.exit(0)` must not end a run as if it had succeeded."""
 
 logger = logging.getLogger(__name__)
+
+
+_record: ContextVar[tuple[str, Collection[str]] | None] = ContextVar("record", default=None)
+
+
+@contextmanager
+def only_given(record: str, given: Collection[str]) -> Iterator[None]:
+    """Run no code in the block but what the user has `given` by name: a `record` names the rest."""
+    token = _record.set((record, given))
+    try:
+        yield
+    finally:
+        _record.reset(token)
+
+
+def check_given(text: str) -> None:
+    """Refuse code that a record names, and not the user.
+
+    Raises: RunDirectoryError.
+    """
+    held = _record.get()
+    if held is not None and text not in held[1]:
+        raise RunDirectoryError(
+            f"{held[0]}: the run used code, {text}; look at it, and give --trust to run it"
+        )
 
 
 @contextmanager
@@ -46,8 +72,9 @@ def find_function(text: str, expected: str) -> Callable[..., Any]:
     """Return a function by its name, from a file or a module; a module's import is announced.
 
     Raises: UnknownName when there is no such file, module or function, or importing it fails;
-    `expected` ends the sentence.
+    `expected` ends the sentence. RunDirectoryError where a record names it, and not the user.
     """
+    check_given(text)
     place, _, name = text.rpartition(":")
     if not name.isidentifier():
         raise UnknownName(f"{text}: '{name}' is no name of a function; expected {expected}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from onnxprune.data import SampleSource
 from onnxprune.errors import RunDirectoryError
 from onnxprune.files import make_folder, temporary, write_whole
 from onnxprune.graph import ModelSource, digest, load_model
+from onnxprune.plugins import only_given
 from onnxprune.records import file_digest, parse_record, read_record, read_text
 from onnxprune.run import OnState, prune
 from onnxprune.search import (
@@ -129,16 +131,27 @@ def reproduce(
     model: ModelSource | None = None,
     data: SampleSource | None = None,
     on_state: OnState | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Do a run again, in a temporary place, and return whether the result is the same.
 
     What the widths of layers cost in time is not measured again: the run directory has it.
     `model` and `data` say where these are now. `differs` names what came out otherwise, `step` the
     first step of the journal that did, `around` what else is not as it was: versions, the machine.
-    Raises: RunDirectoryError where the run is not finished, or the model or the samples are others;
-    what `prune` raises.
+    Functions that the run names are code: they are run only if you `trust` them.
+    Raises: RunDirectoryError where the run is not finished, the model or the samples are others, or
+    code is not trusted; what `prune` raises.
     """
     run = Recorded.read(run_dir)
+    given = {one for one in (model, data) if isinstance(one, str)}
+    with nullcontext() if trust else only_given(str(run.path), given):
+        return _reproduced(run, model, data, on_state)
+
+
+def _reproduced(
+    run: Recorded, model: ModelSource | None, data: SampleSource | None, on_state: OnState | None
+) -> dict[str, Any]:
+    """Do a run again, and compare."""
     model = run.source("model") if model is None else model
     data = run.source("data") if data is None else data
     assert model is not None

@@ -127,3 +127,44 @@ def test_what_cannot_be_done_again_says_why(
     found = again(run_dir)
     assert found.exit_code == 1
     assert said in found.stderr
+
+
+METRIC = """
+from pathlib import Path
+
+Path("has run").touch()
+
+
+def hits(outputs, targets):
+    return float((outputs.argmax(1) == targets).mean())
+"""
+
+
+def test_code_that_a_run_names_is_run_only_if_it_is_trusted(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run directory may come from anybody."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(METRIC)
+    how: dict[str, Any] = {"rate": 0.3, "control": "one-shot", "threads": 1, "device": "cpu"}
+    run = tmp_path / "run"
+    onnxprune.prune(str(small.path), str(small.data), run_dir=run, metric="mine.py:hits", **how)
+    Path("has run").unlink()
+    found = again(run)
+    assert found.exit_code == 1
+    assert "run: the run used code, mine.py:hits; look at it, and give --trust" in found.stderr
+    changed(run / "config.json", lambda held: held["settings"].update(metric="auto"))
+    changed(run / "about.json", lambda about: about.update(data="mine.py:hits"))
+    assert "code, mine.py:hits" in again(run).stderr
+    changed(run / "config.json", lambda held: held["settings"].update(latency_on="mine.py"))
+    assert "code, mine.py; look" in again(run).stderr
+    assert not Path("has run").exists()
+
+
+def test_trusted_code_is_run(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(METRIC)
+    how: dict[str, Any] = {"rate": 0.3, "control": "one-shot", "threads": 1, "device": "cpu"}
+    run = tmp_path / "run"
+    onnxprune.prune(str(small.path), str(small.data), run_dir=run, metric="mine.py:hits", **how)
+    assert again(run, "--trust").exit_code == 0

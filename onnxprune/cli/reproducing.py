@@ -20,11 +20,14 @@ from onnxprune.cli.sources import as_onnx
     "--model", type=options.FILE, metavar="MODEL", help="Where the model of the run is now."
 )
 @options.samples("--data", "REF", "Where the reference samples of the run are now", required=False)
+@click.option(
+    "--trust", is_flag=True, help="Run the code that the run names, such as a metric of one's own."
+)
 @options.JSON
 @options.VOLUME
 @click.pass_obj
 def reproduce(
-    screen: Screen, /, run_dir: str, model: str | None, data: str | None, as_json: bool
+    screen: Screen, /, run_dir: str, model: str | None, data: str | None, as_json: bool, trust: bool
 ) -> None:
     """Do the run in DIR again, and say whether the result is equal.
 
@@ -44,7 +47,7 @@ def reproduce(
                 progress.step(step_line(summary(task, state), harmonic), task.way(state.dead))
 
         source = None if model is None else as_onnx(model)
-        found = reproduce(run_dir, model=source, data=data, on_state=show)
+        found = reproduce(run_dir, model=source, data=data, on_state=show, trust=trust)
     if as_json:
         click.echo(json.dumps(found, indent=2))
     around = "; ".join(found["around"])

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from onnxprune.errors import InvalidModel, UnknownName, check_name
+from onnxprune.plugins import check_given
 
 OWN = "file.py"
 """What stands for a runtime of one's own: a module as described above."""
@@ -90,9 +91,10 @@ RUNTIMES: Mapping[str, Runtime] = {
 def find_runtime(name: str) -> Runtime:
     """Return a runtime by its name, or that of a user's file.
 
-    Raises: UnknownName where there is none.
+    Raises: UnknownName where there is none; as `check_given`.
     """
     if name.endswith(".py"):
+        check_given(name)
         path = Path(name)
         if not path.is_file():
             raise UnknownName(f"runtime '{name}': no such file; expected {', '.join(RUNTIMES)}")
