@@ -131,7 +131,7 @@ def prune(
     neither given, the floor is a drop of 0.01 in the harmonic mean of the class accuracies on the
     reference samples.
     """
-    check_apart(output, plan)
+    check_apart(output, plan, run_dir)
     for place in filter(None, (output, plan)):
         check_output(place, model, data, settings.get("unlabelled"))
     asked = Settings.of(**settings)

@@ -147,6 +147,8 @@ def _load(source: SampleSource, form: Wanted, where: str) -> Data:
 def _from_place(source: str | Path, form: Wanted) -> Data:
     """Read a folder or an `.npz`, or what a function returns."""
     path = Path(source)
+    if path.exists() and not (path.is_dir() or path.is_file()):
+        raise DataError(f"{source}: is a pipe or a device; {HOW}")
     if path.exists() and (shards := shards_in(path)):
         return read_shards(shards, form, str(path))
     if path.is_dir():
