@@ -196,13 +196,16 @@ def _check_other(path: Path, read: object) -> None:
 
 
 def check_apart(*paths: str | Path | None) -> None:
-    """Refuse two outputs of one name.
+    """Refuse two outputs of one name. Of a name that nothing can have, whoever writes says it.
 
     Raises: OutputError.
     """
     places: set[Path] = set()
     for path in (one for one in paths if one is not None):
-        place = Path(path).resolve()
+        try:
+            place = Path(path).resolve()
+        except (OSError, ValueError, RuntimeError):  # links in a circle, too
+            continue
         if place in places:
             raise OutputError(f"{path}: is named for two outputs; give each a file of its own")
         places.add(place)

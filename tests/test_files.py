@@ -225,6 +225,8 @@ def test_what_is_read_is_not_written(tmp_path: Path) -> None:
         check_place(tmp_path / name, tmp_path / "a", tmp_path / "data", "generated:3", None)
     with pytest.raises(OutputError, match="named for two outputs"):
         check_apart(tmp_path / "b", None, tmp_path / "data" / ".." / "b")
+    (tmp_path / "circle").symlink_to("circle")
+    check_apart(tmp_path / "circle", tmp_path / "circle", "a\0b")
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def prune(
     reference samples.
     """
     check_apart(output, plan, run_dir)
-    for place in filter(None, (output, plan)):
+    for place in (output, *([] if plan is None else [plan])):
         check_output(place, model, data, settings.get("unlabelled"))
     asked = Settings.of(**settings)
 

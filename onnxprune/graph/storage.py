@@ -23,7 +23,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from onnxprune.checks import kind_of
-from onnxprune.errors import InvalidModel, InvalidType
+from onnxprune.errors import InvalidModel, InvalidType, InvalidValue
 from onnxprune.files import write_whole
 from onnxprune.graph.copies import copy_fields
 from onnxprune.graph.in_kind import is_foreign, read_foreign
@@ -165,6 +165,8 @@ def _load(path: Path, take: Take, hold: Hold | None = None) -> ModelProto:
         raise InvalidModel(f"{path}: no such file; give the path of an ONNX model")
     try:
         model = _read(path, take, hold)
+    except InvalidValue:  # of the environment; no fault of the file
+        raise
     except NOT_ONNX as error:
         raise InvalidModel(
             f"{path}: not an ONNX model, or cut short ({path.stat().st_size} bytes); "

@@ -20,6 +20,9 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Weight = Annotated[float, Meta(gt=0, le=1e15)]
 Digest = Annotated[str, Meta(max_length=200)]
 
+ROUNDING = 1e-6
+"""By which share of it a sum of scores may exceed the number of samples."""
+
 Scalar = None | bool | int | Real | str
 Listed = list[Scalar | list[Scalar | list[Scalar]]]
 Setting = Scalar | Listed | dict[str, Scalar | Listed]
@@ -40,6 +43,10 @@ class Counts(Struct, forbid_unknown_fields=True):
             check_same(
                 len(self.correct), () if held is None else (len(held),), "numbers of a class"
             )
+        if any(
+            right > of + ROUNDING * of for right, of in zip(self.correct, self.total, strict=True)
+        ):
+            raise ValueError("more are correct than there are")
 
 
 class Tried(Struct, kw_only=True):

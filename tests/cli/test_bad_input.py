@@ -233,6 +233,7 @@ def test_bad_samples(folder: Path, kind: str, command: tuple[str, ...]) -> None:
         ((*FREE, "--resume"), "which run? give its --run-dir"),
         ((*FREE, "--compensate", "bias"), "samples"),
         ((*FREE, "--run-dir", "model.onnx"), "model.onnx: the folder cannot be created"),
+        ((*FREE, "-o", ""), ".: is a folder; name a file to write"),
         ((*FREE, "--run-dir", "out.onnx"), "out.onnx: is named for two outputs"),
         ((*FREE, "--data", "/dev/null"), "/dev/null: is a pipe or a device; give a folder of"),
         ((*DATA, "--device", "cuda"), "device 'cuda': this onnxruntime has no CUDA"),

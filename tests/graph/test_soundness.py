@@ -177,7 +177,10 @@ def wide(proto: ModelProto) -> None:
     ("lengthen", "says"), [(relus, "24 nodes; at most 23 are"), (wide, "in.*of nodes; at most 230")]
 )
 def test_the_environment_says_how_large_a_model_may_be(
-    lengthen: Callable[[ModelProto], None], says: str, monkeypatch: pytest.MonkeyPatch
+    lengthen: Callable[[ModelProto], None],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     proto = model(NET)
     lengthen(proto)
@@ -190,6 +193,9 @@ def test_the_environment_says_how_large_a_model_may_be(
     monkeypatch.setenv(NODES, "many")
     with pytest.raises(InvalidValue, match="ONNXPRUNE_NODES 'many': expected a whole number"):
         Graph(proto)
+    onnx.save(proto, tmp_path / "model.onnx")
+    with pytest.raises(InvalidValue, match="ONNXPRUNE_NODES 'many': expected a whole number"):
+        load_model(tmp_path / "model.onnx")
 
 
 NAMED = """

@@ -130,6 +130,8 @@ def test_parts_that_do_not_go_together_are_refused(run: Path) -> None:
     assert "are none of the" in refused(json.dumps(about), "about")
     step = json.loads((run / "journal.jsonl").read_text().splitlines()[-1])
     assert "beyond the" in refused(json.dumps(step | {"dead": [step["channels"]]}), "state")
+    step["accuracy"]["correct"][0] = step["accuracy"]["total"][0] + 1
+    assert "accuracy: more are correct than there are" in refused(json.dumps(step), "state")
 
 
 def test_a_picture_is_one_and_a_colour_is_one(run: Path) -> None:
