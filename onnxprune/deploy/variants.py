@@ -188,7 +188,7 @@ def remarks(told: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{told['variant']}: by {told['made_by']}; on the calibration samples {means['float']} in "
         f"float, {means['all in INT8']} with all in INT8, {means['INT8']} so "
-        f"({told['evaluations']} evaluations)"
+        f"({told['evaluations']} evaluation{'s' * (told['evaluations'] != 1)})"
     )
     count = sum(one["nodes"] for one in told["kept"])
     if count:

@@ -45,7 +45,7 @@ GENERATED = {
 class Row:
     """One figure before and after pruning, and the change, as text.
 
-    `standing` is good where a cost fell, bad where one rose.
+    `standing` is good where a cost fell, bad where one rose; that of accuracy is the verdict's.
     """
 
     label: str
@@ -61,8 +61,12 @@ def rows(
     metric: str = "top-1",
     held_out: Mapping[str, Any] | None = None,
     decisive: str = "",
+    judged: str = "",
 ) -> list[Row]:
-    """Return a row for each figure that both sides have; `report.json` has such sides."""
+    """Return a row for each figure that both sides have; `report.json` has such sides.
+
+    `judged` is the standing of the accuracy, which the verdict knows.
+    """
     found = []
     for key, label in COUNTS.items():
         if key not in before:
@@ -92,7 +96,7 @@ def rows(
         for label, key, figures in measured:
             if figures is not None:
                 one, other = before["accuracy"][key], figures[key]
-                found.append(Row(label, percent(one), percent(other), points(one, other)))
+                found.append(Row(label, percent(one), percent(other), points(one, other), judged))
     else:
         found.append(Row("Accuracy", percent(None), percent(None), "not measured"))
     return found
@@ -145,12 +149,19 @@ def ruined(report: Mapping[str, Any]) -> str:
 def timed_on(report: Mapping[str, Any]) -> str:
     """Return what latency was measured on, empty where that was onnxruntime."""
     timing = report.get("latency", {})
-    on = timing.get("on", HOME)
-    if on == HOME:
-        return ""
+    away = timing.get("on", HOME) != HOME
+    return f"latency measured on {clock(timing)}" if away else ""
+
+
+def clock(timing: Mapping[str, Any]) -> str:
+    """Return where and how latency was measured, of the `latency` of a report.
+
+    >>> clock({"on": "openvino", "threads": 1, "batch": 8})
+    'openvino, 1 thread, batch of 8'
+    """
     threads = timing["threads"]
-    cores = "all cores" if not threads else f"{threads} thread{'s' * (threads > 1)}"
-    return f"latency measured on {on}, {cores}, batch of {timing['batch']}"
+    cores = f"{threads} thread{'s' * (threads > 1)}" if threads else "all cores"
+    return f"{timing.get('on', HOME)}, {cores}, batch of {timing['batch']}"
 
 
 def why_stopped(report: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from onnxprune.report.opportunities import opportunities
 from onnxprune.report.record import Record
 from onnxprune.report.rendering import as_json, render
 from onnxprune.report.steps import class_lines, steps_of
-from onnxprune.report.verdict import verdict
+from onnxprune.report.verdict import judged, verdict
 
 SHOWN_CLASSES = 40
 """Of more classes, the page shows those that changed most, and folds the others away."""
@@ -65,7 +65,9 @@ def page(run: Record) -> str:
         run=run,
         report=report,
         verdict=verdict(run),
-        figures=[] if run.sides is None else rows(*run.sides, run.metric, held_out, run.decisive),
+        figures=[]
+        if run.sides is None
+        else rows(*run.sides, run.metric, held_out, run.decisive, judged(run)),
         not_on_tiles=("Filters", f"Mean {caption(run.metric)}", HELD_OUT),
         samples=samples_of(report) if report is not None else None,
         why=why_stopped(report) if report is not None else None,
@@ -105,12 +107,14 @@ def settings_of(run: Record) -> Iterator[tuple[str, str]]:
     for key, value in run.settings.items():
         for name, one in value.items() if isinstance(value, Mapping) else [(key, value)]:
             if one is not None and one != []:
-                texts = map(_plain, one) if isinstance(one, list) else [str(one)]
+                texts = map(_plain, one if isinstance(one, list) else [one])
                 yield name.replace("_", " "), ", ".join(texts)
 
 
 def _plain(one: Any) -> str:
-    """A name, or a name with a shape or a share."""
+    """A value, a name, or a name with a shape or a share."""
+    if isinstance(one, float):
+        return f"{one:.6g}"
     if not isinstance(one, list) or len(one) != 2:
         return str(one)
     name, value = one

@@ -12,7 +12,7 @@ from onnxprune.report.figures import percent, rows, ruined, slower, timed_on
 from onnxprune.report.page import more_classes, what_changed
 from onnxprune.report.record import Record
 from onnxprune.report.rendering import as_json, render
-from onnxprune.report.verdict import verdict_on
+from onnxprune.report.verdict import judged, verdict_on
 
 
 def write_pair(comparison: Mapping[str, Any], names: tuple[str, str], path: str | Path) -> Path:
@@ -33,7 +33,7 @@ def pair(comparison: Mapping[str, Any], names: tuple[str, str]) -> str:
         names=names,
         report=None,
         verdict=verdict_on(run, tuple(_notes(comparison))),
-        figures=rows(comparison["before"], comparison["after"], metric),
+        figures=rows(comparison["before"], comparison["after"], metric, judged=judged(run)),
         not_on_tiles=("Filters", f"Mean {caption(metric)}"),
         promised="",
         **what_changed(run),

@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.report.figures import amount, count, duration, milliseconds, percent, points
+from onnxprune.report.figures import amount, clock, count, duration, milliseconds, percent, points
 from onnxprune.text import harmless
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _environment() -> Environment:
         "amount": amount,
         "points": partial(points, 0.0),
     }
-    environment.globals |= {"amount": amount, "milliseconds": milliseconds}
+    environment.globals |= {"amount": amount, "clock": clock, "milliseconds": milliseconds}
     environment.globals["asset"] = _asset
     return environment
 

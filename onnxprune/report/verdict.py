@@ -83,6 +83,11 @@ def verdict_on(run: Record, notes: tuple[str, ...]) -> Verdict:
     return Verdict(tuple(sorted(clauses, key=_gravity)), notes)
 
 
+def judged(run: Record) -> Standing:
+    """Return how the accuracy of a run stands: bad where it was lost, not where it may be chance."""
+    return _accuracy(run).standing
+
+
 def _gravity(clause: Clause) -> int:
     return WORST.get(clause.standing, len(WORST))
 
@@ -92,9 +97,9 @@ def _speed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Clause:
     if not one or not other:
         return Clause("latency not measured", "unknown")
     if other > SLOWER * one:
-        return Clause(f"{other / one:.3g}x slower", "bad")
+        return Clause(f"{other / one:.3g}× slower", "bad")
     if one > SLOWER * other:
-        return Clause(f"{one / other:.3g}x faster", "good")
+        return Clause(f"{one / other:.3g}× faster", "good")
     return Clause("as fast as before", "same")
 
 

@@ -98,8 +98,9 @@ def test_a_slower_model_is_said_to_be_slower_first(
     assert printed.strip().startswith("The pruned model is ")
     text = (tmp_path / "run/report.html").read_text()
     assert 'class="verdict bad"' in text
-    assert re.search(r'class="clause bad">\s*2x slower', text)
+    assert re.search(r'class="clause bad">\s*2× slower', text)
     assert ".verdict.bad { background: var(--bad-back)" in text
+    assert "onnxruntime, 1 thread, batch of 1<" in text
     assert 0 < text.index("The pruned model is slower") < text.index("Stopped:")
 
 

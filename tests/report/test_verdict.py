@@ -12,12 +12,13 @@ import pytest
 
 from onnxprune.errors import DataError
 from onnxprune.report.colouring import COLOURS, colours_of, neighbours
+from onnxprune.report.figures import rows
 from onnxprune.report.intervals import paired, redrawn, resampled, weighted, wilson
 from onnxprune.report.opportunities import opportunities
 from onnxprune.report.png import LARGEST, OUTLINE, data_uri, heat, outlined, photo, shrunk
 from onnxprune.report.record import Record
 from onnxprune.report.steps import coded, steps_of
-from onnxprune.report.verdict import verdict
+from onnxprune.report.verdict import judged, verdict
 
 BEFORE: dict[str, Any] = {
     "params": 1000,
@@ -58,7 +59,7 @@ def test_a_good_run_says_so_in_one_line() -> None:
     found = verdict(record())
     assert found.standing == "good"
     assert found.text == (
-        "2.9x faster, 83 % smaller, accuracy \u22121.3 points (95 % interval \u22124.0 to +1.0 on "
+        "2.9× faster, 83 % smaller, accuracy \u22121.3 points (95 % interval \u22124.0 to +1.0 on "
         "300 samples)"
     )
 
@@ -66,7 +67,7 @@ def test_a_good_run_says_so_in_one_line() -> None:
 @pytest.mark.parametrize(
     ("run", "said"),
     [
-        (record(latency_ms=3.2), "1.1x slower"),
+        (record(latency_ms=3.2), "1.1× slower"),
         (record(interval=(-0.04, -0.01)), "\u22124.0 to \u22121.0"),
         (record(accuracy=accuracy(0.84)), "\u22126.0 points"),
         (record(size_bytes=6_000_000), "20 % larger"),
@@ -77,6 +78,17 @@ def test_whatever_got_worse_makes_the_verdict_red_and_is_said_first(run: Record,
     assert found.standing == "bad"
     first = found.clauses[0]
     assert said in first.text and first.standing == "bad"
+
+
+@pytest.mark.parametrize(("high", "standing"), [(-0.01, "bad"), (0.01, "same")])
+def test_accuracy_is_red_in_the_figures_where_it_is_in_the_verdict(
+    high: float, standing: str
+) -> None:
+    run = record(interval=(-0.04, high))
+    assert run.sides is not None
+    found = {row.label: row.standing for row in rows(*run.sides, judged=judged(run))}
+    assert found["Mean accuracy"] == found["Harmonic mean"] == standing
+    assert found["MACs"] == "good"
 
 
 def test_a_change_that_is_written_as_nothing_makes_no_verdict_red() -> None:
