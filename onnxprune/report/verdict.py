@@ -84,7 +84,7 @@ def verdict_on(run: Record, notes: tuple[str, ...]) -> Verdict:
 
 
 def judged(run: Record) -> Standing:
-    """Return how the accuracy of a run stands: bad where it was lost, not where it may be chance."""
+    """Return how the accuracy of a run stands: bad where it was lost, and not by chance."""
     return _accuracy(run).standing
 
 
