@@ -60,7 +60,8 @@ def export_network(network: "torch.nn.Module", source: str, options: Options) ->
     except WHATEVER as error:
         raise ConversionError(
             f"{source}: the network does not run on a batch of shape {shape}: "
-            f"{first_line(error)}; give the shape of one sample, without the batch axis"
+            f"{first_line(error)}; give the shape of one sample, without the batch axis, or, if it "
+            "is that, mend the network"
         ) from error
 
     write = _write_dynamo if options.exporter == "dynamo" else _write_classic

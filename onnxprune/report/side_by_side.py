@@ -14,7 +14,7 @@ from onnxprune.report.page import settings_of
 from onnxprune.report.record import Record
 from onnxprune.report.rendering import as_json, render
 from onnxprune.report.steps import steps_of
-from onnxprune.report.verdict import verdict
+from onnxprune.report.verdict import judged, verdict
 
 ALIKE = "\u2013"
 """In place of a figure that a run does not have."""
@@ -84,7 +84,7 @@ def _figures(runs: Sequence[Record]) -> list[tuple[str, list[Row | None]]]:
     for number, run in enumerate(runs):
         if run.sides is not None:
             held_out = (run.report or {}).get("held_out")
-            for row in rows(*run.sides, run.metric, held_out, run.decisive):
+            for row in rows(*run.sides, run.metric, held_out, run.decisive, judged(run)):
                 found.setdefault(row.label, {})[number] = row
     labels = sorted(found, key=lambda label: label == HELD_OUT)
     return [(label, [found[label].get(number) for number in range(len(runs))]) for label in labels]

@@ -202,7 +202,9 @@ def test_the_shape_of_a_sample_is_needed_and_checked(source: str, tmp_path: Path
         return refusal(pytorch, f"{source}:Net", tmp_path / "net.onnx", input_shape=shape)
 
     assert "shape of one sample" in of(None)
-    assert "does not run on a batch of shape (2, 4, 12, 12)" in of((4, 12, 12))
+    message = of((4, 12, 12))
+    assert "does not run on a batch of shape (2, 4, 12, 12)" in message
+    assert message.endswith("without the batch axis, or, if it is that, mend the network")
     for wrong in ((3, 0, 12), (3, -1, 12), (3, 12.0), (True, 12), (), "3,12,12", 12, {3: 12}):
         assert "expected positive sizes" in of(wrong)
 

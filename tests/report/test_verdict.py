@@ -17,6 +17,7 @@ from onnxprune.report.intervals import paired, redrawn, resampled, weighted, wil
 from onnxprune.report.opportunities import opportunities
 from onnxprune.report.png import LARGEST, OUTLINE, data_uri, heat, outlined, photo, shrunk
 from onnxprune.report.record import Record
+from onnxprune.report.side_by_side import comparison
 from onnxprune.report.steps import coded, steps_of
 from onnxprune.report.verdict import judged, verdict
 
@@ -89,6 +90,7 @@ def test_accuracy_is_red_in_the_figures_where_it_is_in_the_verdict(
     found = {row.label: row.standing for row in rows(*run.sides, judged=judged(run))}
     assert found["Mean accuracy"] == found["Harmonic mean"] == standing
     assert found["MACs"] == "good"
+    assert comparison([run], [""]).count('class="change worse"') == 2 * (standing == "bad")
 
 
 def test_a_change_that_is_written_as_nothing_makes_no_verdict_red() -> None:
