@@ -20,6 +20,7 @@ from onnxprune.files import make_folder
 from onnxprune.graph import copied, fits_message, save_model, typed_shell
 from onnxprune.plugins import WHATEVER, first_line
 
+from ._leftovers import in_onnx
 from ._names import graphs, name_outputs
 
 logger = logging.getLogger(__name__)
@@ -130,6 +131,7 @@ def finish(exported: Export, source: str, options: Options) -> onnx.ModelProto:
     """
     model = exported.model
     finished = copied(model)
+    in_onnx(finished)
     opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if options.opset not in (None, opset):
         raise ConversionError(

@@ -2,7 +2,9 @@
 
 torch.fx writes the code down as a graph. Each of its tensors is found among those of the module's
 ONNX graph, by its values; the pruned ONNX graph says what shape it has now. So a number in the code
-is set to the size that its tensor got. What fits is not believed: the outputs are compared.
+is set to the size that its tensor got. A shuffle that lost other channels in one part than in the
+next is no view any more: the pruned graph picks channels there, and so does the code then. What
+fits is not believed: the outputs are compared.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto, ValueInfoProto
+from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
 
 from onnxprune.evaluation import session
 from onnxprune.graph import Graph, copied
+from onnxprune.modules.tracing import evaluating
 from onnxprune.modules.writing import SPLITTING, called, written, written_parts
 from onnxprune.ops._torch import torch
 
@@ -42,6 +45,9 @@ NEAR = 1e-4
 """Of the largest value: how near a tensor of the ONNX graph is to the one of the module."""
 
 SHAPING = ("view", "reshape", "expand", "unflatten")
+MOVING = (*SHAPING, "transpose", "permute", "contiguous", "swapaxes", "swapdims", "flatten")
+"""What a shuffle is written with."""
+
 STATING = (*SHAPING, *SPLITTING, "getitem")
 
 
@@ -99,7 +105,9 @@ def _with_edits(part: nn.Module, edits: Edits) -> nn.Module:
         _apply(nodes[name], found)
     new.graph.lint()
     new.recompile()
-    new.train(part.training)
+    modes = {name: one.training for name, one in part.named_modules()}
+    for name, one in new.named_modules():
+        one.training = modes.get(name, part.training)
     own = {name: value for name, value in vars(part).items() if name not in vars(new)}
     for name, value in own.items():
         setattr(new, name, value)
@@ -122,7 +130,7 @@ def _run(code: fx.GraphModule, inputs: Sequence[Tensor]) -> dict[str, Any]:
             found = values[n.name] = super().run_node(n)
             return found
 
-    with torch.no_grad():
+    with evaluating(code), torch.no_grad():
         Noting(code).run(*inputs)
     return values
 
@@ -141,6 +149,26 @@ class _Sizes:
         for name, array in before.items():
             if name in after and array.dtype.kind == "f":
                 self._known.setdefault(array.shape, []).append((array, after[name].shape))
+        shuffled = {
+            name
+            for node in traced.model.graph.node
+            if node.op_type == "Reshape"
+            for name in node.output
+        }
+        self._picks = [
+            (before[node.output[0]], (before[node.input[0]], *_pick(node, pruned)))
+            for node in pruned.model.graph.node
+            if node.op_type == "Gather" and node.output[0] in shuffled and node.input[0] in before
+        ]
+
+    def picked(self, made: Tensor) -> tuple[Array, int, list[int]] | None:
+        """What a tensor is picked from in the cut module, along which axis, and which places.
+
+        None where it is not picked.
+        """
+        array = made.detach().cpu().numpy()
+        found = [pick for one, pick in self._picks if _near(one, array)]
+        return found[0] if len(found) == 1 else None
 
     def __call__(self, tensor: Any) -> Sizes:
         """Return the shape that a tensor has in the cut module. Raises: _Unknown."""
@@ -149,11 +177,24 @@ class _Sizes:
         array = tensor.detach().cpu().numpy()
         found = set()
         for one, now in self._known.get(array.shape, ()):
-            if np.abs(one - array).max(initial=0) <= NEAR * np.abs(array).max(initial=0):
+            if _near(one, array):
                 found.add(now)
         if len(found) != 1:
             raise _Unknown
         return found.pop()
+
+
+def _near(one: Array, other: Array) -> bool:
+    """Say whether two tensors are one. Shapes: any two."""
+    if one.shape != other.shape:
+        return False
+    return bool(np.abs(one - other).max(initial=0) <= NEAR * np.abs(other).max(initial=0))
+
+
+def _pick(node: NodeProto, graph: Graph) -> tuple[int, list[int]]:
+    """The axis and the places of a Gather whose places are known."""
+    axis = next((one.i for one in node.attribute if one.name == "axis"), 0)
+    return axis, numpy_helper.to_array(graph.constant_tensors[node.input[1]]).ravel().tolist()
 
 
 def _inside(model: ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -176,6 +217,8 @@ def _edit(node: fx.Node, values: Mapping[str, Any], sizes: _Sizes) -> list[Any]:
         return []
     given, made = values[node.args[0].name], values[node.name]
     if name in SHAPING and isinstance(made, torch.Tensor):
+        if picking := _picking(node, values, sizes):
+            return picking
         return _or_nothing("sizes", _shaped(node, name, tuple(made.shape), sizes(made)))
     if name in SPLITTING and isinstance(made, tuple | list):
         axis: Any = node.kwargs.get("dim", node.args[2] if len(node.args) > 2 else 0)
@@ -183,6 +226,24 @@ def _edit(node: fx.Node, values: Mapping[str, Any], sizes: _Sizes) -> list[Any]:
         return ["parts", axis, parts] if parts else []
     if node.target is operator.getitem and isinstance(given, torch.Tensor):
         return _or_nothing("slices", _sliced(node, values, sizes))
+    return []
+
+
+def _picking(node: fx.Node, values: Mapping[str, Any], sizes: _Sizes) -> list[Any]:
+    """The node whose channels are picked, the axis and the places; nothing where a view can be.
+
+    A shuffle stays what it is where every tensor within has a size.
+    """
+    pick = sizes.picked(values[node.name])
+    if pick is None:
+        return []
+    (source, axis, places), within = pick, []
+    while called(node) in MOVING and isinstance(node.args[0], torch.fx.Node):
+        node = node.args[0]
+        if _near(source, values[node.name].detach().cpu().numpy()):
+            even = None not in _all(within, sizes)
+            return [] if even else ["picked", node.name, axis, places]
+        within.append(values[node.name])
     return []
 
 
@@ -309,8 +370,21 @@ def _set_slices(node: fx.Node, found: Sequence[Any]) -> None:
     node.args = (node.args[0], tuple(entries))
 
 
+def _set_picked(node: fx.Node, found: Sequence[Any]) -> None:
+    """Pick channels, and take out what shuffled them."""
+    name, axis, places = found
+    source = next(one for one in node.graph.nodes if one.name == name)
+    before: Any = node.args[0]
+    node.op, node.target, node.kwargs = "call_function", operator.getitem, {}
+    node.args = (source, (*[slice(None)] * axis, places))
+    while before is not source and not before.users:
+        gone, before = before, before.args[0]
+        node.graph.erase_node(gone)
+
+
 APPLY: Mapping[str, Callable[[Any, Sequence[Any]], None]] = {
     "sizes": _set_sizes,
     "parts": _set_parts,
     "slices": _set_slices,
+    "picked": _set_picked,
 }

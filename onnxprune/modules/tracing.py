@@ -48,13 +48,20 @@ def check_module(module: Any) -> None:
 
 def outputs_of(module: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Return the tensors that a module returns, in the order in which exporters name them."""
-    was_training = module.training
+    with evaluating(module), torch.no_grad():
+        return _tensors(module(*inputs))
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Let a module be in evaluation mode for a while, and then each part in the mode it was in."""
+    modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        with torch.no_grad():
-            return _tensors(module(*inputs))
+        yield
     finally:
-        module.train(was_training)
+        for part, mode in modes:
+            part.training = mode
 
 
 def trace(module: nn.Module, inputs: Sequence[Tensor], exporter: str) -> ModelProto:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from onnxprune.modules.tracing import evaluating
 from onnxprune.ops._torch import torch
 
 if TYPE_CHECKING:
@@ -18,11 +19,8 @@ def written(module: nn.Module) -> fx.GraphModule:
 
     Raises: whatever torch.fx raises for code that it cannot follow.
     """
-    was_training = module.training
-    try:
-        return torch.fx.GraphModule(module, _tracer().trace(module.eval()), type(module).__name__)
-    finally:
-        module.train(was_training)
+    with evaluating(module):
+        return torch.fx.GraphModule(module, _tracer().trace(module), type(module).__name__)
 
 
 def written_parts(
@@ -69,12 +67,10 @@ def _given(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Sequence[An
         for name, part in module.named_modules()
         if name
     ]
-    was_training = module.training
     try:
-        with torch.no_grad():
-            module.eval()(*inputs)
+        with evaluating(module), torch.no_grad():
+            module(*inputs)
     finally:
-        module.train(was_training)
         for one in held:
             one.remove()
     return found

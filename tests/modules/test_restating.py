@@ -30,6 +30,37 @@ class Shuffling(nn.Module):
         return self.three(torch.relu(x))
 
 
+class Viewed(nn.Module):
+    """All pixels of a channel on one axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.last = nn.Conv2d(3, 16, 3), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.one(x))
+        return self.last(x.view((x.shape[0], 16, x[0, 0].numel())).amax(2))
+
+
+class Unevenly(nn.Module):
+    """ShuffleNet's second block: the halves of what was shuffled lose different numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3)
+        self.one, self.two = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.norm, self.last = nn.BatchNorm2d(16), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.stem(x)))
+        for branch in (self.one, self.two):
+            left, right = x.chunk(2, dim=1)
+            x = torch.cat((left, torch.relu(branch(right))), 1)
+            n, c, h, w = x.size()
+            x = x.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+        return self.last(x)
+
+
 class Ghost(nn.Module):
     """The first of the channels that are there, as GhostNet takes them."""
 
@@ -74,7 +105,7 @@ class Sliced(nn.Module):
         return first.mean((2, 3)) + 2 * second.mean((2, 3))
 
 
-@pytest.mark.parametrize("kind", [Shuffling, Ghost, Parted, Sliced])
+@pytest.mark.parametrize("kind", [Shuffling, Viewed, Unevenly, Ghost, Parted, Sliced])
 def test_numbers_in_the_code_are_restated(kind: Any, tmp_path: Path, one_thread: None) -> None:
     torch.manual_seed(0)
     module, x = kind(), images()
@@ -87,6 +118,18 @@ def test_numbers_in_the_code_are_restated(kind: Any, tmp_path: Path, one_thread:
     loaded = onnxprune.load_pruned_module(kind(), path)
     assert difference(loaded, result.model, x) <= TOLERANCE
     trains(loaded, x)
+
+
+def test_a_module_that_trains_stays_as_it_is(one_thread: None) -> None:
+    torch.manual_seed(0)
+    module, x = Unevenly(), images()
+    module.two.eval()
+    before = copy.deepcopy(module.state_dict())
+    pruned, result = onnxprune.prune_module(module, [x], compensate="none", **RATE | {"rate": 0.4})
+    assert all(torch.equal(one, before[name]) for name, one in module.state_dict().items())
+    for one in (module, pruned):
+        assert one.training and one.norm.training and not one.two.training
+    assert difference(pruned, result.model, x) <= TOLERANCE
 
 
 class Halves(nn.Module):
