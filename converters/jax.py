@@ -2,7 +2,9 @@
 
 import inspect
 import os
+import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +17,11 @@ from onnxprune.plugins import WHATEVER, find_function, first_line
 from ._export import BATCH, Export, Options, busy
 from ._names import output_names
 from ._windows import from_jax
+
+FLAX = ("flax.linen", "flax.nnx")
+POOLS = ("avg_pool", "max_pool", "min_pool")
+PARAMETERS = ("window_shape", "strides", "padding", "count_include_pad")
+"""Of flax's pools, behind their inputs."""
 
 EXPECTED = (
     "a function of one batch, a Flax module that is one, a pair of a linen module and its "
@@ -48,7 +55,7 @@ def export(source: str, options: Options) -> Export:
     busy("exporting it, by jax2onnx")
     try:
         model = jax2onnx.to_onnx(
-            network, [(batch, *options.input_shape)], input_names=["input"], **asked
+            _naming(network), [(batch, *options.input_shape)], input_names=["input"], **asked
         )
     except Exception as error:  # an exporter may raise anything
         raise ConversionError(f"{source}: jax2onnx failed: {first_line(error)}") from error
@@ -63,6 +70,32 @@ def export(source: str, options: Options) -> Export:
     names = output_names([tuple(map(_key, place)) for place, _ in places])
     fixed = None if options.dynamic_batch else 1
     return Export(model, run, options.input_shape, fixed, by="jax2onnx", names=names)
+
+
+def _naming(network: Callable[..., Any]) -> Callable[..., Any]:
+    """The network as jax2onnx traces it: what takes the place of flax's pools wants names."""
+
+    def traced(*inputs: Any) -> Any:
+        before = {
+            (module, pool): getattr(module, pool)
+            for module in map(sys.modules.get, FLAX)
+            for pool in POOLS
+            if hasattr(module, pool)
+        }
+        for (module, pool), function in before.items():
+            setattr(module, pool, partial(_named, function))
+        try:
+            return network(*inputs)
+        finally:
+            for (module, pool), function in before.items():
+                setattr(module, pool, function)
+
+    return traced
+
+
+def _named(pool: Callable[..., Any], inputs: Any, *given: Any, **named: Any) -> Any:
+    """Call a pool with all but its inputs by name."""
+    return pool(inputs, **dict(zip(PARAMETERS, given, strict=False)), **named)
 
 
 def _key(step: Any) -> str | int:

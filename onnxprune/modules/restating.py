@@ -237,7 +237,8 @@ def _picking(node: fx.Node, values: Mapping[str, Any], sizes: _Sizes) -> list[An
     pick = sizes.picked(values[node.name])
     if pick is None:
         return []
-    (source, axis, places), within = pick, []
+    source, axis, places = pick
+    within: list[Any] = []
     while called(node) in MOVING and isinstance(node.args[0], torch.fx.Node):
         node = node.args[0]
         if _near(source, values[node.name].detach().cpu().numpy()):
