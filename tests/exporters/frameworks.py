@@ -92,7 +92,8 @@ class Heads(nnx.Module):
         self.dense = nnx.Linear(12, 5, rngs=rngs)
 
     def __call__(self, x):
-        y = self.dense(nnx.relu(self.conv(nnx.relu(self.stem(x)))).mean((1, 2)))
+        x = nnx.max_pool(nnx.relu(self.stem(x)), (2, 2), strides=(2, 2))
+        y = self.dense(nnx.relu(self.conv(x)).mean((1, 2)))
         return {"kind": y, "age": nnx.relu(y)}
 
 net = Heads(nnx.Rngs(0))

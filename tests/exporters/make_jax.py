@@ -114,7 +114,7 @@ class Dense(nn.Module):
             y = nn.gelu(nn.BatchNorm(use_running_average=True)(x))
             x = jnp.concatenate([x, nn.Conv(6, (3, 3))(y)], -1)
         x = nn.leaky_relu(nn.Conv(8, (1, 1))(x))
-        x = nn.avg_pool(x, window_shape=(4, 4), strides=(4, 4))
+        x = nn.avg_pool(x, (4, 4), (4, 4))
         return nn.Dense(10)(x.reshape((x.shape[0], -1)))
 
 
