@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,54 @@ def convert(model: Path, folder: Path) -> Path:
     import openvino
 
     file = folder / f"{model.stem}.xml"
-    openvino.save_model(openvino.convert_model(model), file, compress_to_fp16=False)
+    read = openvino.Core().read_model(str(model))  # as it is, weights too
+    converted = read if _part_orders(read) else openvino.convert_model(model)
+    openvino.save_model(converted, file, compress_to_fp16=False)
     return file
+
+
+def _part_orders(model: Any) -> bool:
+    """Let every Gather that reorders be two that undo themselves, and say whether there was one.
+
+    OpenVINO 2026.4 puts the order of a Gather into the weights of a convolution behind it, and
+    takes the order where its inverse belongs. Where both are one, that is right.
+    """
+    from openvino import opset8
+
+    parted = False
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Gather" or len(node.input_values()) != 3:
+            continue
+        data, places, axis = node.input_values()
+        if any(one.get_node().get_type_name() != "Constant" for one in (places, axis)):
+            continue
+        order = places.get_node().data
+        if order.ndim != 1 or sorted(order) != list(range(order.size)):
+            continue
+        for part in undone_parts(order.tolist()):
+            data = opset8.gather(data, np.array(part), axis).output(0)
+        data.get_node().set_friendly_name(node.get_friendly_name())
+        node.output(0).replace(data)
+        parted = True
+    return parted
+
+
+def undone_parts(order: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return two orders that undo themselves and that, one after the other, are an order.
+
+    Along a cycle both turn round: reflections of a circle, whose product is a rotation.
+    """
+    first, second = list(order), list(order)
+    seen: set[int] = set()
+    for start in range(len(order)):
+        cycle, place = [], start
+        while place not in seen:
+            seen.add(place)
+            cycle.append(place)
+            place = order[place]
+        for k, place in enumerate(cycle):
+            first[place], second[place] = cycle[-k % len(cycle)], cycle[(-1 - k) % len(cycle)]
+    return first, second
 
 
 def load(file: Path, threads: int) -> OpenVinoSession:

@@ -31,13 +31,22 @@ FOUR = model(
 )
 """A batch of four that the model fixes."""
 
-NETS = {"two inputs": TWO, "batch of four": FOUR} | {
+ORDER = model(
+    """g (float[N, 3, 8, 8] x) => (float[N, 4, 6, 6] y)
+    <float[6, 3, 3, 3] w, int64[6] i = {1, 2, 3, 4, 5, 0}, float[4, 6, 1, 1] v> {
+        a = Conv(x, w) r = Relu(a) g = Gather<axis = 1>(r, i) y = Conv(g, v)
+    }"""
+)
+"""Channels in an order whose inverse is another."""
+
+NETS = {"two inputs": TWO, "batch of four": FOUR, "another order": ORDER} | {
     name: str(SAMPLES / name / "model.onnx")
     for name in ("fashion_mnist", "segmentation", "detection")
 }
 
 KNOWN = {
     ("ncnn", "batch of four"): "takes one sample at a time",
+    ("ncnn", "another order"): "is off by",
 }
 """What a runtime cannot, and says in one line."""
 
