@@ -40,7 +40,7 @@ class Wanted(Form):
     """What the samples must become, and how many of each class are wanted.
 
     `inputs` are the shapes, with their batch axis, and types of several inputs by name, or of one
-    where samples are `runs`; `name` is that of the first.
+    where samples are `runs`; `name` is that of the first. `unread` may be given, and say nothing.
     """
 
     limit: int | None
@@ -49,6 +49,7 @@ class Wanted(Form):
     inputs: Mapping[str, tuple[tuple[int | None, ...], np.dtype[Any]]] = field(default_factory=dict)
     name: str = ""
     runs: bool = False
+    unread: frozenset[str] = frozenset()
 
     @property
     def is_apart(self) -> bool:
@@ -61,7 +62,9 @@ class Wanted(Form):
     def named(self, item: Mapping[str, Any], where: str) -> tuple[Any, Any]:
         """Return the samples of a dict, by name where there are several inputs, and its targets."""
         left = {
-            str(n): v for n, v in item.items() if n in self.inputs or n not in (TARGET, CLASSES)
+            str(n): v
+            for n, v in item.items()
+            if n in self.inputs or n not in (TARGET, CLASSES, *self.unread)
         }
         names = tuple(self.inputs) or (("x",) if "x" in left else (self.name or "x",))
         missing = [n for n in names if n not in left]

@@ -7,7 +7,7 @@ they are. What does not fit the model is a `DataError` before anything runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -71,6 +71,7 @@ def load_data(
     any_target: bool = False,
     memory: int | None = None,
     runs: bool = False,
+    unread: Collection[str] = (),
 ) -> Data:
     """Read samples in the form the model takes, at most `limit` of each class.
 
@@ -84,7 +85,8 @@ def load_data(
     their sorted names, or those names where all are plain integers.
     A sample with a label map counts for each class in it; it is taken while one of them has room.
     Without `labelled` the images of a folder may lie anywhere in it, and labels say nothing. With
-    `any_target`, targets may be of any shape and type.
+    `any_target`, targets may be of any shape and type. Inputs that are `unread`, as the model reads
+    them nowhere, may be there and are left.
     `preprocess` names one of `PRESETS` and serves images only; `auto` is `imagenet` for three
     channels, `unit` for one, and `raw` where the model takes integers.
     Samples of a folder or file that take more than `memory` are read whenever they are needed.
@@ -110,6 +112,7 @@ def load_data(
         {name: (_shape(s), _dtype(t)) for name, (s, t) in several.items()},
         next(iter(inputs or ()), ""),
         runs=Flag()("runs", runs),
+        unread=frozenset(unread),
         memory=MEMORY("memory", memory),
     )
     return _load(source, form, "samples")

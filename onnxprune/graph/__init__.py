@@ -14,7 +14,7 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
 * `storage`: models as files; `wire`: reading a file field by field; `large_weights`: weights that
   stay apart from the message; `second_file`: where those of a large model lie; `read_back`: whether
   a file holds what was written; `lending`: a copy without the weights; `sessions`: what a runtime
-  reads a model from
+  reads a model from; `runtime_form`: a model without what onnxruntime stumbles over
 * `in_kind`: models as onnx-graphsurgeon and onnx_ir hold them
 """
 
@@ -23,7 +23,12 @@ from onnxprune.graph.dependence import Variation
 from onnxprune.graph.facts import Facts, start_facts
 from onnxprune.graph.graph import GRAPH, STEPS, Graph
 from onnxprune.graph.in_kind import is_foreign, to_graphsurgeon, to_ir
-from onnxprune.graph.inputs import INPUT_SHAPES, InputShapes, Shape, look
+from onnxprune.graph.inputs import (
+    INPUT_SHAPES,
+    InputShapes,
+    Shape,
+    look,
+)
 from onnxprune.graph.large_weights import (
     AS_THEY_LIE,
     NONE_APART,
@@ -36,6 +41,7 @@ from onnxprune.graph.metadata import read_metadata, write_metadata
 from onnxprune.graph.names import Called, call, nearest
 from onnxprune.graph.opened import inner_nodes, open_bodies, open_branches
 from onnxprune.graph.read_back import reads_back
+from onnxprune.graph.runtime_form import runnable
 from onnxprune.graph.second_file import files_of, sweep_weights
 from onnxprune.graph.sessions import has_heavy_kernel, session_source
 from onnxprune.graph.storage import (
@@ -86,6 +92,7 @@ __all__ = [
     "open_branches",
     "read_metadata",
     "reads_back",
+    "runnable",
     "save_model",
     "session_source",
     "shell",

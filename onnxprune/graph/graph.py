@@ -24,7 +24,14 @@ from onnxprune.graph.constant_folding import Computed, find_computed
 from onnxprune.graph.copies import copied
 from onnxprune.graph.dependence import Variation
 from onnxprune.graph.facts import Facts, start_facts
-from onnxprune.graph.inputs import InputShapes, Shape, assumption, check_shapes, declared_shape
+from onnxprune.graph.inputs import (
+    InputShapes,
+    Shape,
+    assumption,
+    check_shapes,
+    declared_shape,
+    unread_inputs,
+)
 from onnxprune.graph.large_weights import NONE_APART, Weights
 from onnxprune.graph.nodes import alias_vectors, inlined_nodes
 from onnxprune.graph.opened import prepare_branches
@@ -83,7 +90,9 @@ class Graph(Portable):
             inlined_nodes(model, self.opsets), self.initializers
         )
         self.initializers |= {a: self.initializers[name] for a, name in self.aliases.items()}
-        self.inputs = tuple(i.name for i in self.proto.input if i.name not in self.initializers)
+        self.unread = unread_inputs(self.proto)
+        left_out = self.initializers.keys() | self.unread
+        self.inputs = tuple(i.name for i in self.proto.input if i.name not in left_out)
         self.outputs = tuple(o.name for o in self.proto.output)
         self.input_shapes = check_shapes(self.proto, input_shapes)
         self.facts = self._infer()

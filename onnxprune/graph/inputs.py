@@ -12,6 +12,7 @@ from onnx import GraphProto, ValueInfoProto
 
 from onnxprune.checks import Pairs, Sizes
 from onnxprune.errors import InvalidValue, check_name
+from onnxprune.graph.order import with_subgraphs
 
 Shape = tuple[int, ...]
 InputShapes = Mapping[str, Sequence[int]] | Iterable[tuple[str, Sequence[int]]]
@@ -71,6 +72,19 @@ def look(
                 symbols.pop("", None)
         shapes[name] = tuple(n for n in sizes if n is not None)
     return shapes, symbols
+
+
+def unread_inputs(graph: GraphProto) -> frozenset[str]:
+    """Return the names of inputs that nothing reads, as quantisers leave those of old weights.
+
+    A model that reads none at all keeps them.
+    """
+    bodies = list(with_subgraphs(graph))
+    read = {name for body in bodies for node in body.node for name in node.input}
+    read.update(value.name for body in bodies for value in body.output)
+    read.update(tensor.name for tensor in graph.initializer)  # an input that has a value
+    found = frozenset(value.name for value in graph.input) - read
+    return found if len(found) < len(graph.input) else frozenset()
 
 
 def _inputs(graph: GraphProto) -> dict[str, ValueInfoProto]:

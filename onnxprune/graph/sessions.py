@@ -12,6 +12,7 @@ from onnxprune.errors import InvalidModel, OutputError
 from onnxprune.files import temporary, write_passing
 from onnxprune.graph.in_kind import is_foreign
 from onnxprune.graph.large_weights import NONE_APART, Weights
+from onnxprune.graph.runtime_form import runnable
 from onnxprune.graph.storage import (
     NOT_ONNX,
     ModelSource,
@@ -42,12 +43,15 @@ def session_source(model: ModelSource) -> Iterator[tuple[bytes | str, ModelProto
 
     A mapped model, of `MAPPED` bytes or more, comes without its large weights. The file may be
     temporary: the session must be built within the `with` block. A file whose name is no UTF-8 is
-    read here, because onnxruntime cannot be told of it.
+    read here, because onnxruntime cannot be told of it. What onnxruntime stumbles over is left out.
     Raises: OutputError where there is no room for the file of a model that exceeds one message.
     """
     if is_foreign(model) or not (isinstance(model, ModelProto) or str(model).isprintable()):
         model = load_model(model)
     found, weights = _read(model)
+    if found is not None and runnable(found) is not found:
+        model = found = runnable(load_model(model))
+        weights = NONE_APART
     if found is None or fits_message(found, MAPPED):
         yield _whole(model), None
         return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, ValueInfoProto
 
-from onnxprune.graph import Graph, Shape, Weights, copied, fill, lent, look
+from onnxprune.graph import Graph, Shape, Weights, copied, fill, lent, look, runnable
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,10 @@ def fix_axes(graph: Graph, sizes: Mapping[str, Shape] | None = None) -> Fixed:
     """Return a model whose inputs have sizes, those of one sample where they are open.
 
     `sizes` are taken where the model leaves an axis open; else those that the graph is looked at.
+    What onnxruntime stumbles over is left out.
     """
     found = fixed_sizes(graph, sizes)
-    model, weights = lent(graph.model)
+    model, weights = lent(runnable(graph.model))
     for value in model.graph.input:
         if value.name in found:
             _set_shape(value, found[value.name])

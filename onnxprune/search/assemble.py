@@ -111,6 +111,7 @@ def open_unlabelled(graph: Graph, data: Data | None, settings: Settings) -> Data
         labelled=False,
         memory=settings.memory,
         runs=samples_are_runs(graph),
+        unread=graph.unread,
     )
 
 

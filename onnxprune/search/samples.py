@@ -56,6 +56,7 @@ def open_samples(graph: Graph, source: SampleSource, settings: Settings) -> Data
             any_target=own,
             memory=settings.memory,
             runs=runs,
+            unread=graph.unread,
         )
         if of_files and found.labelled and found.y.ndim == 1 and settings.metric != FIDELITY:
             check_classes(Path(str(source)))
