@@ -82,19 +82,32 @@ def open_samples(graph: Graph, source: SampleSource, settings: Settings) -> Data
 def samples_are_runs(graph: Graph) -> bool:
     """Return whether the open first axis of the one input is no batch axis.
 
-    Then the outputs do not grow in proportion to it, as where it is time that is averaged over.
+    Then the outputs do not grow in proportion to it, as where it is time that is averaged over. It
+    is one where it is called so, or where an output has an axis of its name, as `[T, N, K]` has.
     """
     forms = graph.input_forms
     if len(forms) != 1:
         return False
     ((name, (shape, _)),) = forms.items()
-    if shape[:1] != (None,) or len(shape) > len("TCF"):
+    if shape[:1] != (None,) or len(shape) > len("TCF") or _is_called_batch(graph, name):
         return False
     rest = (graph.shape(name) or ())[1:]
     looks = [Graph(graph.model, input_shapes={name: (n, *rest)}) for n in STEPS]
     found = [[look.shape(output) for look in looks] for output in graph.outputs]
     few, many = STEPS
     return all(a and b and a[0] * many != b[0] * few for a, b in found)
+
+
+def _is_called_batch(graph: Graph, name: str) -> bool:
+    """Whether the first axis of an input is called a batch, or as another axis of an output."""
+    values = {value.name: value for value in (*graph.proto.input, *graph.proto.output)}
+    axes = {
+        one: [dim.dim_param for dim in values[one].type.tensor_type.shape.dim]
+        for one in (name, *graph.outputs)
+    }
+    called = axes[name][0] if axes[name] else ""
+    behind = {axis for one in graph.outputs for axis in axes[one][1:]}
+    return "batch" in called.lower() or (called != "" and called in behind)
 
 
 def _warn_of(preset: str, graph: Graph) -> None:

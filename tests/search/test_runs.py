@@ -41,11 +41,31 @@ VALID = MEANED.replace("[8] y", "[S,8,16] y").replace(
     "  e = Transpose<perm=[2,1,3,0]>(d)\n  last = Constant<value_ints=[3]>()\n"
     "  y = Squeeze(e, last)\n",
 )
+SECOND = """
+net (float[N,20,T] x) => (float[T,N,6] y) <float[16,20,1] w, float[6,16,1] v> {
+  a = Conv(x, w)
+  b = Relu(a)
+  c = Conv(b, v)
+  y = Transpose<perm=[2,0,1]>(c)
+}
+"""
+"""Scores of each step, the batch behind them, as recurrent networks of torch have it."""
+NAMED = SECOND.replace("float[N,20,T] x", "float[batch_size,20,T] x").replace("[T,N,6]", "[P,Q,6]")
+UNNAMED = SECOND.replace("[T,N,6]", "[P,Q,6]")
 
 
 @pytest.mark.parametrize(
     ("text", "runs"),
-    [(MEANED, True), (VALID, True), (BATCH, False), (BOXES, False), (FIXED, False)],
+    [
+        (MEANED, True),
+        (VALID, True),
+        (UNNAMED, True),
+        (SECOND, False),
+        (NAMED, False),
+        (BATCH, False),
+        (BOXES, False),
+        (FIXED, False),
+    ],
 )
 def test_outputs_that_do_not_grow_with_the_first_axis_are_of_runs(text: str, runs: bool) -> None:
     assert samples_are_runs(Graph(model(text))) is runs
@@ -83,3 +103,10 @@ def test_runs_are_pruned_one_by_one(
     assert found.report["samples"] == 12
     assert found.report["after"]["macs"] <= 0.5 * found.report["before"]["macs"]
     assert found.report["before"]["macs"] > 26 * 16 * 8 * 9
+
+
+def test_a_batch_that_is_the_second_axis_of_an_output_is_one() -> None:
+    x = np.random.default_rng(0).normal(size=(12, 20, 30)).astype(np.float32)
+    found = onnxprune.prune(model(SECOND), x, macs=0.5, round_to=1, threads=1)
+    assert found.report["samples"] == 12
+    assert found.report["after"]["macs"] <= 0.5 * found.report["before"]["macs"]
