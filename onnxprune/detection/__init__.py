@@ -5,13 +5,14 @@ Imports data, evaluation and plugins.
 * `reading`: the way in: data sets of any layout; `yolo`, `coco`, `voc`: a reader for each;
   `annotations`: what they read; `samples`: the same as a model sees it
 * `heads`: what outputs say; `maps`, `centres`, `levels`: those of undecoded heads
-* `recognise`: which head a model has
+* `recognise`: which head a model has; `masks`, `points`: what a YOLO says beside boxes
 * `boxes`: overlap and suppression; `precision`: average precision and its soft form
 * `metrics`: both as a metric of one model's outputs; `agreement`: its boxes against another's
 """
 
-from onnxprune.detection.agreement import SURE, BoxAgreement
+from onnxprune.detection.agreement import BoxAgreement
 from onnxprune.detection.annotations import Annotated, annotation_kind
+from onnxprune.detection.boxes import SURE
 from onnxprune.detection.centres import centre_maps
 from onnxprune.detection.heads import HEADS
 from onnxprune.detection.levels import SHARES, level_classes

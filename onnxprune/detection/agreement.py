@@ -3,7 +3,8 @@
 A box counts from a score of `SURE` on. What agrees is told by the panoptic quality of each class:
 the overlaps of the boxes that fit each other, over half of all boxes that either of both finds. So
 a box that is lost, one too many, and one that has moved all cost something. Where places draw masks
-as well, the overlaps of these are a part beside the classes (`onnxprune.detection.masks`).
+as well, the overlaps of these are a part beside the classes (`onnxprune.detection.masks`), and so
+is how near points stay (`onnxprune.detection.points`).
 
 Source: Kirillov et al. 2019 (Panoptic segmentation), with boxes in the place of segments.
 """
@@ -18,15 +19,12 @@ from typing import Any
 import numpy as np
 
 from onnxprune.arrays import FloatArray, IntArray
-from onnxprune.detection.boxes import Found, overlap
-from onnxprune.detection.masks import Masks, compared
+from onnxprune.detection.boxes import SURE, Found, overlap
 from onnxprune.detection.metrics import ENOUGH
 from onnxprune.evaluation import FIDELITY, REST, Accuracy, Metric
 
-SURE = 0.25
-"""The score from which a box counts. Source: Ultralytics' prediction."""
-MASKS = "masks"
-"""The name of the part that masks are."""
+MASKS, POINTS = "masks", "points"
+"""The names of the parts that masks and points are, and how a detector is asked for them."""
 SAME = 0.5
 """Boxes that overlap by more are the same one. Source: Kirillov et al. 2019."""
 
@@ -68,18 +66,17 @@ class BoxAgreement:
         """The names of what has a score: classes, and the rare ones together."""
         named = [self._name(kind) for kind in np.flatnonzero(self.counts >= ENOUGH).tolist()]
         rest = [REST] if (self.place == len(named)).any() else []
-        masks = [MASKS] if (named or rest) and self._masks is not None else []
-        return (*named, *rest, *masks)
+        return (*named, *rest, *(self._beside if named or rest else ()))
 
     @cached_property
-    def _masks(self) -> Masks | None:
-        """What the unpruned detector says of masks."""
-        return self._masks_of(self.reference)
+    def _beside(self) -> Mapping[str, Any]:
+        """What the unpruned detector says of masks and of points, where it does."""
+        found = {name: self._said(name, self.reference) for name in (MASKS, POINTS)}
+        return {name: said for name, said in found.items() if said is not None}
 
-    def _masks_of(self, outputs: Mapping[str, Any]) -> Masks | None:
-        find = getattr(self.detector, "masks", None)
-        found: Masks | None = find(outputs) if find is not None else None
-        return found
+    def _said(self, name: str, outputs: Mapping[str, Any], **told: int) -> Any:
+        find = getattr(self.detector, name, None)
+        return None if find is None else find(outputs, **told)
 
     def _name(self, kind: int) -> str:
         return self.classes[kind] if kind < len(self.classes) else str(kind)
@@ -91,12 +88,11 @@ class BoxAgreement:
 
     def _measure(self, outputs: Mapping[str, Any], _: Any, numbers: IntArray) -> Accuracy:
         sums = np.zeros((4, len(self.parts)))
-        classes = len(self.parts) - (MASKS in self.parts[-1:])
-        if classes < len(self.parts) and self._masks is not None:
-            drawn = self._masks_of(outputs)
-            assert drawn is not None
+        classes = len(self.parts) - len(self._beside)
+        for part, (name, before) in enumerate(self._beside.items(), classes):
+            said = self._said(name, outputs, **({"each": before.each} if name == POINTS else {}))
             for image, number in enumerate(numbers.tolist()):
-                sums[:, -1] += compared(self._masks, number, drawn, image, SURE)
+                sums[:, part] += before.compared(number, said, image, SURE)
         for now, number in zip(self.detector(outputs), numbers, strict=True):
             before = self.expected[int(number)]
             for part in range(classes):

@@ -16,6 +16,8 @@ from onnxprune.arrays import FloatArray, IntArray
 
 CLASS, CROWD = 4, 5
 """The columns of an object behind its box."""
+SURE = 0.25
+"""The score from which a box counts. Source: Ultralytics' prediction."""
 
 
 @dataclass(frozen=True, eq=False)

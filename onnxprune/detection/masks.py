@@ -58,6 +58,18 @@ class Masks:
         across, down = (x > left) & (x < right), (y > top) & (y < bottom)
         return np.asarray(down[:, :, None] & across[:, None, :])
 
+    def compared(self, row: int, now: Masks, image: int, sure: float) -> Sequence[float]:
+        """Return the overlap of the masks of an image, twice their number, softly, their number.
+
+        `row` is the image's place here. Softly: of the probabilities of the pixels.
+        """
+        places = self.best(row, sure)
+        inside = self.inside(row, places)
+        old, new = (held.drawn(k, places) * inside for held, k in ((self, row), (now, image)))
+        hard = [_overlap(one > 0.5, other > 0.5) for one, other in zip(old, new, strict=True)]
+        soft = [_overlap(one, other) for one, other in zip(old, new, strict=True)]
+        return sum(hard), 2 * len(places), sum(soft), len(places)
+
 
 def find_masks(
     outputs: Mapping[str, Array], rows: Array, found: tuple[Array, Array], size: tuple[int, int]
@@ -73,19 +85,6 @@ def find_masks(
     if not weights.shape[2] or len(maps) != 1:
         return None
     return Masks(boxes, scores.max(-1, initial=0), weights, maps[0], size)
-
-
-def compared(before: Masks, row: int, now: Masks, image: int, sure: float) -> Sequence[float]:
-    """Return the overlap of the masks of an image, twice their number, the soft one, their number.
-
-    `row` is the image's place in `before`. Softly: of the probabilities of the pixels.
-    """
-    places = before.best(row, sure)
-    inside = before.inside(row, places)
-    old, new = (held.drawn(k, places) * inside for held, k in ((before, row), (now, image)))
-    hard = [_overlap(one > 0.5, other > 0.5) for one, other in zip(old, new, strict=True)]
-    soft = [_overlap(one, other) for one, other in zip(old, new, strict=True)]
-    return sum(hard), 2 * len(places), sum(soft), len(places)
 
 
 def _overlap(one: Array, other: Array) -> float:

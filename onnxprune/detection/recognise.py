@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.detection.boxes import Found
+from onnxprune.detection.boxes import SURE, Found
 from onnxprune.detection.centres import is_centres
 from onnxprune.detection.heads import (
     HEADS,
@@ -30,6 +30,7 @@ from onnxprune.detection.heads import (
 from onnxprune.detection.levels import is_levels, is_nano
 from onnxprune.detection.maps import PER_CELL, is_v5, is_v8, strides_of
 from onnxprune.detection.masks import Masks, find_masks
+from onnxprune.detection.points import Points, find_points, read_points
 from onnxprune.detection.units import find_units
 from onnxprune.errors import DataError, check_name
 from onnxprune.plugins import find_function, users_code
@@ -91,10 +92,19 @@ class Detector:
         head = HEADS.get(self.head)
         if head is None or not head.by_place:
             return {}
+
+        def read(given: Outputs) -> tuple[Any, Any]:
+            boxes, scores = head.raw(given, self.size, self.classes, self.anchors)
+            if not each:
+                return boxes, scores
+            rows = v8_rows(given, self.size, self.classes)[..., 4 + self.classes :]
+            ends = rows.reshape(*rows.shape[:2], -1, each)[..., :2]
+            return np.concatenate([boxes, ends.reshape(*rows.shape[:2], -1)], -1), scores
+
         with self._reads(outputs):
-            return find_units(
-                lambda given: head.raw(given, self.size, self.classes, self.anchors), outputs
-            )
+            points = self.points(outputs)
+            each = 0 if points is None else points.each
+            return find_units(read, outputs)
 
     def masks(self, outputs: Outputs) -> Masks | None:
         """Return what the outputs say of masks, None of a head without.
@@ -105,6 +115,20 @@ class Detector:
             return None
         found = HEADS[self.head].raw(outputs, self.size, self.classes)
         return find_masks(outputs, v8_rows(outputs, self.size, self.classes), found, self.size)
+
+    def points(self, outputs: Outputs, each: int = 0) -> Points | None:
+        """Return what the outputs say of points, None of a head without.
+
+        `each` is how many numbers a point has, 0 where the values have to tell.
+        Shapes: outputs `[n, ...]`.
+        """
+        if self.head != "yolov8" or self.masks(outputs) is not None:
+            return None
+        rows = v8_rows(outputs, self.size, self.classes)
+        boxes, scores = HEADS[self.head].raw(outputs, self.size, self.classes)
+        if each:
+            return read_points(rows, boxes, scores, each)
+        return find_points(rows, boxes, scores, SURE)
 
     def shows(self, outputs: Outputs) -> bool:
         """Return whether the values, too, look like those of a head that shapes say little of.

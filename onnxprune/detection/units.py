@@ -48,8 +48,9 @@ def find_units(read: Any, outputs: Mapping[str, Array]) -> dict[str, Array]:
 
     `read` returns boxes and scores of outputs. A number that says nothing of them, as of a mask,
     counts in units of its deviation, by the score of its place; the prototypes of masks count, all
-    of them, as these numbers do.
-    Shapes: outputs `[n, ...]` -> as they are; read -> `[n, A, 4]`, `[n, A, K]`.
+    of them, as these numbers do. Points stand behind a box; all of them count as its two corners.
+    Shapes: outputs `[n, ...]` -> as they are; read -> `[n, A, 4]`, or `[n, A, 4 + 2P]` with points,
+    and `[n, A, K]`.
     """
     starts = range(0, len(next(iter(outputs.values()))), AT_ONCE)
     parts = [{name: one[k : k + AT_ONCE] for name, one in outputs.items()} for k in starts]
@@ -98,8 +99,9 @@ def _bend(
     Shapes: outputs `[n, ...]`; bent `[n, places, k]` each -> `[n, A]`.
     """
     boxes, scores = read(outputs)
-    sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 1.0)
-    sides = np.concatenate([sides, sides], -1) * SIDE
+    sides = np.maximum(boxes[..., 2:4] - boxes[..., :2], 1.0) * SIDE
+    points = boxes.shape[-1] // 2 - 2
+    sides = np.concatenate([sides, sides, *[sides * np.sqrt(points / 2)] * points], -1)
     for turn in _apart(placed):
         rows = {one.name: _rows(outputs[one.name]) for one in turn}
         for k in range(max(one.numbers.shape[1] for one in turn)):

@@ -208,8 +208,16 @@ class _Reading:
 
     def masks(self, given: Mapping[str, Array]) -> Any:
         """Return what is said of masks, None where nothing is. Shapes: given `[N, ...]`."""
-        find = getattr(self.detector, "masks", None)
-        return None if find is None else find({name: given[name] for name in self.outputs})
+        return self._asked("masks", given)
+
+    def points(self, given: Mapping[str, Array], **told: int) -> Any:
+        """Return what is said of points, None where nothing is. Shapes: given `[N, ...]`."""
+        return self._asked("points", given, **told)
+
+    def _asked(self, what: str, given: Mapping[str, Array], **told: int) -> Any:
+        find = getattr(self.detector, what, None)
+        read = {name: given[name] for name in self.outputs}
+        return None if find is None else find(read, **told)
 
 
 def _recalled(tensors: Iterable[str]) -> tuple[str, ...]:

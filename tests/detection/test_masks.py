@@ -96,3 +96,10 @@ def test_prototypes_count_as_the_numbers_that_weigh_them() -> None:
     by_weights = ((units["output0"][:, 6:] * weights.std((0, 2), keepdims=True)) ** 2).sum((1, 2))
     np.testing.assert_allclose(by_prototypes, by_weights)
     assert (by_weights > 1).all()
+
+
+def test_a_row_is_held_against_its_own_image() -> None:
+    judge = BoxAgreement(DETECTOR, TRUTH, ("cat", "dog")).metric
+    last = {name: held[2:] for name, held in TRUTH.items()}
+    found = judge.measure(last, None, np.array([2, 3]))
+    assert found.per_class.tolist() == [1.0, 1.0]
