@@ -264,6 +264,23 @@ def turned(folder: Path, given: argparse.Namespace) -> Made:
     return Made({"x": np.ascontiguousarray(x)}, right, "directions right")
 
 
+def upright(folder: Path, given: argparse.Namespace) -> Made:
+    """Pages of text, each turned to the right; the measure is the share whose direction is found.
+
+    Shapes: x `[n, 3, 320, 320]`. Units: deviations of ImageNet's pixels.
+    """
+    whole = pages(folder, given).feeds["x"]
+    truth = np.arange(len(whole)) % 4
+    x = np.stack([np.rot90(one, -k, (1, 2)) for one, k in zip(whole, truth, strict=True)])
+
+    def right(model: onnx.ModelProto, unseen: Feeds) -> float:
+        net, wanted = session(model, device="cpu", threads=1), truth[-len(unseen["x"]) :]
+        said = [net.run(None, {"x": one[None]})[0][0].argmax() for one in unseen["x"]]
+        return float((np.array(said) == wanted).mean())
+
+    return Made({"x": np.ascontiguousarray(x)}, right, "directions right")
+
+
 # Long sounds
 
 

