@@ -127,7 +127,8 @@ class Damage:
 class Meter:
     """Measures what removing channels from a net does to its divergence from the unpruned one.
 
-    `among`: the samples that it looks at, all by default. Shapes: among `[n]`.
+    `among`: the samples that it looks at, all by default; `directions`: along how many each, by
+    default as many as the classes ask for. Shapes: among `[n]`.
     """
 
     unpruned: Graph
@@ -137,6 +138,7 @@ class Meter:
     batch_size: int = 32
     seed: int = 0
     among: IntArray | None = None
+    directions: int | None = None
 
     def __call__(self, graph: Graph, groups: ChannelGroups) -> Damage:
         """Return the damage of the channels of a (pruned) graph.
@@ -159,9 +161,8 @@ class Meter:
         among = np.arange(len(self.data)) if self.among is None else self.among
         turns, turn = _turn(len(among), len(groups))
         rows = among[part_of(self.data.y[among], turns, turn)]
-        job = _Effects(
-            graph, groups, self.data, self.composite, self.device, self.batch_size, self.seed
-        )
+        how = self.composite, self.device, self.batch_size, self.seed, self.directions
+        job = _Effects(graph, groups, self.data, *how)
         (batches,) = each(job, [rows])
         before = self._before(turn, rows)
         shards, done = [], 0
@@ -233,6 +234,7 @@ class _Effects(OnSamples):
     device: str
     batch_size: int
     seed: int
+    directions: int | None
 
     @cached_property
     def _mirror(self) -> Mirror:
@@ -267,7 +269,7 @@ class _Effects(OnSamples):
             heads, rng = find_ends(mirror), np.random.default_rng(self.seed)
             for _ in range(number):
                 skip_signs(ends, heads, y, size, rng)
-            found.append(find_directions(ends, heads, y, before, rng))
+            found.append(find_directions(ends, heads, y, before, rng, self.directions))
             return found[0].starts
 
         tensors = {filters.output: filters.axis for filters in self.groups.filters}

@@ -41,8 +41,11 @@ from onnxprune.relevance.mirror import Tensors
 if TYPE_CHECKING:
     from torch import Tensor
 
-DIRECTIONS = 1
-"""For each sample; each costs a walk back. A second one gained nothing (docs/method.md)."""
+DIRECTIONS = 3
+"""For each sample, at most; each costs a walk back. Of ten classes, nine gained no more than three
+(docs/benchmarks.md)."""
+CLASSES_EACH = 3
+"""For each direction of a sample: of three classes, a second direction gained nothing."""
 PLACES = 2
 """For each pixel, or place of scores; they share two walks back."""
 DRAWS = 4
@@ -95,15 +98,17 @@ def find_directions(
     y: IntArray,
     before: Tensors,
     rng: np.random.Generator,
+    most: int | None = None,
 ) -> Directions:
     """Return the directions of each sample; the copies that fill a batch have none.
 
+    Of labelled classes there are at most `most`, by default as many as `directions_of` says.
     Shapes: ends by name, each `[N, ...]`; y `[n]` or maps; `before`, what `outputs_of` returns of
     the unpruned net, and beside it what its numbers are multiplied by, where that is known.
     """
     name = next(iter(heads))
     if is_labelled(ends[name], heads, y):
-        found = of_classes(ends[name], y, before[name], rng)
+        found = of_classes(ends[name], y, before[name], rng, most)
         return Directions([{name: start} for start in found[0]], *found[1:])
     columns = [
         _columns(ends[name], head, len(y), before[name], rng, before.get(units_of(name)))
@@ -148,9 +153,14 @@ def _drawn(z: Tensor) -> Tensor:
     return z[:, None].expand(len(z), DRAWS, *z.shape[1:])
 
 
+def directions_of(classes: int) -> int:
+    """Return how many directions a sample has whose label is one of so many classes."""
+    return _count(classes, min(DIRECTIONS, classes // CLASSES_EACH))
+
+
 def _count(classes: int, most: int) -> int:
     """How many directions there are: a shift of all logits changes no probability."""
-    return min(most, max(classes - 1, 1))
+    return max(min(most, classes - 1), 1)
 
 
 def _columns(
@@ -201,7 +211,7 @@ def probabilities(logits: Tensor, y: IntArray) -> Tensor:
 
 
 def of_classes(
-    logits: Tensor, y: IntArray, before: Tensor, rng: np.random.Generator
+    logits: Tensor, y: IntArray, before: Tensor, rng: np.random.Generator, most: int | None = None
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Return the starts, the curvature and the slope of an output that is class scores.
 
@@ -209,7 +219,7 @@ def of_classes(
     `probabilities` returns them.
     """
     now = probabilities(logits[: len(y)], y)
-    most = DIRECTIONS if y.ndim == 1 else PLACES
+    most = (most or directions_of(now.shape[1])) if y.ndim == 1 else PLACES
     vectors, curvature, slope = _basis(now.movedim(1, -1), before.movedim(1, -1), most)
     if y.ndim == 1:
         return [_start(v, logits, y) for v in vectors.unbind(-1)], curvature, slope

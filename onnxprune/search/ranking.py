@@ -23,6 +23,7 @@ from onnxprune.relevance import (
 )
 from onnxprune.search.protocols import MeasureDamage, Rank, Restore
 from onnxprune.search.settings import Settings
+from onnxprune.search.unseen import are_few
 
 CONVENTIONAL = "lrp:zplus"
 """The criterion whose one ranking may order channels beside damage."""
@@ -122,6 +123,8 @@ def make_damage(
 ) -> MeasureDamage | None:
     """Return what measures damage, on all samples or `among` some, if the order is by it.
 
+    Where classes have few samples it knows these rather than the classes, and one direction of each
+    is enough.
     Shapes: among `[n]`.
     """
     composite = find_criterion(settings.criterion).composite
@@ -130,7 +133,8 @@ def make_damage(
     from onnxprune.relevance import Meter
 
     given = graph, data, composite, settings.device
-    meter = partial(Meter, *given, seed=settings.seed, among=among)
+    directions = 1 if are_few(data) else None
+    meter = partial(Meter, *given, seed=settings.seed, among=among, directions=directions)
     made = Halving(lambda size: meter(batch_size=size), walk_batch(graph, data, settings))
     found: MeasureDamage = phase("damage")(made)
     return found

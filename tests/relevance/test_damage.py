@@ -67,6 +67,7 @@ def gentle(text: str = NET) -> Graph:
 def all_directions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of three classes two directions see all."""
     monkeypatch.setattr("onnxprune.relevance.divergence.DIRECTIONS", 2)
+    monkeypatch.setattr("onnxprune.relevance.divergence.CLASSES_EACH", 1)
 
 
 def assert_damage_is_what_pruning_does(
@@ -140,6 +141,15 @@ def test_a_step_looks_at_enough_samples_whatever_their_number(samples: int) -> N
     for left in range(20):
         turns, turn = _turn(samples, left)
         assert min(samples, SAMPLES) <= len(range(turn, samples, turns)) <= 2 * SAMPLES
+
+
+def test_a_meter_looks_along_as_many_directions_as_it_is_told() -> None:
+    graph = gentle()
+    groups, x = find_groups(graph), images(graph.model, 4)
+    data = Data(x, np.arange(4) % 3, tuple("abc"))
+    for directions, expected in ((None, 1), (1, 1), (2, 2)):
+        meter = Meter(graph, data, EPSILON, device="cpu", directions=directions)
+        assert meter(graph, groups).effects.shape == (len(groups), expected * len(x))
 
 
 @pytest.mark.usefixtures("all_directions")

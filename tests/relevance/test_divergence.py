@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from onnxprune.data import Head
-from onnxprune.relevance.divergence import DRAWS, find_directions, units_of
+from onnxprune.relevance.divergence import DRAWS, directions_of, find_directions, units_of
 from tests.support.divergence import divergence
 
 Array = npt.NDArray[Any]
@@ -59,6 +59,7 @@ def test_as_many_directions_as_there_can_be_see_all(
     classes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnxprune.relevance.divergence.DIRECTIONS", classes - 1)
+    monkeypatch.setattr("onnxprune.relevance.divergence.CLASSES_EACH", 1)
     logits, before, change = drawn(0, 5, classes)
     slope, curvature = seen(logits, before, change, np.zeros(5, np.int64), None)
     g, fisher = gradient(logits, before)
@@ -77,6 +78,7 @@ def test_many_classes_are_seen_along_the_leading_directions(
 ) -> None:
     """Of 40 classes, those 32 that are most probable."""
     monkeypatch.setattr("onnxprune.relevance.divergence.DIRECTIONS", count)
+    monkeypatch.setattr("onnxprune.relevance.divergence.CLASSES_EACH", 1)
     logits, before, change = drawn(1, 6, classes)
     slope, curvature = seen(logits, before, change, np.zeros(6, np.int64), None)
     for n, (g, fisher) in enumerate(zip(*gradient(logits, before), strict=True)):
@@ -87,6 +89,18 @@ def test_many_classes_are_seen_along_the_leading_directions(
         projected = vectors @ (vectors.T @ moved)
         assert slope[n] == pytest.approx(g @ projected, rel=EXACT)
         assert curvature[n] == pytest.approx(projected @ fisher @ projected, rel=EXACT)
+
+
+@pytest.mark.parametrize(
+    ("classes", "count"), [(1, 1), (2, 1), (3, 1), (5, 1), (6, 2), (9, 3), (1000, 3)]
+)
+def test_more_classes_have_more_directions_to_a_limit(classes: int, count: int) -> None:
+    assert directions_of(classes) == count
+    logits, before, _ = (torch.from_numpy(a) for a in drawn(2, 4, classes))
+    given = {"z": logits}, {"z": Head("z")}, np.zeros(4, np.int64), {"z": before}
+    generator = np.random.default_rng(0)
+    assert len(find_directions(*given, generator).starts) == count
+    assert len(find_directions(*given, generator, 1).starts) == 1
 
 
 def test_a_single_logit_is_that_of_class_one() -> None:

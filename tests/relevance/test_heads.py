@@ -80,6 +80,7 @@ def all_directions(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as four classes have, and all samples, so that nothing is left out."""
     monkeypatch.setattr("onnxprune.relevance.damage.SAMPLES", 10_000)
     monkeypatch.setattr("onnxprune.relevance.divergence.DIRECTIONS", 3)
+    monkeypatch.setattr("onnxprune.relevance.divergence.CLASSES_EACH", 1)
     monkeypatch.setattr("onnxprune.relevance.divergence.PLACES", 3)
 
 

@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 
 from onnxprune.arrays import FloatArray
+from onnxprune.channels import find_groups
 from onnxprune.data import Data
 from onnxprune.evaluation import Evaluator
 from onnxprune.graph import Graph
+from onnxprune.relevance import Damage
 from onnxprune.search import Nets, Settings, floors, unseen
 from onnxprune.search.assemble import make_task
 from onnxprune.search.control import Strategy
 from onnxprune.search.controllers import accuracy_aware
 from onnxprune.search.evaluators import ENOUGH, Parts
 from onnxprune.search.orders import best_step
+from onnxprune.search.ranking import make_damage
 from onnxprune.search.task import State
 from onnxprune.surgery import remove_channels
 from tests.search.test_orders import Ways, nets, step
@@ -253,3 +256,17 @@ def test_corrected_weights_are_left_where_plain_ones_are_right_more_often_too(
     )
     state = accuracy_aware(found, replace(found.start(), corrected=True))
     assert state.corrected != left
+
+
+def test_of_classes_that_have_few_samples_damage_follows_one_direction(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxprune.relevance.divergence.CLASSES_EACH", 1)
+    graph, data = Graph(small.proto), samples(small, 12)
+    for few, directions in ((1, 2), (1000, 1)):
+        monkeypatch.setattr(unseen, "FEW", few)
+        measure = make_damage(graph, data, Settings(threads=1))
+        assert measure is not None
+        found = measure(graph, find_groups(graph))
+        assert isinstance(found, Damage)
+        assert found.effects.shape[1] == directions * len(data)
