@@ -73,7 +73,8 @@ def test_a_model_without_open_axes_has_one_size() -> None:
 @pytest.mark.parametrize("kind", ["string", "bfloat16"])
 def test_types_that_numpy_lacks_are_not_made_up(kind: str) -> None:
     text = (
-        f"g (float[1,3,8] x, {kind}[1] t) => (float[1,2,8] y) <float[2,3,1] w> {{y = Conv(x, w)}}"
+        f"g (float[1,3,8] x, {kind}[1] t) => (float[1,2,8] y, {kind}[1] u) <float[2,3,1] w> "
+        "{y = Conv(x, w) u = Identity(t)}"
     )
     assert made(Graph(model(text))) == []
 

@@ -85,7 +85,10 @@ def test_noise_has_the_range_that_the_model_takes(
 
 
 def test_several_inputs_are_made_by_name() -> None:
-    text = "net (float[N,3,8,8] x, float[N,5] z) => (float[N,5] y) { y = Relu(z) }"
+    text = (
+        "net (float[N,3,8,8] x, float[N,5] z) => (float[N,5] y, float[N,3,8,8] r) "
+        "{ y = Relu(z) r = Relu(x) }"
+    )
     found = made(text)
     assert isinstance(found.x, Inputs)
     assert {name: one.shape for name, one in found.x.arrays.items()} == {
