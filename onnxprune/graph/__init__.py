@@ -23,12 +23,7 @@ from onnxprune.graph.dependence import Variation
 from onnxprune.graph.facts import Facts, start_facts
 from onnxprune.graph.graph import GRAPH, STEPS, Graph
 from onnxprune.graph.in_kind import is_foreign, to_graphsurgeon, to_ir
-from onnxprune.graph.inputs import (
-    INPUT_SHAPES,
-    InputShapes,
-    Shape,
-    look,
-)
+from onnxprune.graph.inputs import INPUT_SHAPES, InputShapes, Shape, look
 from onnxprune.graph.large_weights import (
     AS_THEY_LIE,
     NONE_APART,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import ModelProto
 
 import onnxprune
 from onnxprune.errors import InvalidModel, UnsupportedOp
@@ -18,18 +19,23 @@ QUICK: dict[str, Any] = {"threads": 1, "device": "cpu"}
 SETTINGS = Settings(threads=1, device="cpu")
 
 
-def test_a_criterion_that_works_takes_the_place_of_relevance(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    proto = model("""
-    net (float[N,3,8,8] x) => (float[N,4] y) <float[6,3,3,3] w, float[4,6] v> {
+def net(operator: str, filters: int) -> ModelProto:
+    """A classifier of four classes with an operator behind its convolution."""
+    return model(f"""
+    net (float[N,3,8,8] x) => (float[N,4] y) <float[{filters},3,3,3] w, float[4,{filters}] v> {{
       a = Conv(x, w)
-      s = Sign(a)
+      s = {operator}(a)
       p = GlobalAveragePool(s)
       f = Flatten(p)
       y = Gemm<transB=1>(f, v)
-    }
+    }}
     """)
+
+
+def test_a_criterion_that_works_takes_the_place_of_relevance(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    proto = net("Sign", filters=6)
     graph, data = open_model(proto, images(proto, 8), SETTINGS)
     found = with_fallback(graph, data, SETTINGS)
     assert found.criterion != SETTINGS.criterion
@@ -41,15 +47,7 @@ def test_a_criterion_that_works_takes_the_place_of_relevance(
 
 def test_what_another_criterion_destroys_is_refused(tmp_path: Path) -> None:
     """Small weights decide the sign, so the smallest filters by magnitude are not the least."""
-    proto = model("""
-    net (float[N,3,8,8] x) => (float[N,4] y) <float[8,3,3,3] w, float[4,8] v> {
-      a = Conv(x, w)
-      s = Sign(a)
-      p = GlobalAveragePool(s)
-      f = Flatten(p)
-      y = Gemm<transB=1>(f, v)
-    }
-    """)
+    proto = net("Sign", filters=8)
     x = images(proto, 30)
     asked = QUICK | {"macs": 0.2, "round_to": 1, "compensate": "none"}
     with pytest.raises(UnsupportedOp, match=r"nothing is written; ask for less, .* --criterion"):
@@ -63,15 +61,7 @@ def test_a_model_that_does_not_run_is_refused_without_advice(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Who cannot run it gains nothing from another criterion, nor from an operator of one's own."""
-    proto = model("""
-    net (float[N,3,8,8] x) => (float[N,4] y) <float[6,3,3,3] w, float[4,6] v> {
-      a = Conv(x, w)
-      s = Relu(a)
-      p = GlobalAveragePool(s)
-      f = Flatten(p)
-      y = Gemm<transB=1>(f, v)
-    }
-    """)
+    proto = net("Relu", filters=6)
     proto.graph.node[1].op_type, proto.graph.node[1].domain = "Mystery", "own.domain"
     proto.opset_import.add(domain="own.domain", version=1)
     with (
