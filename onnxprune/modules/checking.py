@@ -88,10 +88,11 @@ def check(
 
 def _line(error: BaseException) -> str:
     """The line of the module's own code that an error came from."""
+    packages = Path(torch.__file__).parent, Path(__file__).parents[1]
     own = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)[1:]
-        if not {"torch", "onnxprune"} & set(Path(frame.filename).parts)
+        if not any(map(Path(frame.filename).is_relative_to, packages))
     ]
     return f", {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
 

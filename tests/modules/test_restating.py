@@ -1,6 +1,7 @@
 """Modules whose code states numbers of channels come back, too."""
 
 import copy
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -178,20 +179,34 @@ def test_parts_are_restated_where_the_whole_cannot_be_followed(
     trains(loaded, x)
 
 
-def test_a_line_that_does_not_run_is_named(one_thread: None) -> None:
-    class Counting(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.two = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+COUNTING = """
+import torch
+from torch import nn
 
-        def forward(self, x: Tensor) -> Tensor:
-            x = torch.relu(self.one(x))
-            if x.shape[1] != 8:
-                raise ValueError("expected 8 channels")
-            return self.two(x)
 
-    with pytest.raises(UnmatchedModule, match=r"test_restating\.py:\d+: ValueError: expected 8"):
-        onnxprune.prune_module(Counting(), [images()], compensate="none", **RATE)
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.one(x))
+        if x.shape[1] != 8:
+            raise ValueError("expected 8 channels")
+        return self.two(x)
+"""
+
+
+@pytest.mark.parametrize("folder", ["mine", "torch", "onnxprune"])
+def test_a_line_that_does_not_run_is_named(folder: str, tmp_path: Path, one_thread: None) -> None:
+    """Wherever the code lies: a clone of onnxprune is in a folder of that name, too."""
+    file = tmp_path / folder / "counting.py"
+    file.parent.mkdir()
+    file.write_text(COUNTING)
+    with pytest.raises(UnmatchedModule, match=r"'one', counting\.py:14: ValueError: expected 8"):
+        onnxprune.prune_module(
+            runpy.run_path(str(file))["Counting"](), [images()], compensate="none", **RATE
+        )
 
 
 def test_a_file_of_other_code_is_refused(tmp_path: Path, one_thread: None) -> None:
