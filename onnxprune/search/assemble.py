@@ -148,7 +148,7 @@ def make_task(
         rank=make_rank(graph, data, fitted, settings),
         evaluate=phase("evaluation")(evaluate) if evaluate else None,
         glance=phase("evaluation")(parts.part) if parts else None,
-        rest=phase("evaluation")(parts.rest) if parts else None,
+        rest=phase("evaluation")(parts.rest) if parts and _asks_for_all(settings) else None,
         damage=make_damage(graph, data, settings, seen),
         relevance=make_relevance(graph, data, settings, seen)
         if data and seen is not None
@@ -175,6 +175,11 @@ def make_task(
     )
     check_layer_rates(task)
     return with_searches_apart(task, evaluator, correct, fitted, folds, settings)
+
+
+def _asks_for_all(settings: Settings) -> bool:
+    """Whether more hangs on a net on the way than which try is kept: a floor, or a correction."""
+    return bool(settings.floor) or settings.compensate != "none" or not measures_damage(settings)
 
 
 def _may_sketch(fitted: Data | None, settings: Settings) -> bool:

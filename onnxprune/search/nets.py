@@ -183,16 +183,23 @@ class Nets:
     def settle(self, tried: State) -> State:
         """Return what was tried with its accuracy on all reference samples.
 
-        A net that is only sketched stays at what it was tried with: nothing hangs on more.
+        Where nothing hangs on more it stays at what it was tried with: so does a net that is only
+        sketched.
         """
-        if self.task.rest is None or (self.task.sketch and tried.corrected):
+        if self.task.rest is None or self._is_glanced(tried):
             return tried
         return replace(tried, accuracy=self.task.rest(self.sketch(tried), self.look(tried)))
+
+    def _is_glanced(self, state: State) -> bool:
+        """Whether a net on the way is only measured on the samples that tries are judged by."""
+        task = self.task
+        alone = task.glance is not None and task.rest is None
+        return alone or (task.sketch is not None and state.corrected)
 
     def finish(self, state: State) -> State:
         """Return the last state of a search with the accuracy of what is handed out."""
         evaluate = self.task.evaluate
-        if self.task.sketch and state.stopped and state.corrected and evaluate:
+        if evaluate and state.stopped and self._is_glanced(state):
             self.evaluations += 1
             return replace(state, accuracy=evaluate(self.build(state)))
         return state

@@ -12,6 +12,7 @@ from onnxprune.evaluation import Evaluator
 from onnxprune.graph.graph import Graph
 from onnxprune.search.assemble import choose_strategy, make_task, open_model
 from onnxprune.search.control import Control, Strategy
+from onnxprune.search.evaluators import ENOUGH
 from onnxprune.search.nets import Nets
 from onnxprune.search.settings import Settings
 from onnxprune.search.task import State
@@ -101,6 +102,25 @@ def test_what_is_held_out_is_corrected_by_the_other_samples(
     parts = [correct(pruned, dead, without=fold) for fold in range(3)]
     assert found == evaluator.apart(parts, folds)
     assert found != nets.measure(State(dead, corrected=True)).accuracy
+
+
+@pytest.mark.parametrize(
+    ("asked", "measured"),
+    [
+        ({"compensate": "none"}, False),
+        ({"compensate": "none", "max_drop": 0.1}, True),
+        ({"compensate": "none", "criterion": "magnitude"}, True),
+        ({"compensate": "bias"}, True),
+    ],
+)
+def test_what_is_kept_is_measured_on_all_samples_where_something_hangs_on_it(
+    small: Small, asked: dict[str, Any], measured: bool
+) -> None:
+    x = images(small.proto, 2 * ENOUGH)
+    data = Data(x, run(small.proto, x)[0].argmax(1), ("a", "b", "c"))
+    settings = Settings.of(threads=1, device="cpu", rate=0.5, **asked)
+    task = make_task(Graph(small.proto), data, settings)
+    assert task.glance is not None and (task.rest is not None) == measured
 
 
 def test_of_many_samples_a_correction_is_looked_at_fold_by_fold(small: Small) -> None:

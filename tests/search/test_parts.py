@@ -106,6 +106,15 @@ def test_a_net_that_is_only_sketched_stays_at_what_it_was_tried_with() -> None:
     assert found.rests == [3]
 
 
+def test_nothing_hangs_on_more_than_the_part_until_the_end() -> None:
+    found = Parted(0.04)
+    found.task = replace(found.task, rest=None)
+    state = accuracy_aware(found, replace(found.start(), size=0.05))
+    assert state.accuracy == found.finish(state).accuracy == accuracy(1 - 0.02 * 3)
+    assert found.rests == []
+    assert found.finish(replace(state, stopped="target")).accuracy == accuracy(1.0)
+
+
 def test_an_order_that_does_no_harm_to_the_part_is_enough() -> None:
     found = Parted(0.0)
     accuracy_aware(found, found.start())
