@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -14,7 +13,7 @@ from onnxprune.channels import ChannelGroups, find_groups
 from onnxprune.compensate import FOLDS, JUDGES, ROUGH, Corrector
 from onnxprune.data import Data, Inputs, SampleSource, by_name, joined, load_data, with_mirrored
 from onnxprune.errors import DataError
-from onnxprune.evaluation import FIDELITY, Accuracy, Evaluator, block_width, check_weights
+from onnxprune.evaluation import FIDELITY, Evaluator, block_width, check_weights
 from onnxprune.graph import Graph
 from onnxprune.progress import phase
 from onnxprune.relevance import (
@@ -30,7 +29,7 @@ from onnxprune.search.evaluators import Parts, metric_name
 from onnxprune.search.generated import NOISE, parted
 from onnxprune.search.judging import check_head, with_heads
 from onnxprune.search.outcome import make_evaluator
-from onnxprune.search.protocols import Folds, HoldOut, Measured
+from onnxprune.search.protocols import HoldOut, Judge, Measured
 from onnxprune.search.ranking import (
     by_what_is_lost,
     make_damage,
@@ -141,7 +140,8 @@ def make_task(
     if correct and _may_sketch(fitted, settings):
         sketch = partial(correct, rough=True, without=None if judges is None else JUDGES)
     hold_out = None if judging is not data else _hold_out(evaluator, correct)
-    in_turn = hold_out and (sketch or judges is not None)
+    if sketch and parts and judges is None:
+        strategy = many_decide(strategy)
     task = Task(
         graph,
         groups,
@@ -157,7 +157,7 @@ def make_task(
         compensate=phase("compensation")(correct) if correct else None,
         sketch=phase("compensation")(sketch) if sketch else None,
         hold_out=hold_out,
-        by_fold=_by_fold(evaluator, correct, judges) if in_turn else None,
+        judged=_judged(evaluator, correct, judges) if hold_out else None,
         foresee=foresight(graph.model, evaluator),
         on_others=partial(on_others, correct, 0 if judging is None else len(judging)),
         few=are_few(judging),
@@ -213,6 +213,14 @@ def choose_strategy(settings: Settings) -> Strategy:
     )
 
 
+def many_decide(strategy: Strategy) -> Strategy:
+    """Return the strategy where samples are many: a correction is judged by those it is fitted on.
+
+    It flatters them no more than the order of weights untouched does, which is chosen on them, too.
+    """
+    return replace(strategy, corrects="seen") if strategy.corrects == "unseen" else strategy
+
+
 def samples_decide(settings: Settings) -> bool:
     """Whether the samples of a run decide what goes or what weights become, not only figures."""
     fitted = settings.compensate != "none"
@@ -248,31 +256,20 @@ def _marked(folds: IntArray, judges: IntArray) -> IntArray:
     return found
 
 
-def _by_fold(
-    evaluator: Evaluator | None, correct: Corrector | None, judges: IntArray | None = None
-) -> Folds | None:
-    """What evaluates fold after fold of the samples, also corrected roughly without it.
-
-    Another net begins with another fold, as one may be more lenient than the others. Where some
-    samples are there to judge, these are the only fold, and the correction is not rough.
-    """
-    if evaluator is None or correct is None or not evaluator.metric.adds_up:
+def _judged(
+    evaluator: Evaluator | None, correct: Corrector | None, judges: IntArray | None
+) -> Judge | None:
+    """What evaluates the samples that judge, also with weights corrected on the others."""
+    if evaluator is None or correct is None or judges is None:
         return None
-    folds = correct.folds[: len(evaluator.data)]
 
-    def by_fold(pruned: ModelProto, dead: BoolArray) -> Iterator[tuple[Measured, Measured]]:
-        sums: tuple[Accuracy, Accuracy] | None = None
-        numbers = np.roll(np.unique(folds), int(dead.sum())).tolist()
-        for fold in numbers if judges is None else [JUDGES]:
-            rows = np.flatnonzero(folds == fold) if judges is None else judges
-            with phase("compensation"):
-                corrected = correct(pruned, dead, without=fold, rough=judges is None)
-            with phase("evaluation"):
-                now, then = (evaluator.some(model, rows) for model in (pruned, corrected))
-            sums = (now, then) if sums is None else (sums[0] + now, sums[1] + then)
-            yield sums
+    def judged(pruned: ModelProto, dead: BoolArray) -> tuple[Measured, Measured]:
+        with phase("compensation"):
+            corrected = correct(pruned, dead, without=JUDGES)
+        with phase("evaluation"):
+            return evaluator.some(pruned, judges), evaluator.some(corrected, judges)
 
-    return by_fold
+    return judged
 
 
 def complete(settings: Settings, data: Data | None) -> Settings:

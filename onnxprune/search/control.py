@@ -69,7 +69,8 @@ class Control(Checked):
     are no samples, because weights alone do not say which layer can spare more."""
     correct: str = asked(Choice(of=CORRECT), "unseen")
     """When the order by damage begins to correct weights: once that helps unseen samples, once it
-    helps those that the correction was fitted on (seen), or from the start."""
+    helps those that the correction was fitted on (seen), or from the start. Where samples are many,
+    and there is no floor, unseen is seen: the order has seen them as well."""
     ridge: float | None = asked(Number(least=0, optional=True), None)
     """The ridge of least squares, chosen for each layer without one. Unit: share of the mean
     variance of the kept channels."""

@@ -211,25 +211,16 @@ class Nets:
         return list(tried.values())
 
     def foresee(self, state: State) -> float:
-        """Return what H corrected weights would reach, if it can be on samples they have not seen.
-
-        Where samples are many, folds follow one another until they say that it would do harm.
-        """
+        """Return what H corrected weights would reach, by the samples that decide about them."""
         task = self.task
         if task.hold_out is None or task.strategy.corrects == "seen":
             return soft(self, self.judge(self.measure(replace(state, corrected=True))))
-        if task.by_fold is None:
+        if task.judged is None:
             return soft(self, self.hold_out(state))
         self.evaluations += 1
-        ratio = 1.0
-        for parts in task.by_fold(self.build(replace(state, corrected=False)), state.dead):
-            now, found = (soft(self, part) for part in parts)
-            ratio = found / max(now, 1e-12)
-            if task.unseen:
-                hits = [part.shrunk_harmonic for part in parts]
-                ratio = max(ratio, hits[1] / max(hits[0], 1e-12))
-            if ratio <= 1:
-                break
+        pair = task.judged(self.build(replace(state, corrected=False)), state.dead)
+        levels = ((soft(self, one), one.shrunk_harmonic) for one in pair)
+        ratio: float = max(then / max(now, 1e-12) for now, then in zip(*levels, strict=True))
         return soft(self, self.judge(state)) * ratio
 
     def hold_out(self, state: State) -> Measured | None:

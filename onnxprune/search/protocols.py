@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from onnx import ModelProto
@@ -98,9 +98,8 @@ HoldOut = Callable[[ModelProto, BoolArray], Measured]
 """Evaluates a pruned model corrected on other samples than it is evaluated on.
 
 Shapes: removed `[channels]`."""
-Folds = Callable[[ModelProto, BoolArray], Iterator[tuple[Measured, Measured]]]
-"""Evaluates fold after fold of the samples on a pruned model, as it is and corrected roughly on the
-other folds; yields what both are on the folds so far.
+Judge = Callable[[ModelProto, BoolArray], tuple[Measured, Measured]]
+"""Evaluates the samples that judge on a pruned model, as it is and corrected on the others.
 
 Shapes: removed `[channels]`."""
 Unseeing = tuple[ModelProto, IntArray]

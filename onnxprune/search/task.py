@@ -17,9 +17,9 @@ from onnxprune.search.protocols import (
     Compensate,
     Complete,
     Evaluate,
-    Folds,
     Foresee,
     HoldOut,
+    Judge,
     MeasureDamage,
     OnOthers,
     Profile,
@@ -91,9 +91,9 @@ class Task:
 
     Without `evaluate` no net is measured on the way; with `glance` tries are measured on a part of
     the samples, and the one that is kept on the `rest`; without `hold_out` a correction is judged
-    on the samples that it was fitted on, and with `by_fold` fold after fold; `unseen` says that the
-    part judges by samples that neither orders nor fits on the way see, and `relevance` ranks for
-    one order more. `foresee` is what a floor asks of unseen samples: nets of the searches `apart`,
+    on the samples that it was fitted on; `unseen` says that the part judges by samples that neither
+    orders nor fits on the way see, a correction as `judged` has it, and `relevance` ranks for one
+    order more. `foresee` is what a floor asks of unseen samples: nets of the searches `apart`,
     or, without them, those that were corrected `on_others`; `few` says that a floor looks at shrunk
     shares; `sketch` corrects roughly, for nets on the way. `aims` are what the search brings down,
     of `onnxprune.search.objective.AIMS`; `block` is how many channels the runtime computes at once;
@@ -110,7 +110,7 @@ class Task:
     compensate: Compensate | None = None
     sketch: Compensate | None = None
     hold_out: HoldOut | None = None
-    by_fold: Folds | None = None
+    judged: Judge | None = None
     foresee: Foresee | None = None
     on_others: OnOthers | None = None
     apart: tuple[Apart, ...] = ()

@@ -1,5 +1,6 @@
 """What the settings make of a search: its strategy, and the constants that reach every part."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,12 @@ import pytest
 import onnxprune
 from onnxprune.compensate import ROUGH
 from onnxprune.data import Data
-from onnxprune.evaluation import Evaluator
 from onnxprune.graph.graph import Graph
 from onnxprune.search.assemble import choose_strategy, make_task, open_model
 from onnxprune.search.control import Control, Strategy
 from onnxprune.search.evaluators import ENOUGH
 from onnxprune.search.nets import Nets
+from onnxprune.search.orders import soft
 from onnxprune.search.settings import Settings
 from onnxprune.search.task import State
 from onnxprune.surgery.removal import remove_channels
@@ -123,27 +124,20 @@ def test_what_is_kept_is_measured_on_all_samples_where_something_hangs_on_it(
     assert task.glance is not None and (task.rest is not None) == measured
 
 
-def test_of_many_samples_a_correction_is_looked_at_fold_by_fold(small: Small) -> None:
-    """Each with roughly corrected weights that were fitted on the other folds."""
+def test_of_many_samples_those_of_a_fit_decide_about_it(small: Small) -> None:
+    """The order of weights untouched is chosen on them as well. A floor holds on others."""
     x = images(small.proto, 2 * ROUGH)
     data = Data(x, run(small.proto, x)[0].argmax(1), ("a", "b", "c"))
     settings = Settings.of(threads=1, device="cpu", rate=0.5, compensate="least-squares")
-    task = make_task(Graph(small.proto), data, settings)
-    assert task.by_fold is not None and task.sketch is not None
-    dead = np.isin(np.arange(len(task.groups)), [0, 3, 9])
-    pruned = remove_channels(task.graph, task.groups, dead)
-    found = list(task.by_fold(pruned, dead))
-    assert [now.total.sum() for now, _ in found] == [then.total.sum() for _, then in found]
-    assert found[0][0].total.sum() < found[1][0].total.sum() < found[2][0].total.sum() == len(x)
-    correct, evaluator = task.sketch.__wrapped__.func, Evaluator(data, device="cpu", threads=1)
-    folds = correct.folds[: len(x)]
-    parts = [correct(pruned, dead, without=fold, rough=True) for fold in range(3)]
-    now, then = found[-1]
-    assert now.mean == pytest.approx(evaluator(pruned).mean)
-    assert then == evaluator.apart(parts, folds)
-    fewer = np.isin(np.arange(len(task.groups)), [0, 3])
-    another = remove_channels(task.graph, task.groups, fewer)
-    first, _ = next(task.by_fold(another, fewer))
-    assert first == evaluator.some(another, np.flatnonzero(folds == 1))
-    floored = make_task(Graph(small.proto), data, settings.changed(max_drop=0.1))
-    assert floored.by_fold is None
+
+    def made(data: Data, **asked: Any) -> Nets:
+        return Nets(make_task(Graph(small.proto), data, settings.changed(**asked)))
+
+    nets = made(data)
+    state = State(np.isin(np.arange(len(nets.task.groups)), [0, 3, 9]))
+    fitted = nets.measure(replace(state, corrected=True)).accuracy
+    assert nets.foresee(state) == soft(nets, fitted)
+    few = data.rows(np.arange(2 * ROUGH - 1))
+    for other in (made(data, max_drop=0.1), made(few)):
+        assert other.foresee(state) == soft(other, other.hold_out(state))
+    assert made(data, correct="start").task.strategy == Strategy(corrects="start")

@@ -113,8 +113,8 @@ def test_a_correction_is_judged_by_samples_that_nothing_has_seen(small: Small) -
     nets = made(small, data)
     dead = np.isin(np.arange(len(nets.task.groups)), [0, 3, 9])
     pruned = remove_channels(nets.task.graph, nets.task.groups, dead)
-    assert nets.task.by_fold is not None
-    ((now, found),) = nets.task.by_fold(pruned, dead)
+    assert nets.task.judged is not None
+    now, found = nets.task.judged(pruned, dead)
     others = data.rows(np.setdiff1d(np.arange(len(data)), judges(data)))
     apart = make_task(Graph(small.proto), others, Settings.of(**RATE, mirrored="never"))
     assert apart.compensate is not None
@@ -195,13 +195,13 @@ def test_a_correction_is_taken_where_it_does_no_harm(
     found = Simulated(
         lambda dead, _: 0.9 if dead.any() else 1.0,
         held_out=lambda _: 0.0,
-        folds=[(0.0, 0.0)],
+        judged=(0.0, 0.0),
         strategy=UNSEEN,
         glance=lambda net: accuracy(0.9 if isinstance(net, State) and net.dead.any() else 1.0),
         unseen=True,
     )
     pair = accuracy(*now), accuracy(*then)
-    found.task = replace(found.task, by_fold=lambda *_: iter([pair]))
+    found.task = replace(found.task, judged=lambda *_: pair)
     assert accuracy_aware(found, found.start()).corrected == corrected
     found.task = replace(found.task, unseen=False)
     assert not accuracy_aware(found, found.start()).corrected
@@ -212,7 +212,7 @@ def test_what_a_net_loses_on_those_that_judge_decides() -> None:
     found = Simulated(
         lambda *_: 1.0,
         held_out=lambda _: 0.0,
-        folds=[(0.9, 0.95)],
+        judged=(0.9, 0.95),
         strategy=UNSEEN,
         glance=lambda net: accuracy(0.9 if isinstance(net, State) and net.dead.any() else 1.0),
         rest=lambda *_: accuracy(1.0),

@@ -5,7 +5,7 @@ Three layers of twenty filters each, one channel a filter, every channel free.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,13 +86,12 @@ class Ordered:
 @dataclass
 class Seen:
     """What was asked: of nets, how many filters were gone and whether their weights were corrected;
-    of damage, for how many filters an order was, and how often own squares count; how many folds.
+    of damage, for how many filters an order was, and how often own squares count.
     """
 
     ranked: list[int] = field(default_factory=list)
     measured: list[tuple[int, bool]] = field(default_factory=list)
     held_out: list[int] = field(default_factory=list)
-    folds: int = 0
     asked: list[tuple[float, float]] = field(default_factory=list)
 
 
@@ -106,7 +105,7 @@ class Simulated(Nets):
         scores: FloatArray = EVENLY,
         by_damage: bool = True,
         held_out: Callable[[BoolArray], float] | None = None,
-        folds: Sequence[tuple[float, float]] = (),
+        judged: tuple[float, float] | None = None,
         evaluations: int = 0,
         **asked: Any,
     ) -> None:
@@ -128,11 +127,10 @@ class Simulated(Nets):
             self.seen.held_out.append(int(dead.sum()))
             return accuracy(held_out(dead))
 
-        def by_fold(net: State, _: BoolArray) -> Iterator[tuple[Accuracy, Accuracy]]:
-            assert not net.corrected
-            for now, then in folds:
-                self.seen.folds += 1
-                yield accuracy(now), accuracy(then)
+        def judge(net: State, _: BoolArray) -> tuple[Accuracy, Accuracy]:
+            assert judged is not None and not net.corrected
+            now, then = judged
+            return accuracy(now), accuracy(then)
 
         def rank(net: State, groups: ChannelGroups) -> FloatArray:
             self.seen.ranked.append(gone(net))
@@ -149,7 +147,7 @@ class Simulated(Nets):
             evaluate=evaluate if worth else None,
             damage=damage if by_damage else None,
             hold_out=hold_out if held_out else None,
-            by_fold=by_fold if folds else None,
+            judged=judge if judged else None,
             **asked,
         )
         super().__init__(task, evaluations)
