@@ -13,6 +13,7 @@ import numpy.typing as npt
 from onnxprune.data import KINDS, Head
 from onnxprune.evaluation import mean_of, rare_rows, residual_share, spread_of, varying_rows
 from onnxprune.graph import Graph
+from onnxprune.search.places import counts_places
 
 Array = npt.NDArray[Any]
 
@@ -54,20 +55,22 @@ def head_of(
     """Return what an output holds, of a kind that is given or read off its values.
 
     `places` are the lengths of what `shared_places` finds: rows of so many are neither classes nor
-    a sequence.
+    a sequence. One number at each of many places, as of moments, is one row.
     Shapes: values `[n, ...]`.
     """
     axis = _scores_axis(graph, tensor, values)
+    along = sum(n > 1 for n in values.shape[1:]) == 1 and counts_places(graph, tensor)
     if not kind and values.ndim == PLACED and values.shape[1] in places:
         kind = "values" if axis is None else "classes"
     if not kind:
         scores = not _is_like_an_input(graph, tensor)
         axis = _letters_axis(values) if axis is None and scores else axis
-        kind = _kind(graph, tensor, values, axis, scores=scores)
+        kind = "values" if along and axis is None else ""
+        kind = kind or _kind(graph, tensor, values, axis, scores=scores)
     if kind in ("classes", "sequence"):
         alone = len(graph.shape(tensor) or values.shape) < values.ndim
         return Head(tensor, kind, _class_axis(values, alone=alone) if axis is None else axis)
-    one = kind == "vector" or _are_bands(values)
+    one = kind == "vector" or along or _are_bands(values)
     return Head(tensor, kind, 0 if one else _row_axis(values.shape))
 
 
