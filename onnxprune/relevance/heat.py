@@ -71,7 +71,7 @@ def _of_image(
 
     def starts(ends: Tensors) -> list[Tensors]:
         each = {name: end * weights[name].to(end) for name, end in ends.items()}
-        total = sum(one.abs().flatten(1).sum(1) for one in each.values())
+        total = sum(one.abs().reshape(len(one), -1).sum(1) for one in each.values())
         whole = torch.as_tensor(total).clamp(min=1e-30)
         return [{n: one / whole.reshape(-1, *[1] * (one.ndim - 1)) for n, one in each.items()}]
 

@@ -203,7 +203,7 @@ def signed(values: Tensor, head: Head, rng: np.random.Generator) -> Tensor:
     Source: Hutchinson 1990 (A stochastic estimator of the trace of the influence matrix).
     """
     relevance = values * random_signs(values, rng) / deviation_of(head, values)
-    total = relevance.abs().flatten(1).sum(1).clamp(min=_LEAST)
+    total = relevance.abs().reshape(len(values), -1).sum(1).clamp(min=_LEAST)
     return relevance / total.reshape(-1, *[1] * (values.ndim - 1))
 
 

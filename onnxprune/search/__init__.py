@@ -12,6 +12,8 @@ Imports every room but cli. `make_task` puts a `Task` together, `search` walks d
 * `target`: how far, and what must hold; `reach`: whether a net is there
 * `clocks`: how long a model takes on the runtime asked for
 * `settings`: what a run is asked for; `control`: its constants; `assemble`: a search made of them
+* `judging`: what outputs are judged by; `holding`: what they hold; `places`: whether an axis counts
+  places or features
 * `samples`: samples as a model takes them; `scaling`: what a model says of the pixels it takes
 * `remembered`: what a pruned model says that it was judged by
 * `generated`: samples for a model that comes without any

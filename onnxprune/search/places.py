@@ -35,13 +35,13 @@ def counts_places(graph: Graph, tensor: str) -> bool:
         node = graph.producers.get(name)
         if node is None and layered and name in graph.inputs:
             continue
-        written = None if node is None else graph.filter_axis(node, dense=True)
-        if node is None or name != node.outputs[0] or written == axis:
+        if node is None or name != node.outputs[0]:
             return False
         before = list(_before(graph, node, axis))
-        if not before:
+        if not before:  # written by filters or units, or nobody can tell
             return False
-        waiting += [(one, k, layered or written is not None) for one, k in before]
+        layered = layered or graph.filter_axis(node, dense=True) is not None
+        waiting += [(one, k, layered) for one, k in before]
     return True
 
 

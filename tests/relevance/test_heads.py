@@ -98,6 +98,10 @@ CASES: dict[str, tuple[onnx.ModelProto, Head]] = {
         gentle(MAP, "float[N, 4, 6, 5] y"),
         Head("y", "values", 1, DEVIATION[..., None, None]),
     ),
+    "a number without an axis": (
+        gentle(f"{POOLED[:-15]}y = ReduceMean <axes = [1, 2, 3], keepdims = 0> (c)", "float[N] y"),
+        Head("y", "values", 0, np.array([0.7])),
+    ),
     "a vector": (gentle(POOLED), Head("y", "vector", 0, np.array([[0.7]]))),
     "a sequence": (
         gentle(STEPS_N + "y = Transpose <perm = [0, 2, 1]> (q)", "float[N, 5, 4] y"),
@@ -151,6 +155,14 @@ def test_one_score_among_others_diverges_as_yes_and_no() -> None:
 
 
 # Where relevance starts
+
+
+@pytest.mark.parametrize("sizes", [(), (1,), (4, 6, 5)])
+def test_a_start_has_the_shape_of_the_numbers(sizes: tuple[int, ...]) -> None:
+    values = torch.full((3, *sizes), 2.0)
+    found = signed(values, Head("y", "values", 0), np.random.default_rng(0))
+    assert found.shape == values.shape
+    torch.testing.assert_close(found.abs().reshape(3, -1).sum(1), torch.ones(3))
 
 
 def test_numbers_start_with_random_signs_in_units_of_their_deviation() -> None:

@@ -1,4 +1,4 @@
-"""An axis that layers look at alike counts places; one that filters or units write along does not."""
+"""An axis that layers look at alike counts places; one that filters write along does not."""
 
 import numpy as np
 import pytest
