@@ -152,3 +152,18 @@ def are_centres(boxes: Array, scores: Array, size: Size) -> bool:
     beside = (np.abs(away) <= BESIDE).all(-1)
     inside = (sides > 0).all(-1) & (sides <= np.array([size[1], size[0]])).all(-1)
     return bool(np.asarray(beside & inside)[there].mean() >= MOSTLY)
+
+
+def are_boxes(boxes: Array, scores: Array, size: Size) -> bool:
+    """Whether scores are high at few places, and most boxes there have sides within the image.
+
+    Their centres lie within it as well. Shapes: `[N, A, 4]`, `[N, A, K]`.
+    """
+    there = sure_places(scores)
+    if there is None:
+        return False
+    low, high = boxes[there][:, :2], boxes[there][:, 2:]
+    whole = np.array([size[1], size[0]])
+    placed = ((low + high) / 2 >= 0) & ((low + high) / 2 <= whole)
+    sided = (high - low >= 1) & (high - low <= whole)
+    return bool((placed & sided).all(-1).mean() >= MOSTLY)

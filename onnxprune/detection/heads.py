@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from onnxprune.arrays import FloatArray
 from onnxprune.detection.boxes import Found, best_of_overlapping, corners
-from onnxprune.detection.centres import are_centres, from_centres, peaks
+from onnxprune.detection.centres import are_boxes, are_centres, from_centres, peaks
 from onnxprune.detection.levels import are_levels, from_levels, from_rows
 from onnxprune.detection.maps import from_anchors, from_shares
 
@@ -351,7 +351,7 @@ HEADS: Mapping[str, BoxHead] = MappingProxyType(
         for head in (
             BoxHead("yolov8", _yolov8, overlap=0.7, preset="unit"),
             BoxHead("yolov5", _yolov5, overlap=0.6, preset="unit"),
-            BoxHead("yolox", _yolox, overlap=0.65, fit="corner", preset="bgr"),
+            BoxHead("yolox", _yolox, overlap=0.65, fit="corner", preset="bgr", told_by=are_boxes),
             BoxHead("end-to-end", _end_to_end, by_place=False, preset="unit"),
             BoxHead("rt-detr", _rt_detr, fit="stretch", preset="unit"),
             BoxHead("detr", _detr, fit="stretch"),

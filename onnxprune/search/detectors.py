@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from onnxprune.detection import (
     AUTO,
     ENOUGH,
     SHARES,
+    SURE,
     Detector,
     Precision,
     anchors_problem,
@@ -33,6 +34,7 @@ from onnxprune.detection import (
     read_annotations,
 )
 from onnxprune.errors import NOTICE, DataError, InvalidModel, OnnxPruneError
+from onnxprune.evaluation import FIDELITY
 from onnxprune.graph import Graph
 from onnxprune.search.evaluators import evaluator_of
 from onnxprune.search.scaling import Scaling, find_scaling, listed_names, metadata
@@ -47,6 +49,8 @@ LARGEST = 1 << 14
 """Pixels of a side of an image."""
 LOOKED_AT = 64
 """Images that other readings are tried on."""
+LOOKED_AT_ALONE = 16
+"""The same where they have no labels."""
 NOTHING = 0.05
 """A mean AP50 below this is as good as nothing."""
 USUAL, GAINED = 0.5, 0.1
@@ -193,6 +197,42 @@ def _scaling(graph: Graph, detector: Detector, settings: Settings) -> Scaling:
         return Scaling(settings.preprocess, "as given")
     found = find_scaling(graph)
     return Scaling(detector.preset, AS_TRAINED) if detector.preset and not found.why else found
+
+
+def scaling_of_boxes(
+    graph: Graph, read: Callable[[str], Data], settings: Settings, usual: Scaling
+) -> Scaling | None:
+    """Return the preset that a head usually takes, where it finds boxes by it.
+
+    So it is where neither labels nor the model say how pixels are scaled: `read` reads samples by a
+    preset. None where no head fits the outputs, or clearly more is found by the `usual` one.
+    """
+    found = []
+    for detector in guess_detectors(graph, settings):
+        if detector.preset not in ("", usual.preset):
+            many, few = (
+                _count_boxes(graph, read(preset), detector, settings)
+                for preset in (detector.preset, usual.preset)
+            )
+            if many >= ENOUGH and 2 * many >= few:
+                why = (
+                    f"by which head '{detector.head}' finds {many} boxes ('{usual.preset}': {few})"
+                )
+                found.append((many, Scaling(detector.preset, why)))
+    return max(found, key=lambda one: one[0])[1] if found else None
+
+
+def _count_boxes(graph: Graph, data: Data, detector: Detector, settings: Settings) -> int:
+    """How many boxes with sides within the image a head finds in some of the samples."""
+    some = data.every(-(-len(data) // LOOKED_AT_ALONE))
+    evaluate = evaluator_of(some, settings, FIDELITY, list(graph.outputs))
+    whole, count = np.array([detector.size[1], detector.size[0]]), 0
+    for one in detector(evaluate.outputs(graph.model)):
+        low, high = one.boxes[:, :2], one.boxes[:, 2:]
+        middle, sides = (low + high) / 2, high - low
+        fits = ((middle >= 0) & (middle <= whole) & (sides >= 1) & (sides <= whole)).all(1)
+        count += int((fits & (one.scores >= SURE) & (one.scores <= 1)).sum())
+    return count
 
 
 # Does it find anything?

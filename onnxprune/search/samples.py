@@ -16,7 +16,7 @@ from onnxprune.errors import NOTICE, DataError
 from onnxprune.evaluation import FIDELITY, find_metric
 from onnxprune.graph import Graph
 from onnxprune.search.baseline import better_preset
-from onnxprune.search.detectors import open_objects
+from onnxprune.search.detectors import open_objects, scaling_of_boxes
 from onnxprune.search.generated import generate, generated_count
 from onnxprune.search.scaling import class_names, find_scaling
 from onnxprune.search.settings import Settings
@@ -31,7 +31,8 @@ def open_samples(graph: Graph, source: SampleSource, settings: Settings) -> Data
     """Read samples in the form that a model takes.
 
     Of image files, `preprocess="auto"` scales the pixels as the model's metadata or its first nodes
-    say; where they say nothing the usual preset is held against the others on some of the samples.
+    say; where they say nothing the usual preset is held against the others on some of the samples,
+    without labels against that of a head that finds boxes.
     Class folders are numbered by the names that the metadata gives to the classes, if it does.
     Annotations of boxes, and folders of such, are read for a detector.
     Raises: DataError where the samples cannot be read or do not fit the model.
@@ -72,9 +73,15 @@ def open_samples(graph: Graph, source: SampleSource, settings: Settings) -> Data
     samples = read(scaling.preset)
     if not scaling.why:
         better = better_preset(graph.model, samples, settings)
+        alone = not samples.labelled or settings.metric == FIDELITY
+        if better is None and alone:
+            better = scaling_of_boxes(graph, read, settings, scaling)
         if better is not None:
             logger.warning("%s; name another to have it so", better)
             return read(better.preset)
+        if alone:
+            logger.log(NOTICE, "%s (--preprocess names another)", scaling)
+            return samples
     logger.info("%s", scaling)
     return samples
 

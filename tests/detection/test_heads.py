@@ -8,7 +8,7 @@ import pytest
 
 from onnxprune.detection.heads import HEADS, cells
 from onnxprune.detection.precision import average_precision
-from onnxprune.detection.recognise import FITS, HEAD_NAMES, find_detector
+from onnxprune.detection.recognise import FITS, HEAD_NAMES, Detector, find_detector
 from onnxprune.errors import DataError, UnknownName
 from tests.detection.encoders import (
     ANCHORS,
@@ -20,6 +20,7 @@ from tests.detection.encoders import (
     Encoded,
     Objects,
     scenes,
+    yolox,
 )
 
 TRUTH = scenes()
@@ -133,3 +134,30 @@ def test_a_function_decodes(tmp_path: Path) -> None:
 
 def test_cells_round_up() -> None:
     assert cells((100, 60), (8, 16)) == 13 * 8 + 7 * 4
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_values_tell_yolox_from_a_turned_yolov8_of_a_class_more(decoded: bool) -> None:
+    """Shapes do not: the score of an object may be that of a class."""
+    outputs = yolox(TRUTH, decoded=decoded)
+    heads = [find_detector(shapes(outputs), SIZE, k) for k in (3, 4)]
+    assert [one.head for one in heads] == ["yolox", "yolov8"]
+    assert [one.shows(outputs) for one in heads] == [True, False]
+    turned = {"y": np.concatenate([outputs["output"][..., :4], outputs["output"][..., 5:]], 2)}
+    two = find_detector(shapes(turned), SIZE, 2)
+    assert two.head == "yolox" and not two.shows(turned)
+
+
+@pytest.mark.parametrize("what", ["everywhere", "far away", "without sides", "huge"])
+def test_other_rows_of_these_shapes_are_no_boxes(what: str) -> None:
+    outputs = yolox(TRUTH, decoded=True)
+    rows = outputs["output"]
+    if what == "everywhere":
+        rows[..., 4:] = 1
+    elif what == "far away":
+        rows[..., :2] += 300
+    elif what == "without sides":
+        rows[..., 2:4] *= 0.01
+    else:
+        rows[..., 2:4] *= 50
+    assert not Detector("yolox", SIZE, 3).shows(outputs)
