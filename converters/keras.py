@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +27,7 @@ from ._export import BATCH, Export, Options, busy, call, filled, without_leftove
 from ._names import numbered, output_names
 from ._torch import TRACED_BATCH, to_onnx
 from ._windows import from_jax
+from .tensorflow import calls_opened
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +63,10 @@ def export(source: str, options: Options) -> Export:
             asked = {"opset_version": options.opset} if options.opset is not None else {}
             given = [_packed(keras, model, specs)]
             try:
-                model.export(
-                    str(path), format="onnx", verbose=False, input_signature=given, **asked
-                )
+                with _seen_whole(keras):
+                    model.export(
+                        str(path), format="onnx", verbose=False, input_signature=given, **asked
+                    )
             except Exception as first:  # an exporter may raise anything
                 if not _exported_by_torch(keras, model, specs, options, len(names), path):
                     raise first from None
@@ -172,6 +175,13 @@ def _packed(keras: ModuleType, model: Any, values: Sequence[Any]) -> Any:
     if len(values) == 1 and not isinstance(getattr(model, "input", None), dict | list | tuple):
         return values[0]
     return keras.tree.pack_sequence_as(model.input, list(values))
+
+
+def _seen_whole(keras: ModuleType) -> AbstractContextManager[None]:
+    """Let tf2onnx, if it is what exports, see what is in functions that TensorFlow compiles."""
+    if keras.config.backend() != "tensorflow" or importlib.util.find_spec("tf2onnx") is None:
+        return nullcontext()
+    return calls_opened(importlib.import_module("tf2onnx.tf_loader"))
 
 
 def _exported_by_torch(

@@ -1,7 +1,9 @@
 """TensorFlow's SavedModels to ONNX, by tf2onnx. The model takes images as TensorFlow does: NHWC."""
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +16,9 @@ from onnxprune.plugins import first_line
 from ._export import Export, Options, busy, filled, without_leftovers
 
 SIGNATURE = "serving_default"
+
+CLOSED = ("_XlaMustCompile", "_noinline")
+"""What TensorFlow writes on functions that it compiles, and on their calls."""
 
 
 def export(source: str, options: Options) -> Export:
@@ -50,7 +55,8 @@ def export(source: str, options: Options) -> Export:
     busy("exporting it, by tf2onnx")
     try:
         function = tf.function(call, input_signature=specs)
-        model, _ = tf2onnx.convert.from_function(function, specs, opset=options.opset)
+        with calls_opened(tf2onnx.tf_loader):
+            model, _ = tf2onnx.convert.from_function(function, specs, opset=options.opset)
     except Exception as error:  # an exporter may raise anything
         raise ConversionError(f"{source}: tf2onnx failed: {first_line(error)}") from error
     shape = [None if size is None else int(size) for size in specs[0].shape]
@@ -71,11 +77,35 @@ def import_tensorflow() -> tuple[ModuleType, ModuleType]:
         import tensorflow
         import tf2onnx
         import tf2onnx.convert
+        import tf2onnx.tf_loader
     except ImportError as error:
         raise MissingPackage(
             f"{error.name} is not installed: pip install 'onnxprune[tensorflow]'"
         ) from error
     return tensorflow, tf2onnx
+
+
+@contextmanager
+def calls_opened(loader: Any) -> Iterator[None]:
+    """Let tf2onnx, whose `tf_loader` is given, see what is in functions that TensorFlow compiles.
+
+    Keras has grouped convolutions compiled, as those of ConvNeXt. TensorFlow puts the nodes of any
+    other function in place of its call, and tf2onnx knows no calls.
+    """
+    optimise = loader.tf_optimize
+
+    def optimised(inputs: list[str], outputs: list[str], graph: Any) -> Any:
+        functions = graph.library.function
+        nodes = itertools.chain(graph.node, *(one.node_def for one in functions))
+        for one, name in itertools.product([*functions, *nodes], CLOSED):
+            one.attr.pop(name, None)
+        return optimise(inputs, outputs, graph)
+
+    loader.tf_optimize = optimised
+    try:
+        yield
+    finally:
+        loader.tf_optimize = optimise
 
 
 def _specs(tf: ModuleType, signature: Any, source: str, options: Options) -> list[Any]:

@@ -46,7 +46,8 @@ def two_heads() -> Any:
     """Of an image and numbers beside it, two answers in a dict whose keys are no layer's names."""
     image, numbers = keras.Input((16, 16, 3), name="image"), keras.Input((4,), name="numbers")
     x = layers.Conv2D(12, 3, activation="relu")(image)
-    x = layers.GlobalAveragePooling2D()(layers.Conv2D(12, 3, activation="gelu")(x))
+    x = layers.Conv2D(12, 3, groups=3, activation="gelu")(x)
+    x = layers.GlobalAveragePooling2D()(x)
     x = layers.Concatenate()([x, numbers])
     answers = {"kind": layers.Dense(5)(x), "age": layers.Dense(5)(x)}
     return keras.Model([image, numbers], answers)
