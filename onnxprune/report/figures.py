@@ -61,11 +61,11 @@ def rows(
     metric: str = "top-1",
     held_out: Mapping[str, Any] | None = None,
     decisive: str = "",
-    judged: str = "",
+    judged: tuple[str, str] = ("", ""),
 ) -> list[Row]:
     """Return a row for each figure that both sides have; `report.json` has such sides.
 
-    `judged` is the standing of the accuracy, which the verdict knows.
+    `judged` is the standing of the accuracy, and that of it held out, which the verdict knows.
     """
     found = []
     for key, label in COUNTS.items():
@@ -96,7 +96,8 @@ def rows(
         for label, key, figures in measured:
             if figures is not None:
                 one, other = before["accuracy"][key], figures[key]
-                found.append(Row(label, percent(one), percent(other), points(one, other), judged))
+                standing = judged[label == HELD_OUT]
+                found.append(Row(label, percent(one), percent(other), points(one, other), standing))
     else:
         found.append(Row("Accuracy", percent(None), percent(None), "not measured"))
     return found

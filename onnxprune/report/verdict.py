@@ -83,9 +83,11 @@ def verdict_on(run: Record, notes: tuple[str, ...]) -> Verdict:
     return Verdict(tuple(sorted(clauses, key=_gravity)), notes)
 
 
-def judged(run: Record) -> Standing:
-    """Return how the accuracy of a run stands: bad where it was lost, and not by chance."""
-    return _accuracy(run).standing
+def judged(run: Record) -> tuple[Standing, Standing]:
+    """Return how the accuracy of a run stands, and that held out: bad where it was lost."""
+    accuracy = _accuracy(run).standing
+    held_out = next((clause.standing for clause in _held_out(run)), accuracy)
+    return accuracy, held_out
 
 
 def _gravity(clause: Clause) -> int:

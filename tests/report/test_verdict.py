@@ -12,7 +12,7 @@ import pytest
 
 from onnxprune.errors import DataError
 from onnxprune.report.colouring import COLOURS, colours_of, neighbours
-from onnxprune.report.figures import rows
+from onnxprune.report.figures import HELD_OUT, rows
 from onnxprune.report.intervals import paired, redrawn, resampled, weighted, wilson
 from onnxprune.report.opportunities import opportunities
 from onnxprune.report.png import LARGEST, OUTLINE, data_uri, heat, outlined, photo, shrunk
@@ -306,8 +306,17 @@ def test_what_held_out_samples_say_is_in_the_verdict() -> None:
     found = verdict(run)
     assert found.standing == "bad"
     assert found.text.startswith("Held out, 84.0 % is below the floor of 85.0 %, ")
+    assert _red(run) == [HELD_OUT]
     run.report["held_out"] = accuracy(0.86)
     assert verdict(run).standing == "good"
+    assert _red(run) == []
+
+
+def _red(run: Record) -> list[str]:
+    """The figures that are red."""
+    assert run.sides is not None and run.report is not None
+    found = rows(*run.sides, held_out=run.report["held_out"], judged=judged(run))
+    return [row.label for row in found if row.standing == "bad"]
 
 
 def test_scores_that_do_not_add_up_are_drawn_again() -> None:
