@@ -246,6 +246,11 @@ def of_tensorflow(folder: Path) -> Iterator[Source]:
     lite = tf.lite.TFLiteConverter.from_saved_model(str(folder / "heads")).convert()
     (folder / "heads.tflite").write_bytes(lite)
     yield Source("a dict of two, .tflite", f"{folder}/heads.tflite", outputs=("age", "kind"))
+    grouped = make_keras.grouped()
+    grouped.save(folder / "grouped.keras")
+    yield Source("grouped, .keras, on tensorflow", f"{folder}/grouped.keras")
+    grouped.export(str(folder / "grouped"), verbose=False)
+    yield Source("grouped, SavedModel", str(folder / "grouped"))
 
 
 def of_jax(folder: Path) -> Iterator[Source]:

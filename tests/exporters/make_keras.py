@@ -46,11 +46,20 @@ def two_heads() -> Any:
     """Of an image and numbers beside it, two answers in a dict whose keys are no layer's names."""
     image, numbers = keras.Input((16, 16, 3), name="image"), keras.Input((4,), name="numbers")
     x = layers.Conv2D(12, 3, activation="relu")(image)
-    x = layers.Conv2D(12, 3, groups=3, activation="gelu")(x)
-    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(12, 3, activation="gelu")(x))
     x = layers.Concatenate()([x, numbers])
     answers = {"kind": layers.Dense(5)(x), "age": layers.Dense(5)(x)}
     return keras.Model([image, numbers], answers)
+
+
+def grouped() -> Any:
+    """A block as ConvNeXt's, whose depthwise convolution Keras writes as a grouped one."""
+    image = keras.Input((16, 16, 3), name="image")
+    a = layers.LayerNormalization()(layers.Conv2D(12, 2, strides=2)(image))
+    b = layers.LayerNormalization()(layers.Conv2D(12, 7, padding="same", groups=12)(a))
+    b = layers.Dense(12)(layers.Dense(48, activation="gelu")(b))
+    c = layers.Conv2D(16, 3, groups=4, activation="relu")(layers.Add()([a, b]))
+    return keras.Model(image, layers.Dense(5)(layers.GlobalAveragePooling2D()(c)))
 
 
 def segment() -> Any:
