@@ -133,9 +133,11 @@ def find_place(path: str | Path) -> Path:
 
     Raises: OutputError when there is something that no file may take the place of.
     """
-    path = Path(path)
-    if "\0" in str(path):
+    given, path = os.fspath(path), Path(path)
+    if "\0" in given:
         raise OutputError(f"{path}: cannot be written; no file has such a name")
+    if given and os.path.split(given)[1] in ("", os.curdir, os.pardir):  # Path drops the end
+        raise OutputError(f"{given}: names a folder; name a file to write")
     try:
         place = path.resolve() if path.is_symlink() else path
         if path.is_dir():
@@ -160,8 +162,7 @@ def check_place(path: str | Path, *read: object) -> Path:
     Raises: OutputError when the path is a folder, its own folder is missing or not writable, or it
     is a file that is read, under this name or another.
     """
-    path = Path(path)
-    place = find_place(path)
+    place, path = find_place(path), Path(path)
     if not place.parent.is_dir():
         raise OutputError(f"{path}: the folder {place.parent} does not exist; create it first")
     for one in read:

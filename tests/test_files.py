@@ -63,6 +63,9 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, check: Write) -
         check(tmp_path)
     with pytest.raises(OutputError, match=r"missing/a: "):
         check(tmp_path / "missing" / "a")
+    for end in ("/", "/.", "/.."):
+        with pytest.raises(OutputError, match=f"out{end}: names a folder; name a file"):
+            check(f"{tmp_path}/out{end}")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -24,7 +24,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from onnxprune.checks import kind_of
 from onnxprune.errors import InvalidModel, InvalidType, InvalidValue
-from onnxprune.files import write_whole
+from onnxprune.files import find_place, write_whole
 from onnxprune.graph.copies import copy_fields
 from onnxprune.graph.in_kind import is_foreign, read_foreign
 from onnxprune.graph.large_weights import AS_THEY_LIE, NONE_APART, Weight, Weights
@@ -228,6 +228,7 @@ def save_model(
     reads the file before it takes its name; what it raises leaves nothing behind.
     Raises: OutputError when the place is not writable.
     """
+    find_place(path)
     path = Path(path)
     large = list(filter(is_large, model.graph.initializer))
     try:

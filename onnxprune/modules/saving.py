@@ -44,7 +44,7 @@ def save_pruned_module(module: nn.Module, path: str | Path) -> Path:
     kept = {name: found for name, found in stated.items() if found}
     written = {"state_dict": held, "stated": kept, "restated": edits_of(module)}
     torch.save({"format": FORMAT, **written}, content)
-    return write_whole(Path(path), [content.getbuffer()])
+    return write_whole(path, [content.getbuffer()])
 
 
 def load_pruned_module(module: Module, path: str | Path) -> Module:

@@ -20,7 +20,7 @@ def write_pair(comparison: Mapping[str, Any], names: tuple[str, str], path: str 
 
     Raises: OutputError when the place is not writable.
     """
-    return write_whole(Path(path), pair(comparison, names))
+    return write_whole(path, pair(comparison, names))
 
 
 def pair(comparison: Mapping[str, Any], names: tuple[str, str]) -> str:

@@ -26,9 +26,8 @@ def write_comparison(folders: Sequence[str | Path], path: str | Path) -> Path:
     Raises: RunDirectoryError when a folder holds no run; OutputError when the place is not
     writable.
     """
-    path = Path(path)
     runs = [Record.read(Path(folder)) for folder in folders]
-    links = [_link(Path(folder) / "report.html", path.parent) for folder in folders]
+    links = [_link(Path(folder) / "report.html", Path(path).parent) for folder in folders]
     return write_whole(path, comparison(runs, links))
 
 

@@ -286,6 +286,8 @@ def test_an_unknown_command_is_named(folder: Path) -> None:
     [
         ("nowhere/out", "the folder nowhere does not exist; create it first"),
         ("taken", "taken: is a folder; name a file to write"),
+        ("small/", "small/: names a folder; name a file to write"),
+        ("small/.", "small/.: names a folder; name a file to write"),
         ("model.onnx/out", "the folder model.onnx does not exist"),
     ],
 )
