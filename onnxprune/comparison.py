@@ -25,7 +25,7 @@ from onnxprune.errors import DataError, InvalidModel, UnknownName, check_name
 from onnxprune.evaluation import FIDELITY, Accuracy, Evaluator, Net, Runnable, agreement
 from onnxprune.exact import started
 from onnxprune.files import write_whole
-from onnxprune.graph import Graph, ModelSource, load_model
+from onnxprune.graph import Graph, ModelSource, load_model, naming_file
 from onnxprune.relevance import one_thread
 from onnxprune.runtimes import is_deployed, onnx_behind, onnx_of, running_file, size_of
 from onnxprune.search import (
@@ -281,7 +281,8 @@ def compare(
     except InvalidModel:
         for source in (before, after):
             if not is_deployed(source):
-                model = Graph(load_model(source)).model
+                with naming_file(source):
+                    model = Graph(load_model(source)).model
                 started(model, source, settings)  # names the file that is refused
         raise
 

@@ -35,7 +35,7 @@ from onnxprune.evaluation import (
     nothing_lost,
     running,
 )
-from onnxprune.graph import STEPS, Graph, ModelSource, load_model
+from onnxprune.graph import STEPS, Graph, ModelSource, load_model, naming_file
 from onnxprune.runtimes import is_deployed, running_file
 from onnxprune.search import Plan, Settings, merged, open_samples
 from onnxprune.surgery import mask
@@ -72,7 +72,8 @@ def compare_exactly(
     settings = merged(settings, options)
     tolerance = SHARE("tolerance", tolerance)
     proto = load_model(before)
-    graph = Graph(proto, input_shapes=settings.input_shapes)
+    with naming_file(before):
+        graph = Graph(proto, input_shapes=settings.input_shapes)
     samples = None if data is None else open_samples(graph, data, settings)
     kept: Kept = nothing_lost
     if plan is not None:
@@ -98,12 +99,8 @@ def compare_exactly(
 
 def started(model: ModelProto, source: ModelSource, settings: Settings) -> Net:
     """Start a model. Raises: InvalidModel, naming its file, where onnxruntime refuses it."""
-    try:
+    with naming_file(source):
         return running(model, settings.device, settings.threads, exact=True)
-    except InvalidModel as error:
-        if not isinstance(source, str | Path):
-            raise
-        raise InvalidModel(f"{source}: {error}") from error
 
 
 def _made_up(graph: Graph) -> Iterator[Inputs]:

@@ -30,6 +30,7 @@ from onnxprune.graph import (
     Weights,
     fill,
     load_model,
+    naming_file,
     reads_back,
     save_model,
     to_graphsurgeon,
@@ -173,11 +174,12 @@ def _prune(
     measured_on(asked)  # refuses a runtime that is not there, before anything long
     check_own(run_dir)
     proto = load_model(model)
-    graph, samples = open_model(proto, data, asked)
-    settings = with_fallback(graph, samples, complete(asked, samples))
-    started = time.monotonic()
-    more = open_unlabelled(graph, samples, settings)
-    nets = Nets(make_task(graph, samples, settings, more))
+    with naming_file(model):
+        graph, samples = open_model(proto, data, asked)
+        settings = with_fallback(graph, samples, complete(asked, samples))
+        started = time.monotonic()
+        more = open_unlabelled(graph, samples, settings)
+        nets = Nets(make_task(graph, samples, settings, more))
     if nets.task.costs.caveat:
         logger.warning("%s", nets.task.costs.caveat)
     reached: list[State] = []
@@ -354,8 +356,9 @@ def _apply(
     masked = Flag()("masked", masked)
     graph = Graph.load(model, input_shapes=input_shapes)
     graph.warn()
-    check_weights(graph)
-    groups = find_groups(graph, allow_inexact=plan.allow_inexact, also=plan.also)
+    with naming_file(model):
+        check_weights(graph)
+        groups = find_groups(graph, allow_inexact=plan.allow_inexact, also=plan.also)
     dead = plan.dead(groups)
     proof = Proof(graph, groups, dead)
     if masked:

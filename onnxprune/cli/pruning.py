@@ -74,13 +74,14 @@ def score(screen: Screen, /, model: str, data: str | None, output: str, **asked:
     """
     check_output(output, model, data)
     from onnxprune.channels import find_groups
-    from onnxprune.graph import load_model
+    from onnxprune.graph import load_model, naming_file
     from onnxprune.relevance import Halving, score
     from onnxprune.search import open_model, walk_batch
 
     settings = Settings.of(**asked)
-    graph, samples = open_model(load_model(model), data, settings)
-    groups = find_groups(graph, allow_inexact=settings.allow_inexact, also=settings.also)
+    with naming_file(model):
+        graph, samples = open_model(load_model(model), data, settings)
+        groups = find_groups(graph, allow_inexact=settings.allow_inexact, also=settings.also)
     with screen.progress(f"scoring {len(groups):,} channels"):
         on = partial(score, device=settings.device, threads=settings.threads)
         batch_size = walk_batch(graph, samples, settings)

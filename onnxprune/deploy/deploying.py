@@ -30,7 +30,7 @@ from onnxprune.deploy.variants import (
 from onnxprune.errors import InvalidModel, InvalidValue, check_name
 from onnxprune.evaluation import reason, session
 from onnxprune.files import folder_to_fill, move_whole, scratch, write_whole
-from onnxprune.graph import ModelSource, digest, file_size, load_model, sweep_weights
+from onnxprune.graph import ModelSource, digest, file_size, load_model, naming_file, sweep_weights
 from onnxprune.runtimes import RECORD, Place, Runtime, find_runtime
 from onnxprune.search import (
     Settings,
@@ -77,7 +77,8 @@ def deploy(
     if whole is not None:
         same_ports(proto, whole)
     base = proto if whole is None else whole
-    graph, samples = open_model(base, data, asked, pruned=proto)
+    with naming_file(model if original is None else original):
+        graph, samples = open_model(base, data, asked, pruned=proto)
     for one, source in ((proto, model), (whole, original)):
         _check_runs(one, source, asked)
     if samples is not None:

@@ -7,7 +7,8 @@ Imports ops. `Graph` is the way in; `load_model` and `save_model` read and write
 * `facts`: shapes and known values; `constant_folding`: weights computed from constants;
   `dependence`: which values follow a size that is only known at run time; `reference`: a few nodes
   run
-* `names`: what people call a convolution; `metadata`: what a model says of itself
+* `names`: what people call a convolution; `naming`: a file in what is said of its model;
+  `metadata`: what a model says of itself
 * `soundness`: whether a model is what it says, before it is read; `validity`: whether it is valid
   ONNX; `order`: nodes sorted, so that each stands behind what it reads; `inputs`: the sizes at
   which a model is looked at
@@ -34,6 +35,7 @@ from onnxprune.graph.large_weights import (
 from onnxprune.graph.lending import lent
 from onnxprune.graph.metadata import read_metadata, write_metadata
 from onnxprune.graph.names import Called, call, nearest
+from onnxprune.graph.naming import naming_file
 from onnxprune.graph.opened import inner_nodes, open_bodies, open_branches
 from onnxprune.graph.read_back import reads_back
 from onnxprune.graph.runtime_form import runnable
@@ -82,6 +84,7 @@ __all__ = [
     "lent",
     "load_model",
     "look",
+    "naming_file",
     "nearest",
     "open_bodies",
     "open_branches",

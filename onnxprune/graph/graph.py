@@ -33,6 +33,7 @@ from onnxprune.graph.inputs import (
     unread_inputs,
 )
 from onnxprune.graph.large_weights import NONE_APART, Weights
+from onnxprune.graph.naming import naming_file
 from onnxprune.graph.nodes import alias_vectors, inlined_nodes
 from onnxprune.graph.opened import prepare_branches
 from onnxprune.graph.order import is_sorted, sort_nodes
@@ -111,8 +112,9 @@ class Graph(Portable):
 
         Raises: InvalidModel when there is no such file or it is not a valid ONNX model.
         """
-        model, weights = load_apart(source)
-        return cls(model, input_shapes=input_shapes, weights=weights)
+        with naming_file(source):
+            model, weights = load_apart(source)
+            return cls(model, input_shapes=input_shapes, weights=weights)
 
     @cached_property
     def model(self) -> ModelProto:

@@ -15,7 +15,7 @@ import numpy as np
 
 from onnxprune.arrays import FloatArray
 from onnxprune.channels import DENSE, ChannelGroups, find_groups
-from onnxprune.graph import Graph, InputShapes, ModelSource
+from onnxprune.graph import Graph, InputShapes, ModelSource, naming_file
 from onnxprune.ops import Pins
 from onnxprune.report.drawing import write_drawing
 from onnxprune.surgery import Costs, find_costs, knows_macs
@@ -49,7 +49,8 @@ def inspect(
     """
     graph = Graph.load(model, input_shapes=input_shapes)
     graph.warn()
-    groups = find_groups(graph, allow_inexact=allow_inexact, also=also)
+    with naming_file(model):
+        groups = find_groups(graph, allow_inexact=allow_inexact, also=also)
     if svg is not None:
         write_drawing(graph, groups, svg, _title(model, graph))
     costs = find_costs(graph, groups)

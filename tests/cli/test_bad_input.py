@@ -66,8 +66,8 @@ MODELS: dict[str, tuple[Spoil, str]] = {
     "empty": (empty, "model.onnx: not an ONNX model"),
     "truncated": (truncated, "model.onnx: not an ONNX model, or cut short"),
     "a folder": (folder_as_model, "model.onnx: no such file"),
-    "without convolutions": (dense, "graph 'dense': has no convolutions"),
-    "invalid": (invalid, "graph 'small': not valid ONNX"),
+    "without convolutions": (dense, "model.onnx: has no convolutions"),
+    "invalid": (invalid, "model.onnx: not valid ONNX"),
 }
 
 
