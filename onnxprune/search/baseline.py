@@ -62,10 +62,13 @@ def check_baseline(
     Raises: DataError saying what fits; InvalidModel or DataError where the model cannot be
     evaluated on the samples.
     """
-    if data is None or settings.trust_baseline or data.reference is not None:
+    if data is None:
+        return
+    trusted = settings.trust_baseline or data.reference is not None
+    if trusted and ":" not in metric_name(data, settings):
         return
     problem = find_problem(model, data, settings)
-    if problem is None:
+    if problem is None or trusted:
         return
     if decide:
         raise DataError(f"{problem}; {TRUST}")
@@ -76,14 +79,21 @@ def find_problem(model: ModelProto, data: Data, settings: Settings) -> str | Non
     """Return what is wrong with the samples, or None where the model recognises them.
 
     A user's own metric says itself what is right: it is only asked to find something right at all.
-    Raises: InvalidModel or DataError where the model cannot be evaluated on the samples.
+    Raises: InvalidModel or DataError where the model cannot be evaluated on the samples, or the
+    user's metric measures nothing.
     """
     if data.detector is not None and metric_name(data, settings) in OVERLAPS:
         return box_problem(model, data, settings)
     judge = make_evaluator(data, settings)
     answers = judge.answers(model)
     if answers is None:
-        if judge(model).mean > 0:
+        measured = judge(model)
+        if np.isnan(measured.per_class).all():
+            raise DataError(
+                f"metric '{settings.metric}': returns only NaN for the unpruned model, so that "
+                "nothing is measured; expected a score from 0 to 1 for each class, or one for all"
+            )
+        if measured.mean > 0:
             return None
         return f"metric '{settings.metric}': is 0 for every class of the unpruned model"
     hits = answers.hits

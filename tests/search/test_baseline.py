@@ -186,6 +186,25 @@ def test_an_own_metric_says_itself_what_is_right(small: Small) -> None:
     onnxprune.prune(small.proto, samples(small), metric=half_right, **ask)
 
 
+def nothing_known(outputs: Any, targets: Any) -> Any:
+    return np.full(int(np.max(targets)) + 1, np.nan)
+
+
+def no_number(outputs: Any, targets: Any) -> Any:
+    return np.nan
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_metric_that_returns_only_nan_measures_nothing(small: Small, trusted: bool) -> None:
+    ask: dict[str, Any] = {"threads": 1, "trust_baseline": trusted}
+    for labelled, metric in ((samples(small), nothing_known), (small.x, no_number)):
+        said = rf"{metric.__name__}': returns only NaN for the unpruned model, so that nothing is"
+        with pytest.raises(DataError, match=said):
+            onnxprune.prune(small.proto, labelled, metric=metric, rate=0.2, **ask)
+        with pytest.raises(DataError, match=said):
+            onnxprune.compare(small.proto, small.proto, labelled, metric=metric, **ask)
+
+
 def test_label_maps_are_looked_at_pixel_by_pixel() -> None:
     proto = model("""
     net (float[N,3,8,8] x) => (float[N,3,8,8] y) <float[8,3,1,1] w, float[3,8,1,1] v> {
