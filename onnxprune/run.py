@@ -217,8 +217,10 @@ def _search(
     if last is None:
         check_reach(nets)
         check_baseline(nets.task.graph.model, samples, settings, decide=samples_decide(settings))
-    if settings.control == "accuracy-aware" and "latency" in nets.task.aims:
-        nets.latency = record.latency(nets.task.graph, lambda: nets.latency)
+    if settings.control == "accuracy-aware":
+        nets.task = record.timed(nets.task, settings)
+        if "latency" in nets.task.aims:
+            nets.latency = record.latency(nets.task.graph, lambda: nets.latency)
     for state in search(nets, find_controller(settings.control), last):
         spent_now = spent.seconds + time.monotonic() - started
         back = nets.taken_back(state)

@@ -143,7 +143,7 @@ TABLE: Mapping[str, Values] = {
     "size": POSITIVE,
     "latency_ms": POSITIVE,
     "aim": Values(
-        (None, "latency", "macs", "params", "size", "rate"),
+        (None, "estimated-latency", "latency", "macs", "params", "size", "rate"),
         (*(word for word in WORDS if word is not None), "latency_ms"),
         ("luck", "latency_ms", ""),
     ),

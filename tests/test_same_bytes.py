@@ -12,21 +12,27 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-SAMPLES = Path(__file__).parent.parent / "samples"
-QUICK = ("fashion_mnist", "--per-class", "4", "--control", "one-shot", "--rate", "0.3")
+from tests.support.small_net import Small
+
+SAMPLE = Path(__file__).parent.parent / "samples" / "fashion_mnist"
+QUICK = ("--per-class", "4", "--control", "one-shot", "--rate", "0.3")
+FLOOR = ("--max-drop", "0.3")
+"""No target, so that time decides which filters go: it is estimated, never measured."""
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def result_of(folder: Path, run: tuple[str, ...], threads: int, seed: int, held: str) -> str:
+def result_of(
+    folder: Path, given: tuple[Path, Path], run: tuple[str, ...], threads: int, seed: int, held: str
+) -> str:
     """Return the plan and the bytes that a process of its own ends in, as a text.
 
-    `held` is the number of threads that the environment allows libraries, empty for all.
+    `given` are the model and the data, `held` the number of threads that the environment allows
+    libraries, empty for all.
     """
-    sample, *options = run
+    model, data = given
     small, plan = folder / "small.onnx", folder / "plan.json"
-    command = [sys.executable, "-m", "onnxprune", "prune", str(SAMPLES / sample / "model.onnx")]
-    command += ["--data", str(SAMPLES / sample / "reference"), *options, "-q"]
-    command += ["-o", str(small), "--plan", str(plan), "--threads", str(threads)]
+    command = [sys.executable, "-m", "onnxprune", "prune", str(model), "--data", str(data), *run]
+    command += ["-q", "-o", str(small), "--plan", str(plan), "--threads", str(threads)]
     environment: Mapping[str, str] = {
         **{name: value for name, value in os.environ.items() if name not in VARIABLES},
         **(dict.fromkeys(VARIABLES, held) if held else {}),
@@ -37,8 +43,21 @@ def result_of(folder: Path, run: tuple[str, ...], threads: int, seed: int, held:
 
 
 def test_threads_and_hash_seeds_leave_plan_and_bytes(tmp_path: Path) -> None:
-    alone = result_of(tmp_path, QUICK, threads=1, seed=1, held="1")
-    assert result_of(tmp_path, QUICK, threads=4, seed=2, held="4") == alone
+    given = SAMPLE / "model.onnx", SAMPLE / "reference"
+    alone = result_of(tmp_path, given, QUICK, threads=1, seed=1, held="1")
+    assert result_of(tmp_path, given, QUICK, threads=4, seed=2, held="4") == alone
+
+
+def test_threads_and_hash_seeds_leave_what_a_floor_alone_comes_to(
+    tmp_path: Path, small: Small
+) -> None:
+    given = small.path, small.data
+    one, two, four = (
+        result_of(tmp_path, given, FLOOR, threads=count, seed=count, held=str(count))
+        for count in (1, 2, 4)
+    )
+    assert json.loads(json.loads(one)[0])["removed"]
+    assert one == two == four
 
 
 @pytest.mark.parametrize("kind", ["Conv", "MatMul", "ReduceMean", "GlobalAveragePool", "Softmax"])

@@ -28,6 +28,7 @@ from onnxprune.search.control import Strategy
 from onnxprune.search.evaluators import Parts, metric_name
 from onnxprune.search.generated import NOISE, parted
 from onnxprune.search.judging import check_head, with_heads
+from onnxprune.search.objective import ESTIMATE
 from onnxprune.search.outcome import make_evaluator
 from onnxprune.search.protocols import HoldOut, Judge, Measured
 from onnxprune.search.ranking import (
@@ -42,7 +43,7 @@ from onnxprune.search.ranking import (
 from onnxprune.search.refusal import check_layer_rates
 from onnxprune.search.remembered import remembered, to_remember
 from onnxprune.search.samples import open_samples, samples_are_runs
-from onnxprune.search.settings import AUTO, Settings
+from onnxprune.search.settings import AUTO, HOME, Settings
 from onnxprune.search.task import Task
 from onnxprune.search.unseen import are_few, foresight, on_others
 from onnxprune.search.untaken import hold_untaken
@@ -190,13 +191,17 @@ def _may_sketch(fitted: Data | None, settings: Settings) -> bool:
 
 
 def find_aims(settings: Settings) -> tuple[str, ...]:
-    """Return what a search brings down: what it is told to, or the target, or latency."""
+    """Return what a search brings down: what it is told to, or the target, or the latency.
+
+    That is estimated for onnxruntime, and measured where another runtime is asked for.
+    """
     if settings.aim is not None:
         return (settings.aim,)
     asked = settings.target.asked
     if settings.limits.layer_rate and not asked and not settings.floor:
         return ("rate",)
-    return tuple("latency" if name == "latency_ms" else name for name in asked) or ("latency",)
+    found = tuple("latency" if name == "latency_ms" else name for name in asked)
+    return found or (ESTIMATE if settings.latency_on == HOME else "latency",)
 
 
 def choose_strategy(settings: Settings) -> Strategy:

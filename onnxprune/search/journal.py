@@ -21,7 +21,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,10 @@ from onnxprune.records import as_text, parse_record, read_record
 from onnxprune.search.about import versions
 from onnxprune.search.latency import Latency
 from onnxprune.search.lines import from_line, to_line
+from onnxprune.search.objective import ESTIMATE
 from onnxprune.search.plan import Plan
 from onnxprune.search.settings import Settings
-from onnxprune.search.task import State
+from onnxprune.search.task import State, Task
 
 logger = logging.getLogger(__name__)
 
@@ -162,6 +163,15 @@ class RunDirectory:
             where = f"{self.path / JOURNAL}: line {number}"
             found.append(parse_record(as_text(line, where, _failed), "state", where, _failed))
         return found
+
+    def timed(self, task: Task, settings: Settings) -> Task:
+        """Return the task as the directory has it: times that lie there decide in place of a guess.
+
+        So did those of a run before latency was estimated where nothing is asked for.
+        """
+        if self.path is None or settings.aim is not None or task.aims != (ESTIMATE,):
+            return task
+        return replace(task, aims=("latency",)) if (self.path / LATENCY).exists() else task
 
     def latency(self, graph: Graph, measure: Callable[[], Latency]) -> Latency:
         """Return what widths cost in time: as the directory has it since the run began, or now.

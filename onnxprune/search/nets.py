@@ -19,13 +19,13 @@ from onnxprune.search.control import SLACK
 from onnxprune.search.floors import Floors
 from onnxprune.search.latency import Latency, measure_latency
 from onnxprune.search.memory import Memory
-from onnxprune.search.objective import Figure, FilterCount, Objective
+from onnxprune.search.objective import ESTIMATE, Figure, FilterCount, Objective
 from onnxprune.search.orders import soft
 from onnxprune.search.picker import Picker
 from onnxprune.search.protocols import Damage, Measured
 from onnxprune.search.reach import Reach, first
 from onnxprune.search.task import State, Task
-from onnxprune.surgery import remove_channels
+from onnxprune.surgery import estimate_time, remove_channels
 
 
 def _held(task: Task) -> int:
@@ -90,6 +90,8 @@ class Nets:
             return FilterCount(self.task.groups)
         if aim == "size":
             return self.reach.bytes
+        if aim == ESTIMATE:
+            return estimate_time(self.task.graph, self.task.groups)
         if aim == "latency":
             return self.latency.figure(self.task.graph, self.task.groups)
         return costs.params if aim == "params" else costs.macs

@@ -150,7 +150,8 @@ class Settings(Checked):
             of=AIMS,
             optional=True,
             help="What filters are compared by, beside the damage they do: what their removal "
-            "saves of this. By default what the target names, or latency.",
+            "saves of this. latency is measured here, estimated-latency told by the graph alone. "
+            "By default what the target names, or estimated-latency.",
         ),
         None,
     )

@@ -4,7 +4,8 @@ Imports channels and graph; names no operator.
 
 * `removal`: `remove_channels`, and its postcondition; `masking`: `mask`, its oracle
 * `branches`: branches that go as a whole
-* `editor`: the constants of a copy of the model; `cost`: parameters and multiply-adds
+* `editor`: the constants of a copy of the model; `cost`: parameters and multiply-adds;
+  `estimate`: time, told from the graph alone
 """
 
 from onnxprune.surgery.cost import (
@@ -18,6 +19,7 @@ from onnxprune.surgery.cost import (
     repeats,
 )
 from onnxprune.surgery.editor import Constants, copy_model
+from onnxprune.surgery.estimate import estimate_time
 from onnxprune.surgery.masking import mask
 from onnxprune.surgery.removal import remove_channels, remove_channels_apart
 
@@ -28,6 +30,7 @@ __all__ = [
     "Figure",
     "copy_model",
     "count",
+    "estimate_time",
     "find_costs",
     "knows_macs",
     "mask",

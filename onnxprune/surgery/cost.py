@@ -8,9 +8,9 @@ runs several times counts as often; of the branches of an If, the one that costs
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from onnx import TensorProto
@@ -209,7 +209,7 @@ def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
         shapes,
         frozenset(constants),
         aliases,
-        _macs(graph, groups, shapes, graph.nodes, 0),
+        figure_of(graph, groups, partial(repeats, graph)),
         widths[False],
         unknown,
         tuple(loops),
@@ -217,14 +217,21 @@ def find_costs(graph: Graph, groups: ChannelGroups) -> Costs:
     )
 
 
-def _macs(
+def figure_of(
+    graph: Graph, groups: ChannelGroups, times_of: Callable[[Node], Mapping[str, float]]
+) -> Figure:
+    """Return what `times_of` each node says of elements of tensors, summed over those that run."""
+    return _summed(graph, groups, times_of, graph.nodes, 0)
+
+
+def _summed(
     graph: Graph,
     groups: ChannelGroups,
-    shapes: Mapping[str, Shape],
+    times_of: Callable[[Node], Mapping[str, float]],
     nodes: Sequence[Node],
     depth: int,
 ) -> Figure:
-    """The multiply-adds of nodes that the same `depth` branches hold."""
+    """The sum over nodes that the same `depth` branches hold."""
     times: dict[str, float] = {}
     branches: dict[str, dict[int, list[Node]]] = {}
     for node in nodes:
@@ -233,16 +240,17 @@ def _macs(
             inside = branches.setdefault(ifs[depth].by, {})
             inside.setdefault(ifs[depth].number, []).append(node)
             continue
-        for name, count in repeats(graph, node).items():
+        for name, count in times_of(node).items():
             times[name] = times.get(name, 0) + count
     either = (
         tuple(
-            _macs(graph, groups, shapes, inner, depth + 1)
+            _summed(graph, groups, times_of, inner, depth + 1)
             for number, inner in one.items()
             if Held(by, number, is_branch=True) not in groups.untaken or len(one) == 1
         )
         for by, one in branches.items()
     )
+    shapes = {name: graph.shape(name) or () for name in times}
     return Figure(groups, shapes, times, 0.0, tuple(either))
 
 
@@ -301,7 +309,6 @@ def repeats(graph: Graph, node: Node) -> dict[str, int]:
     inputs, outputs = parse(how.pattern)
     placed = inputs[0] if op.scatters else outputs[0]
     there = {axis.letter for axis in placed.axes if axis.names and axis.letter.islower()}
-    runs = math.prod(graph.facts.trips.get(held.by, 1) for held in node.within)
     found = {}
     for index in op.weights:
         shape = graph.shape(node.inputs[index])
@@ -309,5 +316,10 @@ def repeats(graph: Graph, node: Node) -> dict[str, int]:
             continue  # where sizes are only supposed, nobody knows whether it is a weight
         pairs = inputs[index].match(shape, str(node))
         shared = [n for axis, n in pairs if axis.names and axis.letter in there]
-        found[node.inputs[index]] = runs * math.prod(size) // max(math.prod(shared), 1)
+        found[node.inputs[index]] = runs(graph, node) * math.prod(size) // max(math.prod(shared), 1)
     return found
+
+
+def runs(graph: Graph, node: Node) -> int:
+    """Return how often a node runs for one image; a loop of which no one knows counts once."""
+    return math.prod(graph.facts.trips.get(held.by, 1) for held in node.within)

@@ -10,7 +10,7 @@ import onnxprune
 from onnxprune.compensate import ROUGH
 from onnxprune.data import Data
 from onnxprune.graph.graph import Graph
-from onnxprune.search.assemble import choose_strategy, make_task, open_model
+from onnxprune.search.assemble import choose_strategy, find_aims, make_task, open_model
 from onnxprune.search.control import Control, Strategy
 from onnxprune.search.evaluators import ENOUGH
 from onnxprune.search.nets import Nets
@@ -24,6 +24,25 @@ from tests.support.small_net import Small
 
 LEAST_SQUARES = {"compensate": "least-squares"}
 TAYLOR = {"criterion": "taylor"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "aims"),
+    [
+        ({}, ("estimated-latency",)),
+        ({"max_drop": 0.02, "aim": "latency"}, ("latency",)),
+        ({"max_drop": 0.02, "latency_on": "openvino"}, ("latency",)),
+        ({"max_drop": 0.02, "macs": 0.5}, ("macs",)),
+        ({"latency_ms": 3, "size": 0.5}, ("size", "latency")),
+        ({"latency_ms": 3, "aim": "estimated-latency"}, ("estimated-latency",)),
+        ({"layer_rate": (("conv", 0.5),)}, ("rate",)),
+        ({"layer_rate": (("conv", 0.5),), "max_drop": 0.02}, ("estimated-latency",)),
+    ],
+)
+def test_what_is_saved_is_asked_for_or_the_target_or_time(
+    asked: dict[str, Any], aims: tuple[str, ...]
+) -> None:
+    assert find_aims(Settings.of(**asked)) == aims
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where measured times decide: what was measured once makes the same plan again."""
+"""Where times decide: a floor alone has none measured, and what was measured once stays."""
 
 import json
 import logging
@@ -15,13 +15,14 @@ from onnxprune.search import nets
 from tests.support.small_net import Small
 
 FLOOR: dict[str, Any] = {"max_drop": 0.3, "threads": 1, "device": "cpu", "compensate": "bias"}
-"""A floor and no target, so that latency decides."""
+"""A floor and no target, so that latency decides, as it is estimated."""
+MEASURED = {**FLOOR, "aim": "latency"}
 
 
 @pytest.fixture(scope="module")
 def finished(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
-    onnxprune.prune(str(small.path), str(small.data), run_dir=folder, **FLOOR)
+    onnxprune.prune(str(small.path), str(small.data), run_dir=folder, **MEASURED)
     return folder
 
 
@@ -33,6 +34,37 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("measured again")
 
     monkeypatch.setattr(nets, "measure_latency", measured)
+
+
+@pytest.mark.usefixtures("untimed")
+def test_a_floor_alone_measures_nothing(small: Small, tmp_path: Path) -> None:
+    onnxprune.prune(str(small.path), str(small.data), run_dir=tmp_path / "run", **FLOOR)
+    assert not (tmp_path / "run" / "latency.json").exists()
+    said = {**FLOOR, "aim": "estimated-latency"}
+    onnxprune.prune(str(small.path), str(small.data), run_dir=tmp_path / "said", **said)
+    for name in ("plan.json", "pruned.onnx"):
+        assert (tmp_path / "said" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+
+
+@pytest.mark.usefixtures("untimed")
+@pytest.mark.parametrize("again", [onnxprune.prune, reproduce])
+def test_a_floor_alone_of_an_earlier_version_goes_by_the_times_that_it_measured(
+    again: Any, finished: Path, tmp_path: Path, small: Small
+) -> None:
+    """Latency was measured then where nothing else was asked for."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["settings"]["aim"] = None
+    (folder / "config.json").write_text(json.dumps(config))
+    if again is reproduce:
+        assert reproduce(folder)["equal"]
+        return
+    journal = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_text("".join(journal[:2]))
+    onnxprune.prune(str(small.path), str(small.data), run_dir=folder, resume=True, **FLOOR)
+    for name in ("plan.json", "pruned.onnx"):
+        assert (folder / name).read_bytes() == (finished / name).read_bytes()
 
 
 @pytest.mark.usefixtures("untimed")
@@ -81,6 +113,6 @@ def test_the_times_of_a_run_that_never_began_go(
     for name in ("latency.json", "config.json"):
         shutil.copy(finished / name, folder)
     with caplog.at_level(logging.INFO):
-        onnxprune.prune(str(small.path), str(small.data), run_dir=folder, **FLOOR)
+        onnxprune.prune(str(small.path), str(small.data), run_dir=folder, **MEASURED)
     assert "none is timed" not in caplog.text
     assert (folder / "latency.json").read_bytes() != (finished / "latency.json").read_bytes()
