@@ -35,7 +35,7 @@ def test_a_long_text_keeps_its_ends(text: str, most: int) -> None:
 
 
 def test_different_names_look_different() -> None:
-    names = ["a", "a\x1b", "a\x07", "a\u202e", "a\u2066", "a\udcff", "a\x9b"]
+    names = ["a", "a\x1b", "a\x07", "a\u202e", "a\u2066", "a\udcff", "a\udc80", "a\x9b"]
     assert len({harmless(name) for name in names}) == len(names)
 
 
