@@ -36,7 +36,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("onnxprune", "converters", "samples", "tests", "pyproject.toml")
+COPIED = ("onnxprune", "converters", "samples", "tests", "docs", "pyproject.toml")
 BESIDE = ("converters", "samples")
 """Packages within onnxprune that lie beside it: installed, they are found where they came from."""
 
