@@ -42,6 +42,13 @@ def test_the_tables_hold_figures_and_classes() -> None:
     assert re.search(r"</summary>\n\n\|", text), "Markdown in HTML needs an empty line before it"
 
 
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_a_class_with_one_score_is_not_listed(side: str) -> None:
+    found = comparison()
+    found[side]["accuracy"]["per_class"]["c_d"] = 0.5
+    assert cells(markdown(found)) == cells(markdown(comparison()))
+
+
 def test_a_verdict_comes_first() -> None:
     assert "ed**" not in markdown(comparison())
     assert markdown(comparison(), []).startswith("**Passed**\n\n|")
