@@ -12,7 +12,7 @@ Imports data, evaluation and plugins.
 
 from onnxprune.detection.agreement import BoxAgreement
 from onnxprune.detection.annotations import Annotated, annotation_kind
-from onnxprune.detection.boxes import SURE
+from onnxprune.detection.boxes import SURE, fit_image
 from onnxprune.detection.centres import centre_maps
 from onnxprune.detection.heads import HEADS
 from onnxprune.detection.levels import SHARES, level_classes
@@ -47,6 +47,7 @@ __all__ = [
     "centre_maps",
     "check_head",
     "find_detector",
+    "fit_image",
     "level_classes",
     "limited",
     "load_objects",

@@ -41,6 +41,21 @@ def corners(centred: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.concatenate([centred[..., :2] - half, centred[..., :2] + half], axis=-1)
 
 
+def fit_image(boxes: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Return which boxes have their centres in an image, and sides from a pixel to those of it.
+
+    Shapes: `[..., 4]` -> `[...]`. Units: size, height and width in pixels.
+
+    >>> boxes = np.array([[-1, 0, 3, 4], [0, 0, 0, 4], [30, 0, 34, 4], [0, 0, 8, 17]])
+    >>> fit_image(boxes, (16, 32)).tolist()
+    [True, False, True, False]
+    """
+    low, high = boxes[..., :2], boxes[..., 2:]
+    middle, sides, whole = (low + high) / 2, high - low, np.array(size[::-1])
+    fits = (middle >= 0) & (middle <= whole) & (sides >= 1) & (sides <= whole)
+    return np.asarray(fits.all(-1))
+
+
 def overlap(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the intersection of each box of `a` with each of `b` over their union (IoU).
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.detection.boxes import corners
+from onnxprune.detection.boxes import corners, fit_image
 from onnxprune.detection.maps import by_cell, strides_of
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -155,15 +155,9 @@ def are_centres(boxes: Array, scores: Array, size: Size) -> bool:
 
 
 def are_boxes(boxes: Array, scores: Array, size: Size) -> bool:
-    """Whether scores are high at few places, and most boxes there have sides within the image.
+    """Whether scores are high at few places, and most boxes there fit the image.
 
-    Their centres lie within it as well. Shapes: `[N, A, 4]`, `[N, A, K]`.
+    Shapes: `[N, A, 4]`, `[N, A, K]`.
     """
     there = sure_places(scores)
-    if there is None:
-        return False
-    low, high = boxes[there][:, :2], boxes[there][:, 2:]
-    whole = np.array([size[1], size[0]])
-    placed = ((low + high) / 2 >= 0) & ((low + high) / 2 <= whole)
-    sided = (high - low >= 1) & (high - low <= whole)
-    return bool((placed & sided).all(-1).mean() >= MOSTLY)
+    return there is not None and bool(fit_image(boxes[there], size).mean() >= MOSTLY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from onnxprune.detection import (
     are_anchored,
     centre_maps,
     find_detector,
+    fit_image,
     level_classes,
     limited,
     load_objects,
@@ -199,40 +200,37 @@ def _scaling(graph: Graph, detector: Detector, settings: Settings) -> Scaling:
     return Scaling(detector.preset, AS_TRAINED) if detector.preset and not found.why else found
 
 
-def scaling_of_boxes(
-    graph: Graph, read: Callable[[str], Data], settings: Settings, usual: Scaling
-) -> Scaling | None:
+def scaling_of_boxes(graph: Graph, data: Data, settings: Settings) -> Scaling | None:
     """Return the preset that a head usually takes, where it finds boxes by it.
 
-    So it is where neither labels nor the model say how pixels are scaled: `read` reads samples by a
-    preset. None where no head fits the outputs, or clearly more is found by the `usual` one.
+    So it is where neither labels nor the model say how pixels are scaled. None where no head fits
+    the outputs, or clearly more is found by the preset of the samples.
     """
+    if isinstance(data.x, Inputs):
+        return None
+    some = data.every(-(-len(data) // LOOKED_AT_ALONE))
+    given = np.asarray(some.x)
+    by_preset = dict(readings(given, some.preprocess))
     found = []
     for detector in guess_detectors(graph, settings):
-        if detector.preset not in ("", usual.preset):
-            many, few = (
-                _count_boxes(graph, read(preset), detector, settings)
-                for preset in (detector.preset, usual.preset)
-            )
-            if many >= ENOUGH and 2 * many >= few:
-                why = (
-                    f"by which head '{detector.head}' finds {many} boxes ('{usual.preset}': {few})"
-                )
-                found.append((many, Scaling(detector.preset, why)))
+        x = by_preset.get(of_preset(detector.preset))
+        if x is None or detector.preset == some.preprocess:
+            continue
+        read = replace(some, x=np.ascontiguousarray(x, given.dtype))
+        many, few = (_count_boxes(graph, one, detector, settings) for one in (read, some))
+        if many >= ENOUGH and 2 * many >= few:
+            why = f"by which head '{detector.head}' finds {many} boxes ('{some.preprocess}': {few})"
+            found.append((many, Scaling(detector.preset, why)))
     return max(found, key=lambda one: one[0])[1] if found else None
 
 
 def _count_boxes(graph: Graph, data: Data, detector: Detector, settings: Settings) -> int:
-    """How many boxes with sides within the image a head finds in some of the samples."""
-    some = data.every(-(-len(data) // LOOKED_AT_ALONE))
-    evaluate = evaluator_of(some, settings, FIDELITY, list(graph.outputs))
-    whole, count = np.array([detector.size[1], detector.size[0]]), 0
-    for one in detector(evaluate.outputs(graph.model)):
-        low, high = one.boxes[:, :2], one.boxes[:, 2:]
-        middle, sides = (low + high) / 2, high - low
-        fits = ((middle >= 0) & (middle <= whole) & (sides >= 1) & (sides <= whole)).all(1)
-        count += int((fits & (one.scores >= SURE) & (one.scores <= 1)).sum())
-    return count
+    """How many boxes that fit the image a head finds in samples."""
+    outputs = evaluator_of(data, settings, FIDELITY, list(graph.outputs)).outputs(graph.model)
+    return sum(
+        int((fit_image(one.boxes, detector.size) & (one.scores >= SURE) & (one.scores <= 1)).sum())
+        for one in detector(outputs)
+    )
 
 
 # Does it find anything?

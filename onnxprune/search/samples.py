@@ -75,7 +75,7 @@ def open_samples(graph: Graph, source: SampleSource, settings: Settings) -> Data
         better = better_preset(graph.model, samples, settings)
         alone = not samples.labelled or settings.metric == FIDELITY
         if better is None and alone:
-            better = scaling_of_boxes(graph, read, settings, scaling)
+            better = scaling_of_boxes(graph, samples, settings)
         if better is not None:
             logger.warning("%s; name another to have it so", better)
             return read(better.preset)

@@ -91,19 +91,6 @@ class Stopwatch:
 
         return function and within
 
-    def stepped(self, part: str, function: Callable[..., Any] | None) -> Callable[..., Any] | None:
-        """Return a function that yields, and whose work between two results counts to a part."""
-
-        def within(*arguments: Any) -> Iterator[Any]:
-            assert function is not None
-            ended = object()
-            found = iter(function(*arguments))
-            ahead = self.timed(part, lambda: next(found, ended))
-            assert ahead is not None
-            yield from iter(ahead, ended)
-
-        return function and within
-
     @property
     def total(self) -> np.ndarray[Any, Any]:
         """The CPU and wall-clock seconds of all parts together."""
@@ -127,10 +114,10 @@ class Watched(Nets):
                 ("compensate", "compensation"),
                 ("sketch", "compensation"),
                 ("hold_out", "compensation"),
+                ("judged", "compensation"),
                 ("restore", "compensation"),
             )
         }
-        given["by_fold"] = self.watch.stepped("compensation", task.by_fold)
         super().__init__(replace(task, **given))
         self.tried = [State(np.zeros(len(task.groups), np.bool_))]
 

@@ -7,7 +7,9 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 from onnxprune.data import Data
+from onnxprune.graph import Graph
 from onnxprune.search.assemble import open_model
+from onnxprune.search.detectors import guess_detectors
 from onnxprune.search.settings import Settings
 from tests.support.models import model
 
@@ -35,6 +37,16 @@ def maps(objects: float, **metadata: str) -> ModelProto:
     tensor.CopyFrom(numpy_helper.from_array(bias.ravel(), "bias"))
     helper.set_model_props(proto, metadata)
     return proto
+
+
+def test_anchors_tell_whose_the_maps_are() -> None:
+    """75 channels: 20 classes at each of three anchors, or 11 behind the shares of four sides."""
+    proto = model(TEXT.replace("21", "75"))
+    asked = Settings.of()
+    assert [one.head for one in guess_detectors(Graph(proto), asked)] == ["yolov8-maps"]
+    helper.set_model_props(proto, {"anchors": str(list(range(1, 19)))})
+    (found,) = guess_detectors(Graph(proto), asked)
+    assert (found.head, found.classes) == ("yolov5-maps", 20)
 
 
 def opened(proto: ModelProto, **asked: object) -> Data:

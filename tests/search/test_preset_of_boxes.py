@@ -13,7 +13,6 @@ from onnxprune.graph import Graph
 from onnxprune.samples import detection
 from onnxprune.search import detectors, open_model
 from onnxprune.search.detectors import scaling_of_boxes
-from onnxprune.search.scaling import Scaling
 from tests.search.test_detectors import MODEL, SETTINGS, named
 
 
@@ -71,11 +70,10 @@ def test_a_guess_without_labels_is_said(
 
 @pytest.mark.parametrize(("counts", "preset"), [((4, 0), None), ((5, 10), "unit"), ((5, 11), None)])
 def test_a_few_boxes_say_nothing(
-    counts: tuple[int, int], preset: str | None, monkeypatch: pytest.MonkeyPatch
+    counts: tuple[int, int], preset: str | None, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor do fewer than half of those that the usual preset finds."""
-    found = dict(zip(("unit", "imagenet"), counts, strict=True))
-    monkeypatch.setattr(detectors, "_count_boxes", lambda graph, read, *_: found[read])
-    usual = Scaling("imagenet", "")
-    better = scaling_of_boxes(Graph(named()), lambda name: name, SETTINGS, usual)
+    samples, found = opened(images, preprocess="imagenet"), iter(counts)
+    monkeypatch.setattr(detectors, "_count_boxes", lambda *_: next(found))
+    better = scaling_of_boxes(Graph(named()), samples, SETTINGS)
     assert (better.preset if better else None) == preset

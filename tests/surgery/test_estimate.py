@@ -10,21 +10,19 @@ from onnxprune.surgery.removal import remove_channels
 from tests.support.models import model
 
 NET = """
-net (float[N,3,8,8] x) => (float[N,4] y)
+net (float[N,3,8,8] x) => (float[N,4,1,1] y)
 <float[24,3,3,3] w, float[24] b, float[24,1,3,3] d, float[16,24,1,1] v, float[16,16,1,1] t,
- float[4,16] h> {
-  a = Conv<pads=[1,1,1,1]>(x, w, b)
-  r = Relu(a)
-  c = Conv<group=24,pads=[1,1,1,1]>(r, d)
+ float[4,16,1,1] h> {
+  a = Conv(x, w, b)
+  c = Conv<group=24>(a, d)
   e = Conv(c, v)
   k = Conv(e, t)
   s = Add(k, e)
-  q = Relu(s)
-  g = GlobalAveragePool(q)
-  f = Flatten(g)
-  y = Gemm<transB=1>(f, h)
+  g = GlobalAveragePool(s)
+  y = Conv(g, h)
 }
 """
+"""A layer that is tied to a depthwise one, and two that are tied by a sum."""
 
 
 def estimate(text: str) -> float:
