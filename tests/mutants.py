@@ -27,6 +27,7 @@ import tempfile
 import threading
 import time
 import tomllib
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -51,8 +52,6 @@ WARM.set_forkserver_preload(
 )
 """Where tests run: a fork of a process that has imported, once, what takes longest."""
 PART_SECONDS = 110.0
-STEP = 20
-"""Mutants; how far `--part` begins further on with each day."""
 
 
 class Mistake(Exception):
@@ -133,10 +132,15 @@ def changed_here(root: Path) -> set[str]:
     return set()
 
 
-def part(mutants: Sequence[Mutant], files: set[str], day: int) -> list[Mutant]:
-    """Return the mutants that a change touches, or all; each day beginning further on."""
+def part(mutants: Sequence[Mutant], files: set[str], root: Path) -> list[Mutant]:
+    """Return the mutants that a change touches, or all.
+
+    Where they begin depends on the sources alone: what is tried twice has one answer, and each
+    change of the sources has another part of the list tried.
+    """
     chosen = touched(mutants, files) or list(mutants)
-    begin = day * STEP % len(chosen)
+    sources = [(root / file).read_bytes() for file in sorted({one.file for one in mutants})]
+    begin = zlib.crc32(b"".join(sources)) % len(chosen)
     return chosen[begin:] + chosen[:begin]
 
 
@@ -335,7 +339,7 @@ def choose(asked: argparse.Namespace, root: Path) -> list[Mutant]:
     if asked.shard:
         mutants = shard(mutants, asked.shard)
     if asked.part and mutants:
-        mutants = part(mutants, changed_here(root), int(time.time()) // 86_400)
+        mutants = part(mutants, changed_here(root), root)
     return mutants
 
 

@@ -169,8 +169,12 @@ def test_what_is_not_installed_is_no_error_beside_what_is(net: Path, tmp_path: P
     assert [row["status"] for row in rows] == ["missing", "done"]
 
 
-def test_the_folder_of_the_model_is_refused(net: Path, tmp_path: Path) -> None:
+def test_the_folder_of_the_model_is_refused(
+    net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything runs."""
     before = net.read_bytes()
+    monkeypatch.setattr(deploying, "_tried", lambda *_: pytest.fail("ran"))
     with pytest.raises(InvalidValue, match="holds the model itself; name another folder"):
         deploy(net, tmp_path)
     assert net.read_bytes() == before
