@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from onnxprune.cli import options
 from onnxprune.cli.group import MODEL, main
@@ -17,6 +18,9 @@ from onnxprune.cli.sources import check_output
 from onnxprune.files import check_apart, check_place, folder_to_fill, write_whole
 from onnxprune.gate import Condition, figures
 from onnxprune.search import Settings
+
+PAGES = "compare.html"
+"""The page of several runs, or of two models, where no other place is given."""
 
 
 @main.command(epilog=example("onnxprune compare model.onnx small.onnx --data test/"))
@@ -31,9 +35,7 @@ from onnxprune.search import Settings
 @options.JSON
 @options.MARKDOWN
 @options.PAGE
-@options.METRIC
-@options.TIMING
-@options.RUNNING
+@options.COMPARED
 @click.pass_obj
 @options.ENGINE
 def compare(
@@ -241,32 +243,75 @@ def curve(
     screen.say(f"curves: {drawing}")
 
 
-@main.command(epilog=example("onnxprune report run/", "onnxprune report run/ other/ -o both.html"))
-@click.argument("directories", type=options.FILE, nargs=-1, required=True, metavar="DIR...")
+@main.command(
+    epilog=example(
+        "onnxprune report run/",
+        "onnxprune report run/ other/ -o both.html",
+        "onnxprune report edge/small.xml edge/small.mnn --data test/ -o both.html",
+    )
+)
+@click.argument("places", type=options.FILE, nargs=-1, required=True, metavar="DIR...|A B")
 @click.option(
     "-o",
     "--output",
     type=options.FILE,
     metavar="FILE",
-    help="The page of several runs; by default compare.html.",
+    help="The page of several runs or of two models; by default compare.html.",
 )
-@options.VOLUME
-@click.pass_obj
-def report(screen: Screen, /, directories: tuple[str, ...], output: str | None) -> None:
+@options.samples("--data", "TEST", "Test samples of two models", required=False)
+@options.TRUST_BASELINE
+@options.COMPARED
+@click.pass_context
+def report(
+    context: click.Context,
+    /,
+    places: tuple[str, ...],
+    output: str | None,
+    data: str | None,
+    **work: Any,
+) -> None:
     """Write the page of a run, finished or not, and print its path.
 
-    Of several runs it writes one page that shows them side by side.
+    Of several runs it writes one page that shows them side by side; of two models, ONNX or deployed
+    ones, that of their comparison, as compare --page does.
     """
     from onnxprune.report import write_comparison, write_page
 
-    if len(directories) > 1:
-        place = check_place(output or "compare.html", *directories)
-        screen.print(str(write_comparison(directories, place)))
+    screen = context.ensure_object(Screen)
+    if _are_models(places):
+        model, other = places
+        if data is None:
+            raise click.UsageError("Missing option '--data'; two models are compared on samples")
+        page = output or PAGES
+        check_output(page, model, other, data)
+        asked = Settings.of(**work)
+        found = show_comparison(screen, model, other, data, asked, quiet=True, evidence=True)
+        _write_page(found, model, other, page)
+        screen.print(page)
+        screen.kept = True
+        return
+    for one in context.command.params:
+        if one.name in {"data", *work} and _given(context, one):
+            raise click.UsageError(f"{one.opts[-1]}: is for two models, not for runs")
+    if len(places) > 1:
+        place = check_place(output or PAGES, *places)
+        screen.print(str(write_comparison(places, place)))
         screen.kept = True
         return
     if output is not None:
         raise click.UsageError(
             "--output: is for several runs; the page of one is report.html in its own folder"
         )
-    screen.print(str(write_page(directories[0])))
+    screen.print(str(write_page(places[0])))
     screen.kept = True
+
+
+def _are_models(places: Sequence[str]) -> bool:
+    """Whether two files are named, of which one may be missing, and no folders of runs."""
+    paths = [Path(place) for place in places]
+    files = any(path.is_file() for path in paths) and not any(path.is_dir() for path in paths)
+    return files and len(paths) == 2
+
+
+def _given(context: click.Context, option: click.Parameter) -> bool:
+    return context.get_parameter_source(option.name or "") is not ParameterSource.DEFAULT

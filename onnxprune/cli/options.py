@@ -233,6 +233,7 @@ ENGINE = together(
 )
 CRITERION = option("criterion")
 METRIC = together(*map(option, ("metric", "head", "outputs")))
+COMPARED = together(METRIC, TIMING, RUNNING)
 UNLABELLED = option("unlabelled")
 
 

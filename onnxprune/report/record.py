@@ -116,7 +116,7 @@ class Record:
 
 def _no_run(path: Path) -> str:
     """What a path is that is no run directory, and what to do with it."""
-    pages = "the page of two models is made by: onnxprune compare A B --data TEST --page FILE"
+    pages = "the page of two models is made by: onnxprune report A B --data TEST"
     if path.is_file():
         return f"is a file, no run; {pages}"
     if (path / "deploy.json").is_file():

@@ -70,7 +70,30 @@ def test_what_is_no_run_is_told_how_to_get_a_page(folder: Path, given: str) -> N
     (folder / "edge" / "deploy.json").write_text("{}")
     done = CliRunner().invoke(main, ["report", given])
     assert done.exit_code == 1
-    assert done.stderr.endswith("onnxprune compare A B --data TEST --page FILE\n")
+    assert done.stderr.endswith("onnxprune report A B --data TEST\n")
+
+
+def test_a_report_of_two_models_is_the_page_of_their_comparison(small: Small) -> None:
+    deployed = "--to", "ort-mobile,onnxruntime", "--data", str(small.data), "-o", "edge"
+    assert CliRunner().invoke(main, ["deploy", "small.onnx", *deployed]).exit_code == 0
+    words = ["report", "edge/small.ort", "edge/small.onnx"]
+    work = ["--data", str(small.data), "--threads", "1", "--trust-baseline", "-o"]
+    done = CliRunner().invoke(main, [*words, *work, "two.html"])
+    assert (done.exit_code, done.stdout) == (0, "two.html\n")
+    page = Path("two.html").read_text("utf-8")
+    assert "<h1>small.ort → small.onnx</h1>" in page
+    assert "24 samples" in page
+    asked = CliRunner().invoke(main, words)
+    assert (asked.exit_code, "--data" in asked.stderr) == (2, True)
+    assert CliRunner().invoke(main, [*words, *work, "edge/small.ort"]).exit_code == 1
+    gone = CliRunner().invoke(main, [words[0], "none.onnx", words[2], *work, "two.html"])
+    assert (gone.exit_code, "none.onnx" in gone.stderr) == (1, True)
+
+
+def test_what_two_models_are_compared_by_is_not_for_runs() -> None:
+    done = CliRunner().invoke(main, ["report", "run", "run", "--threads", "1"])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: --threads: is for two models, not for runs")
 
 
 @pytest.mark.parametrize("text", ["harmonic_dorp > 1", "harmonic_drop", "", "harmonic_drop >"])
