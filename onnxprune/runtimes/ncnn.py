@@ -62,7 +62,7 @@ class NcnnSession:
         extractor = self._net.create_extractor()
         held = {name: np.ascontiguousarray(_single(feeds[name])) for name, _, _ in self.inputs}
         for name, value in held.items():
-            extractor.input(name, self._ncnn.Mat(value))
+            extractor.input(name, self._ncnn.Mat(value).clone())  # layers write into what they get
         return {name: self._read(extractor, name) for name in self.outputs}
 
     def _read(self, extractor: Any, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What onnx2tf gets computes what the model does; what ncnn lacks is named."""
+"""What onnx2tf gets computes what the model does; ncnn gets copies, and what it lacks is named."""
 
 import copy
 import sys
@@ -112,3 +112,41 @@ def test_a_layer_that_ncnn_lacks_is_named(
     monkeypatch.setitem(sys.modules, "ncnn", stands_in)
     with pytest.raises(ValueError, match=said):
         NcnnSession(tmp_path / "net.ncnn.param", 1)
+
+
+def test_samples_stay_as_they_are_where_ncnn_computes_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its layers write into what they are given; a network that began with one crashed."""
+
+    class Mat:
+        def __init__(self, held: np.ndarray) -> None:
+            self.held = held
+
+        def clone(self) -> "Mat":
+            return Mat(self.held.copy())
+
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            return self.held
+
+    class Extractor:
+        def input(self, name: str, mat: Mat) -> None:
+            mat.held *= 2
+            self.mat = mat
+
+        def extract(self, name: str) -> tuple[int, Mat]:
+            return 0, self.mat
+
+    net = SimpleNamespace(
+        opt=SimpleNamespace(),
+        load_param=lambda path: 0,
+        load_model=lambda path: 0,
+        input_names=lambda: ["in0"],
+        output_names=lambda: ["out0"],
+        create_extractor=Extractor,
+    )
+    monkeypatch.setitem(sys.modules, "ncnn", SimpleNamespace(Net=lambda: net, Mat=Mat))
+    x = np.ones((1, 4, 4, 3), np.float32)
+    found = NcnnSession(tmp_path / "net.ncnn.param", 1).run({"in0": x})
+    assert (found["out0"] == 2).all()
+    assert (x == 1).all()

@@ -39,7 +39,15 @@ ORDER = model(
 )
 """Channels in an order whose inverse is another."""
 
-NETS = {"two inputs": TWO, "batch of four": FOUR, "another order": ORDER} | {
+SCALED = model(
+    """g (float[N, 8, 8, 3] x) => (float[N, 4, 6, 6] y)
+    <float[4, 3, 3, 3] w, float c = {0.5}, float d = {-1}> {
+        a = Mul(x, c) b = Add(a, d) t = Transpose <perm = [0, 3, 1, 2]> (b) y = Conv(t, w)
+    }"""
+)
+"""Pixels, channels last, that the graph scales, as Keras' networks do: ncnn does so in place."""
+
+NETS = {"two inputs": TWO, "batch of four": FOUR, "another order": ORDER, "scaled": SCALED} | {
     name: str(SAMPLES / name / "model.onnx")
     for name in ("fashion_mnist", "segmentation", "detection")
 }
