@@ -278,7 +278,7 @@ def report(
     from onnxprune.report import write_comparison, write_page
 
     screen = context.ensure_object(Screen)
-    if _are_models(places):
+    if _are_models(places, data is not None):
         model, other = places
         if data is None:
             raise click.UsageError("Missing option '--data'; two models are compared on samples")
@@ -306,11 +306,11 @@ def report(
     screen.kept = True
 
 
-def _are_models(places: Sequence[str]) -> bool:
-    """Whether two files are named, of which one may be missing, and no folders of runs."""
+def _are_models(places: Sequence[str], sampled: bool) -> bool:
+    """Whether two files are named, one of which may be missing, or both where samples are given."""
     paths = [Path(place) for place in places]
-    files = any(path.is_file() for path in paths) and not any(path.is_dir() for path in paths)
-    return files and len(paths) == 2
+    files = sampled or any(path.is_file() for path in paths)
+    return files and len(paths) == 2 and not any(path.is_dir() for path in paths)
 
 
 def _given(context: click.Context, option: click.Parameter) -> bool:

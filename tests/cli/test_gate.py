@@ -86,8 +86,9 @@ def test_a_report_of_two_models_is_the_page_of_their_comparison(small: Small) ->
     asked = CliRunner().invoke(main, words)
     assert (asked.exit_code, "--data" in asked.stderr) == (2, True)
     assert CliRunner().invoke(main, [*words, *work, "edge/small.ort"]).exit_code == 1
-    gone = CliRunner().invoke(main, [words[0], "none.onnx", words[2], *work, "two.html"])
-    assert (gone.exit_code, "none.onnx" in gone.stderr) == (1, True)
+    for other in (words[2], "other.onnx"):
+        gone = CliRunner().invoke(main, ["report", "none.onnx", other, *work, "two.html"])
+        assert (gone.exit_code, "none.onnx" in gone.stderr) == (1, True)
 
 
 def test_what_two_models_are_compared_by_is_not_for_runs() -> None:
