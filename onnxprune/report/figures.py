@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from onnxprune.evaluation import caption
 
@@ -129,22 +129,36 @@ def slower(report: Mapping[str, Any]) -> str:
 
 def ruined(report: Mapping[str, Any]) -> str:
     """Return what to say where most of the accuracy went; an empty text where it stayed."""
-    accuracies = [report[side].get("accuracy") for side in ("before", "after")]
-    if not all(accuracies):
-        return ""
-    key = report.get("decisive") or "harmonic"
-    before, after = (one.get(key, one["harmonic"]) for one in accuracies)
+    before, after, held_out = _decisive(report)
     where, advice = "", "ask for less, or bound the loss with --max-drop"
-    held_out = report.get("held_out")
-    if held_out and after >= RUINED * before:
+    if half_gone(report) == "held out":
         where, advice = " on samples that the correction has not seen", f"give more, {advice}"
-        after = held_out.get(key, held_out["harmonic"])
-    if after >= RUINED * before:
+        after = held_out
+    if not half_gone(report):
         return ""
     return (
         f"More than half of the accuracy is gone{where}: the harmonic mean fell from "
         f"{percent(before)} to {percent(after)}{f'; {advice}' if 'stopped' in report else ''}."
     )
+
+
+def half_gone(report: Mapping[str, Any]) -> Literal["", "seen", "held out"]:
+    """Return where less than half of the accuracy is left: on the samples, or only held out."""
+    before, after, held_out = _decisive(report)
+    if after < RUINED * before:
+        return "seen"
+    return "held out" if held_out < RUINED * before else ""
+
+
+def _decisive(report: Mapping[str, Any]) -> tuple[float, float, float]:
+    """The mean that decides: before, after, and held out, which is that after where nothing is."""
+    accuracies = [report[side].get("accuracy") for side in ("before", "after")]
+    if not all(accuracies):
+        return 0.0, 0.0, 0.0
+    accuracies.append(report.get("held_out") or accuracies[1])
+    key = report.get("decisive") or "harmonic"
+    before, after, held_out = (float(one.get(key, one["harmonic"])) for one in accuracies)
+    return before, after, held_out
 
 
 def timed_on(report: Mapping[str, Any]) -> str:

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from onnxprune.evaluation import caption
-from onnxprune.report.figures import SLOWER, percent, points, ruined, samples_of, slower
+from onnxprune.report.figures import (
+    SLOWER,
+    half_gone,
+    percent,
+    points,
+    ruined,
+    samples_of,
+    slower,
+)
 from onnxprune.report.record import Record
 
 Standing = Literal["good", "same", "unknown", "bad"]
@@ -131,7 +139,8 @@ def _accuracy(run: Record) -> Clause:
     elif run.report is not None:
         text += f" (on {samples_of(run.report)}, interval not known)"
     lost = _is_lost(run) if interval else change < -NOTICED and run.floor is None
-    lost = lost or below_floor(run)
+    gone = run.report is not None and half_gone(run.report) == "seen"
+    lost = lost or gone or below_floor(run)
     won = bool(interval and interval["low"] > 0 and change >= SHOWN)
     return Clause(text, "bad" if lost else "good" if won else "same")
 
@@ -143,13 +152,20 @@ def _is_lost(run: Record) -> bool:
 
 
 def _held_out(run: Record) -> Iterator[Clause]:
-    """Where the samples that corrected the weights hold the floor, and those held out do not."""
+    """Where the samples that corrected the weights hold the floor, and those held out do not.
+
+    Without a floor, where less than half of the accuracy is left on these alone.
+    """
     held = (run.report or {}).get("held_out")
-    if held and run.floor is not None and not below_floor(run):
-        level = held.get(run.decisive, held["harmonic"])
-        if level < run.floor - 1e-9:
-            said = f"held out, {percent(level)} is below the floor of {percent(run.floor)}"
-            yield Clause(said, "bad")
+    if not held or run.report is None or below_floor(run):
+        return
+    level = held.get(run.decisive, held["harmonic"])
+    if run.floor is not None and level < run.floor - 1e-9:
+        yield Clause(
+            f"held out, {percent(level)} is below the floor of {percent(run.floor)}", "bad"
+        )
+    elif run.floor is None and half_gone(run.report) == "held out":
+        yield Clause(f"held out, {percent(level)} is less than half of what it was", "bad")
 
 
 def change_of(run: Record) -> float | None:

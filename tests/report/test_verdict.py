@@ -36,7 +36,7 @@ def accuracy(mean: float) -> dict[str, Any]:
 
 
 def record(
-    interval: tuple[float, float] | None = (-0.04, 0.01), floor: float = 0.05, **after: Any
+    interval: tuple[float, float] | None = (-0.04, 0.01), floor: float | None = 0.05, **after: Any
 ) -> Record:
     changed = {"params": 170, "macs": 3000, "size_bytes": 850_000, "latency_ms": 1.0}
     report = {
@@ -310,6 +310,24 @@ def test_what_held_out_samples_say_is_in_the_verdict() -> None:
     run.report["held_out"] = accuracy(0.86)
     assert verdict(run).standing == "good"
     assert _red(run) == []
+
+
+def test_half_of_the_accuracy_gone_is_no_better_run_whatever_the_interval_says() -> None:
+    """Of few samples the interval of the mean spans 0, and without a floor none is broken."""
+    run = record((-0.2, 0.1), floor=None)
+    assert run.report is not None
+    run.report["held_out"] = accuracy(0.46)
+    assert verdict(run).standing == "good"
+    run.report["held_out"] = accuracy(0.44)
+    assert verdict(run).standing == "bad"
+    assert verdict(run).text.startswith("Held out, 44.0 % is less than half of what it was, ")
+    assert _red(run) == [HELD_OUT]
+    one_class_is_lost = {**accuracy(0.887), "harmonic": 0.0}
+    run = record((-0.2, 0.1), floor=None, accuracy=one_class_is_lost)
+    assert run.report is not None
+    run.report["held_out"] = one_class_is_lost
+    assert verdict(run).standing == "bad"
+    assert verdict(run).text.startswith("Accuracy \u22121.3 points (95 % interval")
 
 
 def _red(run: Record) -> list[str]:
