@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from onnxprune.report.figures import SHOWN
 from onnxprune.report.record import Record
 
 
@@ -24,6 +25,11 @@ class ClassRow:
     def change(self) -> float:
         """After less before."""
         return self.after - self.before
+
+    @property
+    def lost(self) -> bool:
+        """Whether a change that is seen lies below 0, with its whole interval if that is known."""
+        return self.change <= -SHOWN and (self.high is None or self.high < 0)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a page holds them."""

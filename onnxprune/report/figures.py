@@ -19,6 +19,8 @@ HOME = "onnxruntime"
 """Where latency is measured if nothing else is said."""
 SLOWER = 1.02
 """A latency that rose by more than this is no noise of the clock."""
+SHOWN = 0.0005
+"""A change of less is written as 0.0 points, and counts as none."""
 RUINED = 0.5
 """A model that keeps less of its accuracy than this share is not what anybody wanted."""
 MULTIPLE = 8

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from onnxprune.evaluation import caption
 from onnxprune.report.figures import (
+    SHOWN,
     SLOWER,
     half_gone,
     percent,
@@ -22,8 +23,6 @@ Standing = Literal["good", "same", "unknown", "bad"]
 """From best to worst, where the worst of several counts."""
 NOTICED = 0.01
 """A drop that counts as one where no interval is known and no floor was asked for."""
-SHOWN = 0.0005
-"""A change of less is written as 0.0 points, and counts as none."""
 WORST: Mapping[Standing, int] = {"bad": 0, "unknown": 1}
 """What is said first."""
 WORDS: Mapping[Standing, str] = {

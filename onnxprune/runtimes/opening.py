@@ -6,13 +6,13 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from onnx import ModelProto
 
-from onnxprune.errors import InvalidModel
+from onnxprune.errors import InvalidModel, MissingPackage
 from onnxprune.graph import Graph, ModelSource, load_model
 from onnxprune.records import read_record
 from onnxprune.runtimes.process import Child, Place
@@ -77,7 +77,13 @@ def running_file(path: Path, graph: Graph, threads: int) -> Iterator[Remote]:
     Its inputs and outputs are named as those of the graph. `threads` 0 means all cores.
     Raises: RuntimeFailed where the runtime cannot; MissingPackage where it is not installed.
     """
-    with Child(runtime_of(path), Place(threads, python=_python(path))) as child:
+    with ExitStack() as open_ones:
+        try:
+            child = open_ones.enter_context(
+                Child(runtime_of(path), Place(threads, python=_python(path)))
+            )
+        except MissingPackage as error:
+            raise MissingPackage(f"{path}: {runtime_of(path).name}: {error}") from error
         yield Remote(child, path, list(graph.inputs), graph.outputs)
 
 

@@ -33,6 +33,8 @@ from onnxprune.surgery import repeats
 
 SHOWN = 12
 """Samples whose answer changed, of which a page shows pictures."""
+FELL = 0.0005
+"""A score that fell by less is written as the same."""
 SCORED = 2000
 """Of more images than these none is measured by itself."""
 MOVES = 20
@@ -311,7 +313,7 @@ def _losses(
     except OnnxPruneError:  # a metric of a user's own that needs more than one sample
         return {}
     fell = np.nan_to_num(scores[0] - scores[1])
-    lost = np.argsort(-fell, kind="stable")[: int((fell > 0).sum())]
+    lost = np.argsort(-fell, kind="stable")[: int((fell >= FELL).sum())]
     chosen = lost[:SHOWN]
     told = [{"scores": [round(float(side[k]), 4) for side in scores]} for k in chosen.tolist()]
     pictures, explained = of_outputs(graph, models, data, chosen, settings)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from onnxprune.errors import DataError
+from onnxprune.report.changes import ClassRow
 from onnxprune.report.colouring import COLOURS, colours_of, neighbours
 from onnxprune.report.figures import HELD_OUT, rows
 from onnxprune.report.intervals import paired, redrawn, resampled, weighted, wilson
@@ -328,6 +329,14 @@ def test_half_of_the_accuracy_gone_is_no_better_run_whatever_the_interval_says()
     run.report["held_out"] = one_class_is_lost
     assert verdict(run).standing == "bad"
     assert verdict(run).text.startswith("Accuracy \u22121.3 points (95 % interval")
+
+
+def test_a_class_is_red_where_a_change_that_shows_is_no_chance() -> None:
+    found = [ClassRow("a", 0.9, 0.9 - drop, 9, low, high).lost for drop, low, high in DROPS]
+    assert found == [False, True, False, True]
+
+
+DROPS = [(1e-6, None, None), (0.1, None, None), (0.1, -0.3, 0.1), (0.1, -0.2, -0.05)]
 
 
 def _red(run: Record) -> list[str]:

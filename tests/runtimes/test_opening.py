@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from onnxprune.cli.commands import main
 from onnxprune.comparison import compare
 from onnxprune.deploy import deploy
-from onnxprune.errors import InvalidModel
-from onnxprune.runtimes import RECORD, is_deployed, onnx_of
+from onnxprune.errors import InvalidModel, MissingPackage
+from onnxprune.runtimes import RECORD, Runtime, is_deployed, onnx_of
+from onnxprune.search import Settings
 from tests.support.models import model
 
 NET = model(
@@ -74,6 +75,31 @@ def test_files_of_other_runtimes_are_known_by_their_ends() -> None:
 def test_a_file_that_is_not_there_is_refused(place: Path) -> None:
     with pytest.raises(InvalidModel, match=r"none\.ort: no such file; expected what deploy wrote"):
         compare(place / "net.onnx", place / "edge" / "none.ort", place / "samples.npz")
+
+
+def test_a_runtime_that_is_not_installed_is_named_with_the_file(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "absent.py").write_text("PACKAGES = ('no_such_package',)\n")
+    absent = Runtime("absent", place / "absent.py", ".ort")
+    monkeypatch.setattr("onnxprune.runtimes.opening.runtime_of", lambda path: absent)
+    with pytest.raises(MissingPackage, match=r"net\.ort: absent: not installed; install no_such"):
+        compare(place / "net.onnx", place / "edge" / "net.ort", place / "samples.npz")
+
+
+def test_a_score_that_fell_by_nothing_that_shows_is_no_loss(place: Path) -> None:
+    """Runtimes round differently: samples of the same score in print are not shown as lost."""
+    x = np.load(place / "samples.npz")["x"]
+    lost = []
+    for scale in (1.0001, 1.5):
+        other = onnx.ModelProto()
+        other.CopyFrom(NET)
+        weight = onnx.numpy_helper.to_array(NET.graph.initializer[0]) * np.float32(scale)
+        other.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight, "w"))
+        asked = Settings(threads=1, outputs=("y=values",))
+        found = compare(NET, other, x, asked, evidence=True)
+        lost.append(found["evidence"]["changed"])
+    assert lost[0] == 0 < lost[1]
 
 
 def test_the_model_is_looked_for_beside_the_file(place: Path, tmp_path: Path) -> None:
