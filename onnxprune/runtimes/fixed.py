@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from onnx import ModelProto, ValueInfoProto
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, ValueInfoProto, numpy_helper
 
 from onnxprune.graph import Graph, Shape, Weights, copied, fill, lent, look, runnable
+
+AnyArray: TypeAlias = "npt.NDArray[Any]"
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,10 @@ def fix_axes(graph: Graph, sizes: Mapping[str, Shape] | None = None) -> Fixed:
     """Return a model whose inputs have sizes, those of one sample where they are open.
 
     `sizes` are taken where the model leaves an axis open; else those that the graph is looked at.
-    What onnxruntime stumbles over is left out.
+    What onnxruntime stumbles over is left out, and weights that are read backwards are turned.
     """
     found = fixed_sizes(graph, sizes)
-    model, weights = lent(runnable(graph.model))
+    model, weights = lent(_turned(runnable(graph.model), graph))
     for value in model.graph.input:
         if value.name in found:
             _set_shape(value, found[value.name])
@@ -62,3 +67,40 @@ def _set_shape(value: ValueInfoProto, shape: Shape) -> None:
     held = value.type.tensor_type.shape
     for size in shape:
         held.dim.add(dim_value=size)
+
+
+def _turned(model: ModelProto, graph: Graph) -> ModelProto:
+    """Return the model, or a copy that holds what it reads backwards from weights by Slice.
+
+    JAX's exporter writes kernels of transposed convolutions so, and MNN's converter crashes there.
+    """
+    held = graph.constant_tensors
+    turned = {
+        node.output[0]: numpy_helper.from_array(_slice(*map(graph.constant, node.input)))
+        for node in model.graph.node
+        if node.op_type == "Slice" and len(node.input) == 5 and held.keys() >= set(node.input)
+        if (graph.constant(node.input[4]) < 0).any()
+    }
+    if not turned:
+        return model
+    found = copied(model)
+    kept = [node for node in found.graph.node if node.output[0] not in turned]
+    del found.graph.node[:]
+    found.graph.node.extend(kept)
+    for name, tensor in turned.items():
+        tensor.name = name
+        found.graph.initializer.append(tensor)
+    return found
+
+
+def _slice(
+    value: AnyArray, starts: AnyArray, ends: AnyArray, axes: AnyArray, steps: AnyArray
+) -> AnyArray:
+    """What ONNX's Slice gives. Shapes: value any; the others one number for each axis in `axes`."""
+    for start, end, axis, step in zip(
+        *(x.tolist() for x in (starts, ends, axes, steps)), strict=True
+    ):
+        length = value.shape[axis]
+        begin = max(start, -length) if step < 0 else start
+        value = np.take(value, range(*slice(begin, end, step).indices(length)), axis)
+    return value

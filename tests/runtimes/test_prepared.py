@@ -88,6 +88,27 @@ def test_no_shape_is_computed_and_no_map_comes_out_as_it_is(tmp_path: Path) -> N
         assert graph.shape(flat.outputs[0]) == (np.prod(graph.shape(name)),)
 
 
+TURNED = model(
+    """g (float[N, 5, 4, 4] x) => (float[N, 7, 7, 6] y)
+    <float[3, 3, 5, 6] k, int64[2] s = {-1, 5}, int64[2] e = {-4, -9}, int64[2] a = {0, 1},
+     int64[2] b = {-1, -1}, float[6] bias> {
+        f = Slice(k, s, e, a, b) v = Transpose<perm = [2, 3, 0, 1]>(f)
+        c = ConvTranspose<strides = [2, 2], pads = [1, 1, 1, 1]>(x, v)
+        t = Transpose<perm = [0, 2, 3, 1]>(c) y = Add(t, bias)
+    }"""
+)
+"""A kernel that is read backwards, as JAX's exporter writes it: MNN's converter crashes on it."""
+
+
+def test_kernels_that_are_read_backwards_are_turned_for_runtimes() -> None:
+    turned = fix_axes(Graph(TURNED)).model
+    assert "Slice" not in {node.op_type for node in turned.graph.node}
+    x = made_up(Graph(TURNED))
+    assert x is not None
+    found, expected = (session(one).run(None, dict(x))[0] for one in (turned, TURNED))
+    np.testing.assert_array_equal(found, expected[: len(found)])
+
+
 PARAM = """7767517
 3 3
 Input      in0    0 1 in0

@@ -47,7 +47,23 @@ SCALED = model(
 )
 """Pixels, channels last, that the graph scales, as Keras' networks do: ncnn does so in place."""
 
-NETS = {"two inputs": TWO, "batch of four": FOUR, "another order": ORDER, "scaled": SCALED} | {
+TURNED = model(
+    """g (float[N, 5, 4, 4] x) => (float[N, 6, 8, 8] y)
+    <float[2, 2, 5, 6] k, int64[2] s = {-1, -1}, int64[2] e = {-3, -3}, int64[2] a = {0, 1},
+     int64[2] b = {-1, -1}, float[1, 6, 1, 1] bias> {
+        f = Slice(k, s, e, a, b) v = Transpose<perm = [2, 3, 0, 1]>(f)
+        c = ConvTranspose<strides = [2, 2]>(x, v) y = Add(c, bias)
+    }"""
+)
+"""A transposed convolution whose kernel is read backwards, as JAX's exporter writes it."""
+
+NETS = {
+    "two inputs": TWO,
+    "batch of four": FOUR,
+    "another order": ORDER,
+    "scaled": SCALED,
+    "turned": TURNED,
+} | {
     name: str(SAMPLES / name / "model.onnx")
     for name in ("fashion_mnist", "segmentation", "detection")
 }
