@@ -13,6 +13,7 @@ into its metadata. Imports errors, checks, files, graph, plugins, data and evalu
 * `keras`, `tensorflow`, `tflite`, `jax`, `paddle`: those of other frameworks'
 * `_guess`: which of them a source is for
 * `_export`: options, and what is done with an export; `_names`: what its outputs are called
+* `_inputs`: the shapes of inputs, and values to try a network on; `_calls`: how torch's is called
 * `_torch`: how torch writes a network; `_checkpoints`: what its files hold; `_windows`: JAX's pools
 * `_noise`: what exporters print
 """
@@ -29,6 +30,7 @@ import onnx
 
 from onnxprune.errors import NOTICE, ConversionError, InvalidValue, check_name
 from onnxprune.files import temporary
+from onnxprune.graph import InputShapes
 from onnxprune.plugins import find_function
 
 from . import (
@@ -112,6 +114,7 @@ def convert(
     *,
     framework: str | Converter | None = None,
     input_shape: Sequence[int] | None = None,
+    input_shapes: InputShapes = (),
     opset: int | None = None,
     weights: str | None = None,
     dynamic_batch: bool = True,
@@ -126,9 +129,10 @@ def convert(
     `framework` is one of `CONVERTERS`, or a function like those, also as `module:function`; without
     it, the source tells. Files that run code when they are loaded (pickles) are refused unless you
     `trust` them. `on_step` hears what is done next.
-    `input_shape` is the shape of one sample, without the batch axis. `opset` is the exporter's
-    default unless given. `keep_batchnorm` leaves batch normalisation unfolded. `seed` draws the
-    weights of a network that has none yet.
+    `input_shape` is the shape of one sample, without the batch axis; `input_shapes` are those of
+    several inputs by name, with a batch of one in front, as other functions take them. `opset` is
+    the exporter's default unless given. `keep_batchnorm` leaves batch normalisation unfolded.
+    `seed` draws the weights of a network that has none yet.
 
     Shapes:
         input: `[N, *input_shape]`, N named "batch" when `dynamic_batch`.
@@ -142,6 +146,7 @@ def convert(
     """
     options = Options(
         input_shape=input_shape,  # type: ignore[arg-type]  # any sequence becomes a tuple
+        input_shapes=input_shapes,  # type: ignore[arg-type]  # so does any mapping
         opset=opset,
         weights=weights,
         dynamic_batch=dynamic_batch,
@@ -150,11 +155,7 @@ def convert(
         trust=trust,
         seed=seed,
     )
-    if (size := math.prod(options.input_shape or ())) > LARGEST:
-        raise InvalidValue(
-            f"input_shape {options.input_shape}: has {size:,} elements; at most {LARGEST:,} are "
-            "tried"
-        )
+    _check_shapes(options)
     step = on_step or (lambda line: None)
     if framework is None:
         with quiet():
@@ -174,6 +175,28 @@ def convert(
         logger.log(NOTICE, "%s: random weights; --weights takes trained ones (DEFAULT)", source)
     logger.info("%s: the model is within %.1e of %s's outputs", source, difference, framework)
     return write(model, Path(output))
+
+
+def _check_shapes(options: Options) -> None:
+    """Refuse shapes that are too large, without a batch of one, or given in two ways."""
+    if options.input_shape is not None and options.input_shapes:
+        raise InvalidValue(
+            "input_shape: one sample's, without a name, is given beside input_shapes; give each "
+            "shape by the name of its input, such as x:1,3,224,224"
+        )
+    for name, shape in options.input_shapes:
+        if shape[0] != 1:
+            raise InvalidValue(
+                f"input_shapes {name!r}: is given the shape {','.join(map(str, shape))}; expected "
+                f"a batch of one in front, such as {name}:1,{','.join(map(str, shape))}"
+            )
+    every = {"input_shape": options.input_shape or ()}
+    every |= {f"input_shapes {name!r}": shape for name, shape in options.input_shapes}
+    for what, shape in every.items():
+        if (size := math.prod(shape)) > LARGEST:
+            raise InvalidValue(
+                f"{what} {shape}: has {size:,} elements; at most {LARGEST:,} are tried"
+            )
 
 
 def to_onnx(source: str | Path) -> onnx.ModelProto:

@@ -1,7 +1,6 @@
 """What every converter shares: its options, its result, and the checks before a file is written."""
 
 import contextlib
-import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -17,18 +16,16 @@ from onnxprune.checks import SEED, Checked, Choice, Flag, Number, Sizes, Text, a
 from onnxprune.errors import NOTICE, ConversionError, MissingPackage
 from onnxprune.evaluation import session
 from onnxprune.files import make_folder
-from onnxprune.graph import copied, fits_message, save_model, typed_shell
+from onnxprune.graph import INPUT_SHAPES, copied, fits_message, save_model, typed_shell
 from onnxprune.plugins import WHATEVER, first_line
 
+from ._inputs import BATCH, made_up, set_batch
 from ._leftovers import in_onnx
 from ._names import graphs, name_outputs
 
 logger = logging.getLogger(__name__)
 
 _hearing: ContextVar[Callable[[str], object]] = ContextVar("busy", default=lambda what: None)
-
-BATCH = "batch"
-"""The name of the axis of samples."""
 
 IR_VERSION = 10
 """The newest ONNX file format that runtimes of the last years read; more only if the opset asks."""
@@ -37,8 +34,8 @@ TOLERANCE = 1e-3
 """Largest difference from the framework, relative to its largest output: float32 summed in another
 order differs by 1e-6 to 1e-5, a wrong attribute by 1e-2 and more."""
 
-OPEN, TRIED = 4, 64
-"""A size where a model leaves one open: of an input beside the image, and of the image."""
+TRIED = 64
+"""A size where a model leaves one of the image open."""
 
 OF_TORCH, ANY = "try the other exporter or another opset", "try another opset"
 """What else may serve: torch has two exporters."""
@@ -59,6 +56,7 @@ class Options(Checked):
         Sizes(optional=True, metavar="C,H,W", help="Shape of one sample, without the batch axis."),
         None,
     )
+    input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = asked(INPUT_SHAPES, ())
     opset: int | None = asked(
         Number(
             whole=True,
@@ -110,6 +108,8 @@ class Export:
     """What to try where the model is wrong."""
     names: Sequence[str] = ()
     """What the framework calls the outputs, in the order of the model; empty where it does not."""
+    tried: Sequence[tuple[int, ...]] = ()
+    """Shapes of the inputs, in the order of the model, for axes that it leaves open."""
 
 
 def facts(*, preprocess: str = "", names: Sequence[str] | Mapping[int, str] = ()) -> dict[str, str]:
@@ -139,9 +139,9 @@ def finish(exported: Export, source: str, options: Options) -> onnx.ModelProto:
             f"ask for a newer opset or for the other exporter"
         )
     if exported.batch is None:
-        _set_batch(finished.graph, BATCH if options.dynamic_batch else 1)
+        set_batch(finished.graph, BATCH if options.dynamic_batch else 1)
     else:
-        _set_batch(finished.graph, exported.batch)
+        set_batch(finished.graph, exported.batch)
         if options.dynamic_batch:
             logger.log(NOTICE, "%s: its batch is fixed to %d, and stays so", source, exported.batch)
     name_outputs(finished.graph, exported.names)
@@ -179,7 +179,16 @@ def compare(model: onnx.ModelProto, exported: Export, source: str, options: Opti
         ConversionError: the model does not run, or its outputs differ by more than `TOLERANCE`.
         MissingPackage: onnxruntime is not installed.
     """
-    feeds = _made_up(model, exported, options)
+    # Three samples: neither the batch the exporters trace with nor a size that broadcasts.
+    batch = exported.batch or (3 if options.dynamic_batch else 1)
+    feeds = made_up(
+        model.graph,
+        exported.sample_shape,
+        exported.tried,
+        batch,
+        pixels=exported.facts.get(PREPROCESS_KEY) in ("raw", "bgr", "caffe"),
+        seed=options.seed,
+    )
     shapes = " and ".join(str(value.shape) for value in feeds.values())
     try:
         expected = exported.run(*feeds.values())
@@ -218,32 +227,6 @@ def compare(model: onnx.ModelProto, exported: Export, source: str, options: Opti
             )
         largest = max(largest, difference)
     return largest
-
-
-def _made_up(
-    model: onnx.ModelProto, exported: Export, options: Options
-) -> dict[str, npt.NDArray[Any]]:
-    """Random values for every input, in the model's order; sizes that it leaves open are 4."""
-    rng, inputs = np.random.default_rng(options.seed), _inputs(model.graph)
-    # Three samples: neither the batch the exporters trace with nor a size that broadcasts.
-    batch = exported.batch or (3 if options.dynamic_batch else 1)
-    feeds: dict[str, npt.NDArray[Any]] = {}
-    pixels = exported.facts.get(PREPROCESS_KEY) in ("raw", "bgr", "caffe")
-    for k, value in enumerate(inputs):
-        kind = value.type.tensor_type
-        sizes = exported.sample_shape
-        if k:
-            sizes = tuple(dim.dim_value or OPEN for dim in kind.shape.dim)[1:]
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
-        made: npt.NDArray[Any]
-        if dtype.kind == "f" and pixels and not k:
-            made = rng.uniform(0, 255, (batch, *sizes))
-        elif dtype.kind == "f":
-            made = rng.standard_normal((batch, *sizes), dtype=np.float32)
-        else:
-            made = rng.integers(0, 256 if dtype.kind in "iu" and not k else 2, (batch, *sizes))
-        feeds[value.name] = made.astype(dtype)
-    return feeds
 
 
 def unknown_operators(model: onnx.ModelProto) -> list[str]:
@@ -316,25 +299,6 @@ def busy_told(hear: Callable[[str], object]) -> Iterator[None]:
 def busy(what: str) -> None:
     """Say what comes next; no exporter says how much of it is done."""
     _hearing.get()(what)
-
-
-def _set_batch(graph: onnx.GraphProto, batch: str | int) -> None:
-    """Name the first axis of the inputs, wherever it occurs, or fix it."""
-    firsts = [value.type.tensor_type.shape.dim[:1] for value in _inputs(graph)]
-    old = {dim.dim_param for first in firsts for dim in first} - {""}
-    others = [value.type.tensor_type.shape.dim for value in (*graph.value_info, *graph.output)]
-    same = [dim for dims in others for dim in dims if dim.dim_param in old]
-    for dim in (*itertools.chain(*firsts), *same):
-        if isinstance(batch, str):
-            dim.dim_param = batch
-        else:
-            dim.dim_value = batch
-
-
-def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    """The inputs that are no weights."""
-    weights = {tensor.name for tensor in graph.initializer}
-    return [value for value in graph.input if value.name not in weights]
 
 
 def _relative_difference(expected: npt.NDArray[Any], found: npt.NDArray[Any]) -> float:

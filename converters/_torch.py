@@ -13,7 +13,9 @@ from onnxprune.errors import ConversionError, MissingPackage, OnnxPruneError
 from onnxprune.files import temporary
 from onnxprune.plugins import WHATEVER, first_line
 
-from ._export import BATCH, OF_TORCH, Export, Options, busy
+from ._calls import Call, called
+from ._export import OF_TORCH, Export, Options, busy
+from ._inputs import BATCH
 from ._names import Place, numbered, output_names
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def import_torch() -> ModuleType:
 
 
 def export_network(network: "torch.nn.Module", source: str, options: Options) -> Export:
-    """Export a network in evaluation mode; `options.input_shape` is needed.
+    """Export a network in evaluation mode; the shapes of its inputs are needed.
 
     Raises:
         ConversionError: the network does not run on that shape, or cannot be exported.
@@ -45,21 +47,16 @@ def export_network(network: "torch.nn.Module", source: str, options: Options) ->
     """
     import torch
 
-    if options.input_shape is None:
-        raise ConversionError(
-            f"{source}: the shape of its input is not known; "
-            "give the shape of one sample, such as 3,224,224"
-        )
     network = network.eval()
+    asked = called(network, source, options)
     batch = TRACED_BATCH if options.dynamic_batch else 1
-    shape = (batch, *options.input_shape)
     try:
         with torch.no_grad():
-            sample = torch.zeros(shape)
-            outputs = placed(network(sample))
+            outputs = placed(asked.on(network, asked.zeros(batch)))
     except WHATEVER as error:
+        shapes = " and ".join(str((batch, *shape)) for shape in asked.shapes.values())
         raise ConversionError(
-            f"{source}: the network does not run on a batch of shape {shape}: "
+            f"{source}: the network does not run on a batch of shape {shapes}: "
             f"{first_line(error)}; give the shape of one sample, without the batch axis, or, if it "
             "is that, mend the network"
         ) from error
@@ -68,10 +65,11 @@ def export_network(network: "torch.nn.Module", source: str, options: Options) ->
     names = output_names([place for place, _ in outputs])
     busy(f"exporting it, by torch's {options.exporter} exporter")
     with reported(source, options):
-        model = write(network, sample, numbered(len(outputs)), options)
+        model = write(network, asked, asked.zeros(batch), numbered(len(outputs)), options)
     fixed = None if options.dynamic_batch else batch
     by = f"the {options.exporter} exporter"
-    run, size = runner(network), options.input_shape
+    run = runner(lambda *inputs: asked.on(network, inputs))
+    size = next(iter(asked.shapes.values()))
     return Export(model, run, size, fixed, by=by, otherwise=OF_TORCH, names=names)
 
 
@@ -101,12 +99,25 @@ def parts(outputs: object) -> Iterable[tuple[str | int, Any]]:
 
 
 def _write_dynamo(
-    network: "torch.nn.Module", sample: "torch.Tensor", names: list[str], options: Options
+    network: "torch.nn.Module",
+    asked: Call,
+    samples: "list[torch.Tensor]",
+    names: list[str],
+    options: Options,
 ) -> onnx.ModelProto:
     import torch
 
-    shapes = ({0: torch.export.Dim(BATCH)},) if options.dynamic_batch else None
-    return to_onnx(network, (sample,), names, options, dynamic_shapes=shapes)
+    places, named = asked.split(samples)
+    shapes = asked.spread({0: torch.export.Dim(BATCH)}) if options.dynamic_batch else None
+    return to_onnx(
+        network,
+        places,
+        names,
+        options,
+        dynamic_shapes=shapes,
+        input_names=[*asked.shapes],
+        named=named,
+    )
 
 
 def to_onnx(
@@ -117,8 +128,12 @@ def to_onnx(
     *,
     dynamic_shapes: Any,
     input_names: Sequence[str] = ("input",),
+    named: "Mapping[str, torch.Tensor] | None" = None,
 ) -> onnx.ModelProto:
-    """Write a network, or a program that torch.export made of one, by the dynamo exporter."""
+    """Write a network, or a program that torch.export made of one, by the dynamo exporter.
+
+    `named` are inputs that go in by name, behind the others.
+    """
     import torch
 
     if importlib.util.find_spec("onnxscript") is None:
@@ -129,6 +144,7 @@ def to_onnx(
     program = torch.onnx.export(
         network,
         inputs,
+        kwargs=dict(named or {}),
         input_names=list(input_names),
         output_names=names,
         opset_version=options.opset,
@@ -143,19 +159,26 @@ def to_onnx(
 
 
 def _write_classic(
-    network: "torch.nn.Module", sample: "torch.Tensor", names: list[str], options: Options
+    network: "torch.nn.Module",
+    asked: Call,
+    samples: "list[torch.Tensor]",
+    names: list[str],
+    options: Options,
 ) -> onnx.ModelProto:
     import torch
 
-    axes = {name: {0: BATCH} for name in ("input", *names)} if options.dynamic_batch else None
+    every = (*asked.shapes, *names)
+    axes = {name: {0: BATCH} for name in every} if options.dynamic_batch else None
     mode = torch.onnx.TrainingMode
+    places, named = asked.split(samples)
     with temporary() as folder:
         path = folder / "model.onnx"
         torch.onnx.export(
             network,
-            (sample,),
+            places,
             path,
-            input_names=["input"],
+            kwargs=named,
+            input_names=[*asked.shapes],
             output_names=names,
             opset_version=options.opset,
             dynamic_axes=axes,

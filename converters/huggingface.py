@@ -11,6 +11,7 @@ from onnxprune.plugins import first_line
 
 from ._checkpoints import load_weights
 from ._export import Export, Options, busy, facts
+from ._inputs import samples_of
 from ._names import output_names
 from ._torch import export_network, import_torch, placed
 from .torchvision import import_torchvision
@@ -44,8 +45,10 @@ def export(source: str, options: Options) -> Export:
     if taken not in (PIXELS, *SOUND):
         raise ConversionError(f"{source}: takes {taken}, expected {PIXELS} or {' or '.join(SOUND)}")
     known = _processor(transformers, source)
-    shape = options.input_shape or (_shape(known, network.config) if taken == PIXELS else None)
-    exported = export_network(_wrapped(network, taken), source, replace(options, input_shape=shape))
+    given = samples_of(options.input_shape, options.input_shapes, [taken], source)
+    shape = given.get(taken) or (_shape(known, network.config) if taken == PIXELS else None)
+    options = replace(options, input_shape=shape, input_shapes=())
+    exported = export_network(_wrapped(network, taken), source, options)
     return replace(exported, facts=_facts(known, network.config))
 
 

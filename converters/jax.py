@@ -1,5 +1,6 @@
 """JAX and Flax to ONNX, by jax2onnx. The model takes images as the network does, mostly NHWC."""
 
+import functools
 import inspect
 import os
 import sys
@@ -14,7 +15,8 @@ import numpy.typing as npt
 from onnxprune.errors import ConversionError, MissingPackage
 from onnxprune.plugins import WHATEVER, find_function, first_line
 
-from ._export import BATCH, Export, Options, busy
+from ._export import Export, Options, busy
+from ._inputs import BATCH, check_all, needed, parameters, samples_of
 from ._names import output_names
 from ._windows import from_jax
 
@@ -32,8 +34,9 @@ EXPECTED = (
 def export(source: str, options: Options) -> Export:
     """Export what `package.module:function` or `path/to/file.py:function` stands for.
 
-    It is a function of a batch of images whose weights are in it, a module of flax.nnx, a pair
-    `(module, variables)` of flax.linen, or a function without arguments that returns one of these.
+    It is a function of a batch of images, or of several inputs, whose weights are in it, a module
+    of flax.nnx, a pair `(module, variables)` of flax.linen, or a function without arguments that
+    returns one of these.
 
     Raises:
         ConversionError: it is something else, or jax2onnx does not convert it.
@@ -42,7 +45,7 @@ def export(source: str, options: Options) -> Export:
     """
     busy("importing JAX")
     jax, jax2onnx = _import()
-    if options.input_shape is None:
+    if options.input_shape is None and not options.input_shapes:
         raise ConversionError(
             f"{source}: the shape of its input is not known; give that of one sample, such as "
             "224,224,3"
@@ -50,26 +53,36 @@ def export(source: str, options: Options) -> Export:
     if options.weights is not None:
         raise ConversionError(f"{source}: give the weights in the function, not as --weights")
     network = _network(find_function(source, EXPECTED), source)
+    must = needed(parameters(network))
+    shapes = samples_of(options.input_shape, options.input_shapes, must, source)
+    check_all(must, shapes, source)
+    if options.input_shape is not None:
+        shapes = {"input": options.input_shape}
     batch = BATCH if options.dynamic_batch else 1
     asked = {"opset": options.opset} if options.opset is not None else {}
     busy("exporting it, by jax2onnx")
     try:
         model = jax2onnx.to_onnx(
-            _naming(network), [(batch, *options.input_shape)], input_names=["input"], **asked
+            _naming(network),
+            [(batch, *shape) for shape in shapes.values()],
+            input_names=[*shapes],
+            **asked,
         )
     except Exception as error:  # an exporter may raise anything
         raise ConversionError(f"{source}: jax2onnx failed: {first_line(error)}") from error
 
     model = from_jax(model)
 
-    def run(x: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
-        return [np.asarray(one) for one in jax.tree.leaves(network(jax.numpy.asarray(x)))]
+    def run(*inputs: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+        found = network(*map(jax.numpy.asarray, inputs))
+        return [np.asarray(one) for one in jax.tree.leaves(found)]
 
-    sample = jax.ShapeDtypeStruct((1, *options.input_shape), jax.numpy.float32)
-    places, _ = jax.tree_util.tree_flatten_with_path(jax.eval_shape(network, sample))
+    samples = [jax.ShapeDtypeStruct((1, *shape), jax.numpy.float32) for shape in shapes.values()]
+    places, _ = jax.tree_util.tree_flatten_with_path(jax.eval_shape(network, *samples))
     names = output_names([tuple(map(_key, place)) for place, _ in places])
     fixed = None if options.dynamic_batch else 1
-    return Export(model, run, options.input_shape, fixed, by="jax2onnx", names=names)
+    size = next(iter(shapes.values()))
+    return Export(model, run, size, fixed, by="jax2onnx", names=names)
 
 
 def _naming(network: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,7 +140,12 @@ def _network(found: Any, source: str) -> Callable[..., Any]:
             ) from error
     if isinstance(found, tuple) and len(found) == 2 and hasattr(found[0], "apply"):
         module, variables = found
-        return lambda x: module.apply(variables, x)
+
+        @functools.wraps(module.__call__)
+        def apply(*inputs: Any) -> Any:
+            return module.apply(variables, *inputs)
+
+        return apply
     if hasattr(found, "apply") and hasattr(found, "init"):
         raise ConversionError(
             f"{source}: a module of flax.linen holds no weights; return (module, variables)"

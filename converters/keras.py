@@ -23,7 +23,8 @@ from onnxprune.files import temporary
 from onnxprune.plugins import find_function, first_line
 
 from ._checkpoints import TRUST
-from ._export import BATCH, Export, Options, busy, call, filled, without_leftovers
+from ._export import Export, Options, busy, call, filled, without_leftovers
+from ._inputs import BATCH, samples_of
 from ._names import numbered, output_names
 from ._torch import TRACED_BATCH, to_onnx
 from ._windows import from_jax
@@ -83,9 +84,11 @@ def export(source: str, options: Options) -> Export:
         ) from error
     except Exception as error:  # an exporter may raise anything
         others = " or ".join(one for one in BACKENDS if one != keras.config.backend())
+        left = [spec.name for spec in specs if None in spec.shape[1:]]
+        sizes = f"give the open sizes of {' and '.join(left)}, " if left else ""
         raise ConversionError(
-            f"{source}: Model.export failed: {first_line(error)}; try a fixed batch, or another "
-            f"backend with KERAS_BACKEND={others}"
+            f"{source}: Model.export failed: {first_line(error)}; {sizes}try a fixed batch, or "
+            f"another backend with KERAS_BACKEND={others}"
         ) from error
     batch = specs[0].shape[0]
     by = f"Keras' exporter on {keras.config.backend()}"
@@ -152,15 +155,24 @@ def _specs(keras: ModuleType, model: Any, source: str, options: Options) -> list
     """The inputs: as the model declares them, of the given size where it leaves that open."""
     declared = list(model.inputs or ()) if getattr(model, "inputs", None) else []
     shapes = [tuple(one.shape) for one in declared]
-    if options.input_shape is not None:
-        shapes[:1] = [(None, *options.input_shape)]
+    names = [one.name for one in declared]
+    given = samples_of(options.input_shape, options.input_shapes, names, source)
+    if not declared:
+        shapes = [(None, *shape) for shape in given.values()]
     if not shapes:
         raise ConversionError(
             f"{source}: the shape of its input is not known; give that of one sample, "
             "such as 224,224,3"
         )
+    if not declared and len(shapes) > 1:
+        raise ConversionError(
+            f"{source}: declares no inputs of the names {', '.join(given)}; build the model from "
+            "keras.Input layers"
+        )
+    for k, name in enumerate(names):
+        if name in given:
+            shapes[k] = (None, *given[name])
     kinds = [str(one.dtype) for one in declared] or ["float32"]
-    names = [one.name for one in declared]
     if len(shapes) < 2 or len({*names}) < len(shapes):
         names = [f"input_{k}" if k else "input" for k in range(len(shapes))]
     batches = [shape[0] if options.dynamic_batch else 1 for shape in shapes]

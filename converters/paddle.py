@@ -14,6 +14,7 @@ from onnxprune.files import temporary
 from onnxprune.plugins import first_line
 
 from ._export import Export, Options, busy, filled
+from ._inputs import inputs_of, samples_of
 
 PROGRAMS = ("*.json", "*.pdmodel")
 WEIGHTS = ".pdiparams"
@@ -44,10 +45,12 @@ def export(source: str, options: Options) -> Export:
         run = _runner(paddle, program, weights)
     except Exception as error:  # an exporter may raise anything
         raise ConversionError(f"{source}: paddle2onnx failed: {first_line(error)}") from error
-    image = model.graph.input[0].type.tensor_type.shape
-    if options.input_shape is not None:
-        for dim, size in zip(image.dim[1:], options.input_shape, strict=False):
+    taken = {value.name: value.type.tensor_type.shape for value in inputs_of(model.graph)}
+    given = samples_of(options.input_shape, options.input_shapes, [*taken], source)
+    for name, sizes in given.items():
+        for dim, size in zip(taken[name].dim[1:], sizes, strict=False):
             dim.dim_value = size
+    image = next(iter(taken.values()))
     shape = [dim.dim_value or None for dim in image.dim]
     return Export(model, run, tuple(filled(shape[1:])), shape[0], by="paddle2onnx")
 

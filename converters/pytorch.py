@@ -8,7 +8,7 @@ torch.export, a TorchScript file, or a pickled network, which only a user who tr
 import contextlib
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,8 @@ from onnxprune.errors import ConversionError
 from onnxprune.plugins import find_function, first_line
 
 from ._checkpoints import SUFFIXES, TRUST, is_script, load_checkpoint, load_weights
-from ._export import Export, Options, busy, call
+from ._export import TRIED, Export, Options, busy, call
+from ._inputs import samples_of
 from ._names import numbered, output_names
 from ._torch import export_network, import_torch, placed, reported, runner, to_onnx
 
@@ -85,20 +86,65 @@ def _export_program(source: str, options: Options) -> Export:
         raise ConversionError(f"{source}: a .pt2 file has its own weights; give none")
     program = _load_program(source, trust=options.trust)
     inputs = program.graph_signature.user_inputs
-    shapes = [tuple(node.meta["val"].shape) for node in program.graph.nodes if node.name in inputs]
-    if not shapes or not shapes[0]:
-        raise ConversionError(f"{source}: {len(shapes)} inputs {inputs}, expected an image")
-    fixed = int(shapes[0][0]) if isinstance(shapes[0][0], int) else None
-    sample_shape = options.input_shape or tuple(int(size) for size in shapes[0][1:])
+    found = {
+        node.name: tuple(node.meta["val"].shape)
+        for node in program.graph.nodes
+        if node.name in inputs
+    }
+    if not found or not next(iter(found.values())):
+        raise ConversionError(f"{source}: {len(found)} inputs {inputs}, expected an image")
+    given = samples_of(options.input_shape, options.input_shapes, [*found], source)
+    tried = [_tried(name, shape, given.get(name), source) for name, shape in found.items()]
+    open_ = any(shape and not isinstance(shape[0], int) for shape in found.values())
     count = len(program.graph_signature.user_outputs)
-    input_names = ("input",) if len(inputs) == 1 else tuple(map(str, inputs))
+    input_names = ("input",) if len(found) == 1 else tuple(found)
     busy("exporting it, by torch's dynamo exporter")
     with reported(source, options):
         model = to_onnx(
             program, (), numbered(count), options, dynamic_shapes=None, input_names=input_names
         )
-    names, run = _names(program, count), runner(program.module())
-    return Export(model, run, sample_shape, fixed, by="the dynamo exporter", names=names)
+    return Export(
+        model,
+        runner(_caller(program, len(found))),
+        tried[0][1:],
+        None if open_ else tried[0][0],
+        by="the dynamo exporter",
+        names=_names(program, count),
+        tried=tried,
+    )
+
+
+def _tried(
+    name: str, shape: Sequence[Any], given: tuple[int, ...] | None, source: str
+) -> tuple[int, ...]:
+    """The shape of an input, with the given sizes where a program leaves axes open."""
+    # int() of an open size would fix it in the program.
+    usual = tuple(size if isinstance(size, int) else size.node.hint or TRIED for size in shape)
+    if given is None:
+        return usual
+    fixed = [size if isinstance(size, int) else None for size in shape[1:]]
+    if len(given) != len(fixed) or any(
+        size not in (None, one) for size, one in zip(fixed, given, strict=True)
+    ):
+        said = ",".join(str(size or "?") for size in fixed)
+        raise ConversionError(
+            f"{source}: a sample of {name} is given the shape {','.join(map(str, given))}; "
+            f"expected {said}, as the program says"
+        )
+    return (*usual[:1], *given)
+
+
+def _caller(program: "torch.export.ExportedProgram", count: int) -> Callable[..., object]:
+    """A program as a function of its tensors, which it may take by name or in dicts and lists."""
+    module, shape = program.module(), program.call_spec.in_spec
+    if shape is None or shape.num_leaves != count:
+        return module
+
+    def run(*inputs: object) -> object:
+        places, named = shape.unflatten(inputs)
+        return module(*places, **named)
+
+    return run
 
 
 def _names(program: "torch.export.ExportedProgram", count: int) -> list[str]:

@@ -14,6 +14,7 @@ from onnxprune.errors import ConversionError, MissingPackage
 from onnxprune.plugins import first_line
 
 from ._export import Export, Options, busy, filled, without_leftovers
+from ._inputs import samples_of
 
 SIGNATURE = "serving_default"
 
@@ -109,18 +110,19 @@ def calls_opened(loader: Any) -> Iterator[None]:
 
 
 def _specs(tf: ModuleType, signature: Any, source: str, options: Options) -> list[Any]:
-    """The inputs of a signature by name; the first of the given size."""
+    """The inputs of a signature by name, of the given sizes."""
     declared = signature.structured_input_signature[1]
+    given = samples_of(options.input_shape, options.input_shapes, [*declared], source)
     specs = []
-    for k, (name, spec) in enumerate(declared.items()):
-        if spec.shape.rank is None and options.input_shape is None:
+    for name, spec in declared.items():
+        if spec.shape.rank is None and name not in given:
             raise ConversionError(
                 f"{source}: input {name!r} has any shape; "
                 "give that of one sample, such as 224,224,3"
             )
         sizes = [None] if spec.shape.rank is None else list(spec.shape)
-        if options.input_shape is not None and not k:
-            sizes = [sizes[0], *options.input_shape]
+        if name in given:
+            sizes = [sizes[0], *given[name]]
         if not options.dynamic_batch:
             sizes[0] = 1
         specs.append(tf.TensorSpec(sizes, spec.dtype, name=name))

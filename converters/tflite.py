@@ -27,7 +27,7 @@ def export(source: str, options: Options) -> Export:
     tf, tf2onnx = import_tensorflow()
     if not Path(source).is_file():
         raise ConversionError(f"{source}: no such file; give the path of a saved model")
-    if options.weights is not None or options.input_shape is not None:
+    if options.weights or options.input_shape or options.input_shapes:
         raise ConversionError(f"{source}: has weights and shapes of its own; give none")
     busy("exporting it, by tf2onnx")
     try:

@@ -43,8 +43,9 @@ def export(source: str, options: Options) -> Export:
         raise ConversionError(f"timm has no model {name!r}; {hint}")
     network = _build(timm, name, options)
     config = timm.data.resolve_model_data_config(network)
-    shape = options.input_shape or tuple(config["input_size"])
-    exported = export_network(network, source, replace(options, input_shape=shape))
+    if options.input_shape is None and not options.input_shapes:
+        options = replace(options, input_shape=tuple(config["input_size"]))
+    exported = export_network(network, source, options)
     preset = name_preset(config["mean"], config["std"])
     published = options.weights is not None and not is_path(options.weights)
     names = _names(timm, network) if published else ()

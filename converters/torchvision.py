@@ -43,7 +43,7 @@ def export(source: str, options: Options) -> Export:
         )
         raise ConversionError(f"torchvision has no model {source!r}; {hint}")
     network = _build(models, source, options)
-    if options.input_shape is None:
+    if options.input_shape is None and not options.input_shapes:
         options = replace(options, input_shape=_input_shape(models, source))
     exported = export_network(network, source, options)
     if options.weights is None or is_path(options.weights):

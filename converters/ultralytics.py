@@ -16,6 +16,7 @@ from onnxprune.plugins import first_line
 
 from ._checkpoints import TRUST
 from ._export import Export, Options, busy, facts
+from ._inputs import samples_of
 from ._torch import runner
 from .torchvision import import_torchvision
 
@@ -51,7 +52,7 @@ def export(source: str, options: Options) -> Export:
             network.ckpt_path = str(place)
             if getattr(network.model, "pt_path", None) or not place.exists():
                 network.model.pt_path = str(place)
-            written = network.export(**_asked(network, options))
+            written = network.export(**_asked(network, source, options))
             model = onnx.load(written)
     except Exception as error:  # it raises anything
         raise ConversionError(f"{source}: {BY} failed: {first_line(error)}") from error
@@ -77,13 +78,14 @@ def _import() -> ModuleType:
     return module
 
 
-def _asked(network: Any, options: Options) -> dict[str, Any]:
+def _asked(network: Any, source: str, options: Options) -> dict[str, Any]:
     """What the exporter is asked for; the size of pictures is the network's own unless given."""
     asked: dict[str, Any] = {"format": "onnx", "simplify": False, "device": "cpu"}
     if options.opset is not None:
         asked["opset"] = options.opset
-    if options.input_shape is not None:
-        asked["imgsz"] = list(options.input_shape[1:])
+    given = samples_of(options.input_shape, options.input_shapes, ["images"], source)
+    if given:
+        asked["imgsz"] = list(given["images"][1:])
     elif size := network.overrides.get("imgsz"):
         asked["imgsz"] = size
     return asked

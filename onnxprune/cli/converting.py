@@ -25,7 +25,15 @@ from onnxprune.files import check_place
 @options.SEED
 @options.VOLUME
 @click.pass_obj
-def convert(screen: Screen, /, source: str, output: str, fixed_batch: bool, **choices: Any) -> None:
+def convert(
+    screen: Screen,
+    /,
+    source: str,
+    output: str,
+    fixed_batch: bool,
+    shapes: dict[str, Any],
+    **choices: Any,
+) -> None:
     """Write a network of another framework as ONNX.
 
     SOURCE is a file or folder of PyTorch, Ultralytics, Keras, TensorFlow or Paddle; a function that
@@ -37,6 +45,11 @@ def convert(screen: Screen, /, source: str, output: str, fixed_batch: bool, **ch
 
     with screen.progress(f"converting {source}") as progress:
         path = convert(
-            source, output, dynamic_batch=not fixed_batch, on_step=progress.step, **choices
+            source,
+            output,
+            dynamic_batch=not fixed_batch,
+            on_step=progress.step,
+            **shapes,
+            **choices,
         )
     screen.wrote(f"model: {path}")

@@ -12,7 +12,7 @@ import click
 from onnxprune.checks import Names, Pairs, Rule, Text
 from onnxprune.cli.logs import FLAG
 from onnxprune.cli.program import Screen
-from onnxprune.cli.types import Convolution, Given, Method, Name
+from onnxprune.cli.types import Convolution, Given, Method, Name, Shape
 from onnxprune.compensate import METHODS
 from onnxprune.converters import CONVERTER_NAMES, Options
 from onnxprune.deploy import Request
@@ -320,6 +320,22 @@ TRUST = click.option("--trust", is_flag=True, help=TRUST_HELP)
 
 CONVERTING = {one.name: one for one in fields(Options)}
 
+SHAPES = ("input_shape", "input_shapes")
+"""Of the only input, and of several by name."""
+
+
+def _one_or_named(ctx: click.Context, param: click.Parameter, value: tuple[Any, ...]) -> Any:
+    """Part what is one shape without a name from pairs of names and shapes."""
+    named = tuple(one for one in value if isinstance(one[0], tuple))
+    if len(named) < len(value) > 1:
+        raise click.UsageError(
+            "--input-shape: of several inputs each shape has a name, such as x:1,3,224,224", ctx
+        )
+    if named:
+        return {"input_shapes": tuple(pair for pairs in named for pair in pairs)}
+    return {"input_shape": value[0]} if value else {}
+
+
 CONVERSION = together(
     click.option(
         "--from",
@@ -328,7 +344,17 @@ CONVERSION = together(
         metavar="NAME",
         help=f"The framework, unless SOURCE tells: {', '.join(CONVERTER_NAMES)}.",
     ),
-    *(option(name, CONVERTING) for name in ("input_shape", "weights", "opset")),
+    click.option(
+        "--input-shape",
+        "shapes",
+        type=Shape(*(CONVERTING[name].metadata["rule"] for name in SHAPES)),
+        callback=_one_or_named,
+        multiple=True,
+        metavar="C,H,W",
+        help="Shape of one sample, without the batch axis. NAME:1,C,H,W, repeatable, is that of "
+        "one of several inputs.",
+    ),
+    *(option(name, CONVERTING) for name in ("weights", "opset")),
     click.option("--fixed-batch", is_flag=True, help="Fix the batch size to 1."),
     option("exporter", CONVERTING),
     click.option("--keep-batchnorm", is_flag=True, help="Do not fold batch normalisation."),

@@ -43,6 +43,20 @@ class Given(click.ParamType):  # type: ignore[type-arg]
         return _items(self.rule.of if isinstance(self.rule, Choice) else (), incomplete)
 
 
+class Shape(Given):
+    """The shape of the only input, or that of one of several behind its name and a colon."""
+
+    def __init__(self, rule: Rule, named: Rule) -> None:
+        super().__init__(rule)
+        self.named = Given(named)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the sizes, or a pair of a name and sizes in a tuple."""
+        if isinstance(value, str) and ":" in value:
+            return self.named.convert(value, param, ctx)
+        return super().convert(value, param, ctx)
+
+
 PLACEHOLDER = "module:function"
 """What a registry lists for the functions of users."""
 

@@ -84,10 +84,13 @@ def pytorch(source: str, output: Path, **options: Any) -> Path:
     return convert(source, output, framework="pytorch", **options)
 
 
-def save_script(network: torch.nn.Module, shape: tuple[int, ...], path: str) -> None:
+def save_script(
+    network: torch.nn.Module, shape: tuple[int, ...] | list[tuple[int, ...]], path: str
+) -> None:
+    shapes = shape if isinstance(shape, list) else [shape]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.save(torch.jit.trace(network, torch.zeros(shape)), path)
+        torch.jit.save(torch.jit.trace(network, tuple(map(torch.zeros, shapes))), path)
 
 
 def refusal(act: Callable[..., object], *arguments: Any, **options: Any) -> str:
