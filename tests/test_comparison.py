@@ -1,6 +1,7 @@
 """Curves start at the model as it is and end where nothing is left; areas are those of geometry."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import ModelProto
 
+import onnxprune
 from onnxprune.comparison import LAST_RATE, area, compare, draw_curve, parse_method
 from onnxprune.data import Data
-from onnxprune.errors import DataError, InvalidModel, UnknownName
+from onnxprune.errors import NOTICE, DataError, InvalidModel, UnknownName
 from onnxprune.graph import save_model
 from onnxprune.search.settings import Settings
 from onnxprune.search.target import Target
@@ -132,3 +134,27 @@ def test_of_pictures_nothing_is_said_about_classes(tmp_path: Path) -> None:
     model, metric = onnx.parser.parse_model(text), f"{Path(__file__)}:near"
     told = compare(model, model, tmp_path / "pictures.npz", metric=metric, threads=1)
     assert told["agreement"] is None
+
+
+def test_what_ranks_filters_is_said_where_they_are_ranked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A metric of one's own judges; kinds of outputs only say which filters go first."""
+    text = """<ir_version: 9, opset_import: ["": 17]>
+        g (float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y) <float[9, 3, 1, 1] a, float[3, 9, 1, 1] b>
+        { h = Conv (x, a) r = Relu (h) y = Conv (r, b) }"""
+    rng = np.random.default_rng(0)
+    model = onnx.parser.parse_model(text)
+    for name, shape in {"a": (9, 3, 1, 1), "b": (3, 9, 1, 1)}.items():
+        values = rng.normal(size=shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    x = rng.random((12, 3, 8, 8), np.float32)
+    np.savez(tmp_path / "pictures.npz", x=x, y=x)
+    metric, data = f"{Path(__file__)}:near", tmp_path / "pictures.npz"
+    with caplog.at_level(NOTICE, "onnxprune"):
+        compare(model, model, data, metric=metric, threads=1)
+        assert "output 'y'" not in caplog.text
+        options: dict[str, Any] = {"macs": 0.9, "round_to": 1, "compensate": "none", "threads": 1}
+        onnxprune.prune(model, data, metric=metric, **options)
+    assert "output 'y' [N, 3, 8, 8]: which filters go first is told by it as numbers" in caplog.text
+    assert f"how many, by {metric}" in caplog.text and "has to stay" not in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from functools import partial
 
@@ -12,7 +13,7 @@ from onnxprune.arrays import BoolArray, IntArray
 from onnxprune.channels import ChannelGroups, find_groups
 from onnxprune.compensate import FOLDS, JUDGES, ROUGH, Corrector
 from onnxprune.data import Data, Inputs, SampleSource, by_name, joined, load_data, with_mirrored
-from onnxprune.errors import DataError
+from onnxprune.errors import NOTICE, DataError
 from onnxprune.evaluation import FIDELITY, Evaluator, block_width, check_weights
 from onnxprune.graph import Graph
 from onnxprune.progress import phase
@@ -27,6 +28,7 @@ from onnxprune.search.clocks import clock, profiler
 from onnxprune.search.control import Strategy
 from onnxprune.search.evaluators import Parts, metric_name
 from onnxprune.search.generated import NOISE, parted
+from onnxprune.search.holding import say_ranked
 from onnxprune.search.judging import check_head, with_heads
 from onnxprune.search.objective import ESTIMATE
 from onnxprune.search.outcome import make_evaluator
@@ -47,6 +49,8 @@ from onnxprune.search.settings import AUTO, HOME, Settings
 from onnxprune.search.task import Task
 from onnxprune.search.unseen import are_few, foresight, on_others
 from onnxprune.search.untaken import hold_untaken
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_DROP, FIDELITY_DROP = 0.01, 0.05
 """What holds when nothing is asked for: prune as far as this drop of the harmonic mean allows."""
@@ -115,6 +119,15 @@ def open_unlabelled(graph: Graph, data: Data | None, settings: Settings) -> Data
     )
 
 
+def _say_heads(graph: Graph, data: Data | None, settings: Settings) -> None:
+    """Say by what filters are ranked where a metric of one's own says how many go."""
+    if data is None or data.reference is not None or data.detector is not None:
+        return
+    for head in (one for one in data.heads if one.deviation is not None):
+        shape = graph.shape(head.tensor) or ()
+        logger.log(NOTICE, "%s", say_ranked(head, shape, metric_name(data, settings)))
+
+
 @phase("analysis")
 def make_task(
     graph: Graph, data: Data | None, settings: Settings, more: Data | None = None
@@ -125,6 +138,7 @@ def make_task(
     """
     groups = find_groups(graph, allow_inexact=settings.allow_inexact, also=settings.also)
     groups = hold_untaken(graph, groups, data)
+    _say_heads(graph, data, settings)
     data, judging = parted(data)
     settings.limits.allowed(groups)  # refuses, before anything is measured, what matches nothing
     fitted, folds = _fitted(data, more or open_unlabelled(graph, data, settings), settings)

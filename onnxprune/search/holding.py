@@ -93,6 +93,15 @@ def say(head: Head, shape: Sequence[int]) -> str:
     return f"output '{head.tensor}' [{sizes}] is {held} (--outputs NAME=KIND)"
 
 
+def say_ranked(head: Head, shape: Sequence[int], metric: str) -> str:
+    """Say what an output is for the order of filters, where a metric of one's own judges it."""
+    sizes = ", ".join(map(str, ("N", *shape[1:])))
+    return (
+        f"output '{head.tensor}' [{sizes}]: which filters go first is told by it as "
+        f"{KINDS[head.kind].partition(':')[0]} (--outputs NAME=KIND); how many, by {metric}"
+    )
+
+
 def _is_like_an_input(graph: Graph, tensor: str) -> bool:
     """Whether an output is shaped like an input: the next state, or a better image."""
     shape = graph.shape(tensor)

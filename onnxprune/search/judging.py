@@ -110,10 +110,10 @@ def with_heads(graph: Graph, data: Data, settings: Settings, by: Remembered = NO
             return boxed
     elif name == FIDELITY and not kinds and set(held) == set(graph.outputs):
         say_anchors(graph, held)
-    for line in said:
-        logger.log(NOTICE if data.detector is None else logging.INFO, "%s", line)
     if name != FIDELITY:
         return data
+    for line in said:
+        logger.log(NOTICE if data.detector is None else logging.INFO, "%s", line)
     if not settings.trust_baseline and len(data) > 1 and all(map(_is_constant, held.values())):
         raise DataError(
             f"samples: the unpruned model gives the same outputs for all {len(data)} samples, so "
