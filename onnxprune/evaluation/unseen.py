@@ -24,8 +24,8 @@ from onnxprune.evaluation.class_scores import object_or_not, probabilities
 
 SHARPNESS = 0.9
 """Mean probability of the highest class that both networks are brought to, at least. Of more than
-100 samples it is `1 - n^-0.5`: what is smooth says little by chance and too little on average (two
-thirds of the hits that a ten-class network lost), and chance falls with the number of samples."""
+31 samples it is `1 - n^(-2/3)`: what is smooth says little by chance and too little on average
+(at 0.9 two thirds of the hits that a ten-class network lost), and chance falls with the number."""
 GROUPS = 200
 """Of more samples than these, groups are left out at a time."""
 HALVINGS = 40
@@ -130,7 +130,7 @@ def smoothed(scores: npt.NDArray[Any], labels: IntArray) -> FloatArray:
     """
     rows = scores if scores.shape[1] > 1 else object_or_not(scores)
     logs = np.log(np.maximum(probabilities(rows), 1e-300))
-    low, high, wanted = LEAST, MOST, max(SHARPNESS, 1 - len(labels) ** -0.5)
+    low, high, wanted = LEAST, MOST, max(SHARPNESS, 1 - len(labels) ** (-2 / 3))
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         sharp = float(_softmax(logs / np.exp(middle)).max(1).mean()) > wanted

@@ -86,9 +86,10 @@ def test_one_sample_of_each_class_has_a_bound(each: int) -> None:
     assert found.bound(0.9) > found.expected
 
 
-def test_mean_probability_is_the_sharpness() -> None:
-    y = BEFORE.argmax(1)
-    assert smoothed(BEFORE, y).mean() == pytest.approx(SHARPNESS, abs=1e-6)
+@pytest.mark.parametrize(("samples", "wanted"), [(12, SHARPNESS), (125, 0.96), (1000, 0.99)])
+def test_mean_probability_is_the_sharpness_of_so_many(samples: int, wanted: float) -> None:
+    rows = scores(3, np.arange(samples) % 3, 3, np.random.default_rng(samples))
+    assert smoothed(rows, rows.argmax(1)).mean() == pytest.approx(wanted, abs=1e-6)
     assert smoothed(np.zeros((4, 5)), np.zeros(4, np.int64)) == pytest.approx(0.2)
 
 
@@ -106,7 +107,7 @@ def test_the_bound_holds_as_often_as_it_says(classes: int, each: int) -> None:
         found.append(expected_drop(before[drawn], after[drawn], labels[drawn]))
     mean = np.mean([one.expected for one in found])
     held = sum(one.bound(0.9) >= mean for one in found)
-    assert held / 300 > 0.84
+    assert held / 300 > 0.82
 
 
 def parts_of(shares: FloatArray) -> list[Accuracy]:
@@ -147,7 +148,7 @@ def test_the_more_samples_the_nearer_is_what_is_expected_to_what_is_hit() -> Non
             drawn = np.concatenate([400 * k + rng.permutation(400)[:each] for k in range(10)])
             found.append(expected_drop(before[drawn], after[drawn], labels[drawn]).expected)
         missing.append(1 - np.mean(found) / lost)
-    assert 0.4 > missing[0] > missing[1] + 0.05 > missing[2] + 0.1 and missing[2] < 0.12
+    assert 0.2 > missing[0] > missing[1] + 0.05 > missing[2] + 0.05, missing
 
 
 def _mean_of_hits(scores: FloatArray, labels: IntArray) -> float:
