@@ -2,7 +2,8 @@
 
 onnx2tf moves channels last and tries to move them back where that matters. So that it finds the
 way, the model is prepared first: shapes are fixed and known, constants have the rank of what they
-meet, and maps that come out pass through a flat tensor.
+meet, transposed convolutions say the size of their kernels, and maps that come out pass through a
+flat tensor.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ PACKAGES = ("onnx2tf", "ai_edge_litert", "tensorflow", "tf_keras", "onnx", "onnx
 FITTING = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_./-]*")
 """Names that TensorFlow leaves as they are."""
 
+IMAGES = "calibration_image_sample_data_20x128x128x3_float32.npy"
+"""onnx2tf looks for this file where it runs, and fetches it from the network if it is not there."""
+
 BROADCAST = ("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "PRelu")
 
 
 def convert(model: Path, folder: Path) -> Path:
     """Convert a model by onnx2tf."""
     inputs = prepare(model, Path("prepared.onnx"))
+    np.save(IMAGES, np.random.default_rng(0).random((20, 128, 128, 3), np.float32))
     importlib.import_module("onnx2tf").convert(
         input_onnx_file_path="prepared.onnx",
         output_folder_path="saved",
@@ -54,6 +59,7 @@ def prepare(model: Path, path: Path) -> list[str]:
     _rename(held.graph, _numbered([value.name for value in held.graph.output], "output"))
     _widen_constants(onnx, held.graph)
     _flatten_maps(onnx, held.graph)
+    _write_kernel_shapes(onnx, held.graph)
     onnx.save(held, str(path))
     return [numbered.get(name, name) for name in inputs]
 
@@ -107,6 +113,16 @@ def _flatten_maps(onnx: Any, graph: Any) -> None:
             wanted = onnx.numpy_helper.from_array(np.array(sizes, np.int64), f"{made}_shape")
             graph.initializer.append(wanted)
             graph.node.append(onnx.helper.make_node("Reshape", [given, wanted.name], [made]))
+
+
+def _write_kernel_shapes(onnx: Any, graph: Any) -> None:
+    """Write the size of the kernel where a transposed convolution leaves it to its weights."""
+    sizes = {tensor.name: list(tensor.dims)[2:] for tensor in graph.initializer}
+    for node in graph.node:
+        said = "kernel_shape" in {one.name for one in node.attribute}
+        if node.op_type == "ConvTranspose" and not said and node.input[1] in sizes:
+            size = sizes[node.input[1]]
+            node.attribute.append(onnx.helper.make_attribute("kernel_shape", size))
 
 
 def _shape(value: Any) -> list[int]:

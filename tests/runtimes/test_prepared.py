@@ -13,7 +13,7 @@ from onnx import ModelProto
 from onnxprune.evaluation import made_up, session
 from onnxprune.graph import Graph
 from onnxprune.runtimes import fix_axes
-from onnxprune.runtimes.litert import prepare
+from onnxprune.runtimes.litert import IMAGES, convert, prepare
 from onnxprune.runtimes.ncnn import NcnnSession
 from tests.support.models import model
 
@@ -107,6 +107,31 @@ def test_kernels_that_are_read_backwards_are_turned_for_runtimes() -> None:
     assert x is not None
     found, expected = (session(one).run(None, dict(x))[0] for one in (turned, TURNED))
     np.testing.assert_array_equal(found, expected[: len(found)])
+
+
+def test_the_size_of_a_transposed_kernel_is_written(tmp_path: Path) -> None:
+    """Where ONNX leaves it to the weights, onnx2tf takes it for a kernel of no axes."""
+    onnx.save(fix_axes(Graph(TURNED)).model, tmp_path / "model.onnx")
+    prepare(tmp_path / "model.onnx", tmp_path / "prepared.onnx")
+    nodes = onnx.load(tmp_path / "prepared.onnx").graph.node
+    (node,) = [node for node in nodes if node.op_type == "ConvTranspose"]
+    assert {one.name: list(one.ints) for one in node.attribute}["kernel_shape"] == [3, 3]
+
+
+def test_nothing_is_fetched_for_pixels_that_come_channels_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnx2tf fetches images from the network unless they lie where it runs."""
+
+    def stand_in(**asked: object) -> None:
+        assert np.load(IMAGES).shape == (20, 128, 128, 3)
+        Path("saved").mkdir()
+        Path("saved", "prepared_float32.tflite").write_bytes(b"net")
+
+    onnx.save(fix_axes(Graph(COMPUTED)).model, tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "onnx2tf", SimpleNamespace(convert=stand_in))
+    assert convert(tmp_path / "model.onnx", tmp_path).read_bytes() == b"net"
 
 
 PARAM = """7767517
