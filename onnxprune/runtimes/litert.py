@@ -35,6 +35,7 @@ def convert(model: Path, folder: Path) -> Path:
         input_onnx_file_path="prepared.onnx",
         output_folder_path="saved",
         keep_ncw_or_nchw_or_ncdhw_input_names=inputs,
+        output_signaturedefs=True,  # without, names inside that begin with / are refused
         non_verbose=True,
     )
     file = folder / f"{model.stem}.tflite"

@@ -125,6 +125,7 @@ def test_nothing_is_fetched_for_pixels_that_come_channels_last(
 
     def stand_in(**asked: object) -> None:
         assert np.load(IMAGES).shape == (20, 128, 128, 3)
+        assert asked["output_signaturedefs"]
         Path("saved").mkdir()
         Path("saved", "prepared_float32.tflite").write_bytes(b"net")
 
