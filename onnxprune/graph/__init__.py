@@ -38,6 +38,7 @@ from onnxprune.graph.names import Called, call, nearest
 from onnxprune.graph.naming import naming_file
 from onnxprune.graph.opened import inner_nodes, open_bodies, open_branches
 from onnxprune.graph.read_back import reads_back
+from onnxprune.graph.reference import run_nodes
 from onnxprune.graph.runtime_form import runnable
 from onnxprune.graph.second_file import files_of, sweep_weights
 from onnxprune.graph.sessions import has_heavy_kernel, session_source
@@ -90,6 +91,7 @@ __all__ = [
     "open_branches",
     "read_metadata",
     "reads_back",
+    "run_nodes",
     "runnable",
     "save_model",
     "session_source",

@@ -6,7 +6,9 @@ result says so (`assumption`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from onnx import GraphProto, ValueInfoProto
 
@@ -21,7 +23,19 @@ DYNAMIC_SIZE = 224
 """Positions of an axis behind the first that is open and not given: most networks for images run
 at so many pixels."""
 
-INPUT_SHAPES = Pairs(
+
+class _EachOnce(Pairs):
+    """Pairs of which no two have the same name."""
+
+    def _take(self, name: str, value: Any) -> tuple[tuple[str, Any], ...]:
+        pairs = super()._take(name, value)
+        for key, count in Counter(key for key, _ in pairs).items():
+            if count > 1:
+                raise InvalidValue(f"{name} {key!r}: is given {count} times; give each input once")
+        return pairs
+
+
+INPUT_SHAPES = _EachOnce(
     of=Sizes(),
     between=":",
     what="a name and positive sizes",

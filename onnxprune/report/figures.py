@@ -131,13 +131,14 @@ def slower(report: Mapping[str, Any]) -> str:
 
 def ruined(report: Mapping[str, Any]) -> str:
     """Return what to say where most of the accuracy went; an empty text where it stayed."""
+    gone = half_gone(report)
+    if not gone:
+        return ""
     before, after, held_out = _decisive(report)
     where, advice = "", "ask for less, or bound the loss with --max-drop"
-    if half_gone(report) == "held out":
+    if gone == "held out":
         where, advice = " on samples that the correction has not seen", f"give more, {advice}"
         after = held_out
-    if not half_gone(report):
-        return ""
     return (
         f"More than half of the accuracy is gone{where}: the harmonic mean fell from "
         f"{percent(before)} to {percent(after)}{f'; {advice}' if 'stopped' in report else ''}."

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 from onnx import ModelProto, ValueInfoProto, numpy_helper
 
-from onnxprune.graph import Graph, Shape, Weights, copied, fill, lent, look, runnable
-
-AnyArray: TypeAlias = "npt.NDArray[Any]"
+from onnxprune.graph import Graph, Shape, Weights, copied, fill, lent, look, run_nodes, runnable
 
 
 @dataclass(frozen=True)
@@ -74,33 +69,18 @@ def _turned(model: ModelProto, graph: Graph) -> ModelProto:
 
     JAX's exporter writes kernels of transposed convolutions so, and MNN's converter crashes there.
     """
-    held = graph.constant_tensors
-    turned = {
-        node.output[0]: numpy_helper.from_array(_slice(*map(graph.constant, node.input)))
-        for node in model.graph.node
-        if node.op_type == "Slice" and len(node.input) == 5 and held.keys() >= set(node.input)
-        if (graph.constant(node.input[4]) < 0).any()
-    }
+    known, turned = graph.constant_tensors.keys(), {}
+    for node in model.graph.node:
+        if node.op_type == "Slice" and len(node.input) == 5 and known >= set(node.input):
+            feeds = {name: graph.constant(name) for name in node.input}
+            if (feeds[node.input[4]] < 0).any():
+                (turned[node.output[0]],) = run_nodes([node], node.output, feeds, graph.opsets)
     if not turned:
         return model
     found = copied(model)
     kept = [node for node in found.graph.node if node.output[0] not in turned]
     del found.graph.node[:]
     found.graph.node.extend(kept)
-    for name, tensor in turned.items():
-        tensor.name = name
-        found.graph.initializer.append(tensor)
+    for name, value in turned.items():
+        found.graph.initializer.append(numpy_helper.from_array(value, name))
     return found
-
-
-def _slice(
-    value: AnyArray, starts: AnyArray, ends: AnyArray, axes: AnyArray, steps: AnyArray
-) -> AnyArray:
-    """What ONNX's Slice gives. Shapes: value any; the others one number for each axis in `axes`."""
-    for start, end, axis, step in zip(
-        *(x.tolist() for x in (starts, ends, axes, steps)), strict=True
-    ):
-        length = value.shape[axis]
-        begin = max(start, -length) if step < 0 else start
-        value = np.take(value, range(*slice(begin, end, step).indices(length)), axis)
-    return value

@@ -145,6 +145,7 @@ def test_the_command_takes_the_option_as_others_do(file: str, tmp_path: Path) ->
         ((*FLAGS, "--input-shape", "3,6,6"), "--input-shape: of several inputs each shape has a"),
         (("--input-shape", "3,6", "--input-shape", "3,7"), "of several inputs each shape has a"),
         (("--input-shape", "left:x"), "expected a name and positive sizes"),
+        ((*FLAGS, *FLAGS[:2]), "is given 2 times; give each input once"),
         (("--input-shape", "left:1,99999,99999"), "input_shapes 'left' (1, 99999, 99999): has"),
     ],
 )
