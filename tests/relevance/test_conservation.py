@@ -7,6 +7,7 @@ convolutions give to the nodes must arrive at the first convolutions.
 from collections.abc import Iterable
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor
@@ -125,3 +126,40 @@ def test_zplus_conserves_where_every_output_has_a_positive_contribution(case: Ca
             change(mirror, step.node.inputs, "abs")
     feeds = {name: np.abs(image) for name, image in case.feeds(case.batches[0]).items()}
     assert_conserved(mirror, case, feeds, "zplus")
+
+
+IN_PLACE = {
+    'ScatterND<reduction = "add">(h, i, z)': np.arange(2)[:, None],
+    'ScatterElements<axis = 1, reduction = "add">(h, i, z)': np.zeros((2, 4, 6, 6), np.int64)
+    + np.arange(4)[:, None, None],
+}
+"""Nodes that add z to all of h, and their indices."""
+
+
+def mirror_that_writes(line: str, held: dict[str, Array]) -> Mirror:
+    """A convolution, a line that reads it as h and names s, and a dense layer."""
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 9, opset_import: ["": 18]>
+        g (float[2, 3, 8, 8] x) => (float[2, 5] y)
+        {{ h = Conv(x, w) s = {line} f = Flatten(s) y = MatMul(f, m) }}"""
+    )
+    for name, value in held.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    return Mirror(Graph(model), device="cpu", dtype=torch.float64)
+
+
+@pytest.mark.parametrize("written", IN_PLACE)
+def test_what_is_added_in_place_shares_as_a_sum_does(written: str) -> None:
+    """Relevance does not cross what is multiplied there."""
+    rng, labels = np.random.default_rng(4), np.array([1, 3])
+    shapes = {"w": (4, 3, 3, 3), "m": (144, 5), "z": (2, 4, 6, 6)}
+    held = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    held["i"], x = IN_PLACE[written], rng.normal(size=(2, 3, 8, 8))
+    expected, found = (
+        relevance(mirror_that_writes(line, held), x, labels, RULES["epsilon"], {"h"})["h"]
+        for line in ("Add(h, z)", written)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    product = mirror_that_writes(written.replace('"add"', '"mul"'), held)
+    with pytest.raises(UnsupportedOp, match="LRP is not defined across Scatter"):
+        relevance(product, x, labels, RULES["epsilon"], {"h"})
