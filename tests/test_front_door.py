@@ -198,6 +198,7 @@ TABLE: Mapping[str, Values] = {
     **dict.fromkeys(("layer_share", "even_share"), MULTIPLE),
     "orders": choice("several", "one"),
     "ridge_share": FACTOR,
+    "fit_rounds": ZERO_OR_MORE,
     "mirrored": choice("auto", "never"),
     "ridge": Values((*FACTOR.right, None), FACTOR.wrong[:-1], FACTOR.texts),
     "variance": Values((0, 0.5, 1), (*FACTOR.wrong, 1.5), (*FACTOR.texts, "1.5")),

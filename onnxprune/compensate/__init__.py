@@ -6,7 +6,8 @@ the way in.
 * `methods`: the methods by name; `bias`: the mean of a removed channel goes into the bias
 * `least_squares`: weights are fitted again; `ridge`: the regression; `observed`: what it fits to
 * `folds`: the errors of ridges on samples left out; `solved`: those of few outputs or columns
-* `refit`: the pruned net on one batch, while it is corrected
+* `refit`: the pruned net on one batch, while it is corrected; `activated`: the fit of a layer
+  through the activation behind it
 * `redundancy`: the price of a channel that others predict; `covariance`: how far they do
 * `readers`: the layers whose weights may change; `reference`: the unpruned net and its samples
 """

@@ -13,6 +13,9 @@ that they had in the unpruned net, and its bias moves so that each output has th
 
 A product without a bias input (MatMul) gets neither, and its regression is not centred.
 
+In the end a layer is fitted again, kernel and all, to what the activation behind it lets through
+(`onnxprune.compensate.activated`).
+
 Source: He et al. 2017 (channel pruning) and Luo et al. 2017 (ThiNet) reconstruct the output of the
 next layer from the kept channels; here it is its input, once for each layer. Jordan et al. 2023
 (REPAIR) restore the variance of averaged networks, filter by filter. Measured: docs/method.md.
@@ -31,6 +34,7 @@ import numpy.typing as npt
 from onnx import ModelProto
 
 from onnxprune.arrays import BoolArray, FloatArray, IntArray
+from onnxprune.compensate.activated import Change, Start, laid_out, refine
 from onnxprune.compensate.methods import FOLDS
 from onnxprune.compensate.observed import Look, Observed, Part, observe
 from onnxprune.compensate.readers import Reader
@@ -59,7 +63,8 @@ class Fit:
     what cross-validation chooses. Noise that a small ridge lets in averages out in the layers
     behind; a signal that a large one shrinks does not come back. `variance` is the power of the
     factor that restores a variance: 1 restores all of it, 0 nothing. `checks` is how many folds
-    ridges are held against, all by default.
+    ridges are held against, all by default. `rounds` is how often, at most, a layer is fitted again
+    through the activation behind it.
     Units: ridge, share of the mean variance of the kept channels.
     """
 
@@ -67,6 +72,7 @@ class Fit:
     ridge_share: float = 1.0
     variance: float = 1.0
     checks: int | None = None
+    rounds: int = 0
 
 
 class LeastSquares:
@@ -119,7 +125,8 @@ class LeastSquares:
     @cached_property
     def _observed(self) -> tuple[Observed, list[Part]]:
         given = self._reference.folds
-        return observe(self._reference, self.folds if given is None else given)
+        folds = self.folds if given is None else given
+        return observe(self._reference, folds, activated=self._fit.rounds > 0)
 
     def _look(self, chosen: Sequence[int]) -> None:
         """Look at batches, by their numbers, unless they were looked at before."""
@@ -157,6 +164,9 @@ class _Correction:
             if one.reader.bias is not None:
                 answer = self._restore(one, batches, answer, how.variance)
             parts = list(batches.ask(answer))
+            if isinstance(parts[0], Start):
+                change = self._refine(one, batches, parts, how.rounds)
+                parts = list(batches.ask((change, True)))
 
     def _fit(
         self, one: Narrowed, sums: Sequence[RowSums], batches: Talk, how: Fit
@@ -182,6 +192,22 @@ class _Correction:
         fitted = reader.remap(weight, mapping, one.read).cpu().numpy()
         self.edits.append(lambda writer: writer.constants.set(reader.weight, fitted))
         return fitted
+
+    def _refine(
+        self, one: Narrowed, batches: Talk, starts: Sequence[Start], most: int
+    ) -> Change | None:
+        """Fit a layer through the activation behind it; return what is added."""
+        change, reader = refine(batches, starts, most), one.reader
+        if change is not None:
+
+            def add(writer: Writer) -> None:
+                weight = writer.constants.array(reader.weight)
+                added = weight + laid_out(change.weight, reader, weight.shape)
+                writer.constants.set(reader.weight, added.astype(weight.dtype))
+                writer.move(reader, change.bias.astype(np.float64))
+
+            self.edits.append(add)
+        return change
 
     def _restore(
         self, one: Narrowed, batches: Talk, weight: npt.NDArray[Any] | None, power: float

@@ -92,6 +92,7 @@ def compensator(
     ridge: float | None = None,
     ridge_share: float = 1.0,
     variance: float = 1.0,
+    rounds: int = 0,
     allowed: int | None = None,
     folds: IntArray | None = None,
 ) -> Corrector | None:
@@ -101,9 +102,9 @@ def compensator(
     are, and so does every layer that reads no removed channel. A node without a bias gets one where
     it needs it. The unpruned net runs once, at the first call.
 
-    `ridge`, `ridge_share` and `variance` are those of `Fit`. `allowed` limits how much of all
-    samples is kept in memory; on a CPU the rest goes into a temporary file. `folds` are those that
-    a correction can leave out.
+    `ridge`, `ridge_share`, `variance` and `rounds` are those of `Fit`. `allowed` limits how much of
+    all samples is kept in memory; on a CPU the rest goes into a temporary file. `folds` are those
+    that a correction can leave out.
     Shapes: folds `[n]`. Units: allowed, bytes.
     Raises: UnknownName for a method that does not exist; DataError where samples are missing.
     """
@@ -119,4 +120,4 @@ def compensator(
     from onnxprune.compensate.reference import Reference
 
     reference = Reference(graph, groups, data, device, batch_size, allowed, folds)
-    return make(reference, Fit(ridge, ridge_share, variance))
+    return make(reference, Fit(ridge, ridge_share, variance, rounds=rounds))

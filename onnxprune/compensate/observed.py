@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from onnxprune.arrays import FloatArray, IntArray
+from onnxprune.compensate.activated import fits, sample
 from onnxprune.compensate.methods import FOLDS, JUDGES, ROUGH
 from onnxprune.compensate.readers import WIDE, Reader
 from onnxprune.compensate.reference import OnReference, Reference
@@ -69,23 +70,27 @@ class Sums:
 class Seen:
     """What the unpruned net read and wrote on a batch: rows and sums of each reader, by its key.
 
-    Shapes: rows each `[C, M]`.
+    `made` are outputs, at some positions, of those that can be fitted through their activation.
+    Shapes: rows each `[C, M]`, made `[N, o, *]`.
     """
 
     rows: Mapping[str, Tensor]
     sums: Mapping[str, Sums]
+    made: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Observed(Portable):
     """What the unpruned net reads and writes, kept where it was seen first.
 
-    `wide` is the width at which maps are read. What is `crowded` lies in temporary files.
+    `wide` is the width at which maps are read. What is `crowded` lies in temporary files. Where it
+    is `activated`, some outputs are kept as well.
     """
 
     reference: Reference
     wide: int
     crowded: bool
+    activated: bool = False
 
     @once
     def _seen(self) -> dict[int, Seen]:
@@ -103,14 +108,18 @@ class Observed(Portable):
         if number not in self._seen:
             rows: dict[str, Tensor] = {}
             sums: dict[str, Sums] = {}
+            made: dict[str, Tensor] = {}
+            unpruned = mirror()
 
-            def note(reader: Reader, given: Tensor, made: Tensor) -> None:
+            def note(reader: Reader, given: Tensor, y: Tensor) -> None:
                 rows[reader.key] = self.keep(reader.rows(given, wide=self.wide))
-                sums[reader.key] = Sums.of(reader, made)
+                sums[reader.key] = Sums.of(reader, y)
+                if self.activated and fits(reader, unpruned):
+                    made[reader.key] = self.keep(sample(y).clone())
 
             with torch.no_grad():
-                self.reference.watch(mirror(), x, note)
-            self._seen[number] = Seen(rows, sums)
+                self.reference.watch(unpruned, x, note)
+            self._seen[number] = Seen(rows, sums, made)
         return self._seen[number]
 
 
@@ -148,13 +157,16 @@ class Part(NamedTuple):
         return without is not None and self.fold % FOLDS == without
 
 
-def observe(reference: Reference, folds: IntArray) -> tuple[Observed, list[Part]]:
+def observe(
+    reference: Reference, folds: IntArray, *, activated: bool = False
+) -> tuple[Observed, list[Part]]:
     """Return what is observed, in batches. Shapes: folds `[n]`."""
     with torch.no_grad():
         mirror = reference.mirror()
-        every, wide, needed = _affordable(reference, mirror)
+        every, wide, needed = _affordable(reference, mirror, activated=activated)
         too_much = reference.allowed is not None and needed > reference.allowed
-        observed = Observed(reference, wide, too_much and mirror.device.type == "cpu")
+        crowded = too_much and mirror.device.type == "cpu"
+        observed = Observed(reference, wide, crowded, activated)
         return observed, list(_batches(reference, mirror, folds, every))
 
 
@@ -171,13 +183,14 @@ def _batches(reference: Reference, mirror: Mirror, folds: IntArray, every: int) 
                 yield Part(fold, is_first, batch)
 
 
-def _affordable(reference: Reference, mirror: Mirror) -> tuple[int, int, int]:
+def _affordable(reference: Reference, mirror: Mirror, *, activated: bool) -> tuple[int, int, int]:
     """Return which samples to run (one in how many), the width of maps, and the bytes of both."""
     held = dict.fromkeys((WIDE, WIDE // 2, WIDE // 4), 0)
 
-    def note(reader: Reader, given: Tensor, _: Tensor) -> None:
+    def note(reader: Reader, given: Tensor, y: Tensor) -> None:
+        made = sample(y).nbytes if activated and fits(reader, mirror) else 0
         for wide in held:
-            held[wide] += reader.rows(given, wide=wide).nbytes
+            held[wide] += reader.rows(given, wide=wide).nbytes + made
 
     (batch,) = reference.cut(mirror, np.arange(1), 1)
     probe, _ = batch.of(reference.data)

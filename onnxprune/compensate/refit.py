@@ -1,7 +1,8 @@
 """The pruned net on one batch, while least squares corrects it layer by layer.
 
 A layer takes four rounds with all batches: the sums of rows, their products around the mean, the
-means of the outputs with the fitted weight, and their squares around the new mean.
+means of the outputs with the fitted weight, and their squares around the new mean. Those of
+`onnxprune.compensate.activated` follow.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from onnxprune.arrays import BoolArray, FloatArray
+from onnxprune.compensate.activated import is_small, laid_out, look
 from onnxprune.compensate.observed import Observed, Seen, Sums
 from onnxprune.compensate.reference import Narrowed
 from onnxprune.compensate.ridge import INPUTS, MAX_ROWS, multiply
 from onnxprune.engine import once
 from onnxprune.graph import Graph
 from onnxprune.ops._torch import torch
-from onnxprune.relevance import Batch, Mirror, OnSamples, Tensors
+from onnxprune.relevance import Batch, Mirror, OnSamples, Step, Tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,6 +115,7 @@ class Refit(OnSamples):
             env.update({name: self.observed.keep(env[name]) for name in made})
             if one is not None and one.reader.bias is not None:
                 yield from self._restore(one, env[one.reader.key], seen)
+                yield from self._look(one, step, env, seen)
             if not left:
                 break
         yield None
@@ -138,6 +142,20 @@ class Refit(OnSamples):
         if weight is not None:
             fitted = torch.tensor(weight).to(self._mirror.device, self._mirror.dtype)
             self._mirror.constants[reader.weight] = fitted
+
+    def _look(self, one: Narrowed, step: Step, env: Tensors, seen: Seen) -> Rounds:
+        """Fit a layer through its activation, and add to its outputs what that changes."""
+        reader, wanted = one.reader, seen.made.get(one.reader.key)
+        weight = self._mirror.constants[reader.weight]
+        if wanted is None or not is_small(reader, weight):
+            return
+        x, y = env[reader.node.inputs[0]], env[reader.key]
+        written = torch.from_numpy(np.flatnonzero(one.written)).to(y.device)
+        change = yield from look(reader, self._mirror, x, y, wanted[:, written])
+        if change is not None:
+            added = torch.from_numpy(laid_out(change.weight, reader, weight.shape)).to(weight)
+            y.add_(step.op(step.node, [x, added])[0])
+            y.add_(reader.along(torch.from_numpy(change.bias).to(y.device), y))
 
     def _weight(self, one: Narrowed) -> Tensor:
         """The unpruned weight W' of a layer. Shapes: -> `[C, o * positions]`."""

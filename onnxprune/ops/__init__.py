@@ -9,7 +9,8 @@ Importing the room registers every family.
   the error of a node that contradicts itself
 * `array`: moving elements, alike for torch tensors and labels; `window`: windows that slide over
   space; `_infer`: output shapes by the forward; `_torch`: torch, imported when it is first used
-* `names`: operators as users name them; `unknown`: why an operator is not described
+* `unfold`: what the outputs of a layer see; `names`: operators as users name them; `unknown`: why
+  an operator is not described
 * every other file is a family of operators: its docstring says which
 """
 
@@ -42,6 +43,7 @@ from onnxprune.ops.node import Border, Held, Node, captures, node_of, subgraphs
 from onnxprune.ops.pattern import Axis, Operand, parse
 from onnxprune.ops.select import as_gather
 from onnxprune.ops.site import FROZEN, CutSite, Edit, PrunedSite, Shape, Site
+from onnxprune.ops.unfold import has_patches, patches
 from onnxprune.ops.unknown import why_unknown
 
 for _file in pkgutil.iter_modules(__path__):
@@ -83,11 +85,13 @@ __all__ = [
     "as_identity",
     "captures",
     "check_operators",
+    "has_patches",
     "infer_outputs",
     "misfit",
     "node_of",
     "op",
     "parse",
+    "patches",
     "require_op",
     "subgraphs",
     "why_unknown",

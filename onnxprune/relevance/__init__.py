@@ -27,7 +27,7 @@ from onnxprune.relevance.damage import SAMPLES, Damage, Meter
 from onnxprune.relevance.generated import match_statistics, stored_statistics
 from onnxprune.relevance.heat import Explained, heat_maps
 from onnxprune.relevance.memory import Halving, allowed_bytes, batch_in_cache, batch_within, on_disk
-from onnxprune.relevance.mirror import Mirror, Tensors, choose_device
+from onnxprune.relevance.mirror import Mirror, Step, Tensors, choose_device
 from onnxprune.relevance.repeatable import repeatable
 from onnxprune.relevance.rules import RULES, Branch, Composite, Rule, Term, find_composite
 from onnxprune.relevance.threads import one_thread
@@ -49,6 +49,7 @@ __all__ = [
     "OnSamples",
     "Rule",
     "Scores",
+    "Step",
     "Tensors",
     "Term",
     "allowed_bytes",

@@ -376,6 +376,7 @@ def _corrector(
         ridge=settings.tuning.ridge,
         ridge_share=settings.tuning.ridge_share,
         variance=settings.tuning.variance,
+        rounds=settings.tuning.fit_rounds,
         allowed=allowed_bytes(settings.memory, settings.device),
         folds=folds,
     )

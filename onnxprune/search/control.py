@@ -82,6 +82,9 @@ class Control(Checked):
     variance: float = asked(Number(least=0, most=1), 1.0)
     """How much of the variance of its outputs least squares gives back to a layer. Unit: exponent
     of the factor: 1 all, 0 none."""
+    fit_rounds: int = asked(Number(whole=True, least=0), 8)
+    """How many times least squares fits a layer to what the activation behind it lets through; 0
+    fits its outputs as they are. Unit: rounds."""
 
 
 @dataclass(frozen=True)
