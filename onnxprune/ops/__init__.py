@@ -9,8 +9,8 @@ Importing the room registers every family.
   the error of a node that contradicts itself
 * `array`: moving elements, alike for torch tensors and labels; `window`: windows that slide over
   space; `_infer`: output shapes by the forward; `_torch`: torch, imported when it is first used
-* `unfold`: what the outputs of a layer see; `names`: operators as users name them; `unknown`: why
-  an operator is not described
+* `unfold`: what the outputs of a layer see; `_winograd`: convolutions in fewer multiplications
+* `names`: operators as users name them; `unknown`: why an operator is not described
 * every other file is a family of operators: its docstring says which
 """
 
@@ -19,6 +19,7 @@ from importlib import import_module
 
 from onnxprune.ops._infer import infer_outputs
 from onnxprune.ops._op import OPS, Op, Relevance, op, require_op
+from onnxprune.ops._winograd import quick_bytes
 from onnxprune.ops.activate import as_identity
 from onnxprune.ops.array import FREE
 from onnxprune.ops.channels import (
@@ -92,6 +93,7 @@ __all__ = [
     "op",
     "parse",
     "patches",
+    "quick_bytes",
     "require_op",
     "subgraphs",
     "why_unknown",

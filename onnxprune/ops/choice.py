@@ -49,6 +49,7 @@ CHOICE = Op(
     filters=False,
     columns_along=None,
     scatters=False,
+    quick=None,
     zero_points={},
     scales={},
     quantises=None,

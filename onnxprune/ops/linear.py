@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from onnxprune.ops._op import Relevance, op
 from onnxprune.ops._torch import functional
+from onnxprune.ops._winograd import convolve_quickly, is_quicker
 from onnxprune.ops.channels import Axes, How, Pins
 from onnxprune.ops.site import Edit, Ints, PrunedSite, Site
 from onnxprune.ops.window import Widths, Window, pad_space, windowed
@@ -99,7 +100,26 @@ _weighs = partial(
 )
 
 
-@_weighs("Conv", _conv_channels, restate=restate_group)
+@windowed
+def _conv_quickly(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    /,
+    *,
+    group: int = 1,
+    kernel_shape: Ints | None = None,
+    window: Window,
+) -> Tensor:
+    alone = b is None or not b.requires_grad
+    if alone and group == 1 and w.ndim == 4 and {*sum(window.steps(2), ())} == {1}:
+        widths = window.widths(tuple(x.shape[2:]), tuple(w.shape[2:]))
+        if is_quicker(x, w, widths):
+            return convolve_quickly(x, w, b, widths)
+    return convolve(x, w, b, group, window)
+
+
+@_weighs("Conv", _conv_channels, restate=restate_group, quick=_conv_quickly)
 @windowed
 def conv(
     x: Tensor,

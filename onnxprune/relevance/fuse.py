@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from onnx import TensorProto
 
 from onnxprune.graph import Graph
-from onnxprune.ops import Node, Op, Relevance, as_identity, require_op
+from onnxprune.ops import Node, Op, Relevance, as_identity, quick_bytes, require_op
 from onnxprune.ops._torch import torch
 from onnxprune.relevance.mirror import Mirror, Step
 from onnxprune.relevance.real import in_real_numbers
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 AFFINE = 1e-9
 """Relative tolerance; the three points are computed in float64."""
+QUICK = 256 * 2**20
+"""Bytes of weights as quick convolutions take them, beside the weights of a mirror."""
 
 
 def folded(mirror: Mirror) -> Mirror:
@@ -39,7 +41,20 @@ def folded(mirror: Mirror) -> Mirror:
     twin.steps = in_real_numbers(twin)
     twin.steps = _fold_constants(twin)
     twin.steps = _fold_affine(twin)
+    twin.quick = _find_quick(twin)
     return twin
+
+
+def _find_quick(mirror: Mirror) -> frozenset[str]:
+    """The first nodes that gain by being computed quickly, as many as `QUICK` has room for."""
+    found, room = [], QUICK
+    for node, op in mirror.steps:
+        names = [node.inputs[k] for k in op.weights] if op.quick else []
+        taken = sum(quick_bytes(mirror.constants[n]) for n in names if n in mirror.constants)
+        if 0 < taken <= room:
+            found.append(node.name)
+            room -= taken
+    return frozenset(found)
 
 
 def _fold_constants(mirror: Mirror) -> list[Step]:

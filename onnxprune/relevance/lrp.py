@@ -324,7 +324,7 @@ def _record(mirror: Mirror, step: Step, env: Tensors, route: Route | None) -> Re
     with torch.enable_grad():
         for leaf in leaves.values():
             leaf.requires_grad_()
-        mirror.execute(step, ChainMap(leaves, env), outputs)
+        mirror.execute(mirror.quickly(step), ChainMap(leaves, env), outputs)
     return Record(step, route, leaves, outputs)
 
 

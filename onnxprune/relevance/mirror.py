@@ -19,7 +19,7 @@ from onnxprune.data import Head, Inputs, Streamed
 from onnxprune.errors import InvalidModel, MissingPackage, out_of_memory
 from onnxprune.evaluation import no_card
 from onnxprune.graph import Graph
-from onnxprune.ops import Border, Node, Op, require_op
+from onnxprune.ops import Border, Node, Op, quick_bytes, require_op
 from onnxprune.ops._torch import torch
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Mirror:
 
     `steps` are the nodes that the `outputs` depend on, in order; `constants` are the tensors that
     no input changes; `heads` say what the outputs hold. Floating-point tensors have the type
-    `dtype`; all lie on `device`.
+    `dtype`; all lie on `device`. `quick` names the nodes that `quickly` runs by `Op.quick`.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Mirror:
             if name in graph.initializers or name in graph.computed.makers
         }
         self.steps: list[Step] = []
+        self.quick: frozenset[str] = frozenset()
         for step in needed:
             if step.node.inputs:
                 self.steps.append(step)
@@ -157,6 +158,10 @@ class Mirror:
         for name, value in zip(node.outputs, results, strict=False):
             if name and value is not None:
                 target[name] = self._tensor(value)  # type: ignore[index]
+
+    def quickly(self, step: Step) -> Step:
+        """Return the step by its operator's quick forward, if the node is one of `quick`."""
+        return Step(step.node, step.op.quickly) if step.node.name in self.quick else step
 
     def _is_taken(self, node: Node, env: Mapping[str, Any]) -> bool:
         """Say whether all branches that hold a node are taken."""
@@ -243,14 +248,14 @@ class Mirror:
 
 
 def choose_layout(constants: Iterable[Tensor], device: torch.device) -> torch.memory_format:
-    """Return how images lie in memory: channels last on a CPU where most kernels are 1 x 1.
+    """Return how images lie in memory: on a CPU channels last where that suits most kernels.
 
-    Such a convolution is a product of matrices, which is several times faster with channels last.
-    Larger kernels gain nothing from it and have to be reordered.
+    A convolution of 1 x 1 is a product of matrices, which is several times faster with channels
+    last, and a quick one is such products. Other kernels gain nothing and have to be reordered.
     """
-    kernels = [tuple(c.shape[2:]) for c in constants if c.ndim == 4 and c.shape[0] > 1]
-    pointwise = kernels.count((1, 1)) > len(kernels) / 2
-    last = device.type == "cpu" and pointwise
+    kernels = [c for c in constants if c.ndim == 4 and c.shape[0] > 1]
+    suited = sum(tuple(c.shape[2:]) == (1, 1) or quick_bytes(c) > 0 for c in kernels)
+    last = device.type == "cpu" and suited > len(kernels) / 2
     return torch.channels_last if last else torch.contiguous_format
 
 
