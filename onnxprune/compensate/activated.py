@@ -67,7 +67,7 @@ class Activation:
 
 
 def activation_of(mirror: Mirror, name: str) -> Activation:
-    """Return what follows a tensor element by element; nothing where several tensors are read."""
+    """Return what follows a tensor element by element, up to the first that others read."""
     inside, steps, outside = {name: 0}, list[Step](), set(mirror.outputs)
     for step in mirror.steps:
         data = [one for one in step.node.inputs if one and one not in mirror.constants]
@@ -76,10 +76,8 @@ def activation_of(mirror: Mirror, name: str) -> Activation:
             inside[step.node.outputs[0]] = len(steps)
         else:
             outside.update(data)
-    read = sorted(inside.keys() & outside, key=inside.__getitem__)
-    if len(read) != 1:
-        return Activation((), name, name)
-    return Activation(tuple(steps[: inside[read[0]]]), name, read[0])
+    end = min(inside.keys() & outside, key=inside.__getitem__)
+    return Activation(tuple(steps[: inside[end]]), name, end)
 
 
 def _is_elementwise(mirror: Mirror, step: Step, name: str) -> bool:

@@ -1,5 +1,6 @@
 """A layer is fitted to what the activation behind it lets through."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from onnx import ModelProto
 
 from onnxprune.compensate import activated
-from onnxprune.compensate.activated import activation_of, apart, sample
+from onnxprune.compensate.activated import Missing, Start, activation_of, apart, refine, sample
 from onnxprune.graph import Graph
 from onnxprune.ops import has_patches, patches
 from onnxprune.relevance import Mirror
@@ -105,9 +106,22 @@ def test_patches_times_weights_are_the_outputs(shape: str, weight: str, how: str
         (["t = Sigmoid(m)", "s = Mul(m, t)"], 2, "s"),
         (["t = Relu(m)", "z = Add(m, t)", "s = MaxPool<kernel_shape=[1,1]>(z)"], 2, "z"),
         (["t = Relu(m)", "p = MaxPool<kernel_shape=[1,1]>(m)", "s = Add(t, p)"], 0, "m"),
+        (
+            ["t = Relu(m)", "z = Neg(t)", "p = MaxPool<kernel_shape=[1,1]>(t)", "s = Add(z, p)"],
+            1,
+            "t",
+        ),
         (["s = MaxPool<kernel_shape=[1,1]>(m)"], 0, "m"),
     ],
-    ids=["relu", "scaled", "swish", "sum with itself", "two are read", "nothing"],
+    ids=[
+        "relu",
+        "scaled",
+        "swish",
+        "sum with itself",
+        "it is read itself",
+        "two are read",
+        "nothing",
+    ],
 )
 def test_an_activation_ends_where_others_read(lines: list[str], steps: int, end: str) -> None:
     text = behind(*lines).replace("float[5] d>", "float[5] d, float[1] k>")
@@ -189,6 +203,28 @@ def test_a_kernel_before_nothing_is_fitted_whole_as_numpy_would() -> None:
     (y,) = run(trial.compensated(rounds=1), trial.x)
     means = sample(torch.tensor(y)).mean((0, 2, 3)).numpy()
     assert relative_error(means, rows.mean(1)) < SAME
+
+
+class Scripted:
+    """Batches of one input and two outputs that say in each round what they were told to say."""
+
+    def __init__(self, squares: list[tuple[float, float]]) -> None:
+        self.left, self.asked = iter(squares), list[activated.Change]()
+
+    def ask(self, answer: Any = None) -> Iterator[Missing]:
+        self.asked.append(answer[0])
+        yield Missing(np.zeros(2), np.ones((2, 1)), np.array(next(self.left)))
+
+    def close(self) -> None: ...
+
+
+def test_each_output_keeps_the_round_that_was_nearest() -> None:
+    batches = Scripted([(9, 9), (4, 8), (5, 2), (6, 3)])
+    start = Start(4, np.ones((1, 1)), np.zeros(1), np.ones(2))
+    found = refine(batches, [start], 3)
+    assert found is not None
+    assert found.weight[0] == batches.asked[1].weight[0] != batches.asked[2].weight[0]
+    assert found.weight[1] == batches.asked[2].weight[1] != batches.asked[3].weight[1]
 
 
 @pytest.mark.parametrize("factor", [5.0, -0.2])
