@@ -84,7 +84,8 @@ class Op:
     columns of a matrix write, the filters of a 1x1 convolution or the units of a dense layer,
     `scatters` that the weight is applied once for each position of the input, not of the output.
     `quick` is a forward that takes less time, and whose outputs are exact up to rounding relative
-    to the largest of those near. `zero_points` gives, for an input that is quantised, the position
+    to the largest of those near; `quick_back` is one that is exact, and whose way back is quick.
+    `zero_points` gives, for an input that is quantised, the position
     of the input that holds the integer standing for 0, None where that is 0; `scales` that of the
     input that holds its scale. `quantises` are the inputs that hold the scale and the zero point of
     a quantised output. `keeps_shape` says that ONNX infers nothing for it, and that
@@ -105,6 +106,7 @@ class Op:
     columns_along: Callable[[Site], int | None] | None
     scatters: bool
     quick: Callable[..., Any] | None
+    quick_back: Callable[..., Any] | None
     zero_points: Mapping[int, int | None]
     scales: Mapping[int, int]
     quantises: tuple[int, int] | None
@@ -190,6 +192,11 @@ class Op:
         return self if self.quick is None else replace(self, forward=self.quick)
 
     @cached_property
+    def quickly_back(self) -> Op:
+        """The operator with a forward whose way back is quick, or as it is where it has none."""
+        return self if self.quick_back is None else replace(self, forward=self.quick_back)
+
+    @cached_property
     def inputs(self) -> tuple[str, ...]:
         """Names of the positional parameters."""
         return _names(self._signature, positional=True)
@@ -250,6 +257,7 @@ def op(
     columns_along: Callable[[Site], int | None] | None = None,
     scatters: bool = False,
     quick: Callable[..., Any] | None = None,
+    quick_back: Callable[..., Any] | None = None,
     zero_points: Mapping[int, int | None] | None = None,
     scales: Mapping[int, int] | None = None,
     quantises: tuple[int, int] | None = None,
@@ -281,6 +289,7 @@ def op(
             columns_along=columns_along,
             scatters=scatters,
             quick=quick,
+            quick_back=quick_back,
             zero_points=zero_points or {},
             scales=scales or {},
             quantises=quantises,

@@ -15,17 +15,21 @@ a quarter of that of 0, ±1, ±2.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from threading import Lock, local
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxprune.ops._spaces import space
 from onnxprune.ops._torch import torch
 from onnxprune.ops.window import Widths
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    Exact = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 """And infinity."""
@@ -37,13 +41,16 @@ GAIN = 112
 than a fifth, or loses."""
 FEWEST = 8
 """Tiles; of fewer, the weights at the points take longer to read than the kernels do."""
+FEWEST_FRESH = 4 * FEWEST
+"""Tiles for which weights that are not held are taken to the points."""
 MOST = 2**21
 """Numbers at the points, of inputs and outputs, that are computed at once."""
 
 
-def is_quicker(x: Tensor, w: Tensor, widths: Widths) -> bool:
+def is_quicker(x: Tensor, w: Tensor, widths: Widths, *, held: bool = True) -> bool:
     """Return whether a convolution of stride 1 gains by it: it depends on shapes and types alone.
 
+    Weights may be `held` at the points, or be of one use, as where only the way back is quick.
     Shapes: x `[N, C, H, W]`, w `[M, C, 3, 3]`.
     """
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
@@ -54,7 +61,8 @@ def is_quicker(x: Tensor, w: Tensor, widths: Widths) -> bool:
         return False
     high, wide = (n + sum(pair) - KERNEL + 1 for n, pair in zip(x.shape[2:], widths, strict=True))
     tiles = len(x) * -(-high // TILE) * -(-wide // TILE)
-    return min(high, wide) > 0 and tiles >= FEWEST and _gains(w, len(x) * high * wide, tiles)
+    fewest = FEWEST if held else FEWEST_FRESH
+    return min(high, wide) > 0 and tiles >= fewest and _gains(w, len(x) * high * wide, tiles)
 
 
 def quick_bytes(w: Tensor) -> int:
@@ -72,12 +80,15 @@ def _gains(w: Tensor, outputs: int, tiles: int) -> bool:
     return m * c * (KERNEL * KERNEL * outputs - ALL * tiles) >= GAIN * ALL * tiles * (m + c)
 
 
-def convolve_quickly(x: Tensor, w: Tensor, b: Tensor | None, widths: Widths) -> Tensor:
+def convolve_quickly(
+    x: Tensor, w: Tensor, b: Tensor | None, widths: Widths, exact: Exact | None = None
+) -> Tensor:
     """Return the convolution of stride 1, which autograd can cross to `x`.
 
+    Where `exact(x, w, b)` is given, that is returned, and only the way back is quick.
     Shapes: x `[N, C, H, W]`, w `[M, C, 3, 3]`, b `[M]` -> `[N, M, H', W']`, channels last.
     """
-    found: Tensor = _crossing().apply(x, w, b, widths)
+    found: Tensor = _crossing().apply(x, w, b, widths, exact)
     return found
 
 
@@ -87,13 +98,20 @@ def _crossing() -> Any:
 
     class Crossing(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, widths: Widths) -> Tensor:
-            ctx.w, ctx.shape, ctx.widths = w, x.shape, widths
-            return _forward(x, w, b, widths)
+        def forward(
+            ctx: Any,
+            x: Tensor,
+            w: Tensor,
+            b: Tensor | None,
+            widths: Widths,
+            exact: Exact | None,
+        ) -> Tensor:
+            ctx.w, ctx.shape, ctx.widths, ctx.held = w, x.shape, widths, exact is None
+            return exact(x, w, b) if exact else _forward(x, w, b, widths)
 
         @staticmethod
-        def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None, None, None]:
-            return _back(given[0], ctx.w, ctx.shape, ctx.widths), None, None, None
+        def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None, None, None, None]:
+            return _back(given[0], ctx.w, ctx.shape, ctx.widths, ctx.held), None, None, None, None
 
     return Crossing
 
@@ -159,9 +177,10 @@ def _forward(x: Tensor, w: Tensor, b: Tensor | None, widths: Widths) -> Tensor:
     return y[:, : tiles.sizes[0], : tiles.sizes[1]].movedim(-1, 1)
 
 
-def _back(gradient: Tensor, w: Tensor, shape: torch.Size, widths: Widths) -> Tensor:
+def _back(gradient: Tensor, w: Tensor, shape: torch.Size, widths: Widths, held: bool) -> Tensor:
     tiles = _Tiles(shape, len(w), widths)
-    points, (_, to_points, to_outputs) = _weights(w), _matrices(gradient.dtype)
+    points = _weights(w) if held else _at_points(w)
+    _, to_points, to_outputs = _matrices(gradient.dtype)
     given = gradient.new_zeros(tiles.count, TILE * tiles.down, TILE * tiles.across, tiles.outputs)
     given[:, : tiles.sizes[0], : tiles.sizes[1]].copy_(gradient.movedim(1, -1))
     padded = tiles.inputs(gradient)
@@ -193,22 +212,9 @@ def _through(tile: Tensor, there: Tensor, points: Tensor, back: Tensor) -> Tenso
     return torch.mm(back, product, out=_space(0, tile, len(back), count * outputs))
 
 
-class _Spaces(local):
-    """Memory that each thread keeps: to ask the system for it takes as long as a transform does."""
-
-    def __init__(self) -> None:
-        self.held: dict[tuple[int, torch.dtype], Tensor] = {}
-
-
-_spaces = _Spaces()
-
-
 def _space(number: int, like: Tensor, rows: int, columns: int) -> Tensor:
     """Memory that holds anything. Shapes: -> `[rows, columns]`."""
-    held = _spaces.held.get((number, like.dtype))
-    if held is None or len(held) < rows * columns:
-        held = _spaces.held[number, like.dtype] = like.new_empty(rows * columns)
-    return held[: rows * columns].view(rows, columns)
+    return space(("quick", number), like, rows * columns).view(rows, columns)
 
 
 @cache
@@ -244,6 +250,12 @@ def _weights(w: Tensor) -> Tensor:
     with _lock:
         found: tuple[int, Tensor] | None = _held().get(w)
         if found is None or found[0] != w._version:
-            at_points = _matrices(w.dtype)[0] @ w.flatten(2).flatten(0, 1).mT
-            found = _held()[w] = w._version, at_points.view(ALL, *w.shape[:2])
+            found = _held()[w] = w._version, _at_points(w).clone()
         return found[1]
+
+
+def _at_points(w: Tensor) -> Tensor:
+    """A weight at the points, until the next call. Shapes: `[36, M, C]`."""
+    kernels = w.flatten(2).flatten(0, 1).mT
+    found = _space(3, w, ALL, kernels.shape[1])
+    return torch.mm(_matrices(w.dtype)[0], kernels, out=found).view(ALL, *w.shape[:2])

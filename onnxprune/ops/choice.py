@@ -50,6 +50,7 @@ CHOICE = Op(
     columns_along=None,
     scatters=False,
     quick=None,
+    quick_back=None,
     zero_points={},
     scales={},
     quantises=None,

@@ -100,6 +100,18 @@ _weighs = partial(
 )
 
 
+def _convolve_quickly(
+    x: Tensor, w: Tensor, b: Tensor | None, group: int, window: Window, *, exact: bool
+) -> Tensor:
+    alone = b is None or not b.requires_grad
+    if alone and group == 1 and w.ndim == 4 and {*sum(window.steps(2), ())} == {1}:
+        widths = window.widths(tuple(x.shape[2:]), tuple(w.shape[2:]))
+        if is_quicker(x, w, widths, held=not exact):
+            given = partial(convolve, group=group, window=window) if exact else None
+            return convolve_quickly(x, w, b, widths, given)
+    return convolve(x, w, b, group, window)
+
+
 @windowed
 def _conv_quickly(
     x: Tensor,
@@ -111,15 +123,30 @@ def _conv_quickly(
     kernel_shape: Ints | None = None,
     window: Window,
 ) -> Tensor:
-    alone = b is None or not b.requires_grad
-    if alone and group == 1 and w.ndim == 4 and {*sum(window.steps(2), ())} == {1}:
-        widths = window.widths(tuple(x.shape[2:]), tuple(w.shape[2:]))
-        if is_quicker(x, w, widths):
-            return convolve_quickly(x, w, b, widths)
-    return convolve(x, w, b, group, window)
+    return _convolve_quickly(x, w, b, group, window, exact=False)
 
 
-@_weighs("Conv", _conv_channels, restate=restate_group, quick=_conv_quickly)
+@windowed
+def _conv_back_quickly(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    /,
+    *,
+    group: int = 1,
+    kernel_shape: Ints | None = None,
+    window: Window,
+) -> Tensor:
+    return _convolve_quickly(x, w, b, group, window, exact=True)
+
+
+@_weighs(
+    "Conv",
+    _conv_channels,
+    restate=restate_group,
+    quick=_conv_quickly,
+    quick_back=_conv_back_quickly,
+)
 @windowed
 def conv(
     x: Tensor,

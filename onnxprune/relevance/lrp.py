@@ -22,7 +22,17 @@ from onnxprune.errors import DataError
 from onnxprune.ops._torch import torch
 from onnxprune.relevance.mirror import Mirror, Step, Tensors
 from onnxprune.relevance.routes import Route, Way, find_ends, find_routes
-from onnxprune.relevance.rules import Composite, Layer, contributions, distribute, pull, stabilise
+from onnxprune.relevance.rules import (
+    Composite,
+    Denominator,
+    Layer,
+    contributions,
+    denominator,
+    distribute,
+    pull,
+    stabilise,
+    whole_of,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +48,8 @@ class Record:
     """What the walk forward keeps of a node for the walk back.
 
     `leaves` and `outputs` are the ends of its local graph; `layer` is there where the rule has
-    branches, which need modified forwards in place of that graph. `inverses` are one over the
+    branches, which need modified forwards in place of that graph; those that add up to the layer
+    are `known` when its output is. `inverses` are one over the
     outputs, which several walks back multiply by.
     """
 
@@ -47,6 +58,7 @@ class Record:
     leaves: Tensors
     outputs: Tensors
     layer: Layer | None = None
+    known: Sequence[Denominator] = ()
     inverses: Tensors = field(default_factory=dict)
 
     def over(self, name: str, relevance: Tensor, epsilon: float, *, again: bool) -> Tensor:
@@ -317,8 +329,13 @@ def _record(mirror: Mirror, step: Step, env: Tensors, route: Route | None) -> Re
         leaves = {n: env[n].new_empty(()).expand(env[n].shape) for n in names}
         return Record(step, route, leaves, outputs)
     if route.way is Way.RULE:
+        layer = _layer(mirror, step, env, route.inputs[0])
+        if route.rule.is_whole and step.op.filters and not step.node.within:
+            known = [denominator(route.rule, one, layer) for one in route.rule.branches]
+            outputs[step.node.outputs[0]] = whole_of(known)
+            return Record(step, route, {}, outputs, layer, known)
         mirror.execute(step, env, outputs)
-        return Record(step, route, {}, outputs, _layer(mirror, step, env, route.inputs[0]))
+        return Record(step, route, {}, outputs, layer)
     leaves = {n: env[n].detach() for n in route.inputs if n in env}
     leaves = {n: leaf for n, leaf in leaves.items() if leaf.is_floating_point()}
     with torch.enable_grad():
@@ -329,7 +346,7 @@ def _record(mirror: Mirror, step: Step, env: Tensors, route: Route | None) -> Re
 
 
 def _layer(mirror: Mirror, step: Step, env: Tensors, name: str) -> Layer:
-    node, op = step
+    node, op = mirror.quickly(step, only_back=True)
     signal = node.inputs.index(name)
     given = [k for k, n in enumerate(node.inputs) if n]
     weights = op.weights if signal not in op.weights else [k for k in given if k != signal]
@@ -347,7 +364,8 @@ def _back(record: Record, route: Route, flowing: Tensors, again: bool) -> Tensor
     leaves = record.leaves
     if record.layer is not None:
         name, arriving = next(iter(flowing.items()))
-        received = distribute(route.rule, record.layer, record.outputs[name], arriving)
+        y, known = record.outputs[name], record.known
+        received = distribute(route.rule, record.layer, y, arriving, known, again=again)
         return {route.inputs[0]: received}
     if route.way is Way.PASS:
         arriving = next(iter(flowing.values()))

@@ -159,9 +159,14 @@ class Mirror:
             if name and value is not None:
                 target[name] = self._tensor(value)  # type: ignore[index]
 
-    def quickly(self, step: Step) -> Step:
-        """Return the step by its operator's quick forward, if the node is one of `quick`."""
-        return Step(step.node, step.op.quickly) if step.node.name in self.quick else step
+    def quickly(self, step: Step, *, only_back: bool = False) -> Step:
+        """Return the step by its operator's quick forward, if the node is one of `quick`.
+
+        Where `only_back` the forward is exact, and the way back is quick.
+        """
+        if step.node.name not in self.quick:
+            return step
+        return Step(step.node, step.op.quickly_back if only_back else step.op.quickly)
 
     def _is_taken(self, node: Node, env: Mapping[str, Any]) -> bool:
         """Say whether all branches that hold a node are taken."""

@@ -31,11 +31,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import UnknownName, check_name
+from onnxprune.ops._spaces import space
 from onnxprune.ops._torch import torch
 from onnxprune.plugins import find_function, users_code
 
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 EPSILON = 1e-6
 """Keeps denominators away from zero; zennit's default, so that the two can be compared."""
 GAMMA = 0.25
+KEPT = 2**26
+"""Bytes of a modified weight that a thread keeps memory for."""
 ALPHA, BETA = 2.0, 1.0
 """Montavon et al. 2019, table 10.1."""
 
@@ -62,14 +65,14 @@ class Term:
     positive: float
     bias: bool = True
 
-    def modify(self, weight: Tensor) -> Tensor:
-        """Return the modified weight. Shapes: as the weight."""
+    def modify(self, weight: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return the modified weight, in `out` where that is given. Shapes: as the weight."""
         if self.negative == 0.0:
-            return weight.clamp(min=0).mul_(self.positive)
+            return _times(torch.clamp(weight, min=0, out=out), self.positive)
         if self.positive == 0.0:
-            return weight.clamp(max=0).mul_(self.negative)
-        low, high = weight.clamp(max=0), weight.clamp(min=0)
-        return low.mul_(self.negative).add_(high, alpha=self.positive)
+            return _times(torch.clamp(weight, max=0, out=out), self.negative)
+        high = torch.clamp(weight, min=0, out=out).mul_(self.positive - self.negative)
+        return high.add_(weight, alpha=self.negative)
 
     def select(self, x: Tensor) -> Tensor:
         """Return the input above or below zero, with zeros in place of the rest.
@@ -102,6 +105,21 @@ class Rule:
     branches: tuple[Branch, ...] = ()
     bias: bool = True
     epsilon: float = EPSILON
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the denominators add up to the layer's output."""
+        if not self.bias or any(one.outputs for one in self.branches):
+            return False
+        terms = [term for one in self.branches for term in one.terms]
+        above, below = ([one for one in terms if one.input == sign] for sign in (1, -1))
+        weights = {
+            sum(getattr(one, part) for one in side)
+            for part in ("negative", "positive")
+            for side in (above, below)
+        }
+        biases = {one.bias for one in above}, {one.bias for one in below}
+        return weights == {1.0} and biases == ({True}, {False})
 
 
 @dataclass(frozen=True)
@@ -144,16 +162,38 @@ class Layer:
     weights: tuple[int, ...]
     biases: tuple[int, ...]
 
-    def modified(self, term: Term, x: Tensor, *, bias: bool) -> Tensor:
-        """Return the output on `x` with the weights and biases of a term."""
+    @cached_property
+    def is_positive(self) -> bool:
+        """Whether no element of the input is below zero."""
+        x = self.arguments[self.signal]
+        return bool(x.amin() >= 0) if x.numel() else True
+
+    def modified(self, term: Term, x: Tensor, *, bias: bool, briefly: bool = False) -> Tensor:
+        """Return the output on `x` with the weights and biases of a term.
+
+        Where that is needed `briefly`, the next such weight is written over this one.
+        """
         changed = list(self.arguments)
         changed[self.signal] = x
         for k in self.weights:
-            changed[k] = term.modify(changed[k])
+            room = _room(k, changed[k]) if briefly else None
+            changed[k] = term.modify(changed[k], room)
         for k in self.biases:
             keep = bias and term.bias
             changed[k] = term.modify(changed[k]) if keep else torch.zeros_like(changed[k])
         return self.run(changed)
+
+
+def _room(place: int, weight: Tensor) -> Tensor | None:
+    """Memory for a modified weight, that a thread keeps, unless it is too large to be kept."""
+    if weight.requires_grad or weight.nbytes > KEPT or not weight.is_contiguous():
+        return None
+    return space(("modified", place), weight, weight.numel()).view(weight.shape)
+
+
+def _times(values: Tensor, factor: float) -> Tensor:
+    """The values times a factor, in their place."""
+    return values if factor == 1.0 else values.mul_(factor)
 
 
 def stabilise(z: Tensor, epsilon: float = EPSILON) -> Tensor:
@@ -166,10 +206,13 @@ def share(
     outputs: Sequence[Tensor],
     relevances: Sequence[Tensor],
     epsilon: float = EPSILON,
+    *,
+    again: bool = False,
 ) -> list[Tensor]:
     """Return the relevance of each input, in proportion to its contribution: the epsilon rule.
 
-    `outputs` were computed from `inputs` under autograd. The share of a constant is lost.
+    `outputs` were computed from `inputs` under autograd, whose graph is kept for another call where
+    there is one (`again`). The share of a constant is lost.
     Shapes: relevances as outputs -> as inputs.
     Source: Bach et al. 2015, eq. 58 (epsilon).
     """
@@ -178,7 +221,7 @@ def share(
             _divide(r.to(z.dtype), stabilise(z, epsilon))
             for r, z in zip(relevances, outputs, strict=True)
         ]
-    return contributions(inputs, outputs, over)
+    return contributions(inputs, outputs, over, again=again)
 
 
 def contributions(
@@ -226,39 +269,70 @@ def pull(
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
 
 
-def distribute(rule: Rule, layer: Layer, output: Tensor, relevance: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Denominator:
+    """A branch of a rule on a layer: z, computed from signals under autograd.
+
+    Shapes: z as the layer's output, signals as its input.
+    """
+
+    branch: Branch
+    signals: Sequence[Tensor]
+    z: Tensor
+
+
+def denominator(rule: Rule, branch: Branch, layer: Layer, *, briefly: bool = False) -> Denominator:
+    """Compute the denominator of a branch, which may be needed until the next one alone."""
+    x = layer.arguments[layer.signal].detach()
+    positive = layer.is_positive
+    terms = [term for term in branch.terms if term.input > 0 or not positive]
+    with torch.enable_grad():
+        signals = [(x if positive else term.select(x)).detach() for term in terms]
+        for signal in signals:
+            signal.requires_grad_()
+        z = reduce(
+            torch.add,
+            [
+                layer.modified(term, signal, bias=rule.bias, briefly=briefly and term is terms[0])
+                for term, signal in zip(terms, signals, strict=True)
+            ],
+        )
+    return Denominator(branch, signals, z)
+
+
+def whole_of(denominators: Sequence[Denominator]) -> Tensor:
+    """Return the output of a layer from the denominators of a rule that is whole."""
+    return reduce(torch.add, [one.z.detach() for one in denominators])
+
+
+def distribute(
+    rule: Rule,
+    layer: Layer,
+    output: Tensor,
+    relevance: Tensor,
+    known: Sequence[Denominator] = (),
+    *,
+    again: bool = False,
+) -> Tensor:
     """Return the relevance of a layer's input under a rule with branches.
 
     A branch whose outputs have no relevance is skipped; behind a ReLU that is every branch for
-    outputs below zero.
+    outputs below zero. Denominators that are `known` are not computed; `again` keeps their graphs.
     Shapes: output and relevance as the layer's output -> as its input.
     Source: Montavon et al. 2019, table 10.1; for negative inputs Andéol et al. 2021, eq. 7 (gamma).
     """
-    x = layer.arguments[layer.signal].detach()
-    positive = bool(x.amin() >= 0) if x.numel() else True
     total: Tensor | None = None
-    for branch in rule.branches:
+    for k, branch in enumerate(rule.branches):
         mine = relevance
         if branch.outputs:
             mine = mine * ((output > 0) if branch.outputs > 0 else (output < 0))
             if not mine.any():
                 continue
-        terms = [term for term in branch.terms if term.input > 0 or not positive]
-        with torch.enable_grad():
-            signals = [(x if positive else term.select(x)).detach() for term in terms]
-            for signal in signals:
-                signal.requires_grad_()
-            z = reduce(
-                torch.add,
-                [
-                    layer.modified(term, signal, bias=rule.bias)
-                    for term, signal in zip(terms, signals, strict=True)
-                ],
-            )
-        for received in share(signals, [z], [mine], rule.epsilon):
-            received.mul_(branch.factor)
+        one = known[k] if known else denominator(rule, branch, layer, briefly=True)
+        for received in share(one.signals, [one.z], [mine], rule.epsilon, again=again):
+            received = _times(received, branch.factor)
             total = received if total is None else total.add_(received)
-    return torch.zeros_like(x) if total is None else total
+    return torch.zeros_like(layer.arguments[layer.signal]) if total is None else total
 
 
 def _gamma(gamma: float) -> tuple[Branch, ...]:

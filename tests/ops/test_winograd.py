@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -129,6 +130,24 @@ GAINING = Sizes(8, 128, 128, 16, 16, PADDED)
 def test_what_is_computed_quickly_depends_on_sizes(size: Sizes, gains: bool) -> None:
     x, w, _ = size.draw(torch.float32)
     assert is_quicker(x, w, size.widths) == gains
+
+
+def test_only_the_way_back_may_be_quick() -> None:
+    x, w, b = Sizes(2, 9, 8, 12, 12, PADDED).draw(torch.float64)
+    one, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+    exact = functional.conv2d(one, w, b, padding=1)
+    found = convolve_quickly(other, w, b, PADDED, partial(functional.conv2d, padding=1))
+    assert torch.equal(found, exact)
+    flow = torch.randn_like(exact)
+    wanted, back = (torch.autograd.grad(y, x, flow)[0] for y, x in ((exact, one), (found, other)))
+    assert 0 < error(back, wanted) < EXACT[torch.float64]
+
+
+@pytest.mark.parametrize(("high", "once"), [(12, False), (64, True)])
+def test_weights_of_one_use_need_more_tiles(high: int, once: bool) -> None:
+    x, w, _ = Sizes(2, 96, 96, high, 16, PADDED).draw(torch.float32)
+    assert is_quicker(x, w, PADDED)
+    assert is_quicker(x, w, PADDED, held=False) == once
 
 
 def test_only_a_plain_convolution_is_computed_quickly() -> None:

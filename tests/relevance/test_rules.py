@@ -1,7 +1,10 @@
 """LRP rules, judged by dense matrices that follow the papers' formulas."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +13,16 @@ from torch import Tensor
 
 from onnxprune.errors import UnknownName
 from onnxprune.relevance.mirror import Mirror
-from onnxprune.relevance.rules import RULES, Composite, Rule, contributions, find_composite
+from onnxprune.relevance.rules import (
+    RULES,
+    Composite,
+    Layer,
+    Rule,
+    contributions,
+    denominator,
+    find_composite,
+    whole_of,
+)
 from tests.support.dense import DEEP, EXACT, REPLICAS, Array, every, mirror_of, replicate_zplus
 from tests.support.models import images, model
 
@@ -125,6 +137,41 @@ def of_weight(weight: Tensor, x: Tensor) -> Tensor:
     return torch.nn.functional.conv2d(x, weight)[0].flatten()
 
 
+def test_the_two_sides_of_alpha_beta_add_up_to_the_layer() -> None:
+    rule = RULES["alpha-beta"].at(0.5, filters=True)
+    whole = {name for name, one in RULES.items() if one.at(0.5, filters=True).is_whole}
+    assert whole == {"alpha-beta", "epsilon-alpha2-beta1"}
+    assert not replace(rule, bias=False).is_whole
+    assert not Rule("falling", rule.branches[1:]).is_whole
+    rng = np.random.default_rng(0)
+    x, w, b = (torch.from_numpy(rng.standard_normal(size)) for size in ((5, 4), (4, 3), 3))
+    layer = Layer(lambda given: given[0] @ given[1] + given[2], (x, w, b), 0, (1,), (2,))
+    for one in (layer, replace(layer, arguments=(x.abs(), w, b))):
+        found = whole_of([denominator(rule, branch, one) for branch in rule.branches])
+        torch.testing.assert_close(found, one.run(one.arguments), rtol=EXACT, atol=EXACT)
+
+
+def test_what_is_needed_briefly_is_written_over() -> None:
+    """A thread keeps memory for modified weights, not for those that another walk needs."""
+    rule = RULES["alpha-beta"].at(0.5, filters=True)
+    x, w, b = torch.ones(2, 3), torch.tensor([[1.0, -1], [2, -2], [-3, 3]]), torch.zeros(2)
+    seen = list[torch.Tensor]()
+
+    def run(given: Sequence[Any]) -> torch.Tensor:
+        seen.append(given[1])
+        product: torch.Tensor = given[0] @ given[1] + given[2]
+        return product
+
+    layer = Layer(run, (x, w, b), 0, (1,), (2,))
+    for briefly, places in ((True, 1), (False, 2)):
+        seen.clear()
+        for branch in rule.branches:
+            made = denominator(rule, branch, layer, briefly=briefly)
+            assert torch.equal(seen[-1], branch.terms[0].modify(w))
+            assert torch.equal(made.z.detach(), x @ seen[-1])
+        assert len({one.data_ptr() for one in seen}) == places
+
+
 def test_rules_over_depth_are_each_rule_in_its_layers() -> None:
     """A layer's relevance at its input follows from that at its output by its own rule alone."""
     mirror = mirror_of(model(DEEP))
@@ -151,7 +198,9 @@ def test_rules_over_depth_are_each_rule_in_its_layers() -> None:
             np.testing.assert_allclose(
                 mixed[before][k].numpy().ravel(), expected, rtol=EXACT, atol=EXACT
             )
-    assert torch.equal(mixed["f"], every(mirror, x, [0, 1, 3], "epsilon")["f"])
+    torch.testing.assert_close(
+        mixed["f"], every(mirror, x, [0, 1, 3], "epsilon")["f"], rtol=EXACT, atol=EXACT
+    )
 
 
 def test_a_layer_on_a_border_has_the_rule_that_begins_there() -> None:
