@@ -180,9 +180,9 @@ def look(
         added += torch.from_numpy(change.bias).to(seen)[:, None]
         missing = _by_output(goal - activation(mirror, now + _like(added, now)))
         change, ends = yield Missing(
-            missing.sum(1).double().cpu().numpy(),
+            missing.sum(1).cpu().numpy(),
             (missing @ seen.T).cpu().numpy(),
-            missing.square().sum(1).double().cpu().numpy(),
+            missing.square().sum(1).cpu().numpy(),
         )
     return change  # type: ignore[no-any-return]
 
@@ -224,15 +224,16 @@ def refine(batches: Talk, starts: Sequence[Start], most: int) -> Change | None:
     if not 0.0 < ridge < np.inf:
         return None
     gram.diagonal().add_(ridge)
-    factor = torch.linalg.cholesky(gram)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
     scale = _scale(starts)
     now = (scale.new_zeros(len(scale), len(mean)), torch.zeros_like(scale))
     before, best, least = now, now, torch.full_like(scale, torch.inf)
     last = np.inf
     for k in range(most + 1):
         ahead = max(k - 1, 0) / (k + 2)
-        weight, bias = (b + ahead * (b - a) for a, b in zip(before, now, strict=True))
-        parts = list(batches.ask((_change(weight, bias), False)))
+        weight, bias = (torch.lerp(a, b, 1 + ahead) for a, b in zip(before, now, strict=True))
+        change = Change(weight.numpy(), bias.numpy())
+        parts = list(batches.ask((change, False)))
         total, cross, squares = (_sum(parts, name) for name in ("total", "cross", "squares"))
         better = squares < least
         best = (
@@ -244,23 +245,19 @@ def refine(batches: Talk, starts: Sequence[Start], most: int) -> Change | None:
             break
         last = float(least.sum())
         lacking = scale[:, None] * (cross - torch.outer(total, mean)) - ridge * weight
-        step = torch.cholesky_solve(lacking.T, factor).T
+        step = lacking @ inverse
         before, now = now, (weight + step, bias + scale * total / count - step @ mean)
-    return _change(*best)
+    return Change(best[0].numpy(), best[1].numpy())
 
 
 def _sum(parts: Sequence[Any], name: str) -> Tensor:
-    found: Tensor = torch.from_numpy(sum(getattr(one, name).astype(np.float64) for one in parts))
+    found: Tensor = torch.from_numpy(sum(getattr(one, name) for one in parts))
     return found
-
-
-def _change(weight: Tensor, bias: Tensor) -> Change:
-    return Change(weight.numpy().astype(np.float32), bias.numpy().astype(np.float32))
 
 
 def _scale(starts: Sequence[Start]) -> Tensor:
     """One over the steepest rise of each output; 0 for one that never rises. Shapes: -> `[o]`."""
-    rises = np.stack([one.rise for one in starts]).astype(np.float64)
+    rises = np.stack([one.rise for one in starts])
     steepest = rises[np.abs(rises).argmax(0), np.arange(rises.shape[1])]
     flat = steepest == 0
-    return torch.from_numpy(np.where(flat, 0.0, 1.0 / np.where(flat, 1.0, steepest)))
+    return torch.from_numpy(np.where(flat, 0, 1 / np.where(flat, 1, steepest)).astype(rises.dtype))

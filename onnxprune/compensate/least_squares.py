@@ -99,7 +99,8 @@ class LeastSquares:
     ) -> ModelProto:
         """Return the corrected model, fitted without the samples of a fold.
 
-        A `rough` one is fitted on a part of the samples, and its ridges are held against one fold.
+        A `rough` one is fitted to outputs alone. Of many samples it sees a part, and holds its
+        ridges against one fold.
         Shapes: dead `[channels]`.
         """
         narrowed = {one.reader.key: one for one in self._reference.narrowed(dead)}
@@ -116,9 +117,12 @@ class LeastSquares:
         correction = _Correction(
             self._reference, narrowed, [batches[k].fold % FOLDS for k in chosen]
         )
+        how = replace(self._fit, rounds=0) if rough else self._fit
+        if rough and not all(one.first for one in batches):
+            how = replace(how, checks=1)
         shards = [(number, batches[number].batch) for number in chosen]
-        with talk(Refit(observed, graph, dead), shards) as batch_by_batch:
-            correction.walk(batch_by_batch, replace(self._fit, checks=1 if rough else None))
+        with talk(Refit(observed, graph, dead, how.rounds > 0), shards) as batch_by_batch:
+            correction.walk(batch_by_batch, how)
         del batch_by_batch  # a copy is made when no mirror is left: weights may be large
         return correction.written(graph)
 

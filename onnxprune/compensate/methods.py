@@ -57,7 +57,7 @@ class Corrector(Protocol):
     ) -> ModelProto:
         """Return the corrected model, fitted without the samples of a fold, or `JUDGES`.
 
-        A `rough` one may be fitted on a part of the samples, in less time.
+        A `rough` one takes less time: it may be fitted less well, and on a part of the samples.
         Shapes: dead `[channels]`.
         """
         ...

@@ -63,11 +63,15 @@ class Totals:
 
 @dataclass(frozen=True, eq=False)
 class Refit(OnSamples):
-    """A pruned net, run on the batches in step. Shapes: dead `[channels]`."""
+    """A pruned net, run on the batches in step; layers are fitted through activations if asked.
+
+    Shapes: dead `[channels]`.
+    """
 
     observed: Observed
     graph: Graph
     dead: BoolArray
+    activated: bool
 
     @once
     def _mirror(self) -> Mirror:
@@ -147,7 +151,7 @@ class Refit(OnSamples):
         """Fit a layer through its activation, and add to its outputs what that changes."""
         reader, wanted = one.reader, seen.made.get(one.reader.key)
         weight = self._mirror.constants[reader.weight]
-        if wanted is None or not is_small(reader, weight):
+        if not self.activated or wanted is None or not is_small(reader, weight):
             return
         x, y = env[reader.node.inputs[0]], env[reader.key]
         written = torch.from_numpy(np.flatnonzero(one.written)).to(y.device)

@@ -152,10 +152,10 @@ def make_task(
     marked = folds if judges is None or folds is None else _marked(folds, judges)
     correct = _corrector(graph, groups, fitted, settings, marked)
     sketch = None
-    if correct and _may_sketch(fitted, settings):
+    if correct and fitted and _may_sketch(settings):
         sketch = partial(correct, rough=True, without=None if judges is None else JUDGES)
     hold_out = None if judging is not data else _hold_out(evaluator, correct)
-    if sketch and parts and judges is None:
+    if sketch and parts and judges is None and len(fitted or ()) >= 2 * ROUGH:
         strategy = many_decide(strategy)
     task = Task(
         graph,
@@ -197,11 +197,10 @@ def _asks_for_all(settings: Settings) -> bool:
     return bool(settings.floor) or settings.compensate != "none" or not measures_damage(settings)
 
 
-def _may_sketch(fitted: Data | None, settings: Settings) -> bool:
-    """Whether corrections on the way may be rough: no floor looks at them, and samples are many."""
-    if fitted is None or settings.floor or settings.compensate != "least-squares":
-        return False
-    return measures_damage(settings) and len(fitted) >= 2 * ROUGH
+def _may_sketch(settings: Settings) -> bool:
+    """Whether corrections on the way may be rough: no floor looks at them."""
+    fits = settings.compensate == "least-squares" and not settings.floor
+    return fits and measures_damage(settings)
 
 
 def find_aims(settings: Settings) -> tuple[str, ...]:
@@ -259,9 +258,9 @@ def _hold_out(evaluator: Evaluator | None, correct: Corrector | None) -> HoldOut
     if len(numbers) < 2:
         return None
 
-    def hold_out(pruned: ModelProto, dead: BoolArray) -> Measured:
+    def hold_out(pruned: ModelProto, dead: BoolArray, roughly: bool) -> Measured:
         again = phase("compensation")(correct)
-        models = (again(pruned, dead, without=fold) for fold in numbers)
+        models = (again(pruned, dead, without=fold, rough=roughly) for fold in numbers)
         with phase("evaluation"):
             return evaluator.apart(models, folds)
 

@@ -37,6 +37,9 @@ from onnxprune.search.task import State
 
 logger = logging.getLogger(__name__)
 
+AGAIN = 0.8
+"""What has to be left of H before a correction that would have done harm is tried again."""
+
 Advance = Callable[[Nets, State], State]
 
 
@@ -163,7 +166,8 @@ def accuracy_aware(nets: Nets, state: State) -> State:
 def _corrected(nets: Nets, state: State) -> State:
     """Correct the weights from here on, if the net is better for it on samples left out.
 
-    If not, that is tried again when the net is worse than it would have been with them.
+    If not, that is tried again when the net is worse than it would have been with them, and has
+    lost more than a little since: a try takes as long as some steps do.
     """
     if not _may_correct(nets, state):
         return state
@@ -173,7 +177,7 @@ def _corrected(nets: Nets, state: State) -> State:
     found = nets.foresee(state)
     if found > now * (tuning.harmless if nets.task.unseen else 1.0):
         return nets.measure(replace(corrected(state), size=tuning.step))
-    return replace(state, limit=min(found, tuning.lost * now))
+    return replace(state, limit=min(found, AGAIN * now))
 
 
 def _stepped(nets: Nets, state: State) -> State:

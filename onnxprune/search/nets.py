@@ -218,19 +218,20 @@ class Nets:
         if task.hold_out is None or task.strategy.corrects == "seen":
             return soft(self, self.judge(self.measure(replace(state, corrected=True))))
         if task.judged is None:
-            return soft(self, self.hold_out(state))
+            return soft(self, self.hold_out(state, roughly=True))
         self.evaluations += 1
         pair = task.judged(self.build(replace(state, corrected=False)), state.dead)
         levels = ((soft(self, one), one.shrunk_harmonic) for one in pair)
         ratio: float = max(then / max(now, 1e-12) for now, then in zip(*levels, strict=True))
         return soft(self, self.judge(state)) * ratio
 
-    def hold_out(self, state: State) -> Measured | None:
+    def hold_out(self, state: State, *, roughly: bool = False) -> Measured | None:
         """Return the accuracy with weights corrected on other samples, if any can be left out."""
         if self.task.hold_out is None:
             return None
         self.evaluations += 1
-        return self.task.hold_out(self.build(replace(state, corrected=False)), state.dead)
+        plain = self.build(replace(state, corrected=False))
+        return self.task.hold_out(plain, state.dead, roughly)
 
     def picker(self, state: State) -> Picker:
         """Return what chooses the channels of a step, in blocks as wide as the state has them."""

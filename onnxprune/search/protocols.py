@@ -94,8 +94,8 @@ Complete = Callable[[ModelProto, Any], Measured]
 """Runs a model on the other reference samples, and adds what was measured on a part of them."""
 Compensate = Callable[[ModelProto, BoolArray], ModelProto]
 """Returns a pruned model with corrected weights. Shapes: removed `[channels]`."""
-HoldOut = Callable[[ModelProto, BoolArray], Measured]
-"""Evaluates a pruned model corrected on other samples than it is evaluated on.
+HoldOut = Callable[[ModelProto, BoolArray, bool], Measured]
+"""Evaluates a pruned model corrected, roughly or not, on other samples than it is evaluated on.
 
 Shapes: removed `[channels]`."""
 Judge = Callable[[ModelProto, BoolArray], tuple[Measured, Measured]]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from onnxprune.search.control import Strategy
-from onnxprune.search.controllers import accuracy_aware
+from onnxprune.search.controllers import AGAIN, accuracy_aware
 from onnxprune.search.task import State
 from tests.support.simulated import (
     UNSEEN,
@@ -58,19 +58,29 @@ def test_a_correction_that_hurts_unseen_samples_is_refused() -> None:
     state = accuracy_aware(nets, start)
     assert not state.corrected
     assert state.accuracy == accuracy(0.94)
-    assert state.limit == pytest.approx(0.95 * 0.94)
+    assert state.limit == pytest.approx(AGAIN * 0.94)
 
 
 def test_a_refused_correction_is_tried_again_below_the_limit() -> None:
-    """The limit is what it would have reached, and at least a twentieth below."""
-    nets, state = lift({6: 0.94, 11: 0.92, 15: 0.87, 19: 0.84}, 1.0, 0.85)
+    """The limit is what it would have reached, and at least a fifth below."""
+    nets, state = lift({6: 0.94, 11: 0.86, 15: 0.78, 19: 0.74}, 1.0, 0.85)
     limits = []
     for _ in range(4):
         state = accuracy_aware(nets, state)
         limits.append(state.limit)
     assert nets.seen.held_out == [6, 19]
     assert state.corrected
-    assert limits[:3] == [0.85, 0.85, 0.85]
+    assert limits[:3] == pytest.approx([AGAIN * 0.94] * 3)
+
+
+def test_a_refused_correction_would_have_to_reach_more_than_is_left() -> None:
+    """What it would have reached is below four fifths of what was there."""
+    levels = {6: 0.94, **dict.fromkeys(range(7, 13), 0.72), **dict.fromkeys(range(13, 20), 0.69)}
+    nets, state = lift(levels, 1.0, 0.7)
+    while not state.corrected:
+        before, state = state, accuracy_aware(nets, state)
+    assert nets.seen.held_out == [6, gone(state)]
+    assert before.accuracy == accuracy(0.72) and gone(before) > 6
 
 
 @pytest.mark.parametrize(("then", "corrected"), [(0.75, False), (0.9, True)])
@@ -83,7 +93,7 @@ def test_where_some_samples_judge_a_correction_reaches_what_it_does_there(
     assert (state.corrected, nets.seen.held_out) == (corrected, [])
     if not corrected:
         assert nets.evaluations == 3
-        assert state.limit == pytest.approx(min(0.94 * 0.75 / 0.8, 0.95 * 0.94))
+        assert state.limit == pytest.approx(min(0.94 * 0.75 / 0.8, AGAIN * 0.94))
 
 
 def test_a_correction_may_be_judged_by_what_it_was_fitted_on() -> None:

@@ -122,7 +122,7 @@ class Simulated(Nets):
             self.seen.measured.append((gone(net), net.corrected))
             return value(net.dead, net.corrected)
 
-        def hold_out(net: State, dead: BoolArray) -> Accuracy:
+        def hold_out(net: State, dead: BoolArray, roughly: bool) -> Accuracy:
             assert held_out is not None
             self.seen.held_out.append(int(dead.sum()))
             return accuracy(held_out(dead))
