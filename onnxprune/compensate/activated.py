@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 POSITIONS = 16
-"""Of each sample's map that are looked at, about."""
+"""Of each sample's map that are looked at, about, at most."""
+LOOKS = 3200
+"""Positions of all samples together that are looked at, about."""
 MOST = 2048
 """A layer of more patch rows stays as it is: the system to solve would be too large."""
 RIDGE = 0.1
@@ -146,22 +148,27 @@ def is_small(reader: Reader, weight: Tensor) -> bool:
     return weight.numel() <= MOST * weight.shape[reader.axes.weight_out]
 
 
-def apart(shape: Sequence[int]) -> tuple[int, ...]:
+def positions_of(samples: int) -> int:
+    """Return how many positions of each map are looked at, about."""
+    return max(min(POSITIONS, LOOKS // samples), 1)
+
+
+def apart(shape: Sequence[int], positions: int = POSITIONS) -> tuple[int, ...]:
     """Return the step between the positions that are looked at. Shapes: the sizes of a map."""
     if not shape:
         return ()
-    most = round(POSITIONS ** (1 / len(shape)))
+    most = max(round(positions ** (1 / len(shape))), 1)
     return tuple(-(-size // most) for size in shape)
 
 
-def sample(y: Tensor) -> Tensor:
+def sample(y: Tensor, positions: int = POSITIONS) -> Tensor:
     """Return a map at the positions that are looked at. Shapes: `[N, o, *size]`."""
-    steps = apart(y.shape[2:])
+    steps = apart(y.shape[2:], positions)
     return y[(slice(None), slice(None), *(slice(one // 2, None, one) for one in steps))]
 
 
 def look(
-    reader: Reader, mirror: Mirror, x: Tensor, y: Tensor, wanted: Tensor
+    reader: Reader, mirror: Mirror, x: Tensor, y: Tensor, wanted: Tensor, positions: int
 ) -> Generator[Any, Any, Change | None]:
     """Look at one batch round by round; return what is to be added in the end.
 
@@ -170,8 +177,8 @@ def look(
     """
     activation = activation_of(mirror, reader.key)
     kernel = tuple(mirror.constants[reader.weight].shape[2:])
-    seen = patches(reader.node, x, kernel, apart(y.shape[2:]))
-    now, goal = sample(y).clone(), activation(mirror, wanted)
+    seen = patches(reader.node, x, kernel, apart(y.shape[2:], positions))
+    now, goal = sample(y, positions).clone(), activation(mirror, wanted)
     rise = _rise(now, lambda y: activation(mirror, y))
     gram, rows = (seen @ seen.T).cpu().numpy(), seen.sum(1).cpu().numpy()
     change, ends = yield Start(seen.shape[1], gram, rows, rise.cpu().numpy())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from onnxprune.arrays import FloatArray, IntArray
-from onnxprune.compensate.activated import fits, sample
+from onnxprune.compensate.activated import fits, positions_of, sample
 from onnxprune.compensate.methods import FOLDS, JUDGES, ROUGH
 from onnxprune.compensate.readers import WIDE, Reader
 from onnxprune.compensate.reference import OnReference, Reference
@@ -83,14 +83,14 @@ class Seen:
 class Observed(Portable):
     """What the unpruned net reads and writes, kept where it was seen first.
 
-    `wide` is the width at which maps are read. What is `crowded` lies in temporary files. Where it
-    is `activated`, some outputs are kept as well.
+    `wide` is the width at which maps are read. What is `crowded` lies in temporary files. Where
+    layers are fitted through activations, their outputs are kept at some `positions` of each map.
     """
 
     reference: Reference
     wide: int
     crowded: bool
-    activated: bool = False
+    positions: int = 0
 
     @once
     def _seen(self) -> dict[int, Seen]:
@@ -114,8 +114,8 @@ class Observed(Portable):
             def note(reader: Reader, given: Tensor, y: Tensor) -> None:
                 rows[reader.key] = self.keep(reader.rows(given, wide=self.wide))
                 sums[reader.key] = Sums.of(reader, y)
-                if self.activated and fits(reader, unpruned):
-                    made[reader.key] = self.keep(sample(y).clone())
+                if self.positions and fits(reader, unpruned):
+                    made[reader.key] = self.keep(sample(y, self.positions).clone())
 
             with torch.no_grad():
                 self.reference.watch(unpruned, x, note)
@@ -163,10 +163,11 @@ def observe(
     """Return what is observed, in batches. Shapes: folds `[n]`."""
     with torch.no_grad():
         mirror = reference.mirror()
-        every, wide, needed = _affordable(reference, mirror, activated=activated)
+        positions = positions_of(len(reference.data)) if activated else 0
+        every, wide, needed = _affordable(reference, mirror, positions)
         too_much = reference.allowed is not None and needed > reference.allowed
         crowded = too_much and mirror.device.type == "cpu"
-        observed = Observed(reference, wide, crowded, activated)
+        observed = Observed(reference, wide, crowded, positions)
         return observed, list(_batches(reference, mirror, folds, every))
 
 
@@ -183,12 +184,12 @@ def _batches(reference: Reference, mirror: Mirror, folds: IntArray, every: int) 
                 yield Part(fold, is_first, batch)
 
 
-def _affordable(reference: Reference, mirror: Mirror, *, activated: bool) -> tuple[int, int, int]:
+def _affordable(reference: Reference, mirror: Mirror, positions: int) -> tuple[int, int, int]:
     """Return which samples to run (one in how many), the width of maps, and the bytes of both."""
     held = dict.fromkeys((WIDE, WIDE // 2, WIDE // 4), 0)
 
     def note(reader: Reader, given: Tensor, y: Tensor) -> None:
-        made = sample(y).nbytes if activated and fits(reader, mirror) else 0
+        made = sample(y, positions).nbytes if positions and fits(reader, mirror) else 0
         for wide in held:
             held[wide] += reader.rows(given, wide=wide).nbytes + made
 

@@ -153,9 +153,9 @@ class Refit(OnSamples):
         weight = self._mirror.constants[reader.weight]
         if not self.activated or wanted is None or not is_small(reader, weight):
             return
-        x, y = env[reader.node.inputs[0]], env[reader.key]
+        x, y, positions = env[reader.node.inputs[0]], env[reader.key], self.observed.positions
         written = torch.from_numpy(np.flatnonzero(one.written)).to(y.device)
-        change = yield from look(reader, self._mirror, x, y, wanted[:, written])
+        change = yield from look(reader, self._mirror, x, y, wanted[:, written], positions)
         if change is not None:
             added = torch.from_numpy(laid_out(change.weight, reader, weight.shape)).to(weight)
             y.add_(step.op(step.node, [x, added])[0])

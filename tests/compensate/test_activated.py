@@ -9,7 +9,17 @@ import torch
 from onnx import ModelProto
 
 from onnxprune.compensate import activated
-from onnxprune.compensate.activated import Missing, Start, activation_of, apart, refine, sample
+from onnxprune.compensate.activated import (
+    LOOKS,
+    POSITIONS,
+    Missing,
+    Start,
+    activation_of,
+    apart,
+    positions_of,
+    refine,
+    sample,
+)
 from onnxprune.graph import Graph
 from onnxprune.ops import has_patches, patches
 from onnxprune.relevance import Mirror
@@ -48,6 +58,14 @@ ROW = NET.replace("9,9", "9").replace("7,7", "7").replace("1,1", "1").replace("3
 ROW = ROW.replace("BEHIND", "s = Relu(m)")
 
 
+@pytest.mark.parametrize(
+    ("samples", "positions"), [(1, POSITIONS), (LOOKS // POSITIONS + 1, POSITIONS - 1), (300, 10)]
+)
+def test_of_many_samples_fewer_positions_are_looked_at(samples: int, positions: int) -> None:
+    assert positions_of(samples) == positions
+    assert positions_of(10**6) == 1
+
+
 def behind(*lines: str) -> str:
     return NET.replace("BEHIND", "\n  ".join(lines))
 
@@ -68,6 +86,7 @@ def missing(trial: Trial, proto: ModelProto, name: str = "s") -> Array:
     return (rows.astype(np.float64) ** 2).sum(1)
 
 
+@pytest.mark.parametrize("positions", [1, 9, POSITIONS])
 @pytest.mark.parametrize(
     ("shape", "weight", "how"),
     [
@@ -81,7 +100,9 @@ def missing(trial: Trial, proto: ModelProto, name: str = "s") -> Array:
         ("3,4", "5,3,3", ""),
     ],
 )
-def test_patches_times_weights_are_the_outputs(shape: str, weight: str, how: str) -> None:
+def test_patches_times_weights_are_the_outputs(
+    shape: str, weight: str, how: str, positions: int
+) -> None:
     outputs = "N,5" + ",M" * shape.count(",")
     proto = model(
         f"g (float[N,{shape}] x) => (float[{outputs}] y) <float[{weight}] w> "
@@ -91,10 +112,11 @@ def test_patches_times_weights_are_the_outputs(shape: str, weight: str, how: str
     x, kernel = images(proto, 3), constants(proto)["w"]
     y = torch.tensor(run(proto, x)[0])
     assert has_patches(node, kernel.shape[2:])
-    seen = patches(node, torch.tensor(x), kernel.shape[2:], apart(y.shape[2:]))
-    expected = sample(y).movedim(1, 0).flatten(1).numpy()
+    seen = patches(node, torch.tensor(x), kernel.shape[2:], apart(y.shape[2:], positions))
+    expected = sample(y, positions).movedim(1, 0).flatten(1).numpy()
     found = kernel.reshape(5, -1) @ seen.numpy()
     assert found.shape == expected.shape
+    assert 1 <= found.shape[1] / 3 <= max(positions, 2)
     assert relative_error(found, expected) < 1e-5
 
 
