@@ -330,7 +330,8 @@ def _record(mirror: Mirror, step: Step, env: Tensors, route: Route | None) -> Re
         return Record(step, route, leaves, outputs)
     if route.way is Way.RULE:
         layer = _layer(mirror, step, env, route.inputs[0])
-        if route.rule.is_whole and step.op.filters and not step.node.within:
+        wide = step.node.name in mirror.quick  # to keep modified weights costs less than a forward
+        if route.rule.is_whole and wide and not step.node.within:
             known = [denominator(route.rule, one, layer) for one in route.rule.branches]
             outputs[step.node.outputs[0]] = whole_of(known)
             return Record(step, route, {}, outputs, layer, known)

@@ -68,17 +68,19 @@ def test_epsilon_finds_the_same_up_to_rounding() -> None:
 def test_rules_that_divide_by_parts_of_a_sum_know_these_exactly(
     rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the way back is quick, and only with enough tiles."""
+    """Only the way back is quick, and only with enough tiles. Alpha-beta adds up its two sides."""
     for dtype, error in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
         quick = mirror(dtype)
         found, exact = find(quick, rule), find(exactly(quick), rule)
         for name in ALL:
             assert (found[name] - exact[name]).norm() < error * exact[name].norm()
-        assert torch.equal(found["d"], exact["d"]), "nothing was on the way back yet"
         assert not torch.equal(found["a"], exact["a"])
     monkeypatch.setattr(_winograd, "FEWEST_FRESH", 3 * 25 + 1)
+    quick = mirror()
     found, exact = find(quick, rule), find(exactly(quick), rule)
-    assert all(torch.equal(found[name], exact[name]) for name in ALL)
+    for name in ALL:
+        assert (found[name] - exact[name]).norm() < 1e-12 * exact[name].norm()
+        assert torch.equal(found[name], exact[name]) or rule == "alpha-beta"
 
 
 def test_as_many_layers_are_quick_as_there_is_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
