@@ -19,6 +19,7 @@ from onnxprune.evaluation.evaluator import Evaluator
 from onnxprune.graph.graph import Graph
 from onnxprune.relevance.criteria import score
 from onnxprune.search.assemble import make_task, open_model
+from onnxprune.search.control import Control
 from onnxprune.search.nets import Nets
 from onnxprune.search.plan import Plan
 from onnxprune.search.settings import Settings
@@ -144,7 +145,9 @@ def test_the_report_says_what_corrected_weights_make_of_samples_they_were_fitted
             replace(data, x=data.x[chosen], y=data.y[chosen])
             for chosen in (thirds != third, thirds == third)
         )
-        correct = compensator(graph, groups, known, "least-squares", ridge=0.01)
+        correct = compensator(
+            graph, groups, known, "least-squares", ridge=0.01, rounds=Control().fit_rounds
+        )
         assert correct is not None
         corrected = correct(remove_channels(graph, groups, dead), dead)
         scores = Evaluator(left_out, threads=1).outputs(corrected)[corrected.graph.output[0].name]

@@ -19,6 +19,7 @@ from importlib import import_module
 
 from onnxprune.ops._infer import infer_outputs
 from onnxprune.ops._op import OPS, Op, Relevance, op, require_op
+from onnxprune.ops._spaces import space
 from onnxprune.ops._winograd import quick_bytes
 from onnxprune.ops.activate import as_identity
 from onnxprune.ops.array import FREE
@@ -95,6 +96,7 @@ __all__ = [
     "patches",
     "quick_bytes",
     "require_op",
+    "space",
     "subgraphs",
     "why_unknown",
 ]

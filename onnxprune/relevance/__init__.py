@@ -4,7 +4,8 @@ Imports channels, data and what lies below. `score` and `Meter` are the ways in.
 
 * `mirror`: the graph as torch; `fuse`: normalisation folded into its convolution
 * `batches`: samples in batches that the model takes; `memory`: how many fit at once
-* `rules`: LRP's rules; `routes`: where relevance flows; `lrp`: the walk back
+* `rules`: LRP's rules; `sharing`: what they come to, shares in proportion to contributions
+* `routes`: where relevance flows; `lrp`: the walk back
 * `criteria`: criteria by name; `measures`: their formulas; `scores`: their result
 * `class_sums`: the sums of their values over samples
 * `weights`: filters as rows of real numbers; `advice`: what to use where a criterion cannot be

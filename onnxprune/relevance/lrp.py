@@ -26,13 +26,11 @@ from onnxprune.relevance.rules import (
     Composite,
     Denominator,
     Layer,
-    contributions,
     denominator,
     distribute,
-    pull,
-    stabilise,
     whole_of,
 )
+from onnxprune.relevance.sharing import contributions, pull, stabilise
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,11 +18,11 @@ from onnxprune.relevance.rules import (
     Composite,
     Layer,
     Rule,
-    contributions,
     denominator,
     find_composite,
     whole_of,
 )
+from onnxprune.relevance.sharing import contributions
 from tests.support.dense import DEEP, EXACT, REPLICAS, Array, every, mirror_of, replicate_zplus
 from tests.support.models import images, model
 
