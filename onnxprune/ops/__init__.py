@@ -9,7 +9,8 @@ Importing the room registers every family.
   the error of a node that contradicts itself
 * `array`: moving elements, alike for torch tensors and labels; `window`: windows that slide over
   space; `_infer`: output shapes by the forward; `_torch`: torch, imported when it is first used
-* `unfold`: what the outputs of a layer see; `_winograd`: convolutions in fewer multiplications
+* `unfold`: what the outputs of a layer see; `_winograd`: convolutions in fewer multiplications;
+  `_spaces`: memory that each thread keeps
 * `names`: operators as users name them; `unknown`: why an operator is not described
 * every other file is a family of operators: its docstring says which
 """

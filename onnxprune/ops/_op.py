@@ -85,11 +85,11 @@ class Op:
     `scatters` that the weight is applied once for each position of the input, not of the output.
     `quick` is a forward that takes less time, and whose outputs are exact up to rounding relative
     to the largest of those near; `quick_back` is one that is exact, and whose way back is quick.
-    `zero_points` gives, for an input that is quantised, the position
-    of the input that holds the integer standing for 0, None where that is 0; `scales` that of the
-    input that holds its scale. `quantises` are the inputs that hold the scale and the zero point of
-    a quantised output. `keeps_shape` says that ONNX infers nothing for it, and that
-    its output is shaped like its first input.
+    `zero_points` gives, for an input that is quantised, the position of the input that holds the
+    integer standing for 0, None where that is 0; `scales` that of the input that holds its scale.
+    `quantises` are the inputs that hold the scale and the zero point of a quantised output.
+    `keeps_shape` says that ONNX infers nothing for it, and that its output is shaped like its first
+    input.
     """
 
     name: str

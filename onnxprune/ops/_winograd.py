@@ -6,8 +6,8 @@ point. The way back to the inputs is the same steps transposed, with the same we
 
 An output is exact up to rounding relative to the largest of its tile, not to itself: what is small
 beside its neighbours is not known well. So it serves epsilon, whose quotients are as large as
-gradients, and not the rules that divide by sums of one sign, which may be small where relevance is
-not.
+gradients. Rules that divide by sums of one sign, which may be small where relevance is not, use it
+on the way back alone.
 Source: Winograd 1980 (Arithmetic complexity of computations), section 5; Lavin and Gray 2016 (Fast
 algorithms for convolutional neural networks). The points are ours: with these the largest error is
 a quarter of that of 0, ±1, ±2.

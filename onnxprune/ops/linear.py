@@ -7,7 +7,7 @@ Relevance: the rules of `onnxprune.relevance.rules`, with the weight modified an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -100,52 +100,37 @@ _weighs = partial(
 )
 
 
-def _convolve_quickly(
-    x: Tensor, w: Tensor, b: Tensor | None, group: int, window: Window, *, exact: bool
-) -> Tensor:
-    alone = b is None or not b.requires_grad
-    if alone and group == 1 and w.ndim == 4 and {*sum(window.steps(2), ())} == {1}:
-        widths = window.widths(tuple(x.shape[2:]), tuple(w.shape[2:]))
-        if is_quicker(x, w, widths, held=not exact):
-            given = partial(convolve, group=group, window=window) if exact else None
-            return convolve_quickly(x, w, b, widths, given)
-    return convolve(x, w, b, group, window)
+def _quickly(*, exact: bool) -> Callable[..., Tensor]:
+    """A convolution in fewer multiplications where that gains, or only its way back (`exact`)."""
 
+    @windowed
+    def quick(
+        x: Tensor,
+        w: Tensor,
+        b: Tensor | None = None,
+        /,
+        *,
+        group: int = 1,
+        kernel_shape: Ints | None = None,
+        window: Window,
+    ) -> Tensor:
+        alone = b is None or not b.requires_grad
+        if alone and group == 1 and w.ndim == 4 and {*sum(window.steps(2), ())} == {1}:
+            widths = window.widths(tuple(x.shape[2:]), tuple(w.shape[2:]))
+            if is_quicker(x, w, widths, held=not exact):
+                given = partial(convolve, group=group, window=window) if exact else None
+                return convolve_quickly(x, w, b, widths, given)
+        return convolve(x, w, b, group, window)
 
-@windowed
-def _conv_quickly(
-    x: Tensor,
-    w: Tensor,
-    b: Tensor | None = None,
-    /,
-    *,
-    group: int = 1,
-    kernel_shape: Ints | None = None,
-    window: Window,
-) -> Tensor:
-    return _convolve_quickly(x, w, b, group, window, exact=False)
-
-
-@windowed
-def _conv_back_quickly(
-    x: Tensor,
-    w: Tensor,
-    b: Tensor | None = None,
-    /,
-    *,
-    group: int = 1,
-    kernel_shape: Ints | None = None,
-    window: Window,
-) -> Tensor:
-    return _convolve_quickly(x, w, b, group, window, exact=True)
+    return quick
 
 
 @_weighs(
     "Conv",
     _conv_channels,
     restate=restate_group,
-    quick=_conv_quickly,
-    quick_back=_conv_back_quickly,
+    quick=_quickly(exact=False),
+    quick_back=_quickly(exact=True),
 )
 @windowed
 def conv(

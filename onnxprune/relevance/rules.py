@@ -208,7 +208,10 @@ class Denominator:
 
 
 def denominator(rule: Rule, branch: Branch, layer: Layer, *, briefly: bool = False) -> Denominator:
-    """Compute the denominator of a branch, which may be needed until the next one alone."""
+    """Compute the denominator of a branch.
+
+    Where it is needed `briefly`, the weights of the next one are written over those of this one.
+    """
     x = layer.arguments[layer.signal].detach()
     positive = layer.is_positive
     terms = [term for term in branch.terms if term.input > 0 or not positive]
